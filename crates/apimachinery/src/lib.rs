@@ -1,0 +1,15 @@
+//! What all Kubernetes kinds share: names and versions, object metadata, selectors, quantities, errors the API's
+//! user sees, and the schema engine that decodes, defaults, merges and describes objects from tables.
+//!
+//! Nothing here knows any particular kind, performs I/O or reads a clock.
+
+pub mod field;
+pub mod gvk;
+pub mod meta;
+pub mod names;
+pub mod status;
+pub mod time;
+
+pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
+pub use serde_json::{Map, Value, json};
+pub use status::Status;
