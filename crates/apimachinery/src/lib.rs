@@ -7,6 +7,7 @@ pub mod field;
 pub mod gvk;
 pub mod meta;
 pub mod names;
+pub mod schema;
 pub mod status;
 pub mod time;
 

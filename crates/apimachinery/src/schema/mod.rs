@@ -1,0 +1,122 @@
+//! The schema engine's table: for every type its fields, and for every field what decoding, defaulting, merging and
+//! describing need to know. Built-in kinds load from a table made at build time; a CustomResourceDefinition's
+//! structural schema compiles into the same representation.
+//!
+//! Nothing here knows a particular kind or reads an object.
+
+mod types;
+
+pub use types::{
+    Field, List, ListType, Literal, Map, MapType, Object, Presence, Scalar, Text, Type, TypeId, TypeKind,
+    Union,
+};
+
+use std::ops::Index;
+
+use crate::gvk::GroupVersionKind;
+
+/// A closed set of types that refer to each other by `TypeId`.
+#[derive(Debug, Default)]
+pub struct Schema {
+    types: Box<[Type]>,
+    /// The named types, in the order of their names.
+    by_name: Box<[TypeId]>,
+}
+
+impl Schema {
+    /// Sorts fields and indexes names; every `TypeId` within `types` must be an index into it.
+    pub fn new(mut types: Vec<Type>) -> Self {
+        let count = types.len();
+        for ty in &mut types {
+            if let TypeKind::Object(object) = &mut ty.kind {
+                object.fields.sort_by(|a, b| a.name.cmp(&b.name));
+                assert!(object.fields.iter().all(|f| f.ty.index() < count), "field types are in the table");
+            }
+        }
+        let mut by_name: Vec<TypeId> =
+            (0..count).filter(|&i| !types[i].name.is_empty()).map(|i| TypeId(i as u32)).collect();
+        by_name.sort_by(|a, b| types[a.index()].name.cmp(&types[b.index()].name));
+        Schema { types: types.into(), by_name: by_name.into() }
+    }
+
+    pub fn get(&self, id: TypeId) -> &Type {
+        &self.types[id.index()]
+    }
+
+    /// The type of an OpenAPI definition name such as `io.k8s.api.core.v1.Pod`.
+    pub fn lookup(&self, name: &str) -> Option<TypeId> {
+        let at = self.by_name.binary_search_by(|id| self.get(*id).name.as_ref().cmp(name)).ok()?;
+        Some(self.by_name[at])
+    }
+
+    /// The type that carries this group, version and kind.
+    pub fn lookup_gvk(&self, gvk: &GroupVersionKind) -> Option<TypeId> {
+        self.named().find(|(_, ty)| ty.object().is_some_and(|o| o.gvk.contains(gvk))).map(|(id, _)| id)
+    }
+
+    /// All named types in the order of their names.
+    pub fn named(&self) -> impl Iterator<Item = (TypeId, &Type)> {
+        self.by_name.iter().map(|id| (*id, self.get(*id)))
+    }
+
+    pub fn types(&self) -> &[Type] {
+        &self.types
+    }
+
+    /// The field `name` of the object type `id`; none when the type is no object or has no such field.
+    pub fn field(&self, id: TypeId, name: &str) -> Option<&Field> {
+        self.get(id).object()?.field(name)
+    }
+
+    /// The type under `key` of a value of type `id`, be it an object or a map.
+    pub fn child(&self, id: TypeId, key: &str) -> Option<TypeId> {
+        match &self.get(id).kind {
+            TypeKind::Object(object) => object.field(key).map(|f| f.ty),
+            TypeKind::Map(map) => Some(map.value),
+            _ => None,
+        }
+    }
+
+    /// Whether the object or map in `field` is owned as a whole; the field's own word overrides its type's.
+    pub fn map_type(&self, field: &Field) -> MapType {
+        field.map_type.unwrap_or_else(|| match &self.get(field.ty).kind {
+            TypeKind::Object(object) => object.map_type,
+            TypeKind::Map(map) => map.map_type,
+            TypeKind::Any => MapType::Atomic,
+            _ => MapType::Granular,
+        })
+    }
+}
+
+impl Index<TypeId> for Schema {
+    type Output = Type;
+
+    fn index(&self, id: TypeId) -> &Type {
+        self.get(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(name: &'static str, ty: u32) -> Field {
+        Field { name: name.into(), ty: TypeId(ty), ..Field::default() }
+    }
+
+    #[test]
+    fn types_are_found_by_name_and_fields_by_key() {
+        let string = Type { kind: TypeKind::Scalar(Scalar::String), ..Type::default() };
+        let labels =
+            Type { kind: TypeKind::Map(Map { value: TypeId(0), ..Map::default() }), ..Type::default() };
+        let object = Object { fields: vec![field("name", 0), field("labels", 1)], ..Object::default() };
+        let meta = Type { name: "Meta".into(), kind: TypeKind::Object(object), ..Type::default() };
+        let schema = Schema::new(vec![string, labels, meta]);
+        let root = schema.lookup("Meta").expect("is named");
+        let labels = schema.child(root, "labels").expect("is a field");
+        assert_eq!(schema.child(labels, "anything"), Some(TypeId(0)));
+        assert_eq!(schema.field(root, "name").expect("is a field").ty, TypeId(0));
+        assert!(schema.field(root, "nothing").is_none());
+        assert!(schema.lookup("Nothing").is_none());
+    }
+}
