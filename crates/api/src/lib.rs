@@ -1,1 +1,13 @@
-//! Placeholder until the crate's first module lands.
+//! The kinds: their names, the catalogue that everything derives from, what each kind adds to the request pipeline,
+//! and slim typed views for those who decide.
+
+pub mod catalogue;
+pub mod columns;
+pub mod objectmeta;
+pub mod resource;
+pub mod strategy;
+pub mod view;
+
+pub use catalogue::{CATALOGUE, Kind, Subresource};
+pub use resource::Resource;
+pub use strategy::{Column, Strategy};

@@ -1,0 +1,345 @@
+//! The one table of kinds. Routing, discovery, RBAC names, decoding, tables and storage derive from its rows;
+//! a kind is added by adding a row.
+//!
+//! A row's methods are what the request pipeline calls: they join the rules of `ObjectMeta` with those of the kind's
+//! [`Strategy`].
+
+use apimachinery::Value;
+use apimachinery::field::ErrorList;
+use apimachinery::meta::str_at;
+use jiff::Timestamp;
+
+use crate::resource::{self, Resource};
+use crate::strategy::{Plain, Strategy};
+use crate::{objectmeta, strategy};
+
+const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// Namespaces are not deleted by the collection.
+const ALL_BUT_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
+const CREATE: &[&str] = &["create"];
+const GET: &[&str] = &["get"];
+const UPDATE: &[&str] = &["update"];
+const CONNECT: &[&str] = &["create", "get"];
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
+const CATEGORY_ALL: &[&str] = &["all"];
+
+/// A path below an object: `pods/status`, `deployments/scale`.
+#[derive(Clone, Copy, Debug)]
+pub struct Subresource {
+    pub name: &'static str,
+    /// Group, version and kind of what it takes and serves.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    /// The schema definition of that kind.
+    pub type_name: &'static str,
+    pub verbs: &'static [&'static str],
+}
+
+/// One row: a kind as it is served in one version.
+pub struct Kind {
+    pub resource: Resource,
+    pub list_kind: &'static str,
+    /// Name of the schema definition, for example `io.k8s.api.core.v1.Pod`.
+    pub type_name: &'static str,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub verbs: &'static [&'static str],
+    pub subresources: &'static [Subresource],
+    /// Store prefix, shared by versions of one kind; empty for kinds that are answered and never stored.
+    pub storage: &'static str,
+    pub strategy: &'static dyn Strategy,
+}
+
+impl Kind {
+    const fn short(self, short_names: &'static [&'static str]) -> Self {
+        Kind { short_names, ..self }
+    }
+
+    const fn categories(self, categories: &'static [&'static str]) -> Self {
+        Kind { categories, ..self }
+    }
+
+    const fn verbs(self, verbs: &'static [&'static str]) -> Self {
+        Kind { verbs, ..self }
+    }
+
+    const fn subresources(self, subresources: &'static [Subresource]) -> Self {
+        Kind { subresources, ..self }
+    }
+
+    /// Whether objects are kept; the others are computed for each request (reviews, bindings).
+    pub fn is_stored(&self) -> bool {
+        !self.storage.is_empty()
+    }
+
+    /// The row whose version is kept in the store: the first with this prefix.
+    pub fn stored(&self) -> &Kind {
+        CATALOGUE.iter().find(|kind| self.is_stored() && kind.storage == self.storage).unwrap_or(self)
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    pub fn supports(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    /// Fills in defaults beyond the schema's.
+    pub fn default(&self, obj: &mut Value) {
+        self.strategy.default(obj);
+    }
+
+    pub fn prepare_for_create(&self, obj: &mut Value) {
+        objectmeta::prepare_for_create(obj);
+        self.strategy.prepare_for_create(obj);
+    }
+
+    pub fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
+        objectmeta::prepare_for_update(obj, old);
+        self.strategy.prepare_for_update(obj, old);
+    }
+
+    pub fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {
+        objectmeta::prepare_for_update(obj, old);
+        self.strategy.prepare_for_status_update(obj, old);
+    }
+
+    /// The complaints about a new object; its name must have been generated.
+    pub fn validate(&self, obj: &Value) -> ErrorList {
+        let mut errors = objectmeta::validate(obj, self.resource.namespaced, self.strategy.name_rule());
+        errors.extend(self.strategy.validate(obj));
+        errors
+    }
+
+    pub fn validate_update(&self, obj: &Value, old: &Value) -> ErrorList {
+        let mut errors = objectmeta::validate_update(obj, old);
+        errors.extend(self.strategy.validate_update(obj, old));
+        errors
+    }
+
+    pub fn validate_status_update(&self, obj: &Value, old: &Value) -> ErrorList {
+        let mut errors = objectmeta::validate_update(obj, old);
+        errors.extend(self.strategy.validate_status_update(obj, old));
+        errors
+    }
+
+    /// The value of a selectable field; `None` when the kind does not offer it.
+    pub fn selectable_field(&self, obj: &Value, field: &str) -> Option<String> {
+        match field {
+            "metadata.name" => Some(str_at(obj, &["metadata", "name"]).to_owned()),
+            "metadata.namespace" if self.resource.namespaced => {
+                Some(str_at(obj, &["metadata", "namespace"]).to_owned())
+            }
+            other => self
+                .strategy
+                .selectable_fields(obj)
+                .into_iter()
+                .find(|(name, _)| *name == other)
+                .map(|(_, v)| v),
+        }
+    }
+
+    /// Whether a field selector may name this field.
+    pub fn is_selectable(&self, field: &str) -> bool {
+        field == "metadata.name"
+            || (field == "metadata.namespace" && self.resource.namespaced)
+            || self.strategy.selectable_field_names().contains(&field)
+    }
+
+    pub fn columns(&self) -> &'static [strategy::Column] {
+        self.strategy.columns()
+    }
+
+    pub fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        self.strategy.row(obj, now)
+    }
+}
+
+/// The row of a resource as a path names it.
+pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+    CATALOGUE.iter().find(|kind| {
+        let r = &kind.resource;
+        r.plural == plural && r.group == group && r.version == version
+    })
+}
+
+/// The row of a kind as `apiVersion` and `kind` name it.
+pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
+    CATALOGUE.iter().find(|row| {
+        let r = &row.resource;
+        r.kind == kind && r.group == group && r.version == version
+    })
+}
+
+/// A stored kind: `row!(PODS, "io.k8s.api.core.v1", "Pod", "pods", strategy)`.
+macro_rules! row {
+    ($resource:ident, $package:literal, $kind:literal, $storage:literal, $strategy:expr) => {
+        Kind {
+            resource: resource::$resource,
+            list_kind: concat!($kind, "List"),
+            type_name: concat!($package, ".", $kind),
+            short_names: &[],
+            categories: &[],
+            verbs: ALL,
+            subresources: &[],
+            storage: $storage,
+            strategy: &$strategy,
+        }
+    };
+}
+
+/// A kind that is answered and never stored.
+macro_rules! review {
+    ($resource:ident, $package:literal, $kind:literal) => {
+        row!($resource, $package, $kind, "", Plain).verbs(CREATE)
+    };
+}
+
+macro_rules! subresource {
+    ($name:literal, $group:literal, $package:literal, $kind:literal, $verbs:expr) => {
+        Subresource {
+            name: $name,
+            group: $group,
+            version: "v1",
+            kind: $kind,
+            type_name: concat!($package, ".", $kind),
+            verbs: $verbs,
+        }
+    };
+}
+
+const SCALE: Subresource =
+    subresource!("scale", "autoscaling", "io.k8s.api.autoscaling.v1", "Scale", GET_PATCH_UPDATE);
+
+pub static CATALOGUE: &[Kind] = &[
+    review!(BINDINGS, "io.k8s.api.core.v1", "Binding"),
+    row!(CONFIG_MAPS, "io.k8s.api.core.v1", "ConfigMap", "configmaps", Plain).short(&["cm"]),
+    row!(ENDPOINTS, "io.k8s.api.core.v1", "Endpoints", "endpoints", Plain).short(&["ep"]),
+    row!(EVENTS, "io.k8s.api.core.v1", "Event", "events", Plain).short(&["ev"]),
+    row!(NAMESPACES, "io.k8s.api.core.v1", "Namespace", "namespaces", Plain)
+        .short(&["ns"])
+        .verbs(ALL_BUT_COLLECTION)
+        .subresources(&[
+            subresource!("finalize", "", "io.k8s.api.core.v1", "Namespace", UPDATE),
+            subresource!("status", "", "io.k8s.api.core.v1", "Namespace", GET_PATCH_UPDATE),
+        ]),
+    row!(NODES, "io.k8s.api.core.v1", "Node", "nodes", Plain).short(&["no"]).subresources(&[
+        subresource!("proxy", "", "io.k8s.api.core.v1", "NodeProxyOptions", PROXY),
+        subresource!("status", "", "io.k8s.api.core.v1", "Node", GET_PATCH_UPDATE),
+    ]),
+    row!(PODS, "io.k8s.api.core.v1", "Pod", "pods", Plain)
+        .short(&["po"])
+        .categories(CATEGORY_ALL)
+        .subresources(&[
+            subresource!("attach", "", "io.k8s.api.core.v1", "PodAttachOptions", CONNECT),
+            subresource!("binding", "", "io.k8s.api.core.v1", "Binding", CREATE),
+            subresource!("ephemeralcontainers", "", "io.k8s.api.core.v1", "Pod", GET_PATCH_UPDATE),
+            subresource!("eviction", "policy", "io.k8s.api.policy.v1", "Eviction", CREATE),
+            subresource!("exec", "", "io.k8s.api.core.v1", "PodExecOptions", CONNECT),
+            subresource!("log", "", "io.k8s.api.core.v1", "Pod", GET),
+            subresource!("portforward", "", "io.k8s.api.core.v1", "PodPortForwardOptions", CONNECT),
+            subresource!("proxy", "", "io.k8s.api.core.v1", "PodProxyOptions", PROXY),
+            subresource!("resize", "", "io.k8s.api.core.v1", "Pod", GET_PATCH_UPDATE),
+            subresource!("status", "", "io.k8s.api.core.v1", "Pod", GET_PATCH_UPDATE),
+        ]),
+    row!(SECRETS, "io.k8s.api.core.v1", "Secret", "secrets", Plain),
+    row!(SERVICE_ACCOUNTS, "io.k8s.api.core.v1", "ServiceAccount", "serviceaccounts", Plain)
+        .short(&["sa"])
+        .subresources(&[subresource!(
+            "token",
+            "authentication.k8s.io",
+            "io.k8s.api.authentication.v1",
+            "TokenRequest",
+            CREATE
+        )]),
+    row!(SERVICES, "io.k8s.api.core.v1", "Service", "services", Plain)
+        .short(&["svc"])
+        .categories(CATEGORY_ALL)
+        .subresources(&[
+            subresource!("proxy", "", "io.k8s.api.core.v1", "ServiceProxyOptions", PROXY),
+            subresource!("status", "", "io.k8s.api.core.v1", "Service", GET_PATCH_UPDATE),
+        ]),
+    row!(DEPLOYMENTS, "io.k8s.api.apps.v1", "Deployment", "deployments.apps", Plain)
+        .short(&["deploy"])
+        .categories(CATEGORY_ALL)
+        .subresources(&[
+            SCALE,
+            subresource!("status", "apps", "io.k8s.api.apps.v1", "Deployment", GET_PATCH_UPDATE),
+        ]),
+    row!(REPLICA_SETS, "io.k8s.api.apps.v1", "ReplicaSet", "replicasets.apps", Plain)
+        .short(&["rs"])
+        .categories(CATEGORY_ALL)
+        .subresources(&[
+            SCALE,
+            subresource!("status", "apps", "io.k8s.api.apps.v1", "ReplicaSet", GET_PATCH_UPDATE),
+        ]),
+    row!(EVENTS_V1, "io.k8s.api.events.v1", "Event", "events", Plain).short(&["ev"]),
+    review!(SELF_SUBJECT_REVIEWS, "io.k8s.api.authentication.v1", "SelfSubjectReview"),
+    review!(TOKEN_REVIEWS, "io.k8s.api.authentication.v1", "TokenReview"),
+    review!(LOCAL_SUBJECT_ACCESS_REVIEWS, "io.k8s.api.authorization.v1", "LocalSubjectAccessReview"),
+    review!(SELF_SUBJECT_ACCESS_REVIEWS, "io.k8s.api.authorization.v1", "SelfSubjectAccessReview"),
+    review!(SELF_SUBJECT_RULES_REVIEWS, "io.k8s.api.authorization.v1", "SelfSubjectRulesReview"),
+    review!(SUBJECT_ACCESS_REVIEWS, "io.k8s.api.authorization.v1", "SubjectAccessReview"),
+    row!(
+        CLUSTER_ROLE_BINDINGS,
+        "io.k8s.api.rbac.v1",
+        "ClusterRoleBinding",
+        "clusterrolebindings.rbac.authorization.k8s.io",
+        Plain
+    ),
+    row!(CLUSTER_ROLES, "io.k8s.api.rbac.v1", "ClusterRole", "clusterroles.rbac.authorization.k8s.io", Plain),
+    row!(ROLE_BINDINGS, "io.k8s.api.rbac.v1", "RoleBinding", "rolebindings.rbac.authorization.k8s.io", Plain),
+    row!(ROLES, "io.k8s.api.rbac.v1", "Role", "roles.rbac.authorization.k8s.io", Plain),
+    row!(
+        PRIORITY_CLASSES,
+        "io.k8s.api.scheduling.v1",
+        "PriorityClass",
+        "priorityclasses.scheduling.k8s.io",
+        Plain
+    )
+    .short(&["pc"]),
+    row!(LEASES, "io.k8s.api.coordination.v1", "Lease", "leases.coordination.k8s.io", Plain),
+    row!(
+        ENDPOINT_SLICES,
+        "io.k8s.api.discovery.v1",
+        "EndpointSlice",
+        "endpointslices.discovery.k8s.io",
+        Plain
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn rows_are_unique_and_consistent() {
+        let mut seen = BTreeSet::new();
+        for kind in CATALOGUE {
+            let r = &kind.resource;
+            assert!(seen.insert((r.group, r.version, r.plural)), "{} is there twice", r.plural);
+            assert!(kind.type_name.ends_with(&format!(".{}", r.kind)), "{}", kind.type_name);
+            assert_eq!(kind.list_kind, format!("{}List", r.kind));
+            assert_eq!(kind.is_stored(), kind.supports("get"), "{}", r.plural);
+            assert!(kind.subresources.is_sorted_by_key(|s| s.name), "{}", r.plural);
+        }
+    }
+
+    #[test]
+    fn a_row_has_as_many_cells_as_columns() {
+        for kind in CATALOGUE {
+            let cells = kind.row(&apimachinery::json!({"metadata": {"name": "x"}}), Timestamp::UNIX_EPOCH);
+            assert_eq!(cells.len(), kind.columns().len(), "{}", kind.resource.plural);
+        }
+    }
+
+    #[test]
+    fn both_events_are_stored_once() {
+        let kind = by_resource("events.k8s.io", "v1", "events").expect("is in the catalogue");
+        assert_eq!(kind.stored().resource, resource::EVENTS);
+    }
+}

@@ -1,0 +1,172 @@
+//! What a kind adds to the one request pipeline: defaults, preparation, validation, warnings, printed columns.
+//! Everything is a pure function of objects; clocks, allocation and storage belong to the caller.
+//! Follows `k8s.io/apiserver/pkg/registry/rest` (RESTCreateStrategy, RESTUpdateStrategy, RESTDeleteStrategy).
+//!
+//! The pipeline calls the methods of [`crate::catalogue::Kind`], which add the rules of `ObjectMeta` to these.
+
+use apimachinery::Value;
+use apimachinery::field::ErrorList;
+use apimachinery::names;
+use jiff::Timestamp;
+
+/// A column of the table form of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: &'static str,
+    /// OpenAPI type: `string`, `integer`.
+    pub column_type: &'static str,
+    /// OpenAPI format; `name` marks the column that names the object.
+    pub format: &'static str,
+    pub description: &'static str,
+    /// 0 is always shown, more only in wide output.
+    pub priority: i32,
+}
+
+/// What a `generateName` is validated with before its suffix exists, and a name with after.
+pub type NameRule = fn(&str) -> Vec<String>;
+
+/// What happens to dependents when a DELETE does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GarbagePolicy {
+    /// The garbage collector deletes them afterwards.
+    Background,
+    /// They lose their owner and live on.
+    Orphan,
+}
+
+/// The rules of one kind. Metadata rules that all kinds share are not repeated here.
+pub trait Strategy: Sync {
+    /// Fills in what the schema's own defaults cannot say.
+    fn default(&self, _obj: &mut Value) {}
+
+    /// Drops what a creator may not set and sets what the server decides.
+    fn prepare_for_create(&self, _obj: &mut Value) {}
+
+    /// Takes from `old` what an update of the main resource may not change, and counts the generation up.
+    fn prepare_for_update(&self, _obj: &mut Value, _old: &Value) {}
+
+    /// Takes from `old` what an update of the `status` subresource may not change.
+    fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {
+        keep(obj, old, "spec");
+    }
+
+    fn validate(&self, _obj: &Value) -> ErrorList {
+        ErrorList::new()
+    }
+
+    fn validate_update(&self, obj: &Value, _old: &Value) -> ErrorList {
+        self.validate(obj)
+    }
+
+    fn validate_status_update(&self, _obj: &Value, _old: &Value) -> ErrorList {
+        ErrorList::new()
+    }
+
+    /// What the writer should know though the write is accepted; `old` is the object before an update.
+    fn warnings(&self, _obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Brings an accepted object into its one stored form.
+    fn canonicalize(&self, _obj: &mut Value) {}
+
+    /// Fields a field selector may name, beyond `metadata.name` and `metadata.namespace`.
+    fn selectable_fields(&self, _obj: &Value) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// The names of [`Strategy::selectable_fields`], to refuse others before any object is read.
+    fn selectable_field_names(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The table's columns; `Name` comes first and `Age` is there because a row has both.
+    fn columns(&self) -> &'static [Column] {
+        &NAME_AND_AGE
+    }
+
+    /// The cells of one object, as many as there are columns.
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        vec![crate::columns::name(obj), crate::columns::age(obj, now)]
+    }
+
+    /// Seconds between the request and the removal, `requested` being the caller's wish.
+    /// `None` for kinds that go at once.
+    fn graceful_deletion(&self, _obj: &Value, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    fn default_garbage_policy(&self) -> GarbagePolicy {
+        GarbagePolicy::Background
+    }
+
+    /// Whether a PUT to a name that does not exist creates it.
+    fn allow_create_on_update(&self) -> bool {
+        false
+    }
+
+    /// Whether an update without a resourceVersion overwrites whatever is there.
+    fn allow_unconditional_update(&self) -> bool {
+        true
+    }
+
+    fn name_rule(&self) -> NameRule {
+        names::is_dns1123_subdomain
+    }
+}
+
+/// `Name` and `Age`: the columns of a kind that prints nothing else.
+pub const NAME_AND_AGE: [Column; 2] = [crate::columns::NAME, crate::columns::AGE];
+
+/// A kind without rules of its own; virtual kinds that are answered and never stored use it too.
+pub struct Plain;
+
+impl Strategy for Plain {}
+
+/// Removes a top-level field, usually `status` from what a creator sent.
+pub fn drop_field(obj: &mut Value, field: &str) {
+    if let Some(map) = obj.as_object_mut() {
+        map.remove(field);
+    }
+}
+
+/// Restores a top-level field to what it was.
+pub fn keep(obj: &mut Value, old: &Value, field: &str) {
+    let Some(map) = obj.as_object_mut() else { return };
+    match old.get(field) {
+        Some(value) => {
+            map.insert(field.to_owned(), value.clone());
+        }
+        None => {
+            map.remove(field);
+        }
+    }
+}
+
+/// Restores one field of `metadata`.
+pub fn keep_metadata(obj: &mut Value, old: &Value, field: &str) {
+    if let Some(metadata) = obj.get_mut("metadata") {
+        keep(metadata, old.get("metadata").unwrap_or(&Value::Null), field);
+    }
+}
+
+/// The first generation of a new object.
+pub fn set_first_generation(obj: &mut Value) {
+    set_generation(obj, 1);
+}
+
+/// One more than the old generation if a top-level field (usually `spec`) differs, else the old one.
+pub fn bump_generation(obj: &mut Value, old: &Value, fields: &[&str]) {
+    let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default();
+    let changed = fields.iter().any(|field| obj.get(field) != old.get(field));
+    set_generation(obj, generation + i64::from(changed));
+}
+
+fn set_generation(obj: &mut Value, generation: i64) {
+    if generation == 0 {
+        return;
+    }
+    if let Some(metadata) = obj.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("generation".to_owned(), generation.into());
+    }
+}
