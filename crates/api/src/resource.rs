@@ -1,0 +1,127 @@
+//! The names of every resource: what paths, RBAC rules, messages and clients call it. Catalogue rows and typed views
+//! refer to these constants.
+
+use apimachinery::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource};
+
+/// One resource in one version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Resource {
+    /// Empty for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    /// The path segment, for example `pods`.
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub namespaced: bool,
+}
+
+impl Resource {
+    const fn new(
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+        singular: &'static str,
+        namespaced: bool,
+    ) -> Self {
+        Resource { group, version, kind, plural, singular, namespaced }
+    }
+
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    pub fn group_resource(&self) -> GroupResource {
+        GroupResource::new(self.group, self.plural)
+    }
+
+    pub fn group_kind(&self) -> GroupKind {
+        GroupKind::new(self.group, self.kind)
+    }
+
+    pub fn gvk(&self) -> GroupVersionKind {
+        GroupVersionKind::new(self.group, self.version, self.kind)
+    }
+
+    pub fn gvr(&self) -> GroupVersionResource {
+        GroupVersionResource::new(self.group, self.version, self.plural)
+    }
+
+    /// `/api/v1` or `/apis/apps/v1`.
+    pub fn group_version_path(&self) -> String {
+        if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The collection's path; `namespace` is empty for all namespaces or a cluster-wide resource.
+    pub fn collection_path(&self, namespace: &str) -> String {
+        let base = self.group_version_path();
+        if self.namespaced && !namespace.is_empty() {
+            format!("{base}/namespaces/{namespace}/{}", self.plural)
+        } else {
+            format!("{base}/{}", self.plural)
+        }
+    }
+
+    /// One object's path.
+    pub fn path(&self, namespace: &str, name: &str) -> String {
+        format!("{}/{name}", self.collection_path(namespace))
+    }
+}
+
+macro_rules! resources {
+    ($($name:ident: $group:literal $version:literal $kind:literal $plural:literal $singular:literal $namespaced:literal;)*) => {
+        $(pub const $name: Resource = Resource::new($group, $version, $kind, $plural, $singular, $namespaced);)*
+    };
+}
+
+resources! {
+    BINDINGS: "" "v1" "Binding" "bindings" "binding" true;
+    CONFIG_MAPS: "" "v1" "ConfigMap" "configmaps" "configmap" true;
+    ENDPOINTS: "" "v1" "Endpoints" "endpoints" "endpoints" true;
+    EVENTS: "" "v1" "Event" "events" "event" true;
+    NAMESPACES: "" "v1" "Namespace" "namespaces" "namespace" false;
+    NODES: "" "v1" "Node" "nodes" "node" false;
+    PODS: "" "v1" "Pod" "pods" "pod" true;
+    SECRETS: "" "v1" "Secret" "secrets" "secret" true;
+    SERVICE_ACCOUNTS: "" "v1" "ServiceAccount" "serviceaccounts" "serviceaccount" true;
+    SERVICES: "" "v1" "Service" "services" "service" true;
+    DEPLOYMENTS: "apps" "v1" "Deployment" "deployments" "deployment" true;
+    REPLICA_SETS: "apps" "v1" "ReplicaSet" "replicasets" "replicaset" true;
+    TOKEN_REVIEWS: "authentication.k8s.io" "v1" "TokenReview" "tokenreviews" "tokenreview" false;
+    SELF_SUBJECT_REVIEWS: "authentication.k8s.io" "v1" "SelfSubjectReview" "selfsubjectreviews" "selfsubjectreview" false;
+    LOCAL_SUBJECT_ACCESS_REVIEWS: "authorization.k8s.io" "v1" "LocalSubjectAccessReview" "localsubjectaccessreviews" "localsubjectaccessreview" true;
+    SELF_SUBJECT_ACCESS_REVIEWS: "authorization.k8s.io" "v1" "SelfSubjectAccessReview" "selfsubjectaccessreviews" "selfsubjectaccessreview" false;
+    SELF_SUBJECT_RULES_REVIEWS: "authorization.k8s.io" "v1" "SelfSubjectRulesReview" "selfsubjectrulesreviews" "selfsubjectrulesreview" false;
+    SUBJECT_ACCESS_REVIEWS: "authorization.k8s.io" "v1" "SubjectAccessReview" "subjectaccessreviews" "subjectaccessreview" false;
+    LEASES: "coordination.k8s.io" "v1" "Lease" "leases" "lease" true;
+    ENDPOINT_SLICES: "discovery.k8s.io" "v1" "EndpointSlice" "endpointslices" "endpointslice" true;
+    EVENTS_V1: "events.k8s.io" "v1" "Event" "events" "event" true;
+    CLUSTER_ROLE_BINDINGS: "rbac.authorization.k8s.io" "v1" "ClusterRoleBinding" "clusterrolebindings" "clusterrolebinding" false;
+    CLUSTER_ROLES: "rbac.authorization.k8s.io" "v1" "ClusterRole" "clusterroles" "clusterrole" false;
+    ROLE_BINDINGS: "rbac.authorization.k8s.io" "v1" "RoleBinding" "rolebindings" "rolebinding" true;
+    ROLES: "rbac.authorization.k8s.io" "v1" "Role" "roles" "role" true;
+    PRIORITY_CLASSES: "scheduling.k8s.io" "v1" "PriorityClass" "priorityclasses" "priorityclass" false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_follow_group_and_scope() {
+        assert_eq!(PODS.path("default", "web"), "/api/v1/namespaces/default/pods/web");
+        assert_eq!(PODS.collection_path(""), "/api/v1/pods");
+        assert_eq!(DEPLOYMENTS.path("a", "b"), "/apis/apps/v1/namespaces/a/deployments/b");
+        assert_eq!(NODES.path("", "n"), "/api/v1/nodes/n");
+    }
+}

@@ -1,0 +1,114 @@
+//! The volumes a pod brings along.
+
+use serde::{Deserialize, Serialize};
+
+use super::ObjectFieldSelector;
+use super::ResourceFieldSelector;
+
+/// A named volume; exactly one source is set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    pub name: String,
+    pub empty_dir: Option<EmptyDirVolumeSource>,
+    pub host_path: Option<HostPathVolumeSource>,
+    pub config_map: Option<ConfigMapVolumeSource>,
+    pub secret: Option<SecretVolumeSource>,
+    #[serde(rename = "downwardAPI")]
+    pub downward_api: Option<DownwardApiVolumeSource>,
+    pub projected: Option<ProjectedVolumeSource>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EmptyDirVolumeSource {
+    /// Empty for disk, `Memory` for tmpfs.
+    pub medium: String,
+    pub size_limit: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HostPathVolumeSource {
+    pub path: String,
+    /// ``, `DirectoryOrCreate`, `Directory`, `FileOrCreate`, `File`, `Socket`, `CharDevice`, `BlockDevice`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KeyToPath {
+    pub key: String,
+    pub path: String,
+    pub mode: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConfigMapVolumeSource {
+    pub name: String,
+    pub items: Vec<KeyToPath>,
+    pub default_mode: Option<i32>,
+    pub optional: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SecretVolumeSource {
+    pub secret_name: String,
+    pub items: Vec<KeyToPath>,
+    pub default_mode: Option<i32>,
+    pub optional: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DownwardApiVolumeSource {
+    pub items: Vec<DownwardApiVolumeFile>,
+    pub default_mode: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DownwardApiVolumeFile {
+    pub path: String,
+    pub field_ref: Option<ObjectFieldSelector>,
+    pub resource_field_ref: Option<ResourceFieldSelector>,
+    pub mode: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProjectedVolumeSource {
+    pub sources: Vec<VolumeProjection>,
+    pub default_mode: Option<i32>,
+}
+
+/// One source of a projected volume; exactly one is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeProjection {
+    pub secret: Option<ObjectProjection>,
+    #[serde(rename = "downwardAPI")]
+    pub downward_api: Option<DownwardApiVolumeSource>,
+    pub config_map: Option<ObjectProjection>,
+    pub service_account_token: Option<ServiceAccountTokenProjection>,
+}
+
+/// Keys of a Secret or a ConfigMap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectProjection {
+    pub name: String,
+    pub items: Vec<KeyToPath>,
+    pub optional: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceAccountTokenProjection {
+    pub audience: String,
+    pub expiration_seconds: Option<i64>,
+    pub path: String,
+}
