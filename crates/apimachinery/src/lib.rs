@@ -4,9 +4,13 @@
 //! Nothing here knows any particular kind, performs I/O or reads a clock.
 
 pub mod field;
+pub mod fields;
 pub mod gvk;
+pub mod intstr;
+pub mod labels;
 pub mod meta;
 pub mod names;
+pub mod quantity;
 pub mod schema;
 pub mod status;
 pub mod time;
