@@ -18,8 +18,10 @@ const NANOS_PER_MILLI: i128 = 1_000_000;
 const BINARY_MAX: i128 = i64::MAX as i128 * NANOS;
 /// The largest amount held: 10^29 units. Larger ones are cut to it.
 const NANOS_MAX: u128 = 10_u128.pow(38);
-/// Digits read exactly; further ones only decide whether to round up. 10^20 * 2^60 still fits 128 bits.
-const SIGNIFICANT_DIGITS_MAX: usize = 20;
+/// Digits read exactly; further ones only decide whether to round up. As many as 128 bits hold.
+const DECIMAL_DIGITS_MAX: usize = 38;
+/// As above, for a binary suffix: 10^20 * 2^60 still fits 128 bits.
+const BINARY_DIGITS_MAX: usize = 20;
 /// Digits up to which upstream keeps the text as it was written.
 const REUSABLE_DIGITS_MAX: usize = 18;
 /// Beyond this decimal exponent every non-zero number is saturated or rounds up to one billionth.
@@ -236,11 +238,11 @@ fn interpret(suffix: &str) -> Option<(Format, i32)> {
 
 impl Parts<'_> {
     /// The digits as one number, how many decimal places it must still be shifted left, and whether digits were lost.
-    fn mantissa(&self) -> (u128, i32, bool) {
+    fn mantissa(&self, digits_max: usize) -> (u128, i32, bool) {
         let digits = self.whole.bytes().chain(self.fraction.bytes()).skip_while(|b| *b == b'0');
         let (mut mantissa, mut taken, mut dropped, mut lost) = (0_u128, 0, 0_usize, false);
         for digit in digits {
-            if taken < SIGNIFICANT_DIGITS_MAX {
+            if taken < digits_max {
                 mantissa = mantissa * 10 + u128::from(digit - b'0');
                 taken += 1;
             } else {
@@ -254,14 +256,16 @@ impl Parts<'_> {
 
     fn quantity(&self) -> Result<Quantity, ParseError> {
         let (mut format, exponent) = interpret(self.suffix).ok_or(ParseError::Suffix)?;
-        let (mut mantissa, mut shift, lost) = self.mantissa();
-        if format == Format::BinarySi {
+        let binary = format == Format::BinarySi;
+        let digits_max = if binary { BINARY_DIGITS_MAX } else { DECIMAL_DIGITS_MAX };
+        let (mut mantissa, mut shift, lost) = self.mantissa(digits_max);
+        if binary {
             mantissa <<= exponent;
         } else {
             shift += exponent;
         }
         let mut nanos = scale(mantissa, shift + 9, lost);
-        if format == Format::BinarySi {
+        if binary {
             nanos = nanos.min(BINARY_MAX);
             if nanos > 0 && nanos < NANOS {
                 format = Format::DecimalSi;
