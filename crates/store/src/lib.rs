@@ -1,1 +1,31 @@
-//! Placeholder until the crate's first module lands.
+//! The cluster's state: revisioned, ordered, in memory, over a durable log.
+//!
+//! Reads never touch the disk. A write is acknowledged, and seen by readers and watchers, only once it is on disk;
+//! many writers share one flush. A bounded history serves watches and lists at older revisions.
+//! What an object means is not known here: the store keeps encoded bytes, and the few facts selectors need.
+
+mod commit;
+mod config;
+pub mod disk;
+mod entry;
+mod history;
+mod intern;
+mod key;
+mod log;
+mod queue;
+mod state;
+mod store;
+mod table;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{Clock, Config};
+pub use entry::{Draft, Entry, Meta, Revision};
+pub use history::{EventKind, Gone};
+pub use key::Key;
+pub use log::{OpenError, Report};
+pub use queue::{CommitError, Expected, Op};
+pub use store::{Page, Statistics, Store};
+pub use watch::{Scope, Watch, WatchItem};

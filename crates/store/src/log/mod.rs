@@ -1,0 +1,282 @@
+//! The durable log: numbered segments of checksummed frames, appended to by one thread.
+//!
+//! Each frame is one batch and becomes durable with one flush. When more than a third of the log is outdated, the oldest segment is
+//! cleaned: its entries that are still current are copied to the end, then it is removed. Segments go strictly from the oldest
+//! on, so a deletion's record may go with its segment: nothing older is left that it could bring back.
+
+mod clean;
+mod format;
+mod replay;
+mod segment;
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::config::Config;
+use crate::disk::{Disk, File};
+use crate::entry::Revision;
+use crate::history::Event;
+use crate::state::State;
+use clean::Cleaner;
+use format::Frame;
+pub(crate) use replay::Replayed;
+use segment::Segment;
+
+/// The least that one step of cleaning reads, so that cleaning between writes advances.
+const CLEAN_STEP_BYTES: u64 = 256 << 10;
+
+/// How much cleaning reads for each byte written. The log exceeds its live data by half when cleaning starts; should the
+/// next stretch be all live, at four to one the log grows by another quarter before space is won.
+const CLEAN_PER_WRITTEN: u64 = 4;
+
+/// Why the log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the store in {} is in use by {holder}", dir.display())]
+    Locked { dir: PathBuf, holder: String },
+    #[error("cannot {what}")]
+    Io { what: &'static str, source: io::Error },
+    #[error("the store's file {file} is damaged at byte {offset}: {what}; restore it from a backup")]
+    Corrupt { file: String, offset: u64, what: &'static str },
+    #[error(
+        "the store's file {file} is of format {version}, which is newer than this program reads ({newest})"
+    )]
+    Newer { file: String, version: u32, newest: u32 },
+}
+
+/// What opening found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub segments: usize,
+    pub bytes: u64,
+    pub objects: usize,
+    /// The unfinished write at the end that was cut off.
+    pub torn: Option<Torn>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Torn {
+    pub file: String,
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// Why a batch is not in the log.
+#[derive(Clone, Debug)]
+pub(crate) enum WriteError {
+    /// The disk has no room. Nothing of the batch is in the log.
+    Full(Arc<io::Error>),
+    /// Nothing of the batch is in the log.
+    Io(Arc<io::Error>),
+    /// What is on disk is not known: a flush failed, and a second one would not tell the truth about the first.
+    Broken(Arc<io::Error>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    disk: Arc<dyn Disk>,
+    segment_bytes: u64,
+    slack_bytes: u64,
+    /// Oldest first, numbered without gaps; the last one is written to and never empty of segments.
+    segments: VecDeque<Segment>,
+    /// The file of the last segment.
+    head: Box<dyn File>,
+    /// The progress in the oldest segment while it is being cleaned.
+    cleaner: Option<Cleaner>,
+    /// Cleaning between writes stops behind the segment that was the last one at the last write, so it ends.
+    clean_through: u64,
+    /// Cleaning ran into a full disk; it tries again after the next successful write.
+    cleaning_paused: bool,
+    /// Set when the state of the file is not known any more.
+    broken: Option<Arc<io::Error>>,
+}
+
+impl Log {
+    /// Replays what is there, or starts a new log.
+    pub(crate) fn open(disk: Arc<dyn Disk>, config: &Config) -> Result<(Log, Replayed), OpenError> {
+        let (mut segments, replayed) = replay::replay(&*disk, config)?;
+        let head = match segments.back() {
+            Some(last) => disk.open(&last.file()),
+            None => {
+                segments.push_back(Segment { number: 1, bytes: format::HEADER_BYTES });
+                segment::create(&*disk, 1, Revision::default())
+            }
+        };
+        let head = head.map_err(|source| OpenError::Io { what: "open the log's last segment", source })?;
+        let clean_through = segments.back().expect("a log has a segment").number;
+        let log = Log {
+            disk,
+            segment_bytes: config.segment_bytes,
+            slack_bytes: config.slack_bytes,
+            segments,
+            head,
+            cleaner: None,
+            clean_through,
+            cleaning_paused: false,
+            broken: None,
+        };
+        Ok((log, replayed))
+    }
+
+    /// Whether enough of the log is outdated that writing without new changes is worth it.
+    pub(crate) fn wants_cleaning(&self, live_bytes: u64) -> bool {
+        let total = self.segments.iter().map(|segment| segment.bytes).sum::<u64>();
+        let oldest = self.segments.front().expect("a log has a segment").number;
+        self.segments.len() > 1
+            && oldest <= self.clean_through
+            && !self.cleaning_paused
+            && self.broken.is_none()
+            && total > live_bytes + live_bytes / 2 + self.slack_bytes
+    }
+
+    /// Appends a batch, with a step of cleaning before it when due, and flushes. `state` is what the log holds so far.
+    pub(crate) fn write<'a>(
+        &mut self,
+        events: impl Iterator<Item = &'a Event>,
+        state: &RwLock<State>,
+    ) -> Result<(), WriteError> {
+        if let Some(error) = &self.broken {
+            return Err(WriteError::Broken(error.clone()));
+        }
+        let mut batch = Frame::default();
+        events.for_each(|event| batch.push_event(event));
+        if !batch.is_empty() {
+            self.clean_through = self.last().number;
+        }
+        let cleaned = self.clean(batch.len(), state);
+        if cleaned.is_empty() && batch.is_empty() {
+            return Ok(());
+        }
+        if cleaned.is_empty() {
+            self.append(&batch, state)?;
+            self.cleaning_paused = false;
+            return Ok(());
+        }
+        self.write_cleaned(&cleaned, &batch, state)
+    }
+
+    /// Writes copies and batch in one frame; when there is no room for both, the batch alone.
+    fn write_cleaned(
+        &mut self,
+        cleaned: &Frame,
+        batch: &Frame,
+        state: &RwLock<State>,
+    ) -> Result<(), WriteError> {
+        match self.append(&cleaned.followed_by(batch), state) {
+            Err(WriteError::Broken(error)) => Err(WriteError::Broken(error)),
+            Err(error) => {
+                tracing::warn!(?error, "cannot clean the log");
+                self.cleaner = None;
+                self.cleaning_paused = true;
+                if batch.is_empty() { Ok(()) } else { self.append(batch, state) }
+            }
+            Ok(()) => {
+                self.drop_cleaned();
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies what is live in the next stretch of the oldest segment. Empty when cleaning is not due.
+    fn clean(&mut self, written: u64, state: &RwLock<State>) -> Frame {
+        let mut copies = Frame::default();
+        let state = state.read();
+        if !self.wants_cleaning(state.live_bytes()) {
+            return copies;
+        }
+        let budget = CLEAN_STEP_BYTES.max(written * CLEAN_PER_WRITTEN);
+        if let Err(error) = self.clean_step(&mut copies, budget, &state) {
+            tracing::error!(%error, "cannot read the log's oldest segment, it is kept as it is");
+            self.clean_through = 0;
+            self.cleaner = None;
+            return Frame::default();
+        }
+        drop(state);
+        if copies.is_empty() {
+            self.drop_cleaned();
+        }
+        copies
+    }
+
+    fn clean_step(&mut self, copies: &mut Frame, budget: u64, state: &State) -> io::Result<()> {
+        if self.cleaner.is_none() {
+            let oldest = self.segments.front().expect("a log has a segment");
+            self.cleaner = Some(Cleaner::new(&*self.disk, oldest)?);
+        }
+        match &mut self.cleaner {
+            Some(cleaner) => cleaner.step(copies, budget, state),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes the oldest segment once everything live in it has been copied. Each removal is made durable before the next,
+    /// so that what is left after a crash is always without gaps.
+    fn drop_cleaned(&mut self) {
+        if !self.cleaner.as_ref().is_some_and(Cleaner::is_done) {
+            return;
+        }
+        self.cleaner = None;
+        let oldest = self.segments.front().expect("a log has a segment").file();
+        match self.disk.remove(&oldest).and_then(|()| self.disk.sync()) {
+            Ok(()) => {
+                self.segments.pop_front();
+            }
+            Err(error) => {
+                tracing::error!(%error, file = oldest, "cannot remove a cleaned segment of the log");
+                self.clean_through = 0;
+            }
+        }
+    }
+
+    /// Appends one frame and flushes it, or leaves the log as it was.
+    fn append(&mut self, frame: &Frame, state: &RwLock<State>) -> Result<(), WriteError> {
+        if self.last().bytes >= self.segment_bytes {
+            self.start_segment(state.read().revision())?;
+        }
+        let Segment { number, bytes: end } = *self.last();
+        let sealed = frame.seal(number, end);
+        if let Err(error) = self.head.write_all_at(&sealed, end) {
+            return Err(self.take_back(end, error));
+        }
+        if let Err(error) = self.head.sync() {
+            return Err(self.break_off(error));
+        }
+        self.segments.back_mut().expect("a log has a segment").bytes = end + sealed.len() as u64;
+        Ok(())
+    }
+
+    /// Cuts off a write that did not succeed, durably, so that it cannot come back after its writers were told it failed.
+    fn take_back(&mut self, end: u64, error: io::Error) -> WriteError {
+        match self.head.truncate(end).and_then(|()| self.head.sync()) {
+            Ok(()) => classify(error),
+            Err(second) => self.break_off(second),
+        }
+    }
+
+    fn break_off(&mut self, error: io::Error) -> WriteError {
+        let error = Arc::new(error);
+        self.broken = Some(error.clone());
+        WriteError::Broken(error)
+    }
+
+    fn start_segment(&mut self, base: Revision) -> Result<(), WriteError> {
+        let number = self.last().number + 1;
+        self.head = segment::create(&*self.disk, number, base).map_err(classify)?;
+        self.segments.push_back(Segment { number, bytes: format::HEADER_BYTES });
+        Ok(())
+    }
+
+    fn last(&self) -> &Segment {
+        self.segments.back().expect("a log has a segment")
+    }
+}
+
+fn classify(error: io::Error) -> WriteError {
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let error = Arc::new(error);
+    if full { WriteError::Full(error) } else { WriteError::Io(error) }
+}

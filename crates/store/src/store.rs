@@ -1,0 +1,163 @@
+//! The store as its users see it.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use crate::commit::{Committer, Shared};
+use crate::config::Config;
+use crate::disk::{Directory, Disk};
+use crate::entry::{Entry, Revision};
+use crate::history::Gone;
+use crate::key::Key;
+use crate::log::{Log, OpenError, Report};
+use crate::queue::{CommitError, Expected, Op, Queue};
+use crate::table::Selection;
+use crate::watch::{Scope, Watch};
+
+/// A handle on an open store. Handles share one store; it closes, after writing what is queued, with the last of them.
+#[derive(Clone, Debug)]
+pub struct Store {
+    open: Arc<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    shared: Arc<Shared>,
+    report: Report,
+    /// Taken when closing.
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Held, and with it the directory's lock, until the thread has ended.
+    _disk: Arc<dyn Disk>,
+}
+
+/// A part of a list, all of it as of one revision.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub entries: Vec<Arc<Entry>>,
+    /// The revision the list shows; a watch from here misses nothing.
+    pub revision: Revision,
+    /// At least one further entry passes the filter.
+    pub more: bool,
+    /// How many entries follow this page, whether they pass the filter or not. None on the last page.
+    pub remaining: Option<usize>,
+}
+
+/// Numbers for metrics.
+#[derive(Clone, Debug)]
+pub struct Statistics {
+    pub revision: Revision,
+    /// Objects by resource.
+    pub objects: Vec<(Arc<str>, usize)>,
+    pub live_bytes: u64,
+    pub history_bytes: usize,
+    pub watchers: usize,
+}
+
+impl Store {
+    /// Opens the store in a directory, replaying its log. A torn tail, left by a crash in the middle of a write that nobody
+    /// was promised, is cut and reported; any other damage is an error and leaves the files as they are.
+    pub async fn open(config: Config) -> Result<Store, OpenError> {
+        tokio::task::spawn_blocking(move || {
+            let disk: Arc<dyn Disk> = Arc::new(Directory::open(&config.dir)?);
+            Store::open_on(disk, &config)
+        })
+        .await
+        .map_err(|error| OpenError::Io { what: "run the replay", source: io::Error::other(error) })?
+    }
+
+    /// Opens the store on any disk. Blocks while it replays.
+    pub fn open_on(disk: Arc<dyn Disk>, config: &Config) -> Result<Store, OpenError> {
+        let (log, replayed) = Log::open(disk.clone(), config)?;
+        let queue = Queue::new(replayed.state.revision(), replayed.interner);
+        let shared = Arc::new(Shared::new(replayed.state, queue));
+        let committer = Committer { shared: shared.clone(), log, clock: config.clock.clone() };
+        let thread = std::thread::Builder::new()
+            .name("store-log".to_owned())
+            .spawn(move || committer.run())
+            .map_err(|source| OpenError::Io { what: "start the log's thread", source })?;
+        let open = Open { shared, report: replayed.report, thread: Mutex::new(Some(thread)), _disk: disk };
+        Ok(Store { open: Arc::new(open) })
+    }
+
+    /// What was found on opening.
+    pub fn report(&self) -> &Report {
+        &self.open.report
+    }
+
+    /// The revision of the latest visible change.
+    pub fn revision(&self) -> Revision {
+        self.open.shared.state.read().revision()
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.open.shared.state.read().get(key).cloned()
+    }
+
+    /// How many objects a resource has.
+    pub fn count(&self, resource: &str) -> usize {
+        self.open.shared.state.read().count(resource)
+    }
+
+    /// A page of a resource's objects in the order of their keys, as of `at` or of now. `limit` 0 is no limit; `after` is the
+    /// last key of the page before. An `at` past the present is answered as of the present.
+    /// `filter` must not call the store.
+    pub fn range(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        at: Option<Revision>,
+        after: Option<&Key>,
+        limit: usize,
+        filter: &dyn Fn(&Entry) -> bool,
+    ) -> Result<Page, Gone> {
+        let state = self.open.shared.state.read();
+        let selected = state.range(resource, &Selection { namespace, after, limit, filter }, at)?;
+        Ok(Page {
+            entries: selected.entries,
+            revision: at.unwrap_or(state.revision()).min(state.revision()),
+            more: selected.more,
+            remaining: selected.more.then_some(selected.remaining),
+        })
+    }
+
+    /// Makes one change, if the object is as expected. Returns once the change is on disk and visible to all.
+    /// Deleting what is not there is a conflict. Dropping the future does not take the change back.
+    pub async fn commit(&self, key: &Key, expected: Expected, op: Op) -> Result<Arc<Entry>, CommitError> {
+        let shared = &self.open.shared;
+        let verdict = shared.queue.submit(&shared.state, key, expected, op).await?;
+        verdict.await.unwrap_or(Err(CommitError::Closed))
+    }
+
+    /// The changes within `scope` after `from`, which may lie ahead of the present. `Gone` exactly when the history has
+    /// dropped a change of the resource that came after `from`.
+    pub fn watch(&self, scope: Scope, from: Revision) -> Result<Watch, Gone> {
+        Watch::new(self.open.shared.clone(), scope, from)
+    }
+
+    pub fn statistics(&self) -> Statistics {
+        let shared = &self.open.shared;
+        let watchers = shared.watchers.len();
+        let state = shared.state.read();
+        Statistics {
+            revision: state.revision(),
+            objects: state.counts().map(|(resource, count)| (resource.clone(), count)).collect(),
+            live_bytes: state.live_bytes(),
+            history_bytes: state.past_bytes(),
+            watchers,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's log thread panicked");
+        }
+    }
+}
