@@ -1,1 +1,21 @@
-//! Placeholder until the crate's first module lands.
+//! How components reach the API: the same requests over HTTPS or in process, shared informers over them, a work
+//! queue, and an event recorder.
+//!
+//! Nothing here knows which side of the wire the server is on, nor any particular kind.
+
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod informer;
+pub mod queue;
+pub mod request;
+pub mod transport;
+pub mod watch;
+
+pub use error::Error;
+pub use event::EventRecorder;
+pub use informer::{Delta, Informer, Informers};
+pub use queue::WorkQueue;
+pub use request::{Client, DeleteOptions, PatchType};
+pub use tokio_util::sync::CancellationToken;
+pub use transport::{Body, Transport};

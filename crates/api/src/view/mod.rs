@@ -8,24 +8,43 @@ pub mod discovery;
 
 use apimachinery::meta::ObjectMeta;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::resource::Resource;
 
-/// A typed view of one kind, as informers cache it.
-pub trait View: DeserializeOwned + Send + Sync + 'static {
-    const RESOURCE: Resource;
-
+/// Anything with metadata, as an informer can cache it.
+pub trait Object: DeserializeOwned + Send + Sync + 'static {
     fn meta(&self) -> &ObjectMeta;
+}
+
+/// A typed view of one kind.
+pub trait View: Object {
+    const RESOURCE: Resource;
+}
+
+/// Just the metadata of an object of any kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PartialObject {
+    pub metadata: ObjectMeta,
+}
+
+impl Object for PartialObject {
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
 }
 
 macro_rules! view {
     ($($kind:ty => $resource:ident;)*) => {
-        $(impl crate::view::View for $kind {
-            const RESOURCE: crate::resource::Resource = crate::resource::$resource;
-
+        $(impl crate::view::Object for $kind {
             fn meta(&self) -> &apimachinery::meta::ObjectMeta {
                 &self.metadata
             }
+        }
+
+        impl crate::view::View for $kind {
+            const RESOURCE: crate::resource::Resource = crate::resource::$resource;
         })*
     };
 }

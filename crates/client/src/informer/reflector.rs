@@ -1,0 +1,142 @@
+//! Keeps a cache equal to the server: list, then watch from there, and again when history has gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::resource::Resource;
+use api::view::Object;
+use apimachinery::Status;
+use http::Method;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::cache::Cache;
+use crate::error::{Error, Result};
+use crate::request::{Client, escape};
+use crate::watch::{Frame, WatchStream};
+
+/// Objects asked for at once, so that neither side holds a whole large list.
+const PAGE_SIZE: usize = 500;
+/// The pause after the first failure; it doubles up to the maximum (client-go's reflector: 0.8 s to 30 s).
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+pub struct Reflector<V> {
+    client: Client,
+    resource: Resource,
+    field_selector: String,
+    cache: Arc<Cache<V>>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    metadata: ListMeta,
+    /// Absent or null when there is nothing.
+    items: Option<Vec<Box<RawValue>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ListMeta {
+    resource_version: String,
+    #[serde(rename = "continue")]
+    continue_token: String,
+}
+
+#[derive(Deserialize)]
+struct Bookmark {
+    metadata: ListMeta,
+}
+
+impl<V: Object> Reflector<V> {
+    pub fn new(client: Client, resource: Resource, field_selector: &str, cache: Arc<Cache<V>>) -> Self {
+        let field_selector = if field_selector.is_empty() {
+            String::new()
+        } else {
+            format!("&fieldSelector={}", escape(field_selector))
+        };
+        Reflector { client, resource, field_selector, cache }
+    }
+
+    pub async fn run(self) {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            match self.list_and_watch(&mut backoff).await {
+                Ok(()) => {}
+                Err(error) if error.is_expired() => {
+                    tracing::debug!(resource = self.resource.plural, "history expired, listing again");
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(resource = self.resource.plural, %error, "list and watch failed, will retry");
+                }
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    async fn list_and_watch(&self, backoff: &mut Duration) -> Result<()> {
+        let mut version = self.list().await?;
+        *backoff = BACKOFF_MIN;
+        loop {
+            self.watch(&mut version).await?;
+        }
+    }
+
+    async fn list(&self) -> Result<String> {
+        let mut objects = Vec::new();
+        let mut token = String::new();
+        loop {
+            let mut query = format!("limit={PAGE_SIZE}{}", self.field_selector);
+            if !token.is_empty() {
+                query = format!("{query}&continue={}", escape(&token));
+            }
+            let path = format!("{}?{query}", self.resource.collection_path(""));
+            let page: List = self.client.json(Method::GET, &path, None).await?;
+            for item in page.items.unwrap_or_default() {
+                objects.push(parse(&item)?);
+            }
+            token = page.metadata.continue_token;
+            if token.is_empty() {
+                self.cache.replace(objects);
+                return Ok(page.metadata.resource_version);
+            }
+        }
+    }
+
+    /// Follows one watch until the server ends it; `version` is always where the next one starts.
+    async fn watch(&self, version: &mut String) -> Result<()> {
+        let query =
+            format!("watch=true&allowWatchBookmarks=true&resourceVersion={version}{}", self.field_selector);
+        let path = format!("{}?{query}", self.resource.collection_path(""));
+        let mut stream = WatchStream::new(self.client.send(Method::GET, &path, None).await?);
+        while let Some(frame) = stream.next().await? {
+            self.take(frame, version)?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, frame: Frame, version: &mut String) -> Result<()> {
+        if frame.kind == "ERROR" {
+            let status: Status = parse(&frame.object)?;
+            return Err(status.into());
+        }
+        if frame.kind == "BOOKMARK" {
+            *version = parse::<Bookmark>(&frame.object)?.metadata.resource_version;
+            return Ok(());
+        }
+        let object: V = parse(&frame.object)?;
+        version.clone_from(&object.meta().resource_version);
+        if frame.kind == "DELETED" {
+            self.cache.remove(object)
+        } else {
+            self.cache.apply(object)
+        }
+        Ok(())
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(raw: &RawValue) -> Result<T> {
+    serde_json::from_str(raw.get()).map_err(|e| Error::Malformed(e.to_string()))
+}

@@ -1,0 +1,236 @@
+//! Requests for objects, as verbs on resources.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use api::resource::Resource;
+use apimachinery::{Status, Value, json};
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use crate::transport::{Body, Transport};
+
+/// The three patches and apply, with their content types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchType {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+impl PatchType {
+    pub fn content_type(self) -> &'static str {
+        match self {
+            PatchType::Json => "application/json-patch+json",
+            PatchType::Merge => "application/merge-patch+json",
+            PatchType::Strategic => "application/strategic-merge-patch+json",
+            PatchType::Apply => "application/apply-patch+yaml",
+        }
+    }
+}
+
+/// What to delete with; empty means the server's defaults.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    pub grace_period_seconds: Option<i64>,
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+    /// `Background`, `Foreground` or `Orphan`.
+    pub propagation_policy: Option<&'static str>,
+}
+
+impl DeleteOptions {
+    fn body(&self) -> Value {
+        let mut body = json!({"kind": "DeleteOptions", "apiVersion": "v1"});
+        if let Some(seconds) = self.grace_period_seconds {
+            body["gracePeriodSeconds"] = seconds.into();
+        }
+        if let Some(uid) = &self.uid {
+            body["preconditions"]["uid"] = uid.as_str().into();
+        }
+        if let Some(version) = &self.resource_version {
+            body["preconditions"]["resourceVersion"] = version.as_str().into();
+        }
+        if let Some(policy) = self.propagation_policy {
+            body["propagationPolicy"] = policy.into();
+        }
+        body
+    }
+}
+
+/// One component's way to the API server.
+#[derive(Clone)]
+pub struct Client {
+    transport: Arc<dyn Transport>,
+    /// Also the field manager of what it writes.
+    user_agent: Arc<str>,
+}
+
+impl Client {
+    /// `user_agent` names the component; its first word becomes the field manager.
+    pub fn new(transport: Arc<dyn Transport>, user_agent: &str) -> Self {
+        Client { transport, user_agent: user_agent.into() }
+    }
+
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<T> {
+        self.json(Method::GET, &resource.path(namespace, name), None).await
+    }
+
+    /// All objects of a namespace, or of all namespaces where it is empty. `query` is appended as it is.
+    pub async fn list(&self, resource: Resource, namespace: &str, query: &str) -> Result<Value> {
+        self.json(Method::GET, &with_query(resource.collection_path(namespace), query), None).await
+    }
+
+    pub async fn create(&self, resource: Resource, namespace: &str, object: &Value) -> Result<Value> {
+        self.json(Method::POST, &resource.collection_path(namespace), Some(object)).await
+    }
+
+    /// Posts to a subresource, for example `binding` or `token`.
+    pub async fn create_subresource(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        object: &Value,
+    ) -> Result<Value> {
+        let path = format!("{}/{subresource}", resource.path(namespace, name));
+        self.json(Method::POST, &path, Some(object)).await
+    }
+
+    /// Replaces an object; with a `subresource` such as `status`, only that part.
+    pub async fn update(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+        subresource: Option<&str>,
+        object: &Value,
+    ) -> Result<Value> {
+        self.json(Method::PUT, &object_path(resource, namespace, name, subresource), Some(object)).await
+    }
+
+    pub async fn patch(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+        subresource: Option<&str>,
+        kind: PatchType,
+        patch: &Value,
+    ) -> Result<Value> {
+        let path = object_path(resource, namespace, name, subresource);
+        let body = Some((kind.content_type(), encode(patch)));
+        decode(self.send(Method::PATCH, &path, body).await?).await
+    }
+
+    pub async fn delete(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Value> {
+        self.json(Method::DELETE, &resource.path(namespace, name), Some(&options.body())).await
+    }
+
+    pub async fn delete_collection(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        query: &str,
+        options: &DeleteOptions,
+    ) -> Result<Value> {
+        let path = with_query(resource.collection_path(namespace), query);
+        self.json(Method::DELETE, &path, Some(&options.body())).await
+    }
+
+    /// Any request with a JSON body and a JSON answer.
+    pub async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T> {
+        let body = body.map(|value| ("application/json", encode(value)));
+        decode(self.send(method, path, body).await?).await
+    }
+
+    /// Sends and returns the response as soon as its head is there; a failure status is read and returned as error.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, Bytes)>,
+    ) -> Result<Response<Body>> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::USER_AGENT, &*self.user_agent)
+            .header(header::ACCEPT, "application/json");
+        if let Some((content_type, _)) = &body {
+            request = request.header(header::CONTENT_TYPE, *content_type);
+        }
+        let request = request
+            .body(body.map(|(_, bytes)| bytes).unwrap_or_default())
+            .map_err(|e| Error::Transport(format!("path {path:?} is not valid: {e}")))?;
+        let response = self.transport.send(request).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let code = response.status().as_u16();
+        let bytes = read(response).await?;
+        Err(match serde_json::from_slice::<Status>(&bytes) {
+            Ok(status) => status.into(),
+            Err(_) => Status::failure(code, "Unknown", String::from_utf8_lossy(&bytes).into_owned()).into(),
+        })
+    }
+}
+
+fn object_path(resource: Resource, namespace: &str, name: &str, subresource: Option<&str>) -> String {
+    let mut path = resource.path(namespace, name);
+    if let Some(subresource) = subresource {
+        write!(path, "/{subresource}").expect("writing to a String does not fail");
+    }
+    path
+}
+
+fn with_query(path: String, query: &str) -> String {
+    if query.is_empty() { path } else { format!("{path}?{query}") }
+}
+
+fn encode(value: &Value) -> Bytes {
+    serde_json::to_vec(value).expect("a Value always encodes").into()
+}
+
+async fn read(response: Response<Body>) -> Result<Bytes> {
+    let body = response.into_body().collect().await.map_err(|e| Error::Transport(e.to_string()))?;
+    Ok(body.to_bytes())
+}
+
+async fn decode<T: DeserializeOwned>(response: Response<Body>) -> Result<T> {
+    let bytes = read(response).await?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::Malformed(e.to_string()))
+}
+
+/// A query value with everything but unreserved characters escaped.
+pub fn escape(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect("writing to a String does not fail");
+        }
+    }
+    out
+}

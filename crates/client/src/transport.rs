@@ -1,0 +1,186 @@
+//! The seam between a client and the API server: one request in, one (possibly endless) response out.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::config::RestConfig;
+use crate::error::{Error, Result};
+
+/// A response body: data as it comes.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub type ResponseFuture<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>>> + Send + 'a>>;
+
+/// Carries requests to an API server under one identity. The path and query are set, the authority is not.
+pub trait Transport: Send + Sync + 'static {
+    fn send(&self, request: Request<Bytes>) -> ResponseFuture<'_>;
+}
+
+/// HTTPS with a pool of connections; HTTP/2 where the server offers it.
+pub struct Https {
+    client: HyperClient<tls::Connector, Full<Bytes>>,
+    server: Uri,
+    bearer_token: Option<String>,
+}
+
+impl Https {
+    pub fn new(config: &RestConfig) -> Result<Arc<Self>> {
+        let connector = tls::Connector::new(config)?;
+        let client = HyperClient::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        let server = config
+            .server
+            .parse()
+            .map_err(|e| Error::Transport(format!("server address {:?} is not a URL: {e}", config.server)))?;
+        Ok(Arc::new(Https { client, server, bearer_token: config.bearer_token.clone() }))
+    }
+
+    fn absolute(&self, relative: &Uri) -> Result<Uri> {
+        let mut parts = self.server.clone().into_parts();
+        parts.path_and_query = relative.path_and_query().cloned();
+        Uri::from_parts(parts)
+            .map_err(|e| Error::Transport(format!("request path {relative} is not valid: {e}")))
+    }
+}
+
+impl Transport for Https {
+    fn send(&self, request: Request<Bytes>) -> ResponseFuture<'_> {
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            parts.uri = self.absolute(&parts.uri)?;
+            if let Some(token) = &self.bearer_token {
+                let value = format!("Bearer {token}").parse().map_err(|_| {
+                    Error::Transport("the bearer token holds characters a header cannot".to_owned())
+                })?;
+                parts.headers.insert(http::header::AUTHORIZATION, value);
+            }
+            let response = self
+                .client
+                .request(Request::from_parts(parts, Full::new(body)))
+                .await
+                .map_err(|e| Error::Transport(describe(&e)))?;
+            Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+        })
+    }
+}
+
+/// The whole chain of causes: hyper's own text says only "client error (Connect)".
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// TCP and TLS for hyper's pool.
+mod tls {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use hyper::rt::{Read, ReadBufCursor, Write};
+    use hyper_util::client::legacy::connect::{Connected, Connection};
+    use hyper_util::rt::TokioIo;
+    use tokio::net::TcpStream;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
+    use tower_service::Service;
+
+    use super::{BoxError, HttpConnector, RestConfig, Result, Uri};
+
+    #[derive(Clone)]
+    pub struct Connector {
+        tcp: HttpConnector,
+        tls: TlsConnector,
+    }
+
+    impl Connector {
+        pub fn new(config: &RestConfig) -> Result<Self> {
+            let mut tcp = HttpConnector::new();
+            tcp.enforce_http(false);
+            tcp.set_nodelay(true);
+            Ok(Connector { tcp, tls: TlsConnector::from(config.tls()?) })
+        }
+    }
+
+    pub struct Stream(TokioIo<TlsStream<TcpStream>>);
+
+    type Connecting = Pin<Box<dyn Future<Output = std::result::Result<Stream, BoxError>> + Send>>;
+
+    async fn connect(tcp: &mut HttpConnector, uri: Uri) -> std::result::Result<TcpStream, BoxError> {
+        std::future::poll_fn(|cx| tcp.poll_ready(cx)).await?;
+        Ok(tcp.call(uri).await?.into_inner())
+    }
+
+    impl Service<Uri> for Connector {
+        type Response = Stream;
+        type Error = BoxError;
+        type Future = Connecting;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::result::Result<(), BoxError>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, uri: Uri) -> Connecting {
+            let (mut tcp, tls) = (self.tcp.clone(), self.tls.clone());
+            Box::pin(async move {
+                let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+                let name = rustls::pki_types::ServerName::try_from(host)?;
+                let stream = connect(&mut tcp, uri).await?;
+                Ok(Stream(TokioIo::new(tls.connect(name, stream).await?)))
+            })
+        }
+    }
+
+    impl Connection for Stream {
+        fn connected(&self) -> Connected {
+            let connected = Connected::new();
+            if self.0.inner().get_ref().1.alpn_protocol() == Some(b"h2") {
+                connected.negotiated_h2()
+            } else {
+                connected
+            }
+        }
+    }
+
+    impl Read for Stream {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: ReadBufCursor<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl Write for Stream {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<std::io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, buf)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+}
