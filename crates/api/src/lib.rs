@@ -5,9 +5,11 @@ pub mod catalogue;
 pub mod columns;
 pub mod objectmeta;
 pub mod resource;
+pub mod schema;
 pub mod strategy;
 pub mod view;
 
 pub use catalogue::{CATALOGUE, Kind, Subresource};
 pub use resource::Resource;
+pub use schema::schema;
 pub use strategy::{Column, Strategy};
