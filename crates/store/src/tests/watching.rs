@@ -1,0 +1,148 @@
+//! Watches: from every retained revision, at every pace, until the history has passed them.
+
+use super::*;
+
+/// What the watcher is told until it has caught up, in short.
+async fn told(store: &Store, watch: &mut Watch) -> Vec<String> {
+    let mut told = Vec::new();
+    while watch.progress() < store.revision() {
+        if let WatchItem::Event { kind, entry, previous } = watch.next().await.unwrap() {
+            let previous = previous.map_or("-".to_owned(), |previous| previous.revision.to_string());
+            told.push(format!("{kind:?} {} {} {previous}", entry.key.name, entry.revision));
+        }
+    }
+    told
+}
+
+async fn four_changes() -> Store {
+    let store = open(&TestDisk::default());
+    put(&store, "a", "1").await.unwrap();
+    put(&store, "b", "1").await.unwrap();
+    put(&store, "a", "2").await.unwrap();
+    delete(&store, "a").await.unwrap();
+    store
+}
+
+const FOUR: [&str; 4] = ["Added a 1 -", "Added b 2 -", "Modified a 3 1", "Deleted a 4 3"];
+
+#[tokio::test]
+async fn a_watch_from_any_revision_tells_all_that_came_after() {
+    let store = four_changes().await;
+    for from in 0..=4 {
+        let mut watch = store.watch(Scope::resource("pods"), Revision(from)).unwrap();
+        assert_eq!(told(&store, &mut watch).await, FOUR[from as usize..]);
+    }
+}
+
+#[tokio::test]
+async fn a_watch_tells_only_what_is_in_its_scope() {
+    let store = four_changes().await;
+    let other = Key::new("pods", "other", "b");
+    store.commit(&other, Expected::Absent, Op::Put(draft("b", "1"))).await.unwrap();
+    let scope = |namespace: Option<&str>, name: Option<&str>| Scope {
+        namespace: namespace.map(Arc::from),
+        name: name.map(Arc::from),
+        ..Scope::resource("pods")
+    };
+    let cases: [(Scope, &[&str]); 4] = [
+        (scope(Some("default"), None), &FOUR),
+        (scope(Some("other"), None), &["Added b 5 -"]),
+        (scope(Some("default"), Some("b")), &["Added b 2 -"]),
+        (scope(None, Some("b")), &["Added b 2 -", "Added b 5 -"]),
+    ];
+    for (scope, expect) in cases {
+        let mut watch = store.watch(scope.clone(), Revision(0)).unwrap();
+        assert_eq!(told(&store, &mut watch).await, expect, "{scope:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_wakes_only_the_watchers_it_concerns() {
+    let store = open(&TestDisk::default());
+    let scope = |name: &str| Scope { name: Some(name.into()), ..Scope::resource("pods") };
+    let mut concerned = store.watch(scope("a"), Revision(0)).unwrap();
+    let bystander = tokio::spawn({
+        let mut watch = store.watch(scope("b"), Revision(0)).unwrap();
+        async move { watch.next().await }
+    });
+    settle().await;
+    put(&store, "a", "1").await.unwrap();
+    assert!(matches!(concerned.next().await, Ok(WatchItem::Event { .. })));
+    settle().await;
+    assert!(!bystander.is_finished());
+    put(&store, "b", "1").await.unwrap();
+    assert!(matches!(bystander.await.unwrap(), Ok(WatchItem::Event { .. })));
+}
+
+#[tokio::test]
+async fn progress_follows_the_whole_store_while_the_watcher_sleeps() {
+    let store = open(&TestDisk::default());
+    let mut watch = store.watch(Scope::resource("nodes"), Revision(0)).unwrap();
+    put(&store, "a", "1").await.unwrap();
+    assert_eq!(watch.progress(), Revision(1));
+    let node = Key::cluster("nodes", "n");
+    store.commit(&node, Expected::Absent, Op::Put(draft("n", "1"))).await.unwrap();
+    assert_eq!(watch.progress(), Revision(1), "an undelivered event holds progress back");
+    assert!(matches!(watch.next().await, Ok(WatchItem::Event { .. })));
+    assert!(matches!(watch.next().await, Ok(WatchItem::Progress(Revision(2)))));
+}
+
+#[tokio::test]
+async fn a_slow_watcher_is_gone_exactly_when_a_change_it_needs_is_dropped() {
+    let disk = TestDisk::default();
+    let weight = |store: &Store| store.statistics().history_bytes;
+    let store = open(&disk);
+    put(&store, "a", "1").await.unwrap();
+    let room_for_two = weight(&store) * 2 + 1;
+    drop(store);
+    let store =
+        open_with(&TestDisk::default(), Config { history_bytes_max: room_for_two, ..config() }).unwrap();
+    for payload in ["1", "2", "3"] {
+        put(&store, "a", payload).await.unwrap();
+    }
+    let result = store.watch(Scope::resource("pods"), Revision(0)).err();
+    assert_eq!(result, Some(Gone { asked: Revision(0), oldest: Revision(1) }));
+    let mut watch = store.watch(Scope::resource("pods"), Revision(1)).unwrap();
+    assert_eq!(told(&store, &mut watch).await, ["Modified a 2 1", "Modified a 3 2"]);
+    for (at, expect) in [(0, None), (1, Some(1)), (2, Some(2)), (3, Some(3))] {
+        let page = store.range("pods", None, Some(Revision(at)), None, 0, &|_| true).ok();
+        assert_eq!(page.map(|page| page.entries[0].revision.0), expect);
+    }
+}
+
+#[tokio::test]
+async fn changes_past_their_age_go_with_the_next_write() {
+    let seconds = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let clock: Clock = Arc::new({
+        let seconds = seconds.clone();
+        move || std::time::Duration::from_secs(seconds.load(std::sync::atomic::Ordering::SeqCst))
+    });
+    let store = open_with(&TestDisk::default(), Config { clock, ..config() }).unwrap();
+    put(&store, "a", "1").await.unwrap();
+    for (now, oldest) in [(600, 0), (601, 1)] {
+        seconds.store(now, std::sync::atomic::Ordering::SeqCst);
+        put(&store, "a", "2").await.unwrap();
+        assert_eq!(store.watch(Scope::resource("pods"), Revision(0)).is_err(), oldest > 0);
+    }
+}
+
+#[tokio::test]
+async fn a_watch_resumes_over_a_restart() {
+    let disk = TestDisk::default();
+    let store = open(&disk);
+    put(&store, "a", "1").await.unwrap();
+    put(&store, "a", "2").await.unwrap();
+    delete(&store, "a").await.unwrap();
+    drop(store);
+    let store = open(&disk);
+    let mut watch = store.watch(Scope::resource("pods"), Revision(1)).unwrap();
+    assert_eq!(told(&store, &mut watch).await, ["Modified a 2 1", "Deleted a 3 2"]);
+}
+
+#[tokio::test]
+async fn closing_the_store_ends_its_watches() {
+    let store = open(&TestDisk::default());
+    let mut watch = store.watch(Scope::resource("pods"), Revision(0)).unwrap();
+    drop(store);
+    assert!(watch.next().await.is_err());
+}
