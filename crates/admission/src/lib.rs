@@ -1,1 +1,8 @@
-//! Placeholder until the crate's first module lands.
+//! In-tree admission: what may be written beyond what the kind's own rules say, and what the server fills in from
+//! other objects. Plugins are pure functions of the request, the object and a view of the stored objects.
+
+mod chain;
+mod request;
+
+pub use chain::{Chain, Plugin};
+pub use request::{Operation, Request, World};
