@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows any particular kind, performs I/O or reads a clock.
 
+pub mod codec;
 pub mod field;
 pub mod fields;
 pub mod gvk;

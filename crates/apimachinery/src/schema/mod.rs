@@ -4,6 +4,7 @@
 //!
 //! Nothing here knows a particular kind or reads an object.
 
+mod default;
 mod types;
 
 pub use types::{

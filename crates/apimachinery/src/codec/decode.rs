@@ -1,0 +1,406 @@
+//! The schema-directed walk over any self-describing input (JSON, YAML, a value): follows encoding/json's rules for
+//! what fits where, and its wording for what does not.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::{DEPTH_MAX, Empties, ISSUES_MAX, Strictness, scalar};
+use crate::schema::{Field, Object, Presence, Scalar, Schema, TypeId, TypeKind};
+
+/// The state of one decoding.
+pub struct Walk<'a> {
+    schema: &'a Schema,
+    strictness: Strictness,
+    empties: Empties,
+    /// Where the walk is: `spec.containers[0].name`.
+    path: RefCell<String>,
+    depth: Cell<usize>,
+    issues: RefCell<Vec<String>>,
+    /// The first value that does not fit, in upstream's words; the error that ends the walk says nothing.
+    failure: RefCell<Option<String>>,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(schema: &'a Schema, strictness: Strictness, empties: Empties) -> Self {
+        Walk {
+            schema,
+            strictness,
+            empties,
+            path: RefCell::default(),
+            depth: Cell::default(),
+            issues: RefCell::default(),
+            failure: RefCell::default(),
+        }
+    }
+
+    pub fn strictness(&self) -> Strictness {
+        self.strictness
+    }
+
+    /// The seed that decodes a whole object; none when the input is null.
+    pub fn root(&self, ty: TypeId) -> Seed<'_> {
+        Seed { walk: self, ty, owner: "" }
+    }
+
+    /// Forgets what a first attempt found.
+    pub fn restart(&self) {
+        self.path.borrow_mut().clear();
+        self.depth.set(0);
+        self.issues.borrow_mut().clear();
+        self.failure.borrow_mut().take();
+    }
+
+    pub fn finish(self) -> (Strictness, Vec<String>, Option<String>) {
+        (self.strictness, self.issues.into_inner(), self.failure.into_inner())
+    }
+
+    /// Notes an issue once, unless nobody wants to know.
+    pub fn report(&self, issue: String) {
+        let mut issues = self.issues.borrow_mut();
+        if self.strictness != Strictness::Ignore && issues.len() < ISSUES_MAX && !issues.contains(&issue) {
+            issues.push(issue);
+        }
+    }
+
+    fn report_field(&self, what: &str, key: &str) {
+        if self.strictness != Strictness::Ignore {
+            let path = self.path.borrow();
+            let dot = if path.is_empty() { "" } else { "." };
+            self.report(format!("{what} field \"{path}{dot}{key}\""));
+        }
+    }
+
+    /// Runs `inner` one level deeper, under `.key`.
+    fn in_key<T, E: serde::de::Error>(
+        &self,
+        key: &str,
+        inner: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.inside(inner, |path| {
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(key);
+        })
+    }
+
+    fn in_item<T, E: serde::de::Error>(
+        &self,
+        index: usize,
+        inner: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.inside(inner, |path| {
+            path.push_str(&format!("[{index}]"));
+        })
+    }
+
+    fn inside<T, E: serde::de::Error>(
+        &self,
+        inner: impl FnOnce() -> Result<T, E>,
+        extend: impl FnOnce(&mut String),
+    ) -> Result<T, E> {
+        if self.depth.get() >= DEPTH_MAX {
+            return Err(self.fail("exceeded max depth".to_owned()));
+        }
+        let length = self.path.borrow().len();
+        extend(&mut self.path.borrow_mut());
+        self.depth.set(self.depth.get() + 1);
+        let result = inner()?;
+        self.depth.set(self.depth.get() - 1);
+        self.path.borrow_mut().truncate(length);
+        Ok(result)
+    }
+
+    fn fail<E: serde::de::Error>(&self, message: String) -> E {
+        self.failure.borrow_mut().get_or_insert(message);
+        E::custom("a value does not fit its field")
+    }
+
+    /// `json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type []v1.Container`.
+    fn mismatch<E: serde::de::Error>(&self, found: &str, ty: TypeId, owner: &str) -> E {
+        let path = without_indexes(&self.path.borrow());
+        let go_type = go_type(self.schema, ty);
+        self.fail(if path.is_empty() {
+            format!("json: cannot unmarshal {found} into Go value of type {go_type}")
+        } else {
+            format!("json: cannot unmarshal {found} into Go struct field {owner}.{path} of type {go_type}")
+        })
+    }
+
+    fn keeps(&self, field: &Field, value: &Value) -> bool {
+        self.empties == Empties::Keep
+            || field.presence != Presence::OmitEmpty
+            || !scalar::is_empty(value, &self.schema[field.ty].kind)
+    }
+}
+
+/// Go leaves list positions out of a field's path.
+fn without_indexes(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut within = false;
+    for c in path.chars() {
+        match c {
+            '[' => within = true,
+            ']' => within = false,
+            c if !within => out.push(c),
+            _ => {}
+        }
+    }
+    out
+}
+
+/// How Go names a type in messages: `[]v1.Container`, `map[string]string`.
+fn go_type(schema: &Schema, ty: TypeId) -> String {
+    let ty = &schema[ty];
+    if !ty.name.is_empty() {
+        let mut parts = ty.name.rsplit('.');
+        let name = parts.next().unwrap_or_default();
+        return format!("{}.{name}", parts.next().unwrap_or_default());
+    }
+    match &ty.kind {
+        TypeKind::List(list) => format!("[]{}", go_type(schema, list.item)),
+        TypeKind::Map(map) => format!("map[string]{}", go_type(schema, map.value)),
+        TypeKind::Scalar(Scalar::Bytes) => "[]uint8".to_owned(),
+        TypeKind::Scalar(Scalar::Bool) => "bool".to_owned(),
+        TypeKind::Scalar(Scalar::Int32) => "int32".to_owned(),
+        TypeKind::Scalar(Scalar::Int64) => "int64".to_owned(),
+        TypeKind::Scalar(Scalar::Double) => "float64".to_owned(),
+        TypeKind::Scalar(_) => "string".to_owned(),
+        TypeKind::Object(_) | TypeKind::Union(_) | TypeKind::Any => "map[string]interface {}".to_owned(),
+    }
+}
+
+/// Decodes a value of one type; none for null.
+#[derive(Clone, Copy)]
+pub struct Seed<'w> {
+    walk: &'w Walk<'w>,
+    ty: TypeId,
+    /// The short name of the object type that holds this value, for messages.
+    owner: &'w str,
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Option<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Option<Value>, D::Error> {
+        input.deserialize_any(self)
+    }
+}
+
+impl<'w> Seed<'w> {
+    fn kind(&self) -> &'w TypeKind {
+        &self.walk.schema[self.ty].kind
+    }
+
+    fn mismatch<E: serde::de::Error>(&self, found: &str) -> E {
+        self.walk.mismatch(found, self.ty, self.owner)
+    }
+
+    fn retyped(self, ty: TypeId) -> Self {
+        Seed { ty, ..self }
+    }
+
+    fn number<E: serde::de::Error>(self, number: serde_json::Number) -> Result<Option<Value>, E> {
+        let integer = number.as_i64();
+        match self.kind() {
+            TypeKind::Scalar(Scalar::Int64) if integer.is_some() => {}
+            TypeKind::Scalar(Scalar::Int32 | Scalar::IntOrString)
+                if integer.is_some_and(|n| i32::try_from(n).is_ok()) => {}
+            TypeKind::Scalar(Scalar::Double) | TypeKind::Any => {}
+            TypeKind::Scalar(Scalar::Quantity) => return self.text(&number.to_string()),
+            // Go says which number it was only where it wanted another.
+            TypeKind::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::IntOrString) => {
+                return Err(self.mismatch(&format!("number {number}")));
+            }
+            _ => return Err(self.mismatch("number")),
+        }
+        Ok(Some(Value::Number(number)))
+    }
+
+    fn text<E: serde::de::Error>(self, text: &str) -> Result<Option<Value>, E> {
+        let scalar = match self.kind() {
+            TypeKind::Scalar(scalar) => *scalar,
+            TypeKind::Any => return Ok(Some(text.into())),
+            _ => return Err(self.mismatch("string")),
+        };
+        match scalar::from_str(scalar, text) {
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(message)) => Err(self.walk.fail(message)),
+            None => Err(self.mismatch("string")),
+        }
+    }
+
+    fn object<'de, A: MapAccess<'de>>(self, object: &'w Object, mut input: A) -> Result<Value, A::Error> {
+        let owner = self.walk.schema[self.ty].short_name();
+        let mut out = Map::new();
+        let mut seen = Seen::default();
+        while let Some(key) = input.next_key_seed(KeySeed(object))? {
+            let (at, field) = match key {
+                Key::Known(at) => (at, &object.fields[at]),
+                Key::Unknown(key) if object.preserve_unknown => {
+                    out.insert(key, input.next_value()?);
+                    continue;
+                }
+                Key::Unknown(key) => {
+                    self.walk.report_field("unknown", &key);
+                    input.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if !seen.insert(at) {
+                self.walk.report_field("duplicate", &field.name);
+            }
+            let seed = Seed { walk: self.walk, ty: field.ty, owner };
+            match self.walk.in_key(&field.name, || input.next_value_seed(seed))? {
+                Some(value) if self.walk.keeps(field, &value) => {
+                    out.insert(field.name.clone().into_owned(), value)
+                }
+                _ => out.remove(field.name.as_ref()),
+            };
+        }
+        Ok(Value::Object(out))
+    }
+
+    fn map<'de, A: MapAccess<'de>>(self, value: TypeId, mut input: A) -> Result<Value, A::Error> {
+        let mut out = Map::new();
+        while let Some(key) = input.next_key::<String>()? {
+            if out.contains_key(&key) {
+                self.walk.report_field("duplicate", &key);
+            }
+            let seed = self.retyped(value);
+            let item = self.walk.in_key(&key, || input.next_value_seed(seed))?;
+            out.insert(key, item.unwrap_or_else(|| scalar::zero(self.walk.schema, value)));
+        }
+        Ok(Value::Object(out))
+    }
+
+    fn list<'de, A: SeqAccess<'de>>(self, item: TypeId, mut input: A) -> Result<Value, A::Error> {
+        let mut out = Vec::new();
+        let seed = self.retyped(item);
+        while let Some(value) = self.walk.in_item(out.len(), || input.next_element_seed(seed))? {
+            out.push(value.unwrap_or_else(|| scalar::zero(self.walk.schema, item)));
+        }
+        Ok(Value::Array(out))
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Option<Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value of the schema's type")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, input: D) -> Result<Option<Value>, D::Error> {
+        input.deserialize_any(self)
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Option<Value>, E> {
+        match self.kind() {
+            TypeKind::Scalar(Scalar::Bool) | TypeKind::Any => Ok(Some(value.into())),
+            TypeKind::Union(union) => self.retyped(union.other).visit_bool(value),
+            _ => Err(self.mismatch("bool")),
+        }
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Option<Value>, E> {
+        self.number(value.into())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Option<Value>, E> {
+        self.number(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Option<Value>, E> {
+        let number = serde_json::Number::from_f64(value).ok_or_else(|| E::custom("numbers are finite"))?;
+        self.number(number)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Option<Value>, E> {
+        self.text(value)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, input: A) -> Result<Option<Value>, A::Error> {
+        match self.kind() {
+            TypeKind::List(list) => self.list(list.item, input).map(Some),
+            TypeKind::Union(union) => self.retyped(union.other).visit_seq(input),
+            TypeKind::Any => Value::deserialize(SeqAccessDeserializer::new(input)).map(Some),
+            _ => Err(self.mismatch("array")),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, input: A) -> Result<Option<Value>, A::Error> {
+        match self.kind() {
+            TypeKind::Object(object) => self.object(object, input).map(Some),
+            TypeKind::Map(map) => self.map(map.value, input).map(Some),
+            TypeKind::Union(union) => self.retyped(union.object).visit_map(input),
+            TypeKind::Any => Value::deserialize(MapAccessDeserializer::new(input)).map(Some),
+            TypeKind::List(_) | TypeKind::Scalar(_) => Err(self.mismatch("object")),
+        }
+    }
+}
+
+/// Which fields of an object were there, null or not.
+#[derive(Default)]
+struct Seen {
+    first: u128,
+    rest: BTreeSet<usize>,
+}
+
+impl Seen {
+    /// False when `at` was there before.
+    fn insert(&mut self, at: usize) -> bool {
+        if at >= 128 {
+            return self.rest.insert(at);
+        }
+        let bit = 1 << at;
+        let new = self.first & bit == 0;
+        self.first |= bit;
+        new
+    }
+}
+
+enum Key {
+    /// The position among the object's fields.
+    Known(usize),
+    Unknown(String),
+}
+
+/// Reads a key without keeping it when the object has such a field.
+struct KeySeed<'w>(&'w Object);
+
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
+    type Value = Key;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Key, D::Error> {
+        input.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeySeed<'_> {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key, E> {
+        match self.0.fields.binary_search_by(|f| f.name.as_ref().cmp(key)) {
+            Ok(at) => Ok(Key::Known(at)),
+            Err(_) => Ok(Key::Unknown(key.to_owned())),
+        }
+    }
+}

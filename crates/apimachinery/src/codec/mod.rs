@@ -1,0 +1,206 @@
+//! Between bytes and objects, by schema: JSON, YAML and Kubernetes' protobuf. Decoding is strict about what it does
+//! not know, prunes it, and leaves an object exactly as Go's types would have carried it.
+//!
+//! Nothing here knows a particular kind or speaks HTTP.
+
+mod decode;
+mod error;
+pub mod protobuf;
+mod scalar;
+pub mod yaml;
+
+pub use error::Error;
+
+use bytes::Bytes;
+use serde::de::DeserializeSeed;
+use serde_json::Value;
+
+use crate::schema::{Schema, TypeId, TypeKind};
+
+/// How deep objects and lists may nest: serde_json's own limit, held by every format.
+pub const DEPTH_MAX: usize = 128;
+
+/// Issues reported per object; what is beyond is not worth a client's while.
+pub const ISSUES_MAX: usize = 100;
+
+/// A wire format for single objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+impl Format {
+    /// The format a media type names, parameters aside.
+    pub fn from_media_type(media_type: &str) -> Option<Self> {
+        match media_type.split(';').next().unwrap_or_default().trim() {
+            "application/json" => Some(Format::Json),
+            "application/yaml" => Some(Format::Yaml),
+            "application/vnd.kubernetes.protobuf" => Some(Format::Protobuf),
+            _ => None,
+        }
+    }
+
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Format::Json => "application/json",
+            Format::Yaml => "application/yaml",
+            Format::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+}
+
+/// What to make of unknown and duplicate fields: the `fieldValidation` parameter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strictness {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+impl Strictness {
+    /// The value of a `fieldValidation` parameter; empty means `Warn`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "" | "Warn" => Some(Strictness::Warn),
+            "Ignore" => Some(Strictness::Ignore),
+            "Strict" => Some(Strictness::Strict),
+            _ => None,
+        }
+    }
+}
+
+/// An object and what was odd about its encoding.
+#[derive(Debug, PartialEq)]
+pub struct Decoded {
+    pub value: Value,
+    /// `unknown field "spec.foo"`, `duplicate field "spec.foo"`; only under `Strictness::Warn`.
+    pub warnings: Vec<String>,
+}
+
+/// `apiVersion` and `kind` of an encoded object; empty where it has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TypeMeta {
+    #[serde(default)]
+    pub api_version: String,
+    #[serde(default)]
+    pub kind: String,
+}
+
+/// Reads no more of an object than what it says it is.
+pub fn peek_type_meta(format: Format, bytes: &[u8]) -> Result<TypeMeta, Error> {
+    match format {
+        Format::Json => serde_json::from_slice(bytes).map_err(|e| Error::Syntax(e.to_string())),
+        Format::Yaml => yaml::type_meta(bytes),
+        Format::Protobuf => Ok(protobuf::Envelope::parse(bytes)?.type_meta),
+    }
+}
+
+/// Whether values that Go would not write stay in a decoded object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empties {
+    Drop,
+    /// An applied configuration owns `false` and `""` where it says so.
+    Keep,
+}
+
+impl Schema {
+    /// Decodes one object of type `root`, as Go's types would carry it: unknown fields pruned, nulls and omitted
+    /// zero values gone, quantities and times canonical, `kind` and `apiVersion` set when `root` has just one.
+    pub fn decode(
+        &self,
+        root: TypeId,
+        format: Format,
+        bytes: &[u8],
+        strictness: Strictness,
+    ) -> Result<Decoded, Error> {
+        self.decode_with(root, format, bytes, strictness, Empties::Drop)
+    }
+
+    /// As `decode`, but zero values stay: an applied configuration owns whatever it names.
+    pub fn decode_applied(
+        &self,
+        root: TypeId,
+        format: Format,
+        bytes: &[u8],
+        strictness: Strictness,
+    ) -> Result<Decoded, Error> {
+        self.decode_with(root, format, bytes, strictness, Empties::Keep)
+    }
+
+    /// As `decode`, of an object that is a value already, such as the result of a patch.
+    pub fn decode_value(&self, root: TypeId, value: Value, strictness: Strictness) -> Result<Decoded, Error> {
+        let walk = decode::Walk::new(self, strictness, Empties::Drop);
+        let result = walk.root(root).deserialize(value);
+        self.finish(root, walk, result)
+    }
+
+    fn decode_with(
+        &self,
+        root: TypeId,
+        format: Format,
+        bytes: &[u8],
+        strictness: Strictness,
+        empties: Empties,
+    ) -> Result<Decoded, Error> {
+        let walk = decode::Walk::new(self, strictness, empties);
+        match format {
+            Format::Json => {
+                let mut input = serde_json::Deserializer::from_slice(bytes);
+                let result = walk.root(root).deserialize(&mut input);
+                let result = result.and_then(|value| input.end().map(|()| value));
+                self.finish(root, walk, result)
+            }
+            Format::Yaml => {
+                let result = yaml::decode(bytes, &walk, root);
+                self.finish(root, walk, result)
+            }
+            Format::Protobuf => {
+                let mut value = protobuf::decode(self, root, bytes)?;
+                self.set_type_meta(root, &mut value);
+                Ok(Decoded { value, warnings: Vec::new() })
+            }
+        }
+    }
+
+    fn finish<E: std::fmt::Display>(
+        &self,
+        root: TypeId,
+        walk: decode::Walk<'_>,
+        result: Result<Option<Value>, E>,
+    ) -> Result<Decoded, Error> {
+        let (strictness, issues, failure) = walk.finish();
+        let mut value = match (failure, result) {
+            (Some(failure), _) => return Err(Error::Type(failure)),
+            (None, Err(error)) => return Err(Error::Syntax(error.to_string())),
+            (None, Ok(value)) => value.unwrap_or_else(|| Value::Object(serde_json::Map::new())),
+        };
+        if strictness == Strictness::Strict && !issues.is_empty() {
+            return Err(Error::Strict(issues));
+        }
+        self.set_type_meta(root, &mut value);
+        Ok(Decoded { value, warnings: issues })
+    }
+
+    fn set_type_meta(&self, root: TypeId, value: &mut Value) {
+        let TypeKind::Object(object) = &self[root].kind else { return };
+        let ([gvk], Some(map)) = (object.gvk.as_slice(), value.as_object_mut()) else { return };
+        if object.field("kind").is_none() {
+            return;
+        }
+        map.entry("kind").or_insert_with(|| gvk.kind.clone().into());
+        map.entry("apiVersion").or_insert_with(|| gvk.group_version().to_string().into());
+    }
+
+    /// Encodes one object of type `root`.
+    pub fn encode(&self, root: TypeId, format: Format, value: &Value) -> Result<Bytes, Error> {
+        match format {
+            Format::Json => Ok(serde_json::to_vec(value).map_err(|e| Error::Syntax(e.to_string()))?.into()),
+            Format::Yaml => yaml::encode(value),
+            Format::Protobuf => protobuf::encode(self, root, value),
+        }
+    }
+}

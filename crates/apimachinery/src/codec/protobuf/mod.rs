@@ -1,0 +1,164 @@
+//! Kubernetes' protobuf: a message in an envelope that names its kind, behind four magic bytes. Follows
+//! `k8s.io/apimachinery/pkg/runtime/serializer/protobuf` and what gogo-proto writes.
+
+mod decode;
+mod encode;
+mod wire;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::{Error, TypeMeta};
+use crate::gvk::{GroupVersion, GroupVersionKind};
+use crate::schema::{Schema, TypeId, TypeKind};
+use wire::{Reader, Writer};
+
+/// What every encoded object starts with.
+pub const MAGIC: &[u8] = b"k8s\0";
+
+/// Field numbers of `runtime.Unknown` and, within it, `runtime.TypeMeta`.
+const UNKNOWN_TYPE_META: u32 = 1;
+const UNKNOWN_RAW: u32 = 2;
+const UNKNOWN_CONTENT_ENCODING: u32 = 3;
+const UNKNOWN_CONTENT_TYPE: u32 = 4;
+const TYPE_META_API_VERSION: u32 = 1;
+const TYPE_META_KIND: u32 = 2;
+
+/// Field numbers of `metav1.WatchEvent` and `runtime.RawExtension`.
+const WATCH_EVENT_TYPE: u32 = 1;
+const WATCH_EVENT_OBJECT: u32 = 2;
+const RAW: u32 = 1;
+
+/// An encoded object's kind and its message, still encoded.
+#[derive(Debug, Default, PartialEq)]
+pub struct Envelope<'a> {
+    pub type_meta: TypeMeta,
+    pub raw: &'a [u8],
+    /// Empty for protobuf.
+    pub content_type: String,
+}
+
+impl<'a> Envelope<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        let body = bytes.strip_prefix(MAGIC).ok_or_else(|| {
+            Error::Syntax(
+                "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
+                    .into(),
+            )
+        })?;
+        let mut envelope = Envelope::default();
+        let mut reader = Reader::new(body);
+        while let Some((tag, value)) = reader.next()? {
+            match tag {
+                UNKNOWN_TYPE_META => envelope.type_meta = type_meta(value.bytes()?)?,
+                UNKNOWN_RAW => envelope.raw = value.bytes()?,
+                UNKNOWN_CONTENT_TYPE => envelope.content_type = value.text()?.to_owned(),
+                _ => {}
+            }
+        }
+        Ok(envelope)
+    }
+}
+
+fn type_meta(bytes: &[u8]) -> Result<TypeMeta, Error> {
+    let mut meta = TypeMeta::default();
+    let mut reader = Reader::new(bytes);
+    while let Some((tag, value)) = reader.next()? {
+        match tag {
+            TYPE_META_API_VERSION => meta.api_version = value.text()?.to_owned(),
+            TYPE_META_KIND => meta.kind = value.text()?.to_owned(),
+            _ => {}
+        }
+    }
+    Ok(meta)
+}
+
+/// Decodes an enveloped object of type `root`.
+pub fn decode(schema: &Schema, root: TypeId, bytes: &[u8]) -> Result<Value, Error> {
+    let envelope = Envelope::parse(bytes)?;
+    let mut value = decode::message(schema, root, envelope.raw)?;
+    if let Some(map) = value.as_object_mut() {
+        let TypeMeta { api_version, kind } = envelope.type_meta;
+        for (key, text) in [("apiVersion", api_version), ("kind", kind)] {
+            if !text.is_empty() && schema.field(root, key).is_some_and(|f| f.tag == 0) {
+                map.insert(key.to_owned(), text.into());
+            }
+        }
+    }
+    Ok(value)
+}
+
+/// Decodes an enveloped object whose type its kind tells.
+pub fn decode_any(schema: &Schema, bytes: &[u8]) -> Result<Value, Error> {
+    let meta = Envelope::parse(bytes)?.type_meta;
+    let unknown =
+        || Error::Type(format!("no kind {:?} is registered for version {:?}", meta.kind, meta.api_version));
+    let root = type_of(schema, &meta.api_version, &meta.kind).ok_or_else(unknown)?;
+    decode(schema, root, bytes)
+}
+
+fn type_of(schema: &Schema, api_version: &str, kind: &str) -> Option<TypeId> {
+    let GroupVersion { group, version } = GroupVersion::parse(api_version)?;
+    schema.lookup_gvk(&GroupVersionKind { group, version, kind: kind.to_owned() })
+}
+
+/// Encodes an object of type `root` in its envelope, under the kind it says it is or else the one its type has.
+pub fn encode(schema: &Schema, root: TypeId, value: &Value) -> Result<Bytes, Error> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (mut api_version, mut kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
+    if let TypeKind::Object(object) = &schema[root].kind
+        && let [gvk, ..] = object.gvk.as_slice()
+        && kind.is_empty()
+    {
+        api_version = gvk.group_version().to_string();
+        kind.clone_from(&gvk.kind);
+    }
+    let mut writer = Writer::from(MAGIC);
+    writer.message(UNKNOWN_TYPE_META, |meta| {
+        meta.text(TYPE_META_API_VERSION, &api_version);
+        meta.text(TYPE_META_KIND, &kind);
+    });
+    writer.try_message(UNKNOWN_RAW, |raw| encode::message(schema, root, value, raw))?;
+    writer.text(UNKNOWN_CONTENT_ENCODING, "");
+    writer.text(UNKNOWN_CONTENT_TYPE, "");
+    Ok(writer.finish())
+}
+
+/// One frame of a watch: its length, then a bare `WatchEvent` that holds the object as `encode` made it.
+pub fn watch_frame(event_type: &str, object: &[u8]) -> Bytes {
+    let mut event = Writer::default();
+    event.text(WATCH_EVENT_TYPE, event_type);
+    event.message(WATCH_EVENT_OBJECT, |extension| extension.bytes(RAW, object));
+    let event = event.finish();
+    let length = u32::try_from(event.len()).expect("an object is smaller than 4 GiB");
+    let mut frame = Vec::with_capacity(event.len() + 4);
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&event);
+    frame.into()
+}
+
+/// The event type and the enveloped object of a watch frame's body.
+pub fn parse_watch_event(body: &[u8]) -> Result<(String, &[u8]), Error> {
+    let mut reader = Reader::new(body);
+    let (mut event_type, mut object) = (String::new(), &[][..]);
+    while let Some((tag, value)) = reader.next()? {
+        match tag {
+            WATCH_EVENT_TYPE => event_type = value.text()?.to_owned(),
+            WATCH_EVENT_OBJECT => object = raw(value.bytes()?)?,
+            _ => {}
+        }
+    }
+    Ok((event_type, object))
+}
+
+/// The content of a `RawExtension` or one of its likes.
+fn raw(bytes: &[u8]) -> Result<&[u8], Error> {
+    let mut reader = Reader::new(bytes);
+    let mut raw = &[][..];
+    while let Some((tag, value)) = reader.next()? {
+        if tag == RAW {
+            raw = value.bytes()?;
+        }
+    }
+    Ok(raw)
+}

@@ -1,0 +1,68 @@
+//! YAML as sigs.k8s.io/yaml takes it: any document that is JSON in other clothes.
+
+use bytes::Bytes;
+use serde::de::DeserializeSeed;
+use serde_json::Value;
+use serde_saphyr::options::DuplicateKeyPolicy;
+
+use super::decode::Walk;
+use super::{Error, Strictness, TypeMeta};
+use crate::schema::TypeId;
+
+/// Decodes one document. Duplicate keys are an issue to report, after which the last one counts.
+pub(super) fn decode(
+    bytes: &[u8],
+    walk: &Walk<'_>,
+    root: TypeId,
+) -> Result<Option<Value>, serde_saphyr::Error> {
+    if walk.strictness() == Strictness::Ignore {
+        return decode_with(bytes, walk, root, DuplicateKeyPolicy::LastWins);
+    }
+    match decode_with(bytes, walk, root, DuplicateKeyPolicy::Error) {
+        Err(serde_saphyr::Error::DuplicateMappingKey { key, location }) => {
+            walk.restart();
+            let value = decode_with(bytes, walk, root, DuplicateKeyPolicy::LastWins)?;
+            let key = key.unwrap_or_default();
+            walk.report(format!("line {}: key {key:?} already set in map", location.line()));
+            Ok(value)
+        }
+        result => result,
+    }
+}
+
+fn decode_with(
+    bytes: &[u8],
+    walk: &Walk<'_>,
+    root: TypeId,
+    duplicate_keys: DuplicateKeyPolicy,
+) -> Result<Option<Value>, serde_saphyr::Error> {
+    let seed = walk.root(root);
+    serde_saphyr::with_deserializer_from_slice_with_options(bytes, options(duplicate_keys), |input| {
+        seed.deserialize(input)
+    })
+}
+
+fn options(duplicate_keys: DuplicateKeyPolicy) -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        duplicate_keys: duplicate_keys,
+        legacy_octal_numbers: true,
+        with_snippet: false,
+    }
+}
+
+/// What a document says it is.
+pub(super) fn type_meta(bytes: &[u8]) -> Result<TypeMeta, Error> {
+    serde_saphyr::from_slice_with_options(bytes, options(DuplicateKeyPolicy::LastWins))
+        .map_err(|e| Error::Syntax(e.to_string()))
+}
+
+/// Any document as plain JSON.
+pub fn to_value(bytes: &[u8]) -> Result<Value, Error> {
+    serde_saphyr::from_slice_with_options(bytes, options(DuplicateKeyPolicy::Error))
+        .map_err(|e| Error::Syntax(e.to_string()))
+}
+
+pub(super) fn encode(value: &Value) -> Result<Bytes, Error> {
+    let text = serde_saphyr::to_string(value).map_err(|e| Error::Syntax(e.to_string()))?;
+    Ok(text.into_bytes().into())
+}
