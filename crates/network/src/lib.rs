@@ -1,1 +1,24 @@
-//! Placeholder until the crate's first module lands.
+//! Networking of a node: addresses and links of pods, the service proxy, and cluster DNS. It talks
+//! to the kernel over netlink only and runs no other program.
+
+pub mod netlink;
+pub mod nftables;
+
+pub mod link;
+pub mod netns;
+pub mod sysctl;
+
+pub mod names;
+pub mod protocol;
+
+pub mod ipam;
+pub mod pod_network;
+
+pub mod proxy;
+
+pub use names::Names;
+pub use pod_network::PodNetwork;
+pub use protocol::Protocol;
+
+#[cfg(test)]
+mod testing;

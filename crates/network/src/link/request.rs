@@ -1,0 +1,176 @@
+//! The rtnetlink messages themselves (`linux/rtnetlink.h`, `if_link.h`, `neighbour.h`).
+
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use super::{Mac, Route, Veth};
+use crate::netlink::{Attributes, Message, Reply};
+
+/// Lengths of `ifinfomsg` and `rtmsg`.
+pub(super) const LINK_HEADER_LEN: usize = 16;
+const ROUTE_HEADER_LEN: usize = 12;
+
+/// `IFLA_INFO_KIND` and `IFLA_INFO_DATA`, inside `IFLA_LINKINFO`.
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+
+/// `VETH_INFO_PEER`: `ifinfomsg` and attributes of the other end.
+const VETH_INFO_PEER: u16 = 1;
+
+/// `NUD_PERMANENT`.
+const NEIGHBOUR_PERMANENT: u16 = 0x80;
+
+/// `NDA_DST` and `NDA_LLADDR`.
+const NEIGHBOUR_DESTINATION: u16 = 1;
+const NEIGHBOUR_MAC: u16 = 2;
+
+/// `RTNH_F_ONLINK`: take the gateway to be on the link without a route to it.
+const ROUTE_ONLINK: u32 = 4;
+
+/// `RTPROT_STATIC`: marks a route as an administrator's, which routing daemons leave alone.
+const ROUTE_PROTOCOL_STATIC: u8 = 4;
+
+const CREATE: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+const REPLACE: i32 = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+
+pub(super) fn get_link(name: &str) -> Message {
+    let mut message = Message::new(libc::RTM_GETLINK, 0);
+    message.header(&link_header(0, 0)).text(libc::IFLA_IFNAME, name);
+    message
+}
+
+pub(super) fn list_links() -> Message {
+    let mut message = Message::new(libc::RTM_GETLINK, 0);
+    message.header(&link_header(0, 0));
+    message
+}
+
+pub(super) fn add_bridge(name: &str) -> Message {
+    let mut message = Message::new(libc::RTM_NEWLINK, CREATE as u16);
+    message.header(&link_header(0, 0)).text(libc::IFLA_IFNAME, name);
+    message.nest(libc::IFLA_LINKINFO, |info| {
+        info.text(INFO_KIND, "bridge");
+    });
+    message
+}
+
+pub(super) fn add_veth(veth: &Veth<'_>) -> Message {
+    let mut message = Message::new(libc::RTM_NEWLINK, CREATE as u16);
+    message.header(&link_header(0, 0)).text(libc::IFLA_IFNAME, veth.host_name);
+    message.bytes(libc::IFLA_ADDRESS, &veth.host_mac).u32(libc::IFLA_MTU, veth.mtu);
+    message.nest(libc::IFLA_LINKINFO, |info| {
+        info.text(INFO_KIND, "veth").nest(INFO_DATA, |data| {
+            data.nest(VETH_INFO_PEER, |peer| {
+                peer.header(&link_header(0, 0)).text(libc::IFLA_IFNAME, veth.pod_name);
+                peer.bytes(libc::IFLA_ADDRESS, &veth.pod_mac).u32(libc::IFLA_MTU, veth.mtu);
+                peer.u32(libc::IFLA_NET_NS_FD, veth.pod_namespace.as_raw_fd() as u32);
+            });
+        });
+    });
+    message
+}
+
+pub(super) fn set_up(index: u32, alias: Option<&str>) -> Message {
+    let mut message = Message::new(libc::RTM_NEWLINK, 0);
+    message.header(&link_header(index, libc::IFF_UP as u32));
+    if let Some(alias) = alias {
+        message.text(libc::IFLA_IFALIAS, alias);
+    }
+    message
+}
+
+pub(super) fn delete_link(name: &str) -> Message {
+    let mut message = Message::new(libc::RTM_DELLINK, 0);
+    message.header(&link_header(0, 0)).text(libc::IFLA_IFNAME, name);
+    message
+}
+
+/// The address alone on the link: /32, or /128 without duplicate detection, which would delay it.
+pub(super) fn add_address(index: u32, address: IpAddr) -> Message {
+    let flags = if address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+    let mut header = vec![family(address), prefix_len(address), flags, libc::RT_SCOPE_UNIVERSE];
+    header.extend_from_slice(&index.to_ne_bytes());
+    let mut message = Message::new(libc::RTM_NEWADDR, CREATE as u16);
+    message
+        .header(&header)
+        .bytes(libc::IFA_LOCAL, &octets(address))
+        .bytes(libc::IFA_ADDRESS, &octets(address));
+    message
+}
+
+pub(super) fn replace_route(route: &Route) -> Message {
+    let destination = route.destination.network();
+    let scope = if route.gateway.is_some() || destination.is_ipv6() {
+        libc::RT_SCOPE_UNIVERSE
+    } else {
+        libc::RT_SCOPE_LINK
+    };
+    let mut header = vec![family(destination), route.destination.prefix_len(), 0, 0];
+    header.extend_from_slice(&[libc::RT_TABLE_MAIN, ROUTE_PROTOCOL_STATIC, scope, libc::RTN_UNICAST]);
+    let flags = if route.gateway.is_some() { ROUTE_ONLINK } else { 0 };
+    header.extend_from_slice(&flags.to_ne_bytes());
+    let mut message = Message::new(libc::RTM_NEWROUTE, REPLACE as u16);
+    message.header(&header).u32(libc::RTA_OIF, route.link);
+    if route.destination.prefix_len() > 0 {
+        message.bytes(libc::RTA_DST, &octets(destination));
+    }
+    if let Some(gateway) = route.gateway {
+        message.bytes(libc::RTA_GATEWAY, &octets(gateway));
+    }
+    if let Some(source) = route.source {
+        message.bytes(libc::RTA_PREFSRC, &octets(source));
+    }
+    message
+}
+
+pub(super) fn replace_neighbour(index: u32, address: IpAddr, mac: Mac) -> Message {
+    let mut header = vec![family(address), 0, 0, 0];
+    header.extend_from_slice(&index.to_ne_bytes());
+    header.extend_from_slice(&NEIGHBOUR_PERMANENT.to_ne_bytes());
+    header.extend_from_slice(&[0, libc::RTN_UNICAST]);
+    let mut message = Message::new(libc::RTM_NEWNEIGH, REPLACE as u16);
+    message.header(&header).bytes(NEIGHBOUR_DESTINATION, &octets(address)).bytes(NEIGHBOUR_MAC, &mac);
+    message
+}
+
+pub(super) fn list_routes() -> Message {
+    let mut header = [0; ROUTE_HEADER_LEN];
+    header[0] = libc::AF_INET as u8;
+    let mut message = Message::new(libc::RTM_GETROUTE, 0);
+    message.header(&header);
+    message
+}
+
+/// The link of a default route in the main table.
+pub(super) fn default_route_link(reply: &Reply) -> Option<u32> {
+    let header = reply.body.get(..ROUTE_HEADER_LEN)?;
+    let is_default = header[1] == 0 && header[4] == libc::RT_TABLE_MAIN && header[7] == libc::RTN_UNICAST;
+    let link = Attributes(&reply.body[ROUTE_HEADER_LEN..]).find(libc::RTA_OIF)?;
+    is_default.then_some(u32::from_ne_bytes(link.try_into().ok()?))
+}
+
+fn link_header(index: u32, flags: u32) -> [u8; LINK_HEADER_LEN] {
+    let mut header = [0; LINK_HEADER_LEN];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..16].copy_from_slice(&flags.to_ne_bytes());
+    header
+}
+
+fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
+}
+
+fn prefix_len(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}

@@ -1,0 +1,140 @@
+//! The links themselves: the host's link with the gateway address, and a veth pair per pod.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use super::{Config, Error};
+use crate::link::{Link, Links, Mac, Route, Veth};
+use crate::names::Names;
+use crate::{ipam, netns, sysctl};
+
+/// The pod's interface.
+const POD_LINK: &str = "eth0";
+
+/// Every host end has this hardware address: pods know it, so none ever resolves the gateway. It
+/// is locally administered; the two ends of a pair form a network of their own, so it may repeat.
+const HOST_MAC: Mac = [0x0a, 0x58, 0xee, 0xee, 0xee, 0xee];
+
+/// One pod's connection.
+pub(super) struct Pair<'a> {
+    pub host_name: &'a str,
+    pub alias: &'a str,
+    pub netns: &'a Path,
+    pub mtu: u32,
+    /// One address per gateway, of the same family.
+    pub addresses: &'a [IpAddr],
+    pub gateways: &'a [IpAddr],
+}
+
+/// Lets the host forward for its pods.
+pub(super) fn set_sysctls(config: &Config, previous: &mut sysctl::Previous) -> Result<(), sysctl::Error> {
+    sysctl::set("net/ipv4/ip_forward", "1", previous)?;
+    if config.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6()) {
+        sysctl::set("net/ipv6/conf/all/forwarding", "1", previous)?;
+    }
+    Ok(())
+}
+
+/// The host's link: gateway and other addresses, and the way to services for the host itself.
+pub(super) fn set_up(links: &mut Links, names: &Names, config: &Config) -> Result<(), Error> {
+    let name = names.host_link();
+    links.add_bridge(&name)?;
+    let link = found(links, &name)?;
+    links.set_up(link.index, None)?;
+    let gateways: Vec<IpAddr> = config.pod_cidrs.iter().map(|cidr| ipam::gateway(*cidr)).collect();
+    for address in gateways.iter().chain(&config.addresses) {
+        links.add_address(link.index, *address)?;
+    }
+    for destination in &config.service_cidrs {
+        let source =
+            gateways.iter().find(|gateway| gateway.is_ipv4() == destination.addr().is_ipv4()).copied();
+        links.replace_route(&Route { destination: *destination, link: link.index, gateway: None, source })?;
+    }
+    Ok(())
+}
+
+/// The host ends of the cluster's pods, of earlier processes too.
+pub(super) fn veths(links: &mut Links, names: &Names) -> Result<HashSet<String>, Error> {
+    let prefix = names.veth_alias_prefix();
+    Ok(links
+        .list()?
+        .into_iter()
+        .filter(|link| link.alias.starts_with(&prefix))
+        .map(|link| link.name)
+        .collect())
+}
+
+/// Creates the pair, the pod's end directly in its namespace, and routes both ways.
+pub(super) fn connect(links: &mut Links, pair: &Pair<'_>) -> Result<(), Error> {
+    let namespace = netns::open(pair.netns)?;
+    let pod_mac = mac_of(pair.addresses.first().copied());
+    links.add_veth(&Veth {
+        host_name: pair.host_name,
+        host_mac: HOST_MAC,
+        pod_name: POD_LINK,
+        pod_mac,
+        mtu: pair.mtu,
+        pod_namespace: namespace.as_fd(),
+    })?;
+    let host = found(links, pair.host_name)?;
+    links.set_up(host.index, Some(pair.alias))?;
+    configure_pod(&mut Links::new(netns::route_socket(pair.netns)?), pair)?;
+    for (address, gateway) in pair.addresses.iter().zip(pair.gateways) {
+        let destination = IpNet::from(*address);
+        links.replace_neighbour(host.index, *address, pod_mac)?;
+        links.replace_route(&Route {
+            destination,
+            link: host.index,
+            gateway: None,
+            source: Some(*gateway),
+        })?;
+    }
+    Ok(())
+}
+
+fn configure_pod(links: &mut Links, pair: &Pair<'_>) -> Result<(), Error> {
+    let loopback = found(links, "lo")?;
+    links.set_up(loopback.index, None)?;
+    let link = found(links, POD_LINK)?;
+    links.set_up(link.index, None)?;
+    for (address, gateway) in pair.addresses.iter().zip(pair.gateways) {
+        links.add_address(link.index, *address)?;
+        links.replace_neighbour(link.index, *gateway, HOST_MAC)?;
+        let everywhere = IpNet::new_assert(unspecified(*gateway), 0);
+        links.replace_route(&Route {
+            destination: everywhere,
+            link: link.index,
+            gateway: Some(*gateway),
+            source: None,
+        })?;
+    }
+    Ok(())
+}
+
+fn found(links: &mut Links, name: &str) -> Result<Link, Error> {
+    links.find(name)?.ok_or_else(|| Error::Vanished { name: name.into() })
+}
+
+fn unspecified(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// A locally administered address ending in the pod's own address.
+fn mac_of(address: Option<IpAddr>) -> Mac {
+    let tail = match address {
+        Some(IpAddr::V4(v4)) => v4.octets(),
+        Some(IpAddr::V6(v6)) => {
+            let octets = v6.octets();
+            [octets[12], octets[13], octets[14], octets[15]]
+        }
+        None => [0; 4],
+    };
+    [0x0a, 0x58, tail[0], tail[1], tail[2], tail[3]]
+}

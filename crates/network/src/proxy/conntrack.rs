@@ -1,0 +1,109 @@
+//! Connection tracking entries that would keep sending UDP clients to endpoints that are gone: UDP
+//! has no end of connection, so a busy client never makes a new one. Follows upstream's
+//! `conntrack.CleanStaleEntries`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::plan::{Frontend, Tables};
+use crate::netlink::{Attributes, Error, Family, Message, Reply, Socket};
+use crate::nftables::IpFamily;
+use crate::protocol::Protocol;
+
+/// `NFNL_SUBSYS_CTNETLINK` with `IPCTNL_MSG_CT_GET` and `IPCTNL_MSG_CT_DELETE`.
+const GET: u16 = 1 << 8 | 1;
+const DELETE: u16 = 1 << 8 | 2;
+
+/// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, and what a tuple has inside.
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const TUPLE_IP: u16 = 1;
+const TUPLE_PROTO: u16 = 2;
+
+/// `NLA_F_NESTED`.
+const NESTED: u16 = 0x8000;
+
+/// Length of `nfgenmsg`.
+const HEADER_LEN: usize = 4;
+
+/// One tracked UDP flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Flow {
+    /// Where the client sends.
+    to: SocketAddr,
+    /// Who answers.
+    answers: SocketAddr,
+    /// The original tuple as the kernel wrote it, by which the entry is deleted.
+    original: Vec<u8>,
+}
+
+/// Deletes entries of UDP frontends that lead to none of their present endpoints.
+pub(super) fn delete_stale(tables: &Tables) -> Result<(), Error> {
+    let mut socket = Socket::open(Family::Netfilter)?;
+    let replies = socket.dump("list tracked connections", &message(GET, libc::AF_UNSPEC))?;
+    for flow in replies.iter().filter_map(udp_flow).filter(|flow| is_stale(flow, tables)) {
+        let family = if flow.to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let mut delete = message(DELETE, family);
+        delete.bytes(TUPLE_ORIGINAL | NESTED, &flow.original);
+        match socket.request(&format!("delete tracked connection to {}", flow.to), delete) {
+            Err(error) if !error.is_absent() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether UDP frontends differ, so that entries may have become stale.
+pub(super) fn udp_changed(old: &Tables, new: &Tables) -> bool {
+    let udp = |tables: &Tables| -> Vec<(Frontend, Vec<SocketAddr>)> {
+        let frontends = tables.frontends.iter().filter(|(frontend, _)| frontend.protocol == Protocol::Udp);
+        frontends.map(|(frontend, backends)| (*frontend, backends.endpoints.clone())).collect()
+    };
+    udp(old) != udp(new)
+}
+
+/// A node port has no address of its own: only what was translated is known to have been meant for
+/// it, the rest may be anybody's traffic to that port elsewhere.
+fn is_stale(flow: &Flow, tables: &Tables) -> bool {
+    let endpoints = |address: Option<IpAddr>| {
+        let family = IpFamily::of(flow.to.ip());
+        let frontend = Frontend { family, address, protocol: Protocol::Udp, port: flow.to.port() };
+        tables.frontends.get(&frontend).map(|backends| &backends.endpoints)
+    };
+    match (endpoints(Some(flow.to.ip())), endpoints(None)) {
+        (Some(endpoints), _) => !endpoints.contains(&flow.answers),
+        (None, Some(endpoints)) => flow.answers != flow.to && !endpoints.contains(&flow.answers),
+        (None, None) => false,
+    }
+}
+
+fn udp_flow(reply: &Reply) -> Option<Flow> {
+    let attributes = Attributes(reply.body.get(HEADER_LEN..)?);
+    let original = attributes.nested(TUPLE_ORIGINAL);
+    if original.nested(TUPLE_PROTO).find(1)? != [libc::IPPROTO_UDP as u8] {
+        return None;
+    }
+    let answers = attributes.nested(TUPLE_REPLY);
+    Some(Flow {
+        to: SocketAddr::new(address(original, 2, 4)?, port(original, 3)?),
+        answers: SocketAddr::new(address(answers, 1, 3)?, port(answers, 2)?),
+        original: original.0.to_vec(),
+    })
+}
+
+fn address(tuple: Attributes<'_>, v4: u16, v6: u16) -> Option<IpAddr> {
+    let ip = tuple.nested(TUPLE_IP);
+    if let Some(octets) = ip.find(v4) {
+        return Some(IpAddr::from(<[u8; 4]>::try_from(octets).ok()?));
+    }
+    Some(IpAddr::from(<[u8; 16]>::try_from(ip.find(v6)?).ok()?))
+}
+
+fn port(tuple: Attributes<'_>, attribute: u16) -> Option<u16> {
+    Some(u16::from_be_bytes(tuple.nested(TUPLE_PROTO).find(attribute)?.try_into().ok()?))
+}
+
+fn message(kind: u16, family: i32) -> Message {
+    let mut message = Message::new(kind, 0);
+    message.header(&[family as u8, 0, 0, 0]);
+    message
+}
