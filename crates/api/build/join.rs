@@ -163,7 +163,7 @@ impl Joiner<'_> {
             wrap,
             required: facts.required,
             presence: presence(proto, facts),
-            default: comment.marker("default").filter(|d| !d.starts_with("ref(")).map(str::to_owned),
+            default: comment.marker("default").map(default),
             atomic: atomic.map(|a| a == "atomic"),
             patch_merge: strategy.split(',').any(|s| s == "merge"),
             patch_retain_keys: strategy.split(',').any(|s| s == "retainKeys"),
@@ -223,6 +223,16 @@ impl Joiner<'_> {
             field("kind", "The kind of object this is, in CamelCase. It cannot be changed."),
         ]
     }
+}
+
+/// The JSON text of a `+default`, which may name a constant of upstream's.
+fn default(marker: &str) -> String {
+    match marker {
+        "ref(AzureSharedBlobDisk)" => "\"Shared\"",
+        "ref(AzureDataDiskCachingReadWrite)" => "\"ReadWrite\"",
+        literal => literal,
+    }
+    .to_owned()
 }
 
 fn presence(proto: &ProtoField, facts: &FieldFacts) -> u8 {

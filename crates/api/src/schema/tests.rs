@@ -1,12 +1,374 @@
+//! The real table under the real codecs. The facts below come from Kubernetes 1.36's OpenAPI and protobuf texts.
+
+use apimachinery::codec::{Error, Format, Strictness, protobuf};
+use apimachinery::{Value, json};
+use proptest::prelude::*;
+
 use super::*;
+
+fn decode(kind: &str, format: Format, bytes: &[u8], strictness: Strictness) -> Result<Value, Error> {
+    schema().decode(type_id(kind), format, bytes, strictness).map(|decoded| decoded.value)
+}
+
+const POD: &str = "io.k8s.api.core.v1.Pod";
+const DEPLOYMENT: &str = "io.k8s.api.apps.v1.Deployment";
+
+/// A pod that uses most shapes there are: maps, embedded messages, quantities, times, int-or-strings, bytes, raw JSON.
+fn pod() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "web", "namespace": "default", "labels": {"app": "web"},
+            "creationTimestamp": "2026-01-02T03:04:05Z",
+            "managedFields": [{
+                "manager": "kubectl", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+                "time": "2026-01-02T03:04:05Z", "fieldsV1": {"f:spec": {"f:nodeName": {}}},
+            }],
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u", "controller": false,
+            }],
+        },
+        "spec": {
+            "containers": [{
+                "name": "web", "image": "nginx", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}},
+                "ports": [{"containerPort": 80, "protocol": "TCP"}],
+                "livenessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 10},
+                "readinessProbe": {"tcpSocket": {"port": 80}},
+                "env": [{"name": "A", "value": "b"}],
+            }],
+            "volumes": [
+                {"name": "a", "emptyDir": {}},
+                {"name": "b", "configMap": {"name": "c", "optional": false, "defaultMode": 420}},
+            ],
+            "terminationGracePeriodSeconds": 0,
+            "tolerations": [{"key": "k", "operator": "Exists", "tolerationSeconds": -1}],
+        },
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [{
+                "name": "web", "ready": false, "restartCount": 0, "image": "nginx", "imageID": "",
+                "state": {"running": {"startedAt": "2026-01-02T03:04:05Z"}}, "lastState": {},
+            }],
+        },
+    })
+}
+
+fn survives_protobuf(kind: &str, object: &Value) {
+    let root = type_id(kind);
+    let bytes = schema().encode(root, Format::Protobuf, object).expect("encodes");
+    assert!(bytes.starts_with(protobuf::MAGIC));
+    assert_eq!(&decode(kind, Format::Protobuf, &bytes, Strictness::Strict).expect("decodes"), object);
+}
 
 #[test]
 fn every_kind_that_travels_has_kind_and_api_version() {
-    let schema = schema();
-    for (id, ty) in schema.named() {
-        let is_root = ty.object().is_some_and(|o| !o.gvk.is_empty()) && ty.short_name() != "WatchEvent";
-        if is_root {
-            assert!(schema.field(id, "kind").is_some_and(|f| f.tag == 0), "{} has a kind", ty.name);
+    for (id, ty) in schema().named() {
+        let travels = ty.object().is_some_and(|o| !o.gvk.is_empty()) && ty.short_name() != "WatchEvent";
+        if travels {
+            assert!(schema().field(id, "kind").is_some_and(|f| f.tag == 0), "{} has a kind", ty.name);
+        }
+    }
+}
+
+#[test]
+fn the_table_is_small() {
+    let rows = schema().types().iter().filter_map(Type::object).map(|o| o.fields.capacity()).sum::<usize>();
+    let bytes = rows * size_of::<Field>() + size_of_val(schema().types());
+    assert!(bytes < 3 << 20, "{bytes} bytes");
+}
+
+/// `Type.field`: required, list type, patch merge key, protobuf tag.
+#[test]
+fn the_table_states_upstreams_facts() {
+    let keys = |keys: &[&'static str]| ListType::Map(keys.iter().map(|k| Text::Borrowed(k)).collect());
+    for (type_name, field, required, list_type, merge_key, tag) in [
+        ("io.k8s.api.core.v1.PodSpec", "containers", true, Some(keys(&["name"])), Some("name"), 2),
+        ("io.k8s.api.core.v1.PodSpec", "schedulingGroup", false, None, None, 43),
+        (
+            "io.k8s.api.core.v1.Container",
+            "ports",
+            false,
+            Some(keys(&["containerPort", "protocol"])),
+            Some("containerPort"),
+            6,
+        ),
+        ("io.k8s.api.core.v1.ServiceSpec", "ports", false, Some(keys(&["port", "protocol"])), Some("port"), 1),
+        ("io.k8s.api.core.v1.Container", "command", false, Some(ListType::Atomic), None, 3),
+        ("io.k8s.api.apps.v1.DeploymentSpec", "selector", true, None, None, 2),
+        ("io.k8s.api.batch.v1.CronJob", "spec", true, None, None, 2),
+        (
+            "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta",
+            "finalizers",
+            false,
+            Some(ListType::Set),
+            None,
+            14,
+        ),
+    ] {
+        let found = schema().field(type_id(type_name), field).expect("the field exists");
+        let found_list = match &schema()[found.ty].kind {
+            TypeKind::List(list) => Some(list.list_type.clone()),
+            _ => None,
+        };
+        let found_key = found.patch_merge_key.as_deref();
+        assert_eq!(
+            (found.required, found_list, found_key, found.tag),
+            (required, list_type, merge_key, tag),
+            "{type_name}.{field}"
+        );
+    }
+    assert!(schema().field(type_id("io.k8s.api.core.v1.PodSpec"), "workloadRef").is_none());
+}
+
+#[test]
+fn a_pod_survives_every_format() {
+    survives_protobuf(POD, &pod());
+    for format in [Format::Json, Format::Yaml] {
+        let bytes = schema().encode(type_id(POD), format, &pod()).expect("encodes");
+        assert_eq!(decode(POD, format, &bytes, Strictness::Strict).expect("decodes"), pod());
+    }
+}
+
+#[test]
+fn objects_embedded_twice_over_survive_protobuf() {
+    survives_protobuf(
+        "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
+        &json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": "p"}, "status": {},
+            "spec": {"matchConstraints": {"resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"],
+                "resourceNames": ["x"], "scope": "*",
+            }]}},
+        }),
+    );
+    survives_protobuf(
+        "io.k8s.api.authentication.v1.TokenReview",
+        &json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {}, "spec": {"token": "t"},
+            "status": {"user": {"username": "u", "extra": {"a": ["b", "c"]}}},
+        }),
+    );
+    survives_protobuf(
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+        &json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "a.b"},
+            "spec": {
+                "group": "b", "scope": "Namespaced", "names": {"plural": "a", "kind": "A"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                    "type": "object",
+                    "properties": {"x": {"type": "array", "items": {"type": "integer", "default": 3}}},
+                    "additionalProperties": false, "x-kubernetes-preserve-unknown-fields": true,
+                }}}],
+            },
+            "status": {"acceptedNames": {"plural": "", "kind": ""}, "conditions": [], "storedVersions": []},
+        })
+        .pipe_without(&["/status/conditions", "/status/storedVersions"]),
+    );
+}
+
+/// Go's protobuf does not tell an empty list from none; samples state lists that JSON alone would keep.
+trait Without {
+    fn pipe_without(self, pointers: &[&str]) -> Self;
+}
+
+impl Without for Value {
+    fn pipe_without(mut self, pointers: &[&str]) -> Self {
+        for pointer in pointers {
+            let (parent, key) = pointer.rsplit_once('/').expect("a pointer has a slash");
+            self.pointer_mut(parent).and_then(Value::as_object_mut).expect("is an object").remove(key);
+        }
+        self
+    }
+}
+
+#[test]
+fn go_zero_values_are_dropped_and_pointers_to_them_kept() {
+    let given = br#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"a","labels":{},"creationTimestamp":null},
+        "spec":{"replicas":0,"paused":false,"minReadySeconds":0,"selector":{"matchLabels":{}},
+        "template":{"spec":{"containers":[],"hostNetwork":false,"nodeName":""}}}}"#;
+    let expect = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"},
+        "spec": {"replicas": 0, "selector": {}, "template": {"spec": {"containers": []}}},
+    });
+    assert_eq!(decode(DEPLOYMENT, Format::Json, given, Strictness::Strict).expect("decodes"), expect);
+    let applied = schema().decode_applied(type_id(DEPLOYMENT), Format::Json, given, Strictness::Strict);
+    assert_eq!(applied.expect("decodes").value["spec"]["paused"], false);
+}
+
+#[test]
+fn strict_decoding_names_unknown_and_duplicate_fields() {
+    let given = br#"{"spec":{"nodeName":"a","nodeName":"b","containers":[{"name":"c","imagee":"x"}],"foo":1}}"#;
+    let issues = [
+        "duplicate field \"spec.nodeName\"",
+        "unknown field \"spec.containers[0].imagee\"",
+        "unknown field \"spec.foo\"",
+    ];
+    let strict = decode(POD, Format::Json, given, Strictness::Strict).expect_err("is strict");
+    assert_eq!(strict.to_string(), format!("strict decoding error: {}", issues.join(", ")));
+    let warned = schema().decode(type_id(POD), Format::Json, given, Strictness::Warn).expect("decodes");
+    assert_eq!(warned.warnings, issues);
+    assert_eq!(
+        warned.value,
+        json!({"apiVersion": "v1", "kind": "Pod", "spec": {"nodeName": "b", "containers": [{"name": "c"}]}})
+    );
+    let yaml = b"spec:\n  nodeName: a\n  nodeName: b\n";
+    let warned = schema().decode(type_id(POD), Format::Yaml, yaml, Strictness::Warn).expect("decodes");
+    assert_eq!(warned.warnings, ["duplicate field \"spec.nodeName\""]);
+    assert_eq!(warned.value["spec"]["nodeName"], "b");
+}
+
+#[test]
+fn a_value_that_does_not_fit_is_refused_in_upstreams_words() {
+    for (given, expect) in [
+        (
+            r#"{"spec":{"containers":"x"}}"#,
+            "json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type []v1.Container",
+        ),
+        (
+            r#"{"spec":{"containers":[{"ports":[{"containerPort":"80"}]}]}}"#,
+            "json: cannot unmarshal string into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32",
+        ),
+        (
+            r#"{"spec":{"priority":1.5}}"#,
+            "json: cannot unmarshal number 1.5 into Go struct field PodSpec.spec.priority of type int32",
+        ),
+        (
+            r#"{"metadata":{"labels":{"a":1}}}"#,
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels.a of type string",
+        ),
+        ("[]", "json: cannot unmarshal array into Go value of type v1.Pod"),
+    ] {
+        let error = decode(POD, Format::Json, given.as_bytes(), Strictness::Warn).expect_err(given);
+        assert_eq!(error.to_string(), expect);
+    }
+    let error = decode(POD, Format::Json, b"[]", Strictness::Warn).expect_err("is no pod");
+    assert!(error.to_status("v1", "Pod", "Pod").message.starts_with("Pod in version \"v1\" cannot be handled as a Pod: "));
+}
+
+#[test]
+fn nesting_has_a_limit_in_every_format() {
+    let crd = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+    let nested = |depth: usize| (0..depth).fold(json!({"type": "a"}), |inner, _| json!({"not": inner}));
+    let root = type_id(crd);
+    let deep = nested(apimachinery::codec::DEPTH_MAX + 1);
+    assert!(schema().encode(root, Format::Protobuf, &deep).is_err());
+    assert!(schema().decode_value(root, deep.clone(), Strictness::Ignore).is_err());
+    assert!(decode(crd, Format::Json, &serde_json::to_vec(&deep).expect("encodes"), Strictness::Ignore).is_err());
+    let fits = nested(apimachinery::codec::DEPTH_MAX - 2);
+    assert!(schema().decode_value(root, fits.clone(), Strictness::Ignore).is_ok());
+    assert!(decode(crd, Format::Json, &serde_json::to_vec(&fits).expect("encodes"), Strictness::Ignore).is_ok());
+    assert!(schema().encode(root, Format::Protobuf, &fits).is_ok());
+}
+
+#[test]
+fn defaults_of_the_table_fill_what_is_absent() {
+    let mut pod = json!({"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 1}]}]}});
+    schema().default(type_id(POD), &mut pod);
+    assert_eq!(pod["spec"]["containers"][0]["ports"][0]["protocol"], "TCP");
+}
+
+#[test]
+fn a_watch_frame_holds_its_event() {
+    let object = schema().encode(type_id(POD), Format::Protobuf, &pod()).expect("encodes");
+    let frame = protobuf::watch_frame("ADDED", &object);
+    let (length, body) = frame.split_at(4);
+    assert_eq!(u32::from_be_bytes(length.try_into().expect("four bytes")) as usize, body.len());
+    let (event_type, inner) = protobuf::parse_watch_event(body).expect("parses");
+    assert_eq!((event_type.as_str(), inner), ("ADDED", object.as_ref()));
+    assert_eq!(protobuf::decode_any(schema(), inner).expect("decodes"), pod());
+}
+
+#[test]
+fn a_pod_as_go_encodes_it_reads_as_its_json() {
+    // A minimal pod as gogo-proto writes it: every plain scalar present, pointers absent.
+    let mut message = Vec::new();
+    let mut put = |tag: u8, content: &[u8]| {
+        message.extend([tag << 3 | 2, content.len() as u8]);
+        message.extend(content);
+    };
+    put(1, b"\x0a\x01a\x12\x00\x1a\x00\x22\x00\x2a\x00\x32\x00\x38\x00\x42\x00");
+    put(2, b"\x1a\x00\x32\x00\x42\x00\x4a\x00\x52\x00\x58\x00\x60\x00\x68\x00");
+    put(3, b"\x0a\x00\x1a\x00\x22\x00");
+    let mut bytes = protobuf::MAGIC.to_vec();
+    bytes.extend(b"\x0a\x09\x0a\x02v1\x12\x03Pod\x12");
+    bytes.push(message.len() as u8);
+    bytes.extend(message);
+    let expect = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {}, "status": {}});
+    assert_eq!(decode(POD, Format::Protobuf, &bytes, Strictness::Strict).expect("decodes"), expect);
+}
+
+/// Any value of type `ty` that Go could have written: no nulls, no omitted empties.
+fn arbitrary(ty: TypeId, depth: u32) -> BoxedStrategy<Value> {
+    match &schema()[ty].kind {
+        TypeKind::Object(object) => {
+            let fields = object.fields.iter().filter(|f| f.tag != 0 && depth > 0);
+            let fields: Vec<_> = fields.map(|f| (f, arbitrary(f.ty, depth - 1))).collect();
+            let parts: Vec<_> = fields
+                .into_iter()
+                .map(|(f, value)| {
+                    proptest::option::weighted(0.3, value).prop_map(move |v| v.map(|v| (f.name.clone().into_owned(), v)))
+                })
+                .collect();
+            parts.prop_map(|parts| Value::Object(parts.into_iter().flatten().collect())).boxed()
+        }
+        TypeKind::Map(map) => proptest::collection::btree_map("[a-z]{1,4}", arbitrary(map.value, depth), 1..3)
+            .prop_map(|map| Value::Object(map.into_iter().collect()))
+            .boxed(),
+        TypeKind::List(list) => {
+            proptest::collection::vec(arbitrary(list.item, depth), 1..3).prop_map(Value::Array).boxed()
+        }
+        TypeKind::Union(_) | TypeKind::Any => Just(json!({"any": [1, "x", null]})).boxed(),
+        TypeKind::Scalar(scalar) => arbitrary_scalar(*scalar),
+    }
+}
+
+fn arbitrary_scalar(scalar: Scalar) -> BoxedStrategy<Value> {
+    match scalar {
+        Scalar::String => "[a-zé\"]{1,6}".prop_map(Value::from).boxed(),
+        Scalar::Bytes => Just(json!("AAEC")).boxed(),
+        Scalar::Bool => Just(json!(true)).boxed(),
+        Scalar::Int32 => any::<i32>().prop_filter("zero is omitted", |n| *n != 0).prop_map(Value::from).boxed(),
+        Scalar::Int64 => any::<i64>().prop_filter("zero is omitted", |n| *n != 0).prop_map(Value::from).boxed(),
+        Scalar::Double => Just(json!(2.5)).boxed(),
+        Scalar::Quantity => (1..999_i64).prop_map(|n| Value::from(format!("{n}m"))).boxed(),
+        Scalar::IntOrString => prop_oneof![any::<i32>().prop_map(Value::from), "[a-z%]{1,4}".prop_map(Value::from)].boxed(),
+        Scalar::Time => Just(json!("2026-01-02T03:04:05Z")).boxed(),
+        Scalar::MicroTime => Just(json!("1969-01-02T03:04:05.000006Z")).boxed(),
+        Scalar::Duration => Just(json!("1m30s")).boxed(),
+    }
+}
+
+fn with_type_meta(mut object: Value, api_version: &str, kind: &str) -> Value {
+    object["apiVersion"] = api_version.into();
+    object["kind"] = kind.into();
+    object
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_pod_survives_protobuf_and_json(object in arbitrary(type_id(POD), 4)) {
+        let pod = with_type_meta(object, "v1", "Pod");
+        survives_protobuf(POD, &pod);
+        let json = serde_json::to_vec(&pod).expect("encodes");
+        prop_assert_eq!(decode(POD, Format::Json, &json, Strictness::Strict).expect("decodes"), pod);
+    }
+
+    #[test]
+    fn any_service_survives_protobuf(object in arbitrary(type_id("io.k8s.api.core.v1.Service"), 3)) {
+        survives_protobuf("io.k8s.api.core.v1.Service", &with_type_meta(object, "v1", "Service"));
+    }
+
+    #[test]
+    fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut enveloped = b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod\x12".to_vec();
+        enveloped.extend([bytes.len() as u8]);
+        enveloped.extend(&bytes);
+        for (format, bytes) in [(Format::Json, &bytes), (Format::Yaml, &bytes), (Format::Protobuf, &enveloped)] {
+            // Only that this returns is at stake.
+            drop(decode(POD, format, bytes, Strictness::Warn));
         }
     }
 }

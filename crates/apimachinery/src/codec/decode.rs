@@ -38,21 +38,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    pub fn strictness(&self) -> Strictness {
-        self.strictness
-    }
-
     /// The seed that decodes a whole object; none when the input is null.
     pub fn root(&self, ty: TypeId) -> Seed<'_> {
         Seed { walk: self, ty, owner: "" }
-    }
-
-    /// Forgets what a first attempt found.
-    pub fn restart(&self) {
-        self.path.borrow_mut().clear();
-        self.depth.set(0);
-        self.issues.borrow_mut().clear();
-        self.failure.borrow_mut().take();
     }
 
     pub fn finish(self) -> (Strictness, Vec<String>, Option<String>) {
@@ -60,7 +48,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Notes an issue once, unless nobody wants to know.
-    pub fn report(&self, issue: String) {
+    fn report(&self, issue: String) {
         let mut issues = self.issues.borrow_mut();
         if self.strictness != Strictness::Ignore && issues.len() < ISSUES_MAX && !issues.contains(&issue) {
             issues.push(issue);

@@ -6,40 +6,18 @@ use serde_json::Value;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::decode::Walk;
-use super::{Error, Strictness, TypeMeta};
+use super::{Error, TypeMeta};
 use crate::schema::TypeId;
 
-/// Decodes one document. Duplicate keys are an issue to report, after which the last one counts.
+/// Decodes one document; the walk sees duplicate keys and reports them.
 pub(super) fn decode(
     bytes: &[u8],
     walk: &Walk<'_>,
     root: TypeId,
 ) -> Result<Option<Value>, serde_saphyr::Error> {
-    if walk.strictness() == Strictness::Ignore {
-        return decode_with(bytes, walk, root, DuplicateKeyPolicy::LastWins);
-    }
-    match decode_with(bytes, walk, root, DuplicateKeyPolicy::Error) {
-        Err(serde_saphyr::Error::DuplicateMappingKey { key, location }) => {
-            walk.restart();
-            let value = decode_with(bytes, walk, root, DuplicateKeyPolicy::LastWins)?;
-            let key = key.unwrap_or_default();
-            walk.report(format!("line {}: key {key:?} already set in map", location.line()));
-            Ok(value)
-        }
-        result => result,
-    }
-}
-
-fn decode_with(
-    bytes: &[u8],
-    walk: &Walk<'_>,
-    root: TypeId,
-    duplicate_keys: DuplicateKeyPolicy,
-) -> Result<Option<Value>, serde_saphyr::Error> {
     let seed = walk.root(root);
-    serde_saphyr::with_deserializer_from_slice_with_options(bytes, options(duplicate_keys), |input| {
-        seed.deserialize(input)
-    })
+    let options = options(DuplicateKeyPolicy::LastWins);
+    serde_saphyr::with_deserializer_from_slice_with_options(bytes, options, |input| seed.deserialize(input))
 }
 
 fn options(duplicate_keys: DuplicateKeyPolicy) -> serde_saphyr::Options {
