@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::resource::{self, Resource};
 use crate::strategy::{Plain, Strategy};
-use crate::{objectmeta, strategy};
+use crate::{core, objectmeta, strategy};
 
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 /// Namespaces are not deleted by the collection.
@@ -107,6 +107,15 @@ impl Kind {
         self.strategy.prepare_for_status_update(obj, old);
     }
 
+    /// As the two above for any subresource that updates the object: `status`, `finalize`, `resize`, ...
+    pub fn prepare_for_subresource_update(&self, subresource: &str, obj: &mut Value, old: &Value) {
+        objectmeta::prepare_for_update(obj, old);
+        match subresource {
+            "status" => self.strategy.prepare_for_status_update(obj, old),
+            other => self.strategy.prepare_for_subresource_update(other, obj, old),
+        }
+    }
+
     /// The complaints about a new object; its name must have been generated.
     pub fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = objectmeta::validate(obj, self.resource.namespaced, self.strategy.name_rule());
@@ -123,6 +132,15 @@ impl Kind {
     pub fn validate_status_update(&self, obj: &Value, old: &Value) -> ErrorList {
         let mut errors = objectmeta::validate_update(obj, old);
         errors.extend(self.strategy.validate_status_update(obj, old));
+        errors
+    }
+
+    pub fn validate_subresource_update(&self, subresource: &str, obj: &Value, old: &Value) -> ErrorList {
+        let mut errors = objectmeta::validate_update(obj, old);
+        errors.extend(match subresource {
+            "status" => self.strategy.validate_status_update(obj, old),
+            other => self.strategy.validate_subresource_update(other, obj, old),
+        });
         errors
     }
 
@@ -230,7 +248,7 @@ pub static CATALOGUE: &[Kind] = &[
         subresource!("proxy", "", "io.k8s.api.core.v1", "NodeProxyOptions", PROXY),
         subresource!("status", "", "io.k8s.api.core.v1", "Node", GET_PATCH_UPDATE),
     ]),
-    row!(PODS, "io.k8s.api.core.v1", "Pod", "pods", Plain)
+    row!(PODS, "io.k8s.api.core.v1", "Pod", "pods", core::pod::Pod)
         .short(&["po"])
         .categories(CATEGORY_ALL)
         .subresources(&[

@@ -3,10 +3,13 @@
 
 pub mod catalogue;
 pub mod columns;
+pub mod core;
+pub mod defaults;
 pub mod objectmeta;
 pub mod resource;
 pub mod schema;
 pub mod strategy;
+pub mod validation;
 pub mod view;
 
 pub use catalogue::{CATALOGUE, Kind, Subresource};

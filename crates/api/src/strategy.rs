@@ -50,6 +50,11 @@ pub trait Strategy: Sync {
         keep(obj, old, "spec");
     }
 
+    /// Takes from `old` what an update of another subresource (`finalize`, `resize`, ...) may not change.
+    fn prepare_for_subresource_update(&self, _subresource: &str, obj: &mut Value, old: &Value) {
+        self.prepare_for_update(obj, old);
+    }
+
     fn validate(&self, _obj: &Value) -> ErrorList {
         ErrorList::new()
     }
@@ -60,6 +65,10 @@ pub trait Strategy: Sync {
 
     fn validate_status_update(&self, _obj: &Value, _old: &Value) -> ErrorList {
         ErrorList::new()
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, obj: &Value, old: &Value) -> ErrorList {
+        self.validate_update(obj, old)
     }
 
     /// What the writer should know though the write is accepted; `old` is the object before an update.
@@ -162,7 +171,8 @@ pub fn bump_generation(obj: &mut Value, old: &Value, fields: &[&str]) {
     set_generation(obj, generation + i64::from(changed));
 }
 
-fn set_generation(obj: &mut Value, generation: i64) {
+/// Writes `metadata.generation`; 0 is never written.
+pub fn set_generation(obj: &mut Value, generation: i64) {
     if generation == 0 {
         return;
     }

@@ -1,0 +1,3 @@
+//! The core group (`v1`): what each of its kinds adds to the pipeline.
+
+pub mod pod;

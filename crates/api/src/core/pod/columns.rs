@@ -1,0 +1,251 @@
+//! The table row of a pod: one word for what its containers and conditions say together (follows `printPod`).
+
+use apimachinery::meta::{str_at, value_at};
+use apimachinery::{Value, time};
+use jiff::Timestamp;
+
+use super::resources::is_sidecar;
+use crate::columns::{AGE, NAME, NONE, age, column, count, human_duration, items, name, wide};
+use crate::strategy::Column;
+
+pub const COLUMNS: [Column; 9] = [
+    NAME,
+    column("Ready", "string", "Containers that are ready, of all that should be."),
+    column("Status", "string", "What the containers' states come to in one word."),
+    column("Restarts", "string", "How often containers were restarted, and when last."),
+    AGE,
+    wide("IP", "string", "The pod's first address."),
+    wide("Node", "string", "The node the pod runs on."),
+    wide("Nominated Node", "string", "The node on which room is being made for the pod."),
+    wide("Readiness Gates", "string", "Readiness gates that are met, of all."),
+];
+
+const GATED: &str = "SchedulingGated";
+const NODE_LOST: &str = "NodeLost";
+
+pub fn row(pod: &Value, now: Timestamp) -> Vec<Value> {
+    let summary = Summary::of(pod);
+    let or_none = |text: &str| Value::from(if text.is_empty() { NONE } else { text });
+    let ip = items(pod, &["status", "podIPs"]).first().map_or("", |ip| str_at(ip, &["ip"]));
+    vec![
+        name(pod),
+        format!("{}/{}", summary.ready, summary.total).into(),
+        summary.reason.clone().into(),
+        summary.restarts_text(now).into(),
+        age(pod, now),
+        or_none(ip),
+        or_none(str_at(pod, &["spec", "nodeName"])),
+        or_none(str_at(pod, &["status", "nominatedNodeName"])),
+        readiness_gates(pod).into(),
+    ]
+}
+
+/// What a pod's statuses add up to.
+struct Summary {
+    ready: usize,
+    total: usize,
+    restarts: i64,
+    last_restart: Option<Timestamp>,
+    reason: String,
+}
+
+impl Summary {
+    fn of(pod: &Value) -> Self {
+        let sidecars: Vec<&str> = items(pod, &["spec", "initContainers"])
+            .iter()
+            .filter(|container| is_sidecar(container))
+            .map(|container| str_at(container, &["name"]))
+            .collect();
+        let mut summary = Summary {
+            ready: 0,
+            total: items(pod, &["spec", "containers"]).len() + sidecars.len(),
+            restarts: 0,
+            last_restart: None,
+            reason: initial_reason(pod),
+        };
+        let mut of_sidecars = (0, None);
+        let initializing = summary.add_init_containers(pod, &sidecars, &mut of_sidecars);
+        if !initializing || has_true_condition(pod, "Initialized") {
+            (summary.restarts, summary.last_restart) = of_sidecars;
+            summary.add_containers(pod);
+        }
+        summary.consider_deletion(pod);
+        summary
+    }
+
+    /// Whether an init container still stands in the way.
+    fn add_init_containers(
+        &mut self,
+        pod: &Value,
+        sidecars: &[&str],
+        of_sidecars: &mut (i64, Option<Timestamp>),
+    ) -> bool {
+        let total = items(pod, &["spec", "initContainers"]).len();
+        for (index, status) in items(pod, &["status", "initContainerStatuses"]).iter().enumerate() {
+            self.add_restarts(status);
+            let sidecar = sidecars.contains(&str_at(status, &["name"]));
+            if sidecar {
+                of_sidecars.0 += count(status, &["restartCount"]);
+                of_sidecars.1 = of_sidecars.1.max(last_finished(status));
+            }
+            let terminated = value_at(status, &["state", "terminated"]);
+            let started = status.get("started") == Some(&Value::Bool(true));
+            match terminated {
+                Some(state) if count(state, &["exitCode"]) == 0 => continue,
+                _ if sidecar && started => {
+                    self.ready += usize::from(is_ready(status));
+                    continue;
+                }
+                Some(state) => self.reason = format!("Init:{}", termination_reason(state)),
+                None => match str_at(status, &["state", "waiting", "reason"]) {
+                    "" | "PodInitializing" => self.reason = format!("Init:{index}/{total}"),
+                    reason => self.reason = format!("Init:{reason}"),
+                },
+            }
+            return true;
+        }
+        false
+    }
+
+    fn add_containers(&mut self, pod: &Value) {
+        let mut running = false;
+        let mut error = None;
+        for status in items(pod, &["status", "containerStatuses"]).iter().rev() {
+            self.add_restarts(status);
+            let waiting = str_at(status, &["state", "waiting", "reason"]);
+            if !waiting.is_empty() {
+                self.reason = waiting.to_owned();
+            } else if let Some(state) = value_at(status, &["state", "terminated"]) {
+                self.reason = termination_reason(state);
+                if count(state, &["exitCode"]) != 0 {
+                    error = Some(self.reason.clone());
+                }
+            } else if is_ready(status) && value_at(status, &["state", "running"]).is_some() {
+                running = true;
+                self.ready += 1;
+            }
+        }
+        if self.reason == "Completed" {
+            match error {
+                _ if running && has_true_condition(pod, "Ready") => self.reason = "Running".to_owned(),
+                Some(error) => self.reason = error,
+                None if running => self.reason = "NotReady".to_owned(),
+                None => {}
+            }
+        }
+    }
+
+    fn add_restarts(&mut self, status: &Value) {
+        self.restarts += count(status, &["restartCount"]);
+        self.last_restart = self.last_restart.max(last_finished(status));
+    }
+
+    fn consider_deletion(&mut self, pod: &Value) {
+        if value_at(pod, &["metadata", "deletionTimestamp"]).is_none() {
+            return;
+        }
+        if str_at(pod, &["status", "reason"]) == NODE_LOST {
+            self.reason = "Unknown".to_owned();
+        } else if !matches!(str_at(pod, &["status", "phase"]), "Succeeded" | "Failed") {
+            self.reason = "Terminating".to_owned();
+        }
+    }
+
+    fn restarts_text(&self, now: Timestamp) -> String {
+        match self.last_restart {
+            Some(at) if self.restarts != 0 => {
+                format!("{} ({} ago)", self.restarts, human_duration(now.as_second() - at.as_second()))
+            }
+            _ => self.restarts.to_string(),
+        }
+    }
+}
+
+fn initial_reason(pod: &Value) -> String {
+    let gated = items(pod, &["status", "conditions"])
+        .iter()
+        .any(|c| str_at(c, &["type"]) == "PodScheduled" && str_at(c, &["reason"]) == GATED);
+    match str_at(pod, &["status", "reason"]) {
+        _ if gated => GATED.to_owned(),
+        "" => str_at(pod, &["status", "phase"]).to_owned(),
+        reason => reason.to_owned(),
+    }
+}
+
+fn termination_reason(state: &Value) -> String {
+    match (str_at(state, &["reason"]), count(state, &["signal"])) {
+        ("", 0) => format!("ExitCode:{}", count(state, &["exitCode"])),
+        ("", signal) => format!("Signal:{signal}"),
+        (reason, _) => reason.to_owned(),
+    }
+}
+
+fn last_finished(status: &Value) -> Option<Timestamp> {
+    time::parse_time(str_at(status, &["lastState", "terminated", "finishedAt"]))
+}
+
+fn is_ready(status: &Value) -> bool {
+    status.get("ready") == Some(&Value::Bool(true))
+}
+
+fn has_true_condition(pod: &Value, kind: &str) -> bool {
+    items(pod, &["status", "conditions"])
+        .iter()
+        .any(|c| str_at(c, &["type"]) == kind && str_at(c, &["status"]) == "True")
+}
+
+fn readiness_gates(pod: &Value) -> String {
+    let gates = items(pod, &["spec", "readinessGates"]);
+    if gates.is_empty() {
+        return NONE.to_owned();
+    }
+    let met = gates.iter().filter(|gate| has_true_condition(pod, str_at(gate, &["conditionType"]))).count();
+    format!("{met}/{}", gates.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apimachinery::json;
+
+    fn check(status: Value, expect: [&str; 3]) {
+        let pod = json!({"metadata": {"name": "p"}, "status": status, "spec": {
+            "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
+        let now = time::parse_time("2026-01-01T00:10:00Z").expect("a time");
+        let cells = row(&pod, now);
+        let shown: Vec<&str> = cells[1..4].iter().filter_map(Value::as_str).collect();
+        assert_eq!(shown, expect, "{pod}");
+    }
+
+    #[test]
+    fn one_word_says_how_a_pod_fares() {
+        check(json!({"phase": "Pending"}), ["0/2", "Pending", "0"]);
+        let init = |state: Value| json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": state}]});
+        check(init(json!({"running": {}})), ["0/2", "Init:0/1", "0"]);
+        check(init(json!({"terminated": {"exitCode": 2}})), ["0/2", "Init:ExitCode:2", "0"]);
+        check(init(json!({"waiting": {"reason": "ErrImagePull"}})), ["0/2", "Init:ErrImagePull", "0"]);
+        check(
+            json!({"phase": "Running", "containerStatuses": [
+                {"name": "a", "ready": true, "state": {"running": {}}, "restartCount": 3,
+                 "lastState": {"terminated": {"finishedAt": "2026-01-01T00:05:00Z"}}},
+                {"name": "b", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}),
+            ["1/2", "CrashLoopBackOff", "3 (5m ago)"],
+        );
+        check(
+            json!({"phase": "Succeeded", "containerStatuses": [
+                {"name": "a", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}]}),
+            ["0/2", "Completed", "0"],
+        );
+        check(
+            json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": GATED}]}),
+            ["0/2", GATED, "0"],
+        );
+    }
+
+    #[test]
+    fn a_deleted_pod_is_terminating() {
+        let pod =
+            json!({"metadata": {"name": "p", "deletionTimestamp": "t"}, "status": {"phase": "Running"}});
+        assert_eq!(row(&pod, Timestamp::UNIX_EPOCH)[2], "Terminating");
+    }
+}
