@@ -1,0 +1,81 @@
+//! `watch-fanout`: many watchers of one resource, and how soon all of them know.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use futures_util::future::try_join_all;
+
+use crate::Cluster;
+use crate::connection::Watch;
+use crate::latency::Latencies;
+use crate::pods;
+use crate::process::CpuMeter;
+use crate::report::Report;
+use crate::sandbox::{Sandbox, with_sandbox};
+
+#[derive(Debug, clap::Args)]
+pub struct WatchFanout {
+    /// Watches, each over a connection of its own
+    #[arg(long, default_value_t = 100)]
+    watchers: usize,
+    /// Pods created, one after the other
+    #[arg(long, default_value_t = 100)]
+    events: usize,
+}
+
+/// When a watcher had read the creation of each pod.
+type Seen = HashMap<String, Instant>;
+
+impl WatchFanout {
+    pub async fn run(self, cluster: &Cluster) -> Result<Report> {
+        with_sandbox(cluster.target()?, async |sandbox| self.measure(sandbox, cluster).await).await
+    }
+
+    async fn measure(&self, sandbox: &Sandbox, cluster: &Cluster) -> Result<Report> {
+        let mut connection = sandbox.connect().await?;
+        let version = sandbox.resource_version(&mut connection).await?;
+        let path = format!("{}?watch=true&resourceVersion={version}", sandbox.path("pods"));
+        let open = async |_| sandbox.connect().await?.watch(&path).await;
+        let watches = try_join_all((0..self.watchers).map(open)).await?;
+        let cpu = CpuMeter::start(&cluster.server_pids)?;
+        let start = Instant::now();
+        let events = self.events;
+        let readers = watches.into_iter().map(|watch| tokio::spawn(read(watch, events)));
+        let readers: Vec<_> = readers.collect();
+        let mut created = HashMap::new();
+        for n in 0..events {
+            let name = format!("pod-{n}");
+            created.insert(name.clone(), Instant::now());
+            connection.post(&sandbox.path("pods"), pods::unscheduled(&name)).await?;
+        }
+        let seen = try_join_all(readers).await?.into_iter().collect::<Result<Vec<Seen>>>()?;
+        let elapsed = start.elapsed();
+        let took = Latencies::new(delays(&created, &seen)?);
+        Ok(Report::new("watch-fanout")
+            .row("watchers", self.watchers as f64, "")
+            .row("events", events as f64, "")
+            .row("deliveries per second", took.len() as f64 / elapsed.as_secs_f64(), "/s")
+            .latencies("create to seen", &took)
+            .server_cpu("delivery", cpu.used(), took.len().max(1)))
+    }
+}
+
+/// Reads until `count` pods have been seen coming.
+async fn read(mut watch: Watch, count: usize) -> Result<Seen> {
+    let mut seen = Seen::new();
+    while seen.len() < count {
+        let (kind, pod) = watch.event().await?;
+        if kind == "ADDED" {
+            seen.insert(pods::name(&pod).to_owned(), Instant::now());
+        }
+    }
+    Ok(seen)
+}
+
+fn delays(created: &Seen, seen: &[Seen]) -> Result<Vec<std::time::Duration>> {
+    let pairs = seen.iter().flatten();
+    pairs
+        .map(|(name, at)| Ok(*at - *created.get(name).with_context(|| format!("nobody created {name}"))?))
+        .collect()
+}
