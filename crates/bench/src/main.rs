@@ -10,6 +10,8 @@ mod pods;
 mod process;
 mod report;
 mod sandbox;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,77 @@
+//! The benchmarks against a small API server: that they measure what they say, and leave nothing behind.
+//! How long anything takes is no test.
+
+mod server;
+
+use clap::Parser;
+
+use crate::report::Report;
+use crate::{Arguments, Cluster};
+use server::Server;
+
+async fn run(server: &Server, arguments: &str) -> anyhow::Result<Report> {
+    let arguments = Arguments::try_parse_from(["bench"].into_iter().chain(arguments.split(' '))).unwrap();
+    let server_pids = vec![std::process::id()];
+    arguments.command.run(&Cluster { kubeconfig: server.kubeconfig(), context: None, server_pids }).await
+}
+
+fn value(report: &Report, name: &str) -> f64 {
+    report.rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("no {name} in {report}")).value
+}
+
+/// Runs a benchmark and checks what it created, what it reports and that nothing is left.
+async fn check(arguments: &str, created: usize, rows: &[(&str, f64)]) {
+    let server = Server::start().await;
+    let report = run(&server, arguments).await.unwrap();
+    for (name, expect) in rows {
+        assert_eq!(value(&report, name), *expect, "{name}");
+    }
+    assert_eq!(server.created(), created);
+    assert_eq!(server.left(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn create_pods_creates_as_many_as_it_says() {
+    check("create-pods --count 50 --concurrency 8", 250, &[("pods", 50.0), ("concurrency", 8.0)]).await;
+}
+
+#[tokio::test]
+async fn list_pods_lists_what_it_made() {
+    check("list-pods --objects 20 --rounds 3", 20, &[("pods", 20.0), ("lists", 3.0)]).await;
+}
+
+#[tokio::test]
+async fn watch_fanout_waits_until_every_watcher_has_seen_every_pod() {
+    check("watch-fanout --watchers 5 --events 4", 4, &[("watchers", 5.0), ("events", 4.0)]).await;
+}
+
+#[tokio::test]
+async fn pod_latency_warms_up_and_takes_one_pod_after_the_other() {
+    check("pod-latency --count 3 --image good", 4, &[("pods", 3.0)]).await;
+}
+
+#[tokio::test]
+async fn pod_burst_waits_for_all_pods() {
+    check("pod-burst --count 5 --image good -- sleep inf", 5, &[("pods", 5.0)]).await;
+}
+
+#[tokio::test]
+async fn a_benchmark_that_fails_says_why_and_leaves_nothing() {
+    let server = Server::start().await;
+    let error = run(&server, "pod-burst --count 3 --image bad").await.unwrap_err();
+    assert!(error.to_string().contains("ErrImagePull"), "{error}");
+    assert_eq!(server.left(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_load_generator_never_counts_itself() {
+    let server = Server::start().await;
+    let report = run(&server, &format!("idle --seconds 0 --pid {}", std::process::id())).await;
+    assert_eq!(report.unwrap_err().to_string(), "no process is selected; name some with --pid or --name");
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    use clap::CommandFactory;
+    Arguments::command().debug_assert();
+}
