@@ -1,11 +1,13 @@
 //! The log's thread: takes batches from the queue, makes them durable, and only then lets anyone see them.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
 use crate::config::Clock;
+use crate::entry::Revision;
 use crate::log::{Log, WriteError};
 use crate::queue::{CommitError, Item, Queue};
 use crate::state::State;
@@ -47,8 +49,6 @@ impl Committer {
             let Some(batch) = self.shared.queue.take(idle) else { break };
             self.commit(batch);
         }
-        self.shared.closed.store(true, Ordering::Release);
-        self.shared.watchers.wake_all();
     }
 
     fn commit(&mut self, batch: Vec<Item>) {
@@ -75,6 +75,18 @@ impl Committer {
         tracing::error!(writes = batch.len(), error = &error as &dyn std::error::Error, "log write failed");
         self.shared.queue.abort(&error, self.shared.state.read().revision());
         batch.into_iter().for_each(|item| item.fail(&error));
+    }
+}
+
+/// However the thread ends, nobody is left waiting for it.
+impl Drop for Committer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = CommitError::Broken(Arc::new(io::Error::other("the log's thread panicked")));
+            self.shared.queue.abort(&error, Revision::default());
+        }
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.watchers.wake_all();
     }
 }
 

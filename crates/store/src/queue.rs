@@ -281,3 +281,33 @@ fn permitted(current: Option<&Entry>, expected: Expected, op: &Op) -> bool {
     };
     as_expected && (current.is_some() || matches!(op, Op::Put(_)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::entry::Meta;
+    use crate::state::Retention;
+
+    #[test]
+    fn writers_wait_while_the_queue_is_full() {
+        let retention = Retention { bytes_max: 0, age_max: Duration::MAX };
+        let state = RwLock::new(State::new(Revision(0), retention));
+        let queue = Queue::new(Revision(0), Interner::default());
+        let key = Key::cluster("nodes", "n");
+        let put =
+            || Op::Put(Draft { json: vec![b' '; OBJECT_BYTES_MAX], revision_at: 0, meta: Meta::default() });
+        let mut context = Context::from_waker(Waker::noop());
+        let fit = QUEUE_BYTES_MAX / (OBJECT_BYTES_MAX + ROOM_UNIT_BYTES);
+        for _ in 0..fit {
+            let mut submit = Box::pin(queue.submit(&state, &key, Expected::Any, put()));
+            assert!(matches!(submit.as_mut().poll(&mut context), Poll::Ready(Ok(_))));
+        }
+        let mut waiting = Box::pin(queue.submit(&state, &key, Expected::Any, put()));
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        queue.take(false).unwrap().into_iter().for_each(Item::done);
+        assert!(matches!(waiting.as_mut().poll(&mut context), Poll::Ready(Ok(_))));
+    }
+}

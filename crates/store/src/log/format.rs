@@ -274,3 +274,62 @@ impl<'a> Reader<'a> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pairs() -> impl Strategy<Value = Vec<(Arc<str>, Arc<str>)>> {
+        prop::collection::vec((any::<String>(), any::<String>()), 0..3)
+            .prop_map(|pairs| pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
+    }
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        let key = ("[a-z.]{0,9}", any::<String>(), any::<String>()).prop_map(|(r, ns, n)| Key::new(r, ns, n));
+        let owners = prop::collection::vec(any::<String>().prop_map(Arc::from), 0..3);
+        let meta = (pairs(), pairs(), any::<String>(), owners)
+            .prop_map(|(labels, fields, uid, owners)| Meta { labels, fields, uid: uid.into(), owners });
+        let bytes = prop::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
+        (key, any::<u64>(), any::<u64>(), bytes, meta).prop_map(|(key, revision, created, bytes, meta)| {
+            Entry { key, revision: Revision(revision), created: Revision(created), bytes, meta }
+        })
+    }
+
+    fn read(records: &[u8]) -> Option<Vec<Record>> {
+        let (mut reader, mut interner) = (Reader::new(records), Interner::default());
+        std::iter::from_fn(|| (!reader.is_empty()).then(|| reader.record(&mut interner))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_framed_is_read_back_there_and_nowhere_else(entries in prop::collection::vec(entries(), 1..4), number: u64, offset: u64) {
+            let mut frame = Frame::default();
+            entries.iter().for_each(|entry| frame.push_copy(entry));
+            let sealed = frame.seal(number, offset);
+            let records = parse_frame(&sealed, number, offset).unwrap();
+            let back: Vec<Entry> = read(records).unwrap().into_iter().map(|record| record.entry).collect();
+            prop_assert_eq!(back, entries);
+            prop_assert_eq!(parse_frame(&sealed, number, offset ^ 1), None);
+            prop_assert_eq!(parse_frame(&sealed, number ^ 1, offset), None);
+        }
+
+        #[test]
+        fn garbage_is_refused_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..200usize) {
+            prop_assert_eq!(parse_header(&bytes).is_ok(), false);
+            prop_assert_eq!(parse_frame(&bytes, 1, 40), None);
+            prop_assert!(read(&bytes).is_none_or(|records| records.len() <= bytes.len()));
+            let header = header(7, Revision(9));
+            let expect = if cut < header.len() { Err(HeaderError::Damaged) } else { Ok(Header { number: 7, base: Revision(9) }) };
+            prop_assert_eq!(parse_header(&header[..cut.min(header.len())]), expect);
+        }
+
+        #[test]
+        fn an_entry_weighs_about_what_its_record_takes(entry in entries()) {
+            let mut frame = Frame::default();
+            frame.push_copy(&entry);
+            let takes = frame.seal(1, 40).len();
+            prop_assert!(takes <= entry.weight() + 32 && entry.weight() <= takes + 48, "{takes} {}", entry.weight());
+        }
+    }
+}
