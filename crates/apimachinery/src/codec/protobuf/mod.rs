@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::{Error, TypeMeta};
 use crate::gvk::{GroupVersion, GroupVersionKind};
 use crate::schema::{Schema, TypeId, TypeKind};
-use wire::{Reader, Writer};
+use wire::Reader;
+pub(crate) use wire::Writer;
 
 /// What every encoded object starts with.
 pub const MAGIC: &[u8] = b"k8s\0";
