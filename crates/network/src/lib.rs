@@ -16,6 +16,8 @@ pub mod pod_network;
 
 pub mod proxy;
 
+pub mod dns;
+
 pub use names::Names;
 pub use pod_network::PodNetwork;
 pub use protocol::Protocol;

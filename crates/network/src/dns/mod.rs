@@ -1,0 +1,18 @@
+//! Cluster DNS: names of Services, endpoints and pods, answered from the informers' caches as
+//! Kubernetes' DNS specification 1.1.0 says, and everything else forwarded to the machine's
+//! resolvers. [`Zone`] decides answers, [`Server`] carries them over UDP and TCP.
+
+mod cache;
+mod forward;
+mod name;
+mod server;
+mod wire;
+mod zone;
+
+#[cfg(test)]
+mod tests;
+
+pub use forward::ResolvConf;
+pub use name::Name;
+pub use server::{Config, Error, Server, run};
+pub use zone::{Outcome, Zone};
