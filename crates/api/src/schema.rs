@@ -1,6 +1,8 @@
 //! The schema of all built-in kinds, read once from the table that the build made of upstream's `.proto` texts and
 //! the overlay. Names and descriptions stay in the binary; only the rows are on the heap.
 
+pub mod openapi;
+
 use std::sync::LazyLock;
 
 use apimachinery::GroupVersion;

@@ -92,7 +92,14 @@ fn the_table_states_upstreams_facts() {
             Some("containerPort"),
             6,
         ),
-        ("io.k8s.api.core.v1.ServiceSpec", "ports", false, Some(keys(&["port", "protocol"])), Some("port"), 1),
+        (
+            "io.k8s.api.core.v1.ServiceSpec",
+            "ports",
+            false,
+            Some(keys(&["port", "protocol"])),
+            Some("port"),
+            1,
+        ),
         ("io.k8s.api.core.v1.Container", "command", false, Some(ListType::Atomic), None, 3),
         ("io.k8s.api.apps.v1.DeploymentSpec", "selector", true, None, None, 2),
         ("io.k8s.api.batch.v1.CronJob", "spec", true, None, None, 2),
@@ -198,7 +205,8 @@ fn go_zero_values_are_dropped_and_pointers_to_them_kept() {
 
 #[test]
 fn strict_decoding_names_unknown_and_duplicate_fields() {
-    let given = br#"{"spec":{"nodeName":"a","nodeName":"b","containers":[{"name":"c","imagee":"x"}],"foo":1}}"#;
+    let given =
+        br#"{"spec":{"nodeName":"a","nodeName":"b","containers":[{"name":"c","imagee":"x"}],"foo":1}}"#;
     let issues = [
         "duplicate field \"spec.nodeName\"",
         "unknown field \"spec.containers[0].imagee\"",
@@ -243,7 +251,12 @@ fn a_value_that_does_not_fit_is_refused_in_upstreams_words() {
         assert_eq!(error.to_string(), expect);
     }
     let error = decode(POD, Format::Json, b"[]", Strictness::Warn).expect_err("is no pod");
-    assert!(error.to_status("v1", "Pod", "Pod").message.starts_with("Pod in version \"v1\" cannot be handled as a Pod: "));
+    assert!(
+        error
+            .to_status("v1", "Pod", "Pod")
+            .message
+            .starts_with("Pod in version \"v1\" cannot be handled as a Pod: ")
+    );
 }
 
 #[test]
@@ -254,10 +267,14 @@ fn nesting_has_a_limit_in_every_format() {
     let deep = nested(apimachinery::codec::DEPTH_MAX + 1);
     assert!(schema().encode(root, Format::Protobuf, &deep).is_err());
     assert!(schema().decode_value(root, deep.clone(), Strictness::Ignore).is_err());
-    assert!(decode(crd, Format::Json, &serde_json::to_vec(&deep).expect("encodes"), Strictness::Ignore).is_err());
+    assert!(
+        decode(crd, Format::Json, &serde_json::to_vec(&deep).expect("encodes"), Strictness::Ignore).is_err()
+    );
     let fits = nested(apimachinery::codec::DEPTH_MAX - 2);
     assert!(schema().decode_value(root, fits.clone(), Strictness::Ignore).is_ok());
-    assert!(decode(crd, Format::Json, &serde_json::to_vec(&fits).expect("encodes"), Strictness::Ignore).is_ok());
+    assert!(
+        decode(crd, Format::Json, &serde_json::to_vec(&fits).expect("encodes"), Strictness::Ignore).is_ok()
+    );
     assert!(schema().encode(root, Format::Protobuf, &fits).is_ok());
 }
 
@@ -294,7 +311,8 @@ fn a_pod_as_go_encodes_it_reads_as_its_json() {
     bytes.extend(b"\x0a\x09\x0a\x02v1\x12\x03Pod\x12");
     bytes.push(message.len() as u8);
     bytes.extend(message);
-    let expect = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {}, "status": {}});
+    let expect =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {}, "status": {}});
     assert_eq!(decode(POD, Format::Protobuf, &bytes, Strictness::Strict).expect("decodes"), expect);
 }
 
@@ -307,14 +325,17 @@ fn arbitrary(ty: TypeId, depth: u32) -> BoxedStrategy<Value> {
             let parts: Vec<_> = fields
                 .into_iter()
                 .map(|(f, value)| {
-                    proptest::option::weighted(0.3, value).prop_map(move |v| v.map(|v| (f.name.clone().into_owned(), v)))
+                    proptest::option::weighted(0.3, value)
+                        .prop_map(move |v| v.map(|v| (f.name.clone().into_owned(), v)))
                 })
                 .collect();
             parts.prop_map(|parts| Value::Object(parts.into_iter().flatten().collect())).boxed()
         }
-        TypeKind::Map(map) => proptest::collection::btree_map("[a-z]{1,4}", arbitrary(map.value, depth), 1..3)
-            .prop_map(|map| Value::Object(map.into_iter().collect()))
-            .boxed(),
+        TypeKind::Map(map) => {
+            proptest::collection::btree_map("[a-z]{1,4}", arbitrary(map.value, depth), 1..3)
+                .prop_map(|map| Value::Object(map.into_iter().collect()))
+                .boxed()
+        }
         TypeKind::List(list) => {
             proptest::collection::vec(arbitrary(list.item, depth), 1..3).prop_map(Value::Array).boxed()
         }
@@ -328,11 +349,17 @@ fn arbitrary_scalar(scalar: Scalar) -> BoxedStrategy<Value> {
         Scalar::String => "[a-zé\"]{1,6}".prop_map(Value::from).boxed(),
         Scalar::Bytes => Just(json!("AAEC")).boxed(),
         Scalar::Bool => Just(json!(true)).boxed(),
-        Scalar::Int32 => any::<i32>().prop_filter("zero is omitted", |n| *n != 0).prop_map(Value::from).boxed(),
-        Scalar::Int64 => any::<i64>().prop_filter("zero is omitted", |n| *n != 0).prop_map(Value::from).boxed(),
+        Scalar::Int32 => {
+            any::<i32>().prop_filter("zero is omitted", |n| *n != 0).prop_map(Value::from).boxed()
+        }
+        Scalar::Int64 => {
+            any::<i64>().prop_filter("zero is omitted", |n| *n != 0).prop_map(Value::from).boxed()
+        }
         Scalar::Double => Just(json!(2.5)).boxed(),
         Scalar::Quantity => (1..999_i64).prop_map(|n| Value::from(format!("{n}m"))).boxed(),
-        Scalar::IntOrString => prop_oneof![any::<i32>().prop_map(Value::from), "[a-z%]{1,4}".prop_map(Value::from)].boxed(),
+        Scalar::IntOrString => {
+            prop_oneof![any::<i32>().prop_map(Value::from), "[a-z%]{1,4}".prop_map(Value::from)].boxed()
+        }
         Scalar::Time => Just(json!("2026-01-02T03:04:05Z")).boxed(),
         Scalar::MicroTime => Just(json!("1969-01-02T03:04:05.000006Z")).boxed(),
         Scalar::Duration => Just(json!("1m30s")).boxed(),
