@@ -1,1 +1,33 @@
-//! Placeholder until the crate's first module lands.
+//! The container runtime behind the CRI: images, sandboxes, containers and the shim that runs them.
+//!
+//! `Runtime::open` takes up what runs, `Runtime::in_process` gives the kubelet its clients, `Runtime::serve` puts the
+//! same services on a socket, `connect` reaches another runtime's. `shim_main` is the other program in here: the small
+//! process that holds a pod sandbox. The library knows no other crate of the workspace.
+
+mod cgroups;
+mod channel;
+mod config;
+mod container;
+mod container_spec;
+pub mod cri;
+mod error;
+mod exec;
+mod files;
+mod identity;
+mod image_service;
+pub mod images;
+mod record;
+mod runtime;
+mod sandbox;
+mod service;
+pub mod shim;
+mod shim_client;
+mod stats;
+pub mod streaming;
+
+pub use channel::{CriChannel, CriClients, connect};
+pub use config::{Config, PodNetwork, PodNetworkRequest, PodPortMapping};
+pub use error::{Error, Result};
+pub use runtime::Runtime;
+pub use service::Service;
+pub use shim::shim_main;

@@ -1,0 +1,328 @@
+//! From what the CRI asks for to what the shim carries out: a pure translation, following containerd's `spec_opts`.
+
+use std::path::{Path, PathBuf};
+
+use crate::cri::{
+    ContainerConfig, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOption,
+    security_profile::ProfileType,
+};
+use crate::images;
+use crate::record::{ContainerRecord, SandboxRecord};
+use crate::shim::capabilities;
+use crate::shim::spec::{
+    ContainerSpec, DeviceSpec, MountKind, MountSpec, PidMode, ProcessSpec, Propagation, RootfsSpec, Seccomp,
+};
+
+/// Character devices of every container: name, major, minor.
+const DEVICES: [(&str, u64, u64); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const DEVICE_MODE: u32 = 0o666;
+const ETC_FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+
+/// What the translation reads.
+pub struct World<'a> {
+    pub sandbox: &'a SandboxRecord,
+    pub container: &'a ContainerRecord,
+    pub image: &'a images::ContainerConfig,
+    pub sandbox_dir: &'a Path,
+    pub container_dir: &'a Path,
+    pub layers_dir: &'a Path,
+    pub cgroups: Vec<PathBuf>,
+    pub is_cgroup_v2: bool,
+    pub oom_file: Option<PathBuf>,
+    /// Devices of the node, for privileged containers and those who ask by path.
+    pub host_devices: Vec<DeviceSpec>,
+    /// Init of the container whose processes this one sees (`NamespaceMode` TARGET).
+    pub target_pid: Option<i32>,
+}
+
+pub fn translate(world: &World) -> Result<ContainerSpec, String> {
+    let config = &world.container.config;
+    let security = security_context(config);
+    let process = process(world, &security)?;
+    let options = security.namespace_options.clone().unwrap_or_default();
+    let log_dir = &world.sandbox.config.log_directory;
+    let has_log = !log_dir.is_empty() && !config.log_path.is_empty();
+    let dir = |name: &str| world.container_dir.join(name);
+    Ok(ContainerSpec {
+        id: world.container.id.clone(),
+        process,
+        rootfs: RootfsSpec {
+            layers_dir: world.layers_dir.to_owned(),
+            lower: world.container.layers.iter().rev().cloned().collect(),
+            upper: dir("upper"),
+            work: dir("work"),
+            target: dir("rootfs"),
+            readonly: security.readonly_rootfs,
+        },
+        mounts: mounts(world, &security),
+        devices: devices(world, &security),
+        masked_paths: if security.privileged { Vec::new() } else { security.masked_paths.clone() },
+        readonly_paths: if security.privileged { Vec::new() } else { security.readonly_paths.clone() },
+        pid: pid_mode(&options, world.target_pid)?,
+        log_path: has_log.then(|| Path::new(log_dir).join(&config.log_path)),
+        stdin: config.stdin,
+        stdin_once: config.stdin_once,
+        exit_file: dir(crate::record::EXIT_FILE_NAME),
+        oom_file: world.oom_file.clone(),
+    })
+}
+
+pub fn security_context(config: &ContainerConfig) -> LinuxContainerSecurityContext {
+    config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default()
+}
+
+/// Device nodes the pod asks for by their path on the node.
+pub fn wanted_devices(config: &ContainerConfig, host: &[DeviceSpec]) -> Vec<DeviceSpec> {
+    if security_context(config).privileged {
+        return host.to_vec();
+    }
+    let below = |device: &DeviceSpec, path: &str| device.path.starts_with(path);
+    config
+        .devices
+        .iter()
+        .flat_map(|wish| {
+            host.iter().filter(|device| below(device, &wish.host_path)).map(|device| {
+                let rest = device.path.strip_prefix(&wish.host_path).unwrap_or(Path::new(""));
+                let target =
+                    if wish.container_path.is_empty() { &wish.host_path } else { &wish.container_path };
+                let path =
+                    if rest.as_os_str().is_empty() { target.into() } else { Path::new(target).join(rest) };
+                DeviceSpec { path, ..device.clone() }
+            })
+        })
+        .collect()
+}
+
+/// The pod's command line over the image's: a command replaces both entry point and arguments of the image.
+fn arguments(config: &ContainerConfig, image: &images::ContainerConfig) -> Result<Vec<String>, String> {
+    let mut args = config.command.clone();
+    if args.is_empty() {
+        args = image.entrypoint.clone();
+        args.extend(if config.args.is_empty() { image.cmd.clone() } else { config.args.clone() });
+    } else {
+        args.extend(config.args.clone());
+    }
+    if args.is_empty() { Err("no command specified".to_owned()) } else { Ok(args) }
+}
+
+/// The image's environment with the pod's over it; a later value of a name replaces an earlier one in place.
+fn environment(config: &ContainerConfig, image: &images::ContainerConfig, hostname: &str) -> Vec<String> {
+    let mut env: Vec<String> = Vec::new();
+    let mut set = |entry: String| {
+        let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+        match env.iter_mut().find(|known| name(known) == name(&entry)) {
+            Some(known) => *known = entry,
+            None => env.push(entry),
+        }
+    };
+    image.env.iter().cloned().for_each(&mut set);
+    if !hostname.is_empty() {
+        set(format!("HOSTNAME={hostname}"));
+    }
+    if config.tty {
+        set("TERM=xterm".to_owned());
+    }
+    config.envs.iter().for_each(|pair| set(format!("{}={}", pair.key, pair.value)));
+    env
+}
+
+fn process(world: &World, security: &LinuxContainerSecurityContext) -> Result<ProcessSpec, String> {
+    let config = &world.container.config;
+    let wanted = security.capabilities.clone().unwrap_or_default();
+    let mut base = if security.privileged { capabilities::ALL } else { capabilities::default_set() };
+    if world.is_cgroup_v2 && !security.privileged {
+        // Without a device controller nothing else keeps a container from the node's disks.
+        base = capabilities::adjust(base, &[], &["MKNOD".to_owned()])?;
+    }
+    let mut set = capabilities::adjust(base, &wanted.add_capabilities, &wanted.drop_capabilities)?;
+    if security.privileged {
+        set = capabilities::ALL;
+    }
+    let ambient = capabilities::adjust(0, &wanted.add_ambient_capabilities, &[])?;
+    let resources = config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    let cwd = if config.working_dir.is_empty() { &world.image.working_dir } else { &config.working_dir };
+    let user = &world.container.user;
+    Ok(ProcessSpec {
+        args: arguments(config, world.image)?,
+        env: environment(config, world.image, &world.sandbox.config.hostname),
+        cwd: if cwd.is_empty() { "/".to_owned() } else { cwd.clone() },
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups.clone(),
+        capabilities: set,
+        ambient,
+        no_new_privileges: security.no_new_privs,
+        seccomp: seccomp(security)?,
+        tty: config.tty,
+        oom_score_adj: Some(resources.map_or(0, |resources| resources.oom_score_adj as i32)),
+        cgroups: world.cgroups.clone(),
+    })
+}
+
+fn seccomp(security: &LinuxContainerSecurityContext) -> Result<Seccomp, String> {
+    if security.privileged {
+        return Ok(Seccomp::Unconfined);
+    }
+    match security.seccomp.as_ref().map(|profile| profile.profile_type()) {
+        Some(ProfileType::RuntimeDefault) => Ok(Seccomp::RuntimeDefault),
+        Some(ProfileType::Localhost) => {
+            Err("seccomp profiles of type Localhost are not supported".to_owned())
+        }
+        Some(ProfileType::Unconfined) | None => Ok(Seccomp::Unconfined),
+    }
+}
+
+fn pid_mode(options: &NamespaceOption, target: Option<i32>) -> Result<PidMode, String> {
+    Ok(match options.pid() {
+        NamespaceMode::Pod => PidMode::Pod,
+        NamespaceMode::Container => PidMode::Container,
+        NamespaceMode::Node => PidMode::Node,
+        NamespaceMode::Target => PidMode::Target(
+            target.ok_or_else(|| format!("target container {:?} is not running", options.target_id))?,
+        ),
+    })
+}
+
+fn mounts(world: &World, security: &LinuxContainerSecurityContext) -> Vec<MountSpec> {
+    let config = &world.container.config;
+    let asked = |target: &str| {
+        config.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(target))
+    };
+    let readonly = !security.privileged;
+    let mount = |kind, target: &str, readonly| MountSpec { kind, target: PathBuf::from(target), readonly };
+    let bind = |source: PathBuf| MountKind::Bind {
+        source,
+        propagation: Propagation::Private,
+        recursive_readonly: false,
+    };
+    let mut mounts = vec![
+        mount(MountKind::Proc, "/proc", false),
+        mount(MountKind::Tmpfs { options: "mode=755,size=65536k".to_owned() }, "/dev", false),
+        mount(MountKind::Devpts, "/dev/pts", false),
+        mount(MountKind::Mqueue, "/dev/mqueue", false),
+        mount(MountKind::Sysfs, "/sys", readonly),
+        mount(MountKind::Cgroup, "/sys/fs/cgroup", readonly),
+    ];
+    if !asked("/dev/shm") {
+        mounts.push(mount(bind(shm_source(world)), "/dev/shm", false));
+    }
+    for name in ETC_FILES {
+        let target = format!("/etc/{name}");
+        if !asked(&target) {
+            mounts.push(mount(bind(world.sandbox_dir.join(name)), &target, security.readonly_rootfs));
+        }
+    }
+    mounts.retain(|mount| {
+        let target = mount.target.to_string_lossy();
+        !asked(&target) || matches!(mount.kind, MountKind::Devpts)
+    });
+    // Outer mounts come first, so that none hides another; the order is otherwise the pod's.
+    let mut wanted: Vec<&Mount> = config.mounts.iter().collect();
+    wanted.sort_by_key(|mount| Path::new(&mount.container_path).components().count());
+    mounts.extend(wanted.into_iter().map(bind_of));
+    mounts
+}
+
+fn shm_source(world: &World) -> PathBuf {
+    if uses_node_ipc(&world.sandbox.config) {
+        PathBuf::from("/dev/shm")
+    } else {
+        world.sandbox_dir.join("shm")
+    }
+}
+
+fn bind_of(mount: &Mount) -> MountSpec {
+    let propagation = match mount.propagation() {
+        MountPropagation::PropagationPrivate => Propagation::Private,
+        MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
+        MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
+    };
+    MountSpec {
+        kind: MountKind::Bind {
+            source: PathBuf::from(&mount.host_path),
+            propagation,
+            recursive_readonly: mount.recursive_read_only,
+        },
+        target: Path::new("/").join(&mount.container_path),
+        readonly: mount.readonly,
+    }
+}
+
+fn devices(world: &World, security: &LinuxContainerSecurityContext) -> Vec<DeviceSpec> {
+    let mut devices: Vec<DeviceSpec> = DEVICES
+        .iter()
+        .map(|(name, major, minor)| DeviceSpec {
+            path: Path::new("/dev").join(name),
+            block: false,
+            major: *major,
+            minor: *minor,
+            mode: DEVICE_MODE,
+            uid: 0,
+            gid: 0,
+        })
+        .collect();
+    let wanted = wanted_devices(&world.container.config, &world.host_devices);
+    // Terminals and shared memory are file systems of the container's own.
+    let own = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/ptmx", "/dev/console"];
+    devices.extend(
+        wanted
+            .into_iter()
+            .filter(|device| !(security.privileged && own.iter().any(|path| device.path.starts_with(path)))),
+    );
+    devices
+}
+
+pub fn sandbox_namespaces(config: &crate::cri::PodSandboxConfig) -> NamespaceOption {
+    let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    security.and_then(|security| security.namespace_options.clone()).unwrap_or_default()
+}
+
+pub fn uses_node_network(config: &crate::cri::PodSandboxConfig) -> bool {
+    sandbox_namespaces(config).network() == NamespaceMode::Node
+}
+
+pub fn uses_node_ipc(config: &crate::cri::PodSandboxConfig) -> bool {
+    sandbox_namespaces(config).ipc() == NamespaceMode::Node
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_command_replaces_the_images_entry_point_and_arguments() {
+        let image = images::ContainerConfig {
+            entrypoint: strings(&["/entry"]),
+            cmd: strings(&["default"]),
+            ..images::ContainerConfig::default()
+        };
+        let check = |command: &[&str], args: &[&str], expect: &[&str]| {
+            let config = ContainerConfig {
+                command: strings(command),
+                args: strings(args),
+                ..ContainerConfig::default()
+            };
+            assert_eq!(arguments(&config, &image).unwrap(), strings(expect));
+        };
+        check(&[], &[], &["/entry", "default"]);
+        check(&[], &["x"], &["/entry", "x"]);
+        check(&["sh"], &[], &["sh"]);
+        check(&["sh"], &["-c"], &["sh", "-c"]);
+        assert!(arguments(&ContainerConfig::default(), &images::ContainerConfig::default()).is_err());
+    }
+
+    #[test]
+    fn the_pods_environment_replaces_the_images_in_place() {
+        let image =
+            images::ContainerConfig { env: strings(&["A=1", "B=2"]), ..images::ContainerConfig::default() };
+        let pair = |key: &str, value: &str| crate::cri::KeyValue { key: key.into(), value: value.into() };
+        let config =
+            ContainerConfig { envs: vec![pair("A", "9"), pair("C", "3")], ..ContainerConfig::default() };
+        assert_eq!(environment(&config, &image, "h"), strings(&["A=9", "B=2", "HOSTNAME=h", "C=3"]));
+    }
+}

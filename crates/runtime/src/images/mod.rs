@@ -1,0 +1,18 @@
+//! Images: names, the content store, unpacked layers, archives, registries.
+
+mod archive;
+mod error;
+mod layer;
+mod manifest;
+mod reference;
+mod registry;
+mod rootfs;
+mod store;
+
+pub use archive::import;
+pub use error::{Error, Result};
+pub use manifest::{ContainerConfig, ImageConfig};
+pub use reference::Reference;
+pub use registry::{Credentials, Registry};
+pub use rootfs::{Source, import_rootfs, program_files};
+pub use store::{Image, ImageRef, Store};

@@ -1,0 +1,141 @@
+//! The shim: one small process per pod sandbox, which holds its namespaces, starts its containers, reaps them, writes
+//! their logs and outlives the agent.
+//!
+//! It has one thread and no async runtime, because it forks and goes on working in the child. It is `cox` itself,
+//! started as `cox runtime-shim FOLDER`, and learns everything from that folder and its socket there.
+
+pub mod capabilities;
+mod container;
+mod launch;
+mod log;
+pub mod protocol;
+mod rootfs;
+mod seccomp;
+mod server;
+pub mod spec;
+pub mod sys;
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, chdir, dup2_stdin, dup2_stdout, sethostname, setsid};
+
+use self::server::Server;
+use self::spec::SandboxSpec;
+
+/// What the shim prints once it serves; anything else is the reason why it does not.
+pub const READY: &str = "ready";
+
+/// The OOM killer's last choice, as containerd's shim.
+const OOM_SCORE: &str = "-998";
+
+/// Runs the shim for the sandbox folder named by the first argument. Call it before any thread exists.
+pub fn shim_main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(dir) = args.next() else {
+        eprintln!("usage: runtime-shim <sandbox folder>");
+        return ExitCode::from(2);
+    };
+    let server = match set_up(Path::new(&dir)) {
+        Ok(server) => server,
+        Err(reason) => {
+            println!("{reason}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match server.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shim ends: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn set_up(dir: &Path) -> Result<Server, String> {
+    let told = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    // Relative names keep the socket's path within the 107 bytes an address holds.
+    chdir(dir).map_err(|e| format!("enter {}: {e}", dir.display()))?;
+    let spec = fs::read(protocol::SPEC_NAME).map_err(told("read sandbox specification"))?;
+    let spec: SandboxSpec =
+        serde_json::from_slice(&spec).map_err(|e| format!("sandbox specification: {e}"))?;
+    setsid().map_err(|e| format!("setsid: {e}"))?;
+    prctl::set_child_subreaper(true).map_err(|e| format!("become subreaper: {e}"))?;
+    prctl::set_name(c"cox-shim").map_err(|e| format!("set name: {e}"))?;
+    lower_oom_score()?;
+    launch::join_cgroups(&spec.cgroups)?;
+    let signals = watch_children().map_err(|e| format!("watch children: {e}"))?;
+    enter_namespaces(&spec)?;
+    let pod_init = spec.shared_pid.then(launch::start_pod_init).transpose()?;
+    let listener = listen().map_err(told("listen"))?;
+    announce().map_err(told("announce"))?;
+    Ok(Server::new(listener, signals, pod_init))
+}
+
+fn lower_oom_score() -> Result<(), String> {
+    match fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+        // Lowering takes CAP_SYS_RESOURCE, which a nested node lacks.
+        Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(format!("set oom score: {e}")),
+        _ => Ok(()),
+    }
+}
+
+fn watch_children() -> nix::Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    signals.thread_block()?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+fn enter_namespaces(spec: &SandboxSpec) -> Result<(), String> {
+    let mut flags = CloneFlags::empty();
+    if !spec.host_network {
+        flags |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
+    }
+    if !spec.host_ipc {
+        flags |= CloneFlags::CLONE_NEWIPC;
+    }
+    unshare(flags).map_err(|e| format!("unshare namespaces: {e}"))?;
+    if !spec.host_network {
+        sys::loopback_up().map_err(|e| format!("bring loopback up: {e}"))?;
+        if !spec.hostname.is_empty() {
+            sethostname(&spec.hostname).map_err(|e| format!("set host name: {e}"))?;
+        }
+    }
+    for (name, value) in &spec.sysctls {
+        let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
+        fs::write(&path, value).map_err(|e| format!("set sysctl {name}={value}: {e}"))?;
+    }
+    Ok(())
+}
+
+fn listen() -> io::Result<UnixListener> {
+    match fs::remove_file(protocol::SOCKET_NAME) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    UnixListener::bind(protocol::SOCKET_NAME)
+}
+
+/// Tells the agent that we serve, then lets its pipes go.
+fn announce() -> io::Result<()> {
+    let mut stdout = io::stdout();
+    writeln!(stdout, "{READY}")?;
+    stdout.flush()?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    Ok(())
+}
+
+/// The id of the process that holds a sandbox's namespaces is the shim's own.
+pub fn network_namespace(shim: Pid) -> PathBuf {
+    PathBuf::from(format!("/proc/{shim}/ns/net"))
+}

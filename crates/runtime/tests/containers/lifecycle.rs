@@ -1,0 +1,164 @@
+//! Creation, start, end and removal of sandboxes and containers.
+
+use runtime::cri::*;
+
+use crate::harness::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_runs_logs_and_ends() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let script = "echo out; echo err >&2; printf part; hostname; cat /etc/hostname; exit 3";
+    let id = node.run(&sandbox, shell("main", script)).await;
+    let status = node.ended(&id).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (3, "Error"));
+    assert!(status.finished_at >= status.started_at && status.started_at > 0);
+    let log = node.log_dir().join("main.log");
+    assert_eq!(log_text(&log, "stdout"), "out\npartpod-host\npod-host\n");
+    assert_eq!(log_text(&log, "stderr"), "err\n");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_stops_gracefully_or_by_force() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let gentle = node.run(&sandbox, sleeper("gentle")).await;
+    // The shell must have set its trap before it is asked to stop.
+    while node.exec(&gentle, &["/bin/ps"]).await.stdout.is_empty() {}
+    node.stop(&gentle, 30).await;
+    assert_eq!(node.status(&gentle).await.exit_code, 0);
+    let stubborn = node.run(&sandbox, shell("stubborn", "trap '' TERM; while true; do sleep 1; done")).await;
+    node.stop(&stubborn, 1).await;
+    assert_eq!(node.status(&stubborn).await.exit_code, 137);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_is_not_there_is_reported_in_the_known_words() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut config = shell("main", "");
+    config.command = vec!["no-such-program".to_owned()];
+    let id = node.create(&sandbox, config).await;
+    let error = node.try_start(&id).await.unwrap_err();
+    assert!(
+        error.message().contains("exec: \"no-such-program\": executable file not found in $PATH"),
+        "{}",
+        error.message()
+    );
+    let status = node.status(&id).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_tell_a_containers_life() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut events = node.cri.runtime.get_container_events(GetEventsRequest {}).await.unwrap().into_inner();
+    let id = node.run(&sandbox, shell("main", "exit 0")).await;
+    let mut kinds = Vec::new();
+    while kinds.len() < 3 {
+        let event = tokio::time::timeout(PATIENCE, events.message()).await.unwrap().unwrap().unwrap();
+        assert_eq!(event.container_id, id);
+        assert_eq!(event.pod_sandbox_status.as_ref().unwrap().id, sandbox);
+        kinds.push(event.container_event_type());
+    }
+    // A short container may end before its start is told.
+    kinds.sort_by_key(|kind| *kind as i32);
+    assert_eq!(
+        kinds,
+        [
+            ContainerEventType::ContainerCreatedEvent,
+            ContainerEventType::ContainerStartedEvent,
+            ContainerEventType::ContainerStoppedEvent
+        ]
+    );
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_of_a_pod_share_network_and_shared_memory_but_not_files() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let first = node.run(&sandbox, sleeper("first")).await;
+    let second = node.run(&sandbox, sleeper("second")).await;
+    node.exec(&first, &["/bin/sh", "-c", "echo hi > /dev/shm/x; echo hi > /tmp/x"]).await;
+    assert_eq!(node.exec(&second, &["/bin/cat", "/dev/shm/x"]).await.stdout, b"hi\n");
+    assert_eq!(node.exec(&second, &["/bin/cat", "/tmp/x"]).await.exit_code, 1);
+    let mut namespaces = Vec::new();
+    for id in [&first, &second] {
+        let output = node.exec(id, &["/bin/readlink", "/proc/self/ns/net"]).await.stdout;
+        namespaces.push(String::from_utf8(output).unwrap());
+    }
+    assert_eq!(namespaces[0], namespaces[1]);
+    assert_ne!(namespaces[0].trim(), std::fs::read_link("/proc/self/ns/net").unwrap().to_str().unwrap());
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mounts_are_made_and_read_only_ones_kept_so() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let volume = node.dir.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("file"), "text").unwrap();
+    let mount = |target: &str, readonly| Mount {
+        container_path: target.to_owned(),
+        host_path: volume.display().to_string(),
+        readonly,
+        ..Default::default()
+    };
+    let mut config = shell("main", "cat /a/b/file; echo more > /rw/new; echo no > /a/b/no || echo refused");
+    config.mounts = vec![mount("/a/b", true), mount("/rw", false)];
+    let (code, output) = node.script(&sandbox, config).await;
+    assert_eq!((code, output.as_str()), (0, "textrefused\n"));
+    assert_eq!(std::fs::read_to_string(volume.join("new")).unwrap(), "more\n");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_past_its_memory_is_oom_killed() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut config = shell("main", "dd if=/dev/zero of=/dev/null bs=200M count=1");
+    let resources = config.linux.get_or_insert_default().resources.get_or_insert_default();
+    resources.memory_limit_in_bytes = 20 << 20;
+    resources.memory_swap_limit_in_bytes = 0;
+    let id = node.run(&sandbox, config).await;
+    let status = node.ended(&id).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stats_tell_memory_and_cpu() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, sleeper("main")).await;
+    let request = ContainerStatsRequest { container_id: id.clone() };
+    let stats = node.cri.runtime.container_stats(request).await.unwrap().into_inner().stats.unwrap();
+    assert!(stats.memory.unwrap().working_set_bytes.unwrap().value > 0);
+    assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 0);
+    let request = PodSandboxStatsRequest { pod_sandbox_id: sandbox };
+    let stats = node.cri.runtime.pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap();
+    assert_eq!(stats.linux.unwrap().containers.len(), 1);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removals_may_be_repeated() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    node.run(&sandbox, sleeper("main")).await;
+    for _ in 0..2 {
+        let request = StopPodSandboxRequest { pod_sandbox_id: sandbox.clone() };
+        node.cri.runtime.stop_pod_sandbox(request).await.unwrap();
+    }
+    for _ in 0..2 {
+        let request = RemovePodSandboxRequest { pod_sandbox_id: sandbox.clone() };
+        node.cri.runtime.remove_pod_sandbox(request).await.unwrap();
+    }
+    node.finish().await;
+}

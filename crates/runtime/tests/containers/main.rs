@@ -1,0 +1,7 @@
+//! Real containers from a busybox image, through the CRI as the kubelet uses it. Needs root.
+
+mod harness;
+mod lifecycle;
+mod restart;
+mod security;
+mod streams;

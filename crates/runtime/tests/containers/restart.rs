@@ -1,0 +1,82 @@
+//! What outlives the agent, and what happens when a shim does not.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use runtime::cri::*;
+
+use crate::harness::*;
+
+async fn shim_pid(node: &mut Node, sandbox: &str) -> i32 {
+    let request = PodSandboxStatusRequest { pod_sandbox_id: sandbox.to_owned(), verbose: true };
+    let answer = node.cri.runtime.pod_sandbox_status(request).await.unwrap().into_inner();
+    let info: serde_json::Value = serde_json::from_str(&answer.info["info"]).unwrap();
+    info["pid"].as_i64().unwrap() as i32
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_outlive_the_agent() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, sleeper("main")).await;
+    let before = node.status(&id).await;
+    node.restart().await;
+    assert_eq!(node.status(&id).await, before);
+    assert_eq!(node.exec(&id, &["/bin/echo", "hi"]).await.stdout, b"hi\n");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_while_the_agent_is_away_is_reported_with_its_code() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let volume = node.dir.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let fifo = volume.join("go");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut config = shell("main", "cat /v/go; echo later; exit 7");
+    config.mounts = vec![Mount {
+        container_path: "/v".to_owned(),
+        host_path: volume.display().to_string(),
+        ..Default::default()
+    }];
+    let id = node.run(&sandbox, config).await;
+    node.runtime.close();
+    // Opening blocks until the container reads; closing lets it go on.
+    tokio::task::spawn_blocking(move || drop(std::fs::File::options().write(true).open(fifo).unwrap()))
+        .await
+        .unwrap();
+    node.restart().await;
+    assert_eq!(node.ended(&id).await.exit_code, 7);
+    assert_eq!(log_text(&node.log_dir().join("main.log"), "stdout"), "later\n");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_shim_ends_its_sandbox() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, sleeper("main")).await;
+    let pid = shim_pid(&mut node, &sandbox).await;
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    let status = node.ended(&id).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
+    let request = PodSandboxStatusRequest { pod_sandbox_id: sandbox, verbose: false };
+    let status = node.cri.runtime.pod_sandbox_status(request).await.unwrap().into_inner().status.unwrap();
+    assert_eq!(status.state(), PodSandboxState::SandboxNotready);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_shim_is_small() {
+    const PSS_KB_MAX: u64 = 2048;
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    node.run(&sandbox, sleeper("main")).await;
+    let pid = shim_pid(&mut node, &sandbox).await;
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+    let pss: u64 = pss.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("{rollup}");
+    assert!(pss < PSS_KB_MAX, "{pss} kB");
+    node.finish().await;
+}

@@ -1,0 +1,109 @@
+//! Identity, capabilities, seccomp, paths and namespaces of containers.
+
+use runtime::cri::*;
+
+use crate::harness::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn user_and_groups_are_as_asked() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut config = shell("number", "id -u; id -g; id -G; echo $HOME");
+    security(&mut config).run_as_user = Some(Int64Value { value: 1000 });
+    security(&mut config).supplemental_groups = vec![2000];
+    assert_eq!(node.script(&sandbox, config).await, (0, "1000\n1000\n1000 2000 50\n/tmp\n".to_owned()));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn capabilities_are_dropped_and_added() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let script = "grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status";
+    let text = |set: &str, nnp: u8| format!("CapEff:\t{set}\nCapBnd:\t{set}\nNoNewPrivs:\t{nnp}\n");
+    let (_, output) = node.script(&sandbox, shell("default", script)).await;
+    assert_eq!(output, text("00000000a80425fb", 0));
+    let mut config = shell("dropped", script);
+    security(&mut config).capabilities =
+        Some(Capability { drop_capabilities: vec!["ALL".to_owned()], ..Default::default() });
+    security(&mut config).no_new_privs = true;
+    let (_, output) = node.script(&sandbox, config).await;
+    assert_eq!(output, text("0000000000000000", 1));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_seccomp_profile_refuses_new_namespaces() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let script = "grep Seccomp: /proc/self/status; unshare -u true 2>/dev/null || echo refused; echo done";
+    for (name, no_new_privs) in [("plain", false), ("locked", true)] {
+        let mut config = shell(name, script);
+        let security = security(&mut config);
+        security.no_new_privs = no_new_privs;
+        security.seccomp = Some(SecurityProfile::default());
+        let (code, output) = node.script(&sandbox, config).await;
+        assert_eq!((code, output.as_str()), (0, "Seccomp:\t2\nrefused\ndone\n"), "{name}");
+    }
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paths_are_masked_and_the_root_read_only() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let script = "wc -c < /proc/timer_list; ls /proc/scsi | wc -l; \
+        echo 1 > /proc/sys/kernel/hostname || echo kept; touch /file || echo frozen; touch /dev/shm/x && echo ok";
+    let mut config = shell("main", script);
+    let security = security(&mut config);
+    security.readonly_rootfs = true;
+    security.masked_paths = ["/proc/timer_list", "/proc/scsi", "/proc/absent"].map(str::to_owned).to_vec();
+    security.readonly_paths = vec!["/proc/sys".to_owned()];
+    let (_, output) = node.script(&sandbox, config).await;
+    assert_eq!(output, "0\n0\nkept\nfrozen\nok\n");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_of_the_node_are_out_of_reach() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let script = "mknod /tmp/disk b 254 0; head -c 1 /tmp/disk >/dev/null 2>&1 || echo refused; head -c 3 /dev/zero | wc -c";
+    let (_, output) = node.script(&sandbox, shell("main", script)).await;
+    assert_eq!(output, "refused\n3\n");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_privileged_container_may_do_what_the_node_may() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut config = shell("main", "mount -t tmpfs none /tmp && ls /dev/kmsg && echo ok");
+    security(&mut config).privileged = true;
+    assert_eq!(node.script(&sandbox, config).await, (0, "/dev/kmsg\nok\n".to_owned()));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pid_namespaces_are_own_or_shared() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut own = shell("own", "echo $$");
+    security(&mut own).namespace_options =
+        Some(NamespaceOption { pid: NamespaceMode::Container as i32, ..Default::default() });
+    assert_eq!(node.script(&sandbox, own).await.1, "1\n");
+
+    let mut config = node.sandbox_config();
+    config.metadata.as_mut().unwrap().name = "shared".to_owned();
+    let options = NamespaceOption { pid: NamespaceMode::Pod as i32, ..Default::default() };
+    config.linux.as_mut().unwrap().security_context =
+        Some(LinuxSandboxSecurityContext { namespace_options: Some(options.clone()), ..Default::default() });
+    let shared = node.run_sandbox(config).await;
+    let mut first = sleeper("first");
+    security(&mut first).namespace_options = Some(options.clone());
+    node.run(&shared, first).await;
+    let mut second = shell("second", "ps | grep -c 'sleep 100[0]'; grep -l cox-pod-init /proc/1/comm");
+    security(&mut second).namespace_options = Some(options);
+    assert_eq!(node.script(&shared, second).await.1, "2\n/proc/1/comm\n");
+    node.finish().await;
+}
