@@ -1,0 +1,23 @@
+//! Server-side apply and the tracking of who manages which field (follows `k8s.io/apimachinery/pkg/util/managedfields`
+//! and structured-merge-diff).
+//!
+//! Objects are JSON values walked along their schema: what is granular is compared, merged and owned part by part,
+//! what is atomic as a whole. Sets of fields are trees that serialise as `FieldsV1`.
+
+mod compare;
+mod conflict;
+mod element;
+mod entry;
+mod manager;
+mod merge;
+mod remove;
+mod set;
+mod typed;
+
+pub use element::{Path, PathElement, Scalar};
+pub use entry::{DecodeError, Entry, ManagedFields, Operation};
+pub use manager::{FieldManager, reset_fields};
+pub use set::Set;
+
+#[cfg(test)]
+mod tests;

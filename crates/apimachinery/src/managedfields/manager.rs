@@ -1,0 +1,378 @@
+//! Keeps `metadata.managedFields` true on every write, and carries out server-side apply (upstream: the chain of
+//! managers that NewDefaultFieldManager builds).
+
+use std::sync::LazyLock;
+
+use jiff::Timestamp;
+
+use super::compare::Comparison;
+use super::conflict::{Conflict, conflict_status, conflicts_with};
+use super::entry::{Entry, ManagedFields, Operation};
+use super::set::Set;
+use super::typed::{EMPTY_OBJECT, TypeRef, Typed};
+use crate::gvk::{GroupVersion, GroupVersionKind};
+use crate::meta::{str_at, value_at};
+use crate::names::TOTAL_ANNOTATION_SIZE_MAX;
+use crate::schema::{Schema, TypeId};
+use crate::status::Status;
+use crate::time::format_time;
+use crate::{Map, Value, json};
+
+/// Where client-side apply keeps what it applied last.
+const LAST_APPLIED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The manager whose first server-side apply takes over from client-side apply.
+const KUBECTL: &str = "kubectl";
+/// Who owns what was there before the first apply.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+const UNKNOWN_MANAGER: &str = "unknown";
+
+/// Bookkeeping that nobody manages.
+static STRIPPED: LazyLock<Set> = LazyLock::new(|| {
+    Set::from_paths(&[
+        &["apiVersion"],
+        &["kind"],
+        &["metadata"],
+        &["metadata", "name"],
+        &["metadata", "namespace"],
+        &["metadata", "creationTimestamp"],
+        &["metadata", "selfLink"],
+        &["metadata", "uid"],
+        &["metadata", "clusterName"],
+        &["metadata", "generation"],
+        &["metadata", "managedFields"],
+        &["metadata", "resourceVersion"],
+    ])
+});
+
+/// The fields that most kinds' strategies reset, so that a writer cannot come to own them: `status` on the resource
+/// itself, `spec` on its status.
+pub fn reset_fields(subresource: &str) -> &'static Set {
+    static STATUS: LazyLock<Set> = LazyLock::new(|| Set::from_paths(&[&["status"]]));
+    static SPEC: LazyLock<Set> = LazyLock::new(|| Set::from_paths(&[&["spec"]]));
+    static NONE: LazyLock<Set> = LazyLock::new(Set::default);
+    match subresource {
+        "" => &STATUS,
+        "status" => &SPEC,
+        _ => &NONE,
+    }
+}
+
+/// Tracks fields of one kind, in one version, on one of its endpoints.
+#[derive(Clone, Copy)]
+pub struct FieldManager<'a> {
+    pub schema: &'a Schema,
+    /// The kind's own type.
+    pub root: TypeId,
+    /// `apps/v1`
+    pub api_version: &'a str,
+    /// Empty for the resource itself.
+    pub subresource: &'a str,
+    /// What writes to this endpoint cannot change; see [`reset_fields`].
+    pub reset_fields: &'a Set,
+}
+
+/// What an apply comes to before it is given to an object.
+struct Applied {
+    /// None when nothing changes.
+    object: Option<Value>,
+    managed: ManagedFields,
+}
+
+impl<'a> FieldManager<'a> {
+    fn typed(&self) -> Typed<'a> {
+        Typed { schema: self.schema }
+    }
+
+    fn root(&self) -> TypeRef {
+        TypeRef::Known { id: self.root, map_type: None }
+    }
+
+    fn entry(&self, manager: &str, operation: Operation) -> Entry {
+        let manager = if manager.is_empty() { UNKNOWN_MANAGER } else { manager };
+        Entry {
+            manager: manager.to_owned(),
+            operation,
+            api_version: self.api_version.to_owned(),
+            subresource: self.subresource.to_owned(),
+            ..Default::default()
+        }
+    }
+
+    /// Sets `metadata.managedFields` of an object that is about to be stored by create, update or patch. Managed
+    /// fields that the client sent count, except on subresources; sending an empty list resets them.
+    pub fn update(&self, live: Option<&Value>, new: &mut Value, manager: &str, now: Timestamp) {
+        let sent = take_managed_fields(new);
+        let live_managed = live.and_then(|live| value_at(live, &["metadata", "managedFields"]));
+        if sent.as_ref().is_none_or(|sent| Some(sent) == live_managed)
+            && live.is_some_and(|live| is_unchanged(live, new))
+        {
+            put_managed_fields(new, live_managed.cloned().unwrap_or_default());
+            return;
+        }
+        let managed = self.starting_point(live_managed, sent.as_ref());
+        let is_untracked = managed.is_empty() && live.is_some_and(|live| live["metadata"]["uid"].is_string());
+        if is_untracked {
+            return;
+        }
+        let managed = self.track(live.unwrap_or(&EMPTY_OBJECT), new, managed, manager, now);
+        put_managed_fields(new, managed.encode());
+    }
+
+    /// The managed fields that a write starts from.
+    fn starting_point(&self, live: Option<&Value>, sent: Option<&Value>) -> ManagedFields {
+        let of_live = || ManagedFields::decode(live).unwrap_or_default();
+        let Some(sent) = sent.filter(|_| self.subresource.is_empty()) else { return of_live() };
+        if is_reset(sent) {
+            return ManagedFields::default();
+        }
+        match ManagedFields::decode(Some(sent)) {
+            Ok(managed) if !managed.is_empty() => managed,
+            _ => of_live(),
+        }
+    }
+
+    /// Gives the writer all that changed, takes it from all others.
+    fn track(
+        &self,
+        live: &Value,
+        new: &Value,
+        mut managed: ManagedFields,
+        manager: &str,
+        now: Timestamp,
+    ) -> ManagedFields {
+        let comparison = self.compare(live, new);
+        let changed = comparison.modified.union(&comparison.added);
+        let lost = changed.union(&comparison.removed);
+        for entry in managed.entries.iter_mut().filter(|entry| entry.fields.intersects(&lost)) {
+            entry.fields = entry.fields.difference(&lost);
+        }
+        let gained = changed.difference(&STRIPPED);
+        if !gained.is_empty() {
+            let mut entry = self.entry(manager, Operation::Update);
+            entry.time = format_time(now);
+            if let Some(at) = managed.find(&entry) {
+                let previous = managed.entries.remove(at);
+                entry.fields = gained.union(&previous.fields);
+            } else {
+                entry.fields = gained;
+            }
+            managed.entries.push(entry);
+        }
+        managed.drop_empty();
+        managed.cap_updates();
+        managed
+    }
+
+    fn compare(&self, live: &Value, new: &Value) -> Comparison {
+        self.typed().compare(self.root(), live, new).without(self.reset_fields)
+    }
+
+    /// Merges a configuration into the live object (none yet for a new one). The answer carries its managed fields;
+    /// it has yet to be defaulted, validated and stored. Conflicts are a 409 unless forced.
+    pub fn apply(
+        &self,
+        live: Option<&Value>,
+        config: &Value,
+        manager: &str,
+        force: bool,
+        now: Timestamp,
+    ) -> Result<Value, Status> {
+        self.check_config(config)?;
+        let mut bare_live = live.cloned().unwrap_or_else(|| EMPTY_OBJECT.clone());
+        let stored = take_managed_fields(&mut bare_live);
+        let mut managed = ManagedFields::decode(stored.as_ref())
+            .map_err(|e| Status::internal(format!("failed to decode managed fields: {e}")))?;
+        if managed.is_empty() {
+            let nobody = ManagedFields::default();
+            managed = self.track(&EMPTY_OBJECT, &bare_live, nobody, BEFORE_FIRST_APPLY, now);
+        }
+        let outcome = self.merge(&bare_live, config, managed.clone(), manager, force);
+        let outcome = match outcome {
+            Err(conflicts) if manager == KUBECTL => {
+                self.retry_over_client_side_apply(&bare_live, config, managed, conflicts)
+            }
+            other => other,
+        };
+        let Applied { object, mut managed } = outcome.map_err(|conflicts| conflict_status(&conflicts))?;
+        if object.is_some()
+            && let Some(at) = managed.find(&self.entry(manager, Operation::Apply))
+        {
+            managed.entries[at].time = format_time(now);
+        }
+        let mut object = object.unwrap_or(bare_live);
+        if manager == KUBECTL && live.is_some_and(|live| !last_applied(live).is_empty()) {
+            put_last_applied(&mut object, config);
+        }
+        put_managed_fields(&mut object, managed.encode());
+        Ok(object)
+    }
+
+    fn check_config(&self, config: &Value) -> Result<(), Status> {
+        let version = str_at(config, &["apiVersion"]);
+        if version != self.api_version {
+            return Err(Status::bad_request(format!(
+                "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
+                self.api_version
+            )));
+        }
+        if value_at(config, &["metadata", "managedFields"]).is_some_and(|fields| !fields.is_null()) {
+            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        let complaints = self.typed().complaints(self.root(), config);
+        let text = match complaints.as_slice() {
+            [] => return Ok(()),
+            [one] => one.clone(),
+            many => format!("errors:\n  {}", many.join("\n  ")),
+        };
+        let message = format!("failed to create typed patch object ({}): {text}", describe(config));
+        Err(Status::failure(500, "", message))
+    }
+
+    fn merge(
+        &self,
+        live: &Value,
+        config: &Value,
+        mut managed: ManagedFields,
+        manager: &str,
+        force: bool,
+    ) -> Result<Applied, Vec<Conflict>> {
+        let (typed, root) = (self.typed(), self.root());
+        let mut entry = self.entry(manager, Operation::Apply);
+        let last = managed.find(&entry).map(|at| managed.entries.remove(at)).unwrap_or_default();
+        entry.fields = typed.field_set(root, config).recursive_difference(self.reset_fields);
+        entry.time = last.time;
+        let mut object = typed.merge(root, live, config);
+        if !last.fields.is_empty() {
+            let mut owned = entry.fields.clone();
+            managed.entries.iter().for_each(|other| owned = owned.union(&other.fields));
+            object = self.prune(object, &last.fields, &owned);
+        }
+        let comparison = self.compare(live, &object);
+        let changed = comparison.modified.union(&comparison.added);
+        let mut conflicts = Vec::new();
+        for other in &mut managed.entries {
+            let taken = other.fields.intersection(&changed);
+            if !taken.is_empty() {
+                conflicts.extend(conflicts_with(other, &taken));
+            }
+            other.fields = other.fields.difference(&taken).difference(&comparison.removed);
+        }
+        if !force && !conflicts.is_empty() {
+            return Err(conflicts);
+        }
+        entry.fields = entry.fields.difference(&STRIPPED);
+        managed.entries.push(entry);
+        managed.drop_empty();
+        Ok(Applied { object: (object != *live).then_some(object), managed })
+    }
+
+    /// Takes out what the manager applied last and no longer does, unless another one owns it.
+    fn prune(&self, merged: Value, last: &Set, owned: &Set) -> Value {
+        let (typed, root) = (self.typed(), self.root());
+        let named = |set: &Set| typed.with_named_fields(root, set);
+        let (last, owned) = (named(last), named(owned));
+        let all = named(&typed.field_set(root, &merged));
+        let without_last = typed.remove(root, merged.clone(), &last);
+        let left = named(&typed.field_set(root, &without_last));
+        let with_owned = typed.remove(root, merged.clone(), &all.difference(&left.union(&owned)));
+        let left = named(&typed.field_set(root, &with_owned));
+        typed.remove(root, merged, &all.difference(&left).intersection(&last))
+    }
+
+    /// kubectl's first server-side apply after client-side applies takes what those applied and nobody changed since.
+    fn retry_over_client_side_apply(
+        &self,
+        live: &Value,
+        config: &Value,
+        managed: ManagedFields,
+        conflicts: Vec<Conflict>,
+    ) -> Result<Applied, Vec<Conflict>> {
+        let Some(allowed) = self.unchanged_last_applied(live) else {
+            return Err(conflicts);
+        };
+        let remaining: Vec<Conflict> = conflicts.into_iter().filter(|c| !allowed.has(&c.path)).collect();
+        if !remaining.is_empty() {
+            return Err(remaining);
+        }
+        self.merge(live, config, managed, KUBECTL, true)
+    }
+
+    /// The fields of the last client-side apply that still have their values.
+    fn unchanged_last_applied(&self, live: &Value) -> Option<Set> {
+        let applied: Value = serde_json::from_str(last_applied(live)).ok()?;
+        if str_at(&applied, &["apiVersion"]) != self.api_version {
+            return None;
+        }
+        let (typed, root) = (self.typed(), self.root());
+        let comparison = typed.compare(root, &applied, live);
+        let fields = typed.field_set(root, &applied);
+        Some(
+            fields
+                .difference(&comparison.modified)
+                .difference(&comparison.added)
+                .difference(&comparison.removed),
+        )
+    }
+}
+
+/// `NAMESPACE/NAME; GROUP/VERSION, Kind=KIND`, as upstream names an object in these messages.
+fn describe(object: &Value) -> String {
+    let text = |path: &[&str]| str_at(object, path);
+    let version = GroupVersion::parse(text(&["apiVersion"])).unwrap_or_default();
+    let gvk: GroupVersionKind = version.with_kind(text(&["kind"]));
+    format!("{}/{}; {gvk}", text(&["metadata", "namespace"]), text(&["metadata", "name"]))
+}
+
+/// A list that is empty, or holds one empty entry, asks for managed fields to be forgotten.
+fn is_reset(sent: &Value) -> bool {
+    match sent.as_array().map(Vec::as_slice) {
+        Some([]) => true,
+        Some([one]) => *one == json!({}),
+        _ => false,
+    }
+}
+
+/// Whether nothing but bookkeeping differs. `new` is without managed fields.
+fn is_unchanged(live: &Value, new: &Value) -> bool {
+    let (Value::Object(live), Value::Object(new)) = (live, new) else { return false };
+    fn metadata<'o>(object: &'o Map<String, Value>) -> impl Iterator<Item = (&'o String, &'o Value)> {
+        let fields = object.get("metadata").and_then(Value::as_object).into_iter().flatten();
+        fields.filter(|(key, _)| !matches!(key.as_str(), "managedFields" | "resourceVersion"))
+    }
+    live.len() == new.len()
+        && live.iter().all(|(key, value)| key == "metadata" || new.get(key) == Some(value))
+        && metadata(live).eq(metadata(new))
+}
+
+fn take_managed_fields(object: &mut Value) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove("managedFields").filter(|fields| !fields.is_null())
+}
+
+fn put_managed_fields(object: &mut Value, fields: Value) {
+    if !fields.is_null()
+        && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        metadata.insert("managedFields".to_owned(), fields);
+    }
+}
+
+fn last_applied(object: &Value) -> &str {
+    str_at(object, &["metadata", "annotations", LAST_APPLIED_ANNOTATION])
+}
+
+/// Keeps the annotation of client-side apply in step, so that one can go back to it.
+fn put_last_applied(object: &mut Value, config: &Value) {
+    let mut config = config.clone();
+    if let Some(annotations) = config.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(LAST_APPLIED_ANNOTATION);
+    }
+    let text = format!("{config}\n");
+    let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) else {
+        return;
+    };
+    if text.len() > TOTAL_ANNOTATION_SIZE_MAX {
+        annotations.remove(LAST_APPLIED_ANNOTATION);
+    } else {
+        annotations.insert(LAST_APPLIED_ANNOTATION.to_owned(), text.into());
+    }
+}
