@@ -1,1 +1,23 @@
-//! Placeholder until the crate's first module lands.
+//! The scheduler: gives each pending pod a node.
+//!
+//! Deciding is pure: `queue` says which pod is next, `schedule` and `preemption` where it goes, from a
+//! `cache` of nodes and the pods on them. `run` feeds them with changes, `write` carries decisions out.
+
+mod cache;
+mod diagnosis;
+mod framework;
+mod nodeinfo;
+mod nodeselector;
+mod plugins;
+mod podinfo;
+mod preemption;
+mod queue;
+mod resource;
+mod run;
+mod schedule;
+mod snapshot;
+#[cfg(test)]
+mod testing;
+mod write;
+
+pub use run::{DEFAULT_SCHEDULER_NAME, run};
