@@ -234,17 +234,19 @@ const SCALE: Subresource =
 
 pub static CATALOGUE: &[Kind] = &[
     review!(BINDINGS, "io.k8s.api.core.v1", "Binding"),
-    row!(CONFIG_MAPS, "io.k8s.api.core.v1", "ConfigMap", "configmaps", Plain).short(&["cm"]),
-    row!(ENDPOINTS, "io.k8s.api.core.v1", "Endpoints", "endpoints", Plain).short(&["ep"]),
-    row!(EVENTS, "io.k8s.api.core.v1", "Event", "events", Plain).short(&["ev"]),
-    row!(NAMESPACES, "io.k8s.api.core.v1", "Namespace", "namespaces", Plain)
+    row!(CONFIG_MAPS, "io.k8s.api.core.v1", "ConfigMap", "configmaps", core::configmap::ConfigMap)
+        .short(&["cm"]),
+    row!(ENDPOINTS, "io.k8s.api.core.v1", "Endpoints", "endpoints", core::endpoints::Endpoints)
+        .short(&["ep"]),
+    row!(EVENTS, "io.k8s.api.core.v1", "Event", "events", core::event::Event).short(&["ev"]),
+    row!(NAMESPACES, "io.k8s.api.core.v1", "Namespace", "namespaces", core::namespace::Namespace)
         .short(&["ns"])
         .verbs(ALL_BUT_COLLECTION)
         .subresources(&[
             subresource!("finalize", "", "io.k8s.api.core.v1", "Namespace", UPDATE),
             subresource!("status", "", "io.k8s.api.core.v1", "Namespace", GET_PATCH_UPDATE),
         ]),
-    row!(NODES, "io.k8s.api.core.v1", "Node", "nodes", Plain).short(&["no"]).subresources(&[
+    row!(NODES, "io.k8s.api.core.v1", "Node", "nodes", core::node::Node).short(&["no"]).subresources(&[
         subresource!("proxy", "", "io.k8s.api.core.v1", "NodeProxyOptions", PROXY),
         subresource!("status", "", "io.k8s.api.core.v1", "Node", GET_PATCH_UPDATE),
     ]),
@@ -263,17 +265,23 @@ pub static CATALOGUE: &[Kind] = &[
             subresource!("resize", "", "io.k8s.api.core.v1", "Pod", GET_PATCH_UPDATE),
             subresource!("status", "", "io.k8s.api.core.v1", "Pod", GET_PATCH_UPDATE),
         ]),
-    row!(SECRETS, "io.k8s.api.core.v1", "Secret", "secrets", Plain),
-    row!(SERVICE_ACCOUNTS, "io.k8s.api.core.v1", "ServiceAccount", "serviceaccounts", Plain)
-        .short(&["sa"])
-        .subresources(&[subresource!(
-            "token",
-            "authentication.k8s.io",
-            "io.k8s.api.authentication.v1",
-            "TokenRequest",
-            CREATE
-        )]),
-    row!(SERVICES, "io.k8s.api.core.v1", "Service", "services", Plain)
+    row!(SECRETS, "io.k8s.api.core.v1", "Secret", "secrets", core::secret::Secret),
+    row!(
+        SERVICE_ACCOUNTS,
+        "io.k8s.api.core.v1",
+        "ServiceAccount",
+        "serviceaccounts",
+        core::serviceaccount::ServiceAccount
+    )
+    .short(&["sa"])
+    .subresources(&[subresource!(
+        "token",
+        "authentication.k8s.io",
+        "io.k8s.api.authentication.v1",
+        "TokenRequest",
+        CREATE
+    )]),
+    row!(SERVICES, "io.k8s.api.core.v1", "Service", "services", core::service::Service)
         .short(&["svc"])
         .categories(CATEGORY_ALL)
         .subresources(&[
@@ -294,7 +302,7 @@ pub static CATALOGUE: &[Kind] = &[
             SCALE,
             subresource!("status", "apps", "io.k8s.api.apps.v1", "ReplicaSet", GET_PATCH_UPDATE),
         ]),
-    row!(EVENTS_V1, "io.k8s.api.events.v1", "Event", "events", Plain).short(&["ev"]),
+    row!(EVENTS_V1, "io.k8s.api.events.v1", "Event", "events", core::event::EventV1).short(&["ev"]),
     review!(SELF_SUBJECT_REVIEWS, "io.k8s.api.authentication.v1", "SelfSubjectReview"),
     review!(TOKEN_REVIEWS, "io.k8s.api.authentication.v1", "TokenReview"),
     review!(LOCAL_SUBJECT_ACCESS_REVIEWS, "io.k8s.api.authorization.v1", "LocalSubjectAccessReview"),

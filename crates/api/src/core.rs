@@ -1,3 +1,11 @@
 //! The core group (`v1`): what each of its kinds adds to the pipeline.
 
+pub mod configmap;
+pub mod endpoints;
+pub mod event;
+pub mod namespace;
+pub mod node;
 pub mod pod;
+pub mod secret;
+pub mod service;
+pub mod serviceaccount;

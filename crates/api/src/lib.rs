@@ -3,16 +3,20 @@
 
 pub mod catalogue;
 pub mod columns;
+pub mod conversion;
 pub mod core;
 pub mod defaults;
 pub mod objectmeta;
 pub mod resource;
 pub mod schema;
 pub mod strategy;
+#[cfg(test)]
+mod testing;
 pub mod validation;
 pub mod view;
 
 pub use catalogue::{CATALOGUE, Kind, Subresource};
+pub use conversion::convert;
 pub use resource::Resource;
 pub use schema::schema;
 pub use strategy::{Column, Strategy};

@@ -4,6 +4,7 @@ use apimachinery::{Value, json};
 
 use super::*;
 use crate::core::pod::defaults;
+use crate::testing::expect_errors;
 
 fn good_pod() -> Value {
     let mut pod = json!({"metadata": {"name": "p", "namespace": "n"},
@@ -22,12 +23,6 @@ fn with(changes: &[(&str, Value)]) -> Value {
     }
     defaults::pod(&mut pod);
     pod
-}
-
-fn expect_errors(found: &ErrorList, expect: &[&str]) {
-    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
-    let matches = found.len() == expect.len() && found.iter().zip(expect).all(|(f, e)| f.starts_with(e));
-    assert!(matches, "found {found:#?}\nexpected {expect:#?}");
 }
 
 fn check(pointer: &str, value: Value, expect: &[&str]) {
