@@ -160,6 +160,24 @@ async fn spdy_exec_passes_input_and_output_and_half_closes_input() {
 }
 
 #[tokio::test]
+async fn spdy_input_is_open_towards_the_client_for_as_long_as_the_command_reads_it() {
+    let (server, _stop) = server().await;
+    let url = server.exec_url(ExecRequest { stdin: true, ..exec(&["cat"]) }).unwrap();
+    let session = dial_spdy(&url, "v4.channel.k8s.io").await;
+    let _error = open(&session, "error").await;
+    let (mut end, mut stdin) = open(&session, "stdin").await.into_split();
+    let mut stdout = open(&session, "stdout").await;
+    let mut byte = [0];
+    for _ in 0..3 {
+        stdin.write_all(b"x").await.unwrap();
+        stdout.read_exact(&mut byte).await.unwrap();
+        assert!(futures_util::poll!(std::pin::pin!(end.read(&mut byte))).is_pending());
+    }
+    stdin.shutdown().await.unwrap();
+    assert_eq!(end.read(&mut byte).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn spdy_exec_tells_the_exit_code_after_all_output() {
     let (server, _stop) = server().await;
     let url = server.exec_url(ExecRequest { stderr: true, stdout: false, ..exec(&["exit", "3"]) }).unwrap();

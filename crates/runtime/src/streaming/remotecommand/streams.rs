@@ -54,10 +54,11 @@ pub(in crate::streaming) async fn connect(
     let Received { error, stdin, stdout, stderr, resize: sizes } = received;
     let status = error.ok_or(SessionError::Closed)?;
     let io = Streams {
-        stdin: stdin.filter(|_| options.stdin).map(|stream| Box::new(stream.into_split().0) as _),
+        // Whole, not just the reading side: kubectl takes our FIN on it as word that input is not wanted.
+        stdin: stdin.filter(|_| options.stdin).map(|stream| Box::new(stream) as _),
         stdout: stdout.filter(|_| options.stdout).map(|stream| Box::new(stream) as _),
         stderr: stderr.filter(|_| options.stderr && !options.tty).map(|stream| Box::new(stream) as _),
-        resize: sizes.map(|stream| resize::receive(Box::new(stream.into_split().0))),
+        resize: sizes.map(|stream| resize::receive(Box::new(stream))),
     };
     let format = if protocol == V4 { Format::Json } else { Format::Text };
     Ok(Connected { io, status: Box::new(status), format, transport: Transport::Spdy(session) })
