@@ -9,6 +9,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::key::{Key, KeySeed};
 use super::{DEPTH_MAX, Empties, ISSUES_MAX, Strictness, scalar};
 use crate::schema::{Field, Object, Presence, Scalar, Schema, TypeId, TypeKind};
 
@@ -358,37 +359,5 @@ impl Seen {
         let new = self.first & bit == 0;
         self.first |= bit;
         new
-    }
-}
-
-enum Key {
-    /// The position among the object's fields.
-    Known(usize),
-    Unknown(String),
-}
-
-/// Reads a key without keeping it when the object has such a field.
-struct KeySeed<'w>(&'w Object);
-
-impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
-    type Value = Key;
-
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Key, D::Error> {
-        input.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeySeed<'_> {
-    type Value = Key;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key, E> {
-        match self.0.fields.binary_search_by(|f| f.name.as_ref().cmp(key)) {
-            Ok(at) => Ok(Key::Known(at)),
-            Err(_) => Ok(Key::Unknown(key.to_owned())),
-        }
     }
 }

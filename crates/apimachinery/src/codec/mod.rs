@@ -5,6 +5,7 @@
 
 mod decode;
 mod error;
+mod key;
 pub mod protobuf;
 mod scalar;
 pub mod yaml;
@@ -93,7 +94,8 @@ pub struct TypeMeta {
 /// Reads no more of an object than what it says it is.
 pub fn peek_type_meta(format: Format, bytes: &[u8]) -> Result<TypeMeta, Error> {
     match format {
-        Format::Json => serde_json::from_slice(bytes).map_err(|e| Error::Syntax(e.to_string())),
+        Format::Json => serde_json::from_slice(bytes)
+            .map_err(|e| Error::Syntax(format!("couldn't get version/kind; json parse error: {e}"))),
         Format::Yaml => yaml::type_meta(bytes),
         Format::Protobuf => Ok(protobuf::Envelope::parse(bytes)?.type_meta),
     }
@@ -195,7 +197,7 @@ impl Schema {
         map.entry("apiVersion").or_insert_with(|| gvk.group_version().to_string().into());
     }
 
-    /// Encodes one object of type `root`.
+    /// Encodes one object of type `root`; see `protobuf::from_json` for what is JSON already.
     pub fn encode(&self, root: TypeId, format: Format, value: &Value) -> Result<Bytes, Error> {
         match format {
             Format::Json => Ok(serde_json::to_vec(value).map_err(|e| Error::Syntax(e.to_string()))?.into()),

@@ -22,6 +22,8 @@ pub struct Schema {
     types: Box<[Type]>,
     /// The named types, in the order of their names.
     by_name: Box<[TypeId]>,
+    /// The types of kinds, each with the place of one of its kinds, in the order of those.
+    by_gvk: Box<[(TypeId, usize)]>,
 }
 
 impl Schema {
@@ -37,7 +39,10 @@ impl Schema {
         let mut by_name: Vec<TypeId> =
             (0..count).filter(|&i| !types[i].name.is_empty()).map(|i| TypeId(i as u32)).collect();
         by_name.sort_by(|a, b| types[a.index()].name.cmp(&types[b.index()].name));
-        Schema { types: types.into(), by_name: by_name.into() }
+        let kinds = |id: &TypeId| types[id.index()].object().map_or(0, |o| o.gvk.len());
+        let mut by_gvk: Vec<_> = by_name.iter().flat_map(|id| (0..kinds(id)).map(|at| (*id, at))).collect();
+        by_gvk.sort_by(|a, b| gvk_at(&types, *a).cmp(&gvk_at(&types, *b)));
+        Schema { types: types.into(), by_name: by_name.into(), by_gvk: by_gvk.into() }
     }
 
     pub fn get(&self, id: TypeId) -> &Type {
@@ -52,7 +57,8 @@ impl Schema {
 
     /// The type that carries this group, version and kind.
     pub fn lookup_gvk(&self, gvk: &GroupVersionKind) -> Option<TypeId> {
-        self.named().find(|(_, ty)| ty.object().is_some_and(|o| o.gvk.contains(gvk))).map(|(id, _)| id)
+        let found = self.by_gvk.binary_search_by(|entry| gvk_at(&self.types, *entry).cmp(&Some(gvk)));
+        found.ok().map(|at| self.by_gvk[at].0)
     }
 
     /// All named types in the order of their names.
@@ -87,6 +93,10 @@ impl Schema {
             _ => MapType::Granular,
         })
     }
+}
+
+fn gvk_at(types: &[Type], (id, at): (TypeId, usize)) -> Option<&GroupVersionKind> {
+    types[id.index()].object()?.gvk.get(at)
 }
 
 impl Index<TypeId> for Schema {

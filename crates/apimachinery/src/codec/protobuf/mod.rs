@@ -6,11 +6,12 @@ mod encode;
 mod wire;
 
 use bytes::Bytes;
+use serde::Deserializer;
 use serde_json::Value;
 
 use super::{Error, TypeMeta};
 use crate::gvk::{GroupVersion, GroupVersionKind};
-use crate::schema::{Schema, TypeId, TypeKind};
+use crate::schema::{Schema, TypeId};
 use wire::Reader;
 pub(crate) use wire::Writer;
 
@@ -105,28 +106,47 @@ fn type_of(schema: &Schema, api_version: &str, kind: &str) -> Option<TypeId> {
 
 /// Encodes an object of type `root` in its envelope, under the kind it says it is or else the one its type has.
 pub fn encode(schema: &Schema, root: TypeId, value: &Value) -> Result<Bytes, Error> {
-    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    let (mut api_version, mut kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
-    if let TypeKind::Object(object) = &schema[root].kind
-        && let [gvk, ..] = object.gvk.as_slice()
-        && kind.is_empty()
-    {
-        api_version = gvk.group_version().to_string();
-        kind.clone_from(&gvk.kind);
-    }
+    enveloped(schema, root, value)
+}
+
+/// As `encode`, straight from JSON text.
+pub fn from_json(schema: &Schema, root: TypeId, json: &[u8]) -> Result<Bytes, Error> {
+    let mut input = serde_json::Deserializer::from_slice(json);
+    enveloped(schema, root, &mut input)
+}
+
+fn enveloped<'de, D: Deserializer<'de>>(schema: &Schema, root: TypeId, input: D) -> Result<Bytes, Error> {
+    let mut message = Writer::default();
+    let found = encode::message(schema, root, input, &mut message).map_err(|e| Error::Type(e.to_string()))?;
+    let TypeMeta { api_version, kind } = known_or_only(schema, root, found);
     let mut writer = Writer::from(MAGIC);
     writer.message(UNKNOWN_TYPE_META, |meta| {
         meta.text(TYPE_META_API_VERSION, &api_version);
         meta.text(TYPE_META_KIND, &kind);
     });
-    writer.try_message(UNKNOWN_RAW, |raw| encode::message(schema, root, value, raw))?;
+    writer.bytes(UNKNOWN_RAW, &message.finish());
     writer.text(UNKNOWN_CONTENT_ENCODING, "");
     writer.text(UNKNOWN_CONTENT_TYPE, "");
     Ok(writer.finish())
 }
 
+/// What an object says it is, or else what its type is for.
+fn known_or_only(schema: &Schema, root: TypeId, found: TypeMeta) -> TypeMeta {
+    match schema[root].object().and_then(|o| o.gvk.first()) {
+        Some(gvk) if found.kind.is_empty() => {
+            TypeMeta { api_version: gvk.group_version().to_string(), kind: gvk.kind.clone() }
+        }
+        _ => found,
+    }
+}
+
+/// One frame of a watch, of an object that is not encoded yet.
+pub fn watch_frame(schema: &Schema, root: TypeId, event_type: &str, value: &Value) -> Result<Bytes, Error> {
+    Ok(watch_frame_of(event_type, &encode(schema, root, value)?))
+}
+
 /// One frame of a watch: its length, then a bare `WatchEvent` that holds the object as `encode` made it.
-pub fn watch_frame(event_type: &str, object: &[u8]) -> Bytes {
+pub fn watch_frame_of(event_type: &str, object: &[u8]) -> Bytes {
     let mut event = Writer::default();
     event.text(WATCH_EVENT_TYPE, event_type);
     event.message(WATCH_EVENT_OBJECT, |extension| extension.bytes(RAW, object));
