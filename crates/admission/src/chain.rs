@@ -2,7 +2,13 @@
 
 use apimachinery::{Status, Value};
 
+use crate::defaulttolerationseconds::DefaultTolerationSeconds;
+use crate::lifecycle::NamespaceLifecycle;
+use crate::noderestriction::NodeRestriction;
+use crate::nodetaint::TaintNodesByCondition;
+use crate::priority::Priority;
 use crate::request::{Request, World};
+use crate::serviceaccount::ServiceAccount;
 
 /// One admission plugin. Both halves do nothing unless it says otherwise.
 pub trait Plugin: Send + Sync {
@@ -26,9 +32,16 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// What a cluster runs with.
+    /// What a cluster runs with, in upstream's order.
     pub fn standard() -> Self {
-        Chain::new(Vec::new())
+        Chain::new(vec![
+            Box::new(NamespaceLifecycle),
+            Box::new(ServiceAccount),
+            Box::new(NodeRestriction),
+            Box::new(TaintNodesByCondition),
+            Box::new(Priority),
+            Box::new(DefaultTolerationSeconds),
+        ])
     }
 
     pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {

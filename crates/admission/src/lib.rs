@@ -2,7 +2,17 @@
 //! other objects. Plugins are pure functions of the request, the object and a view of the stored objects.
 
 mod chain;
+mod defaulttolerationseconds;
+mod lifecycle;
+mod noderestriction;
+mod nodetaint;
+mod ownerreferences;
+mod priority;
 mod request;
+mod serviceaccount;
+#[cfg(test)]
+mod testing;
 
 pub use chain::{Chain, Plugin};
+pub use ownerreferences::{MayDelete, OwnerReferencesPermissionEnforcement};
 pub use request::{Operation, Request, World};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use apimachinery::meta::str_at;
 use apimachinery::{GroupResource, Status, Value};
 use auth::UserInfo;
 
@@ -11,6 +12,18 @@ pub enum Operation {
     Update,
     Delete,
     Connect,
+}
+
+impl Operation {
+    /// Upstream's spelling in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
 }
 
 /// A request that has passed authorization. Its object is handed over beside it, `Null` for a deletion.
@@ -35,12 +48,18 @@ impl Request<'_> {
         self.group == group && self.resource == resource && self.subresource.is_empty()
     }
 
-    /// The 403 with which a plugin refuses (upstream: admission.NewForbidden).
-    pub fn forbidden(&self, reason: impl std::fmt::Display) -> Status {
-        let resource = GroupResource::new(self.group, self.resource);
-        let name = if self.name.is_empty() { "Unknown" } else { self.name };
-        let named = !(self.name.is_empty() && self.operation != Operation::Create);
-        Status::forbidden(&resource, if named { name } else { "" }, reason)
+    /// Whether this creates or changes a pod itself.
+    pub fn writes_pod(&self) -> bool {
+        self.is_for("", "pods") && matches!(self.operation, Operation::Create | Operation::Update)
+    }
+
+    /// The 403 with which a plugin refuses (upstream: admission.NewForbidden). What has no name yet is called by the
+    /// prefix from which one is generated.
+    pub fn forbidden(&self, object: &Value, reason: impl std::fmt::Display) -> Status {
+        let metadata = |field| str_at(object, &["metadata", field]);
+        let names = [self.name, metadata("name"), metadata("generateName"), "Unknown"];
+        let name = names.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
+        Status::forbidden(&GroupResource::new(self.group, self.resource), name, reason)
     }
 }
 
