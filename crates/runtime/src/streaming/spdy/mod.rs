@@ -11,6 +11,7 @@ mod session;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use frame::{FrameError, MAX_CONTROL_FRAME_BYTES, MAX_DATA_FRAME_BYTES, StreamId};
 pub use headers::{Headers, MAX_HEADER_BLOCK_BYTES};

@@ -1,4 +1,4 @@
-//! A SPDY connection: its streams, one task that reads frames and one that writes them.
+//! A SPDY connection: its streams, one task that reads frames and one (`writer`) that writes them.
 //!
 //! Frames that carry a stream's own life (reply, data, FIN) go through one bounded queue and stay
 //! in order. Answers to the other side (ping echoes, window updates, resets of bad streams) have a
@@ -14,10 +14,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite},
     sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
 };
@@ -28,9 +28,10 @@ use tokio_util::{
 
 use super::{
     flow::{INITIAL_WINDOW_BYTES, SendWindow},
-    frame::{Frame, FrameDecoder, FrameEncoder, FrameError, SETTING_INITIAL_WINDOW_SIZE, StreamId, reset},
+    frame::{Frame, FrameDecoder, FrameEncoder, SETTING_INITIAL_WINDOW_SIZE, StreamId, reset},
     headers::Headers,
     stream::{Incoming, Stream},
+    writer::FrameWriter,
 };
 
 /// Streams open at once in one session; a port-forward connection takes two.
@@ -91,11 +92,11 @@ pub(super) struct Shared {
     pub(super) outbound: mpsc::Sender<Outbound>,
     control: mpsc::Sender<Frame>,
     /// Told when `State::to_finish` has grown.
-    finish: Notify,
+    pub(super) finish: Notify,
     /// Whether the other side takes part in flow control; see `flow`.
     pub(super) windows_bind: AtomicBool,
     /// Cancelled when nothing more will be read.
-    closed: CancellationToken,
+    pub(super) closed: CancellationToken,
 }
 
 struct State {
@@ -148,7 +149,8 @@ impl Session {
         let frames = FramedRead::new(read, FrameDecoder::default());
         let reader = tokio::spawn(read_frames(shared.clone(), frames, incoming_sender));
         let sink = FramedWrite::new(write, FrameEncoder::default());
-        let writer = tokio::spawn(write_frames(shared.clone(), sink, outbound_receiver, control_receiver));
+        let writer = FrameWriter::new(shared.clone(), sink, outbound_receiver, control_receiver);
+        let writer = tokio::spawn(writer.run());
         Self { shared, incoming, reader, writer }
     }
 
@@ -298,8 +300,17 @@ impl Shared {
         self.state.lock().streams.remove(&id);
     }
 
+    /// The dropped streams whose FIN is to be sent now.
+    pub(super) fn take_dropped(&self) -> Vec<StreamId> {
+        std::mem::take(&mut self.state.lock().to_finish)
+    }
+
+    pub(super) fn last_peer_id(&self) -> StreamId {
+        self.state.lock().last_peer_id
+    }
+
     /// Ends all streams: readers see the end, writers fail, whoever waits is told.
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.closed.cancel();
         let mut state = self.state.lock();
         state.pings.clear();
@@ -448,62 +459,4 @@ fn apply_settings(shared: &Shared, values: &[(u32, u32)]) {
         state.initial_window = i64::from(*value);
         state.streams.values().for_each(|entry| entry.window.give(change));
     }
-}
-
-async fn write_frames<W: AsyncWrite + Unpin>(
-    shared: Arc<Shared>,
-    mut sink: FramedWrite<W, FrameEncoder>,
-    mut outbound: mpsc::Receiver<Outbound>,
-    mut control: mpsc::Receiver<Frame>,
-) {
-    loop {
-        let result = tokio::select! {
-            biased;
-            Some(frame) = control.recv() => sink.feed(frame).await,
-            Some(next) = outbound.recv() => match next {
-                Outbound::Frame(frame) => sink.feed(frame).await,
-                Outbound::Close => break,
-            },
-            () = shared.finish.notified() => write_fins(&shared, &mut sink).await,
-            () = shared.closed.cancelled() => break,
-        };
-        let idle = outbound.is_empty() && control.is_empty();
-        let result = match result {
-            Ok(()) if idle => sink.flush().await,
-            result => result,
-        };
-        if let Err(error) = result {
-            tracing::debug!(%error, "SPDY session cannot be written");
-            shared.end();
-            return;
-        }
-    }
-    if let Err(error) = say_goodbye(&shared, &mut sink).await {
-        tracing::debug!(%error, "SPDY session not closed in order");
-    }
-    shared.end();
-}
-
-/// Sends FIN for the streams that were dropped. The queue is empty here, so it follows their data.
-async fn write_fins<W: AsyncWrite + Unpin>(
-    shared: &Shared,
-    sink: &mut FramedWrite<W, FrameEncoder>,
-) -> Result<(), FrameError> {
-    let ids = std::mem::take(&mut shared.state.lock().to_finish);
-    for id in ids {
-        shared.local_finished(id);
-        sink.feed(Frame::Data { id, fin: true, data: Bytes::new() }).await?;
-    }
-    Ok(())
-}
-
-async fn say_goodbye<W: AsyncWrite + Unpin>(
-    shared: &Shared,
-    sink: &mut FramedWrite<W, FrameEncoder>,
-) -> Result<(), FrameError> {
-    write_fins(shared, sink).await?;
-    let last_good = shared.state.lock().last_peer_id;
-    sink.send(Frame::GoAway { last_good, status: 0 }).await?;
-    sink.get_mut().shutdown().await?;
-    Ok(())
 }

@@ -69,6 +69,22 @@ async fn all_that_was_written_arrives_before_the_session_closes() {
     client.closed().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_dropped_stream_ends_after_its_data_however_busy_the_others_are() {
+    let (client, mut server) = pair();
+    let mut readings = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let (mut near, mut far) = stream_pair(&client, &mut server).await;
+        tokio::spawn(async move { far.write_all(&[1; 300]).await.unwrap() });
+        readings.spawn(async move {
+            let mut received = Vec::new();
+            near.read_to_end(&mut received).await.unwrap();
+            received.len()
+        });
+    }
+    assert!(readings.join_all().await.iter().all(|length| *length == 300));
+}
+
 #[tokio::test]
 async fn a_refused_stream_fails_its_opener_only() {
     let (client, mut server) = pair();
