@@ -14,6 +14,8 @@ pub mod protocol;
 pub mod ipam;
 pub mod pod_network;
 
+mod service;
+
 pub mod proxy;
 
 pub mod dns;

@@ -13,6 +13,7 @@ use client::Informer;
 use super::Name;
 use super::wire::{Code, Data, Record, Response, kind};
 use crate::protocol::Protocol;
+use crate::service::{self, cluster_ips, service_name};
 
 /// Seconds an answer may be kept; short, because clients of a headless Service follow its pods.
 const TTL: u32 = 5;
@@ -22,9 +23,6 @@ const SCHEMA_VERSION: &str = "1.1.0";
 
 /// All SRV records weigh the same.
 const SRV_WEIGHT: u16 = 100;
-
-/// Names the Service a slice belongs to.
-const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 const BY_SERVICE: &str = "dns/service";
 const BY_ADDRESS: &str = "dns/address";
@@ -58,7 +56,8 @@ impl Zone {
         namespaces: Informer<Namespace>,
         own: Vec<IpAddr>,
     ) -> Zone {
-        services.add_index(BY_ADDRESS, |service| service.spec.cluster_ips.clone());
+        services
+            .add_index(BY_ADDRESS, |service| cluster_ips(service).iter().map(IpAddr::to_string).collect());
         slices.add_index(BY_SERVICE, |slice| service_of(slice).into_iter().collect());
         slices.add_index(BY_ADDRESS, |slice| {
             slice.endpoints.iter().flat_map(|endpoint| endpoint.addresses.clone()).collect()
@@ -202,7 +201,7 @@ impl Zone {
         if !service.spec.is_headless() {
             let matching = service.spec.ports.iter().filter(|candidate| {
                 candidate.name.eq_ignore_ascii_case(port)
-                    && protocol_of(&candidate.protocol) == protocol_of(protocol)
+                    && service::protocol(&candidate.protocol) == service::protocol(protocol)
             });
             for port in matching {
                 found.add_srv(port.port, &owner, cluster_ips(service));
@@ -239,7 +238,7 @@ impl Zone {
     fn endpoint_names(&self, address: IpAddr) -> Vec<Name> {
         let mut names = Vec::new();
         for slice in self.slices.by_index(BY_ADDRESS, &address.to_string()) {
-            let service = slice.metadata.labels.get(LABEL_SERVICE_NAME);
+            let service = service_name(&slice);
             let Some(service) = service.and_then(|name| self.services.get(&slice.metadata.namespace, name))
             else {
                 continue;
@@ -342,27 +341,20 @@ impl Ready {
     fn ports(&self, name: &str, protocol: &str) -> Vec<u16> {
         let matching = |port: &&EndpointPort| {
             port.name.as_deref().unwrap_or_default().eq_ignore_ascii_case(name)
-                && protocol_of(port.protocol.as_deref().unwrap_or_default()) == protocol_of(protocol)
+                && service::protocol(port.protocol.as_deref().unwrap_or_default())
+                    == service::protocol(protocol)
         };
         self.slice.ports.iter().filter(matching).filter_map(|port| port.port).collect()
     }
 }
 
 fn service_of(slice: &EndpointSlice) -> Option<String> {
-    let service = slice.metadata.labels.get(LABEL_SERVICE_NAME)?;
+    let service = service_name(slice)?;
     Some(format!("{}/{service}", slice.metadata.namespace))
 }
 
-fn cluster_ips(service: &Service) -> Vec<IpAddr> {
-    service.spec.cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect()
-}
-
-fn protocol_of(name: &str) -> Option<Protocol> {
-    if name.is_empty() { Some(Protocol::default()) } else { Protocol::parse(name) }
-}
-
 fn protocol_label(name: &str) -> Option<&'static str> {
-    protocol_of(name).map(Protocol::label)
+    service::protocol(name).map(Protocol::label)
 }
 
 fn address_data(address: IpAddr) -> Data {

@@ -12,6 +12,9 @@ const STATUS_DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
 const STATE_NEW: u32 = 8;
 
+/// `NF_CT_STATE_INVALID_BIT`.
+const STATE_INVALID: u32 = 1;
+
 /// `RTN_LOCAL`: an address of this host.
 const ADDRESS_LOCAL: u32 = 2;
 
@@ -143,6 +146,11 @@ pub fn destination_translated() -> Vec<Expression> {
 /// Matches the first packet of a connection.
 pub fn new_connection() -> Vec<Expression> {
     has_bit(CtKey::State, STATE_NEW)
+}
+
+/// Matches packets that connection tracking cannot place.
+pub fn invalid_connection() -> Vec<Expression> {
+    has_bit(CtKey::State, STATE_INVALID)
 }
 
 fn has_bit(key: CtKey, bit: u32) -> Vec<Expression> {

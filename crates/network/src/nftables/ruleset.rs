@@ -83,6 +83,11 @@ impl Hook {
     pub const INPUT_FILTER: Hook = Hook { kind: HookType::Filter, number: 1, priority: 0 };
     pub const FORWARD_FILTER: Hook = Hook { kind: HookType::Filter, number: 2, priority: 0 };
     pub const OUTPUT_FILTER: Hook = Hook { kind: HookType::Filter, number: 3, priority: 0 };
+
+    /// The next place on the same way.
+    pub const fn after(self) -> Hook {
+        Hook { priority: self.priority + 1, ..self }
+    }
 }
 
 impl Ruleset {

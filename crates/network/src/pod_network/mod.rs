@@ -13,7 +13,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -138,11 +138,6 @@ impl PodNetwork {
         }
     }
 
-    /// Removes every link, address, route and table, and puts back kernel settings.
-    pub async fn teardown(self) -> Result<(), Error> {
-        self.with(Inner::teardown).await
-    }
-
     async fn with<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut Inner) -> Result<T, Error> + Send + 'static,
@@ -248,18 +243,21 @@ impl Inner {
         let attachments = self.state.attachments.values();
         Ok(self.table.apply(rules::ruleset(&self.names.pods_table(), &self.config, attachments))?)
     }
+}
 
-    fn teardown(&mut self) -> Result<(), Error> {
-        self.table.remove()?;
-        for name in host::veths(&mut self.links, &self.names)? {
-            self.links.delete(&name)?;
-        }
-        self.links.delete(&self.names.host_link())?;
-        // Another cluster on this machine still needs what both of us set.
-        if !self.links.list()?.iter().any(|link| Names::is_host_link(&link.name)) {
-            sysctl::restore(&self.state.sysctls)?;
-        }
-        self.state = State::default();
-        Ok(State::remove(&self.config.state_file)?)
+/// Removes what the cluster's pod network made on this machine, whether or not a process still
+/// runs it: every link with its addresses and routes, and the table; kernel settings are put back.
+pub fn teardown(cluster: &str, state_file: &Path) -> Result<(), Error> {
+    let names = Names::of(cluster);
+    Programmed::open(names.pods_table())?.remove()?;
+    let mut links = Links::new(netlink::Socket::open(netlink::Family::Route)?);
+    for name in host::veths(&mut links, &names)? {
+        links.delete(&name)?;
     }
+    links.delete(&names.host_link())?;
+    // Another cluster on this machine still needs what both of us set.
+    if !links.list()?.iter().any(|link| Names::is_host_link(&link.name)) {
+        sysctl::restore(&State::load(state_file)?.sysctls)?;
+    }
+    Ok(State::remove(state_file)?)
 }

@@ -8,7 +8,7 @@ use super::Config;
 use super::state::Attachment;
 use crate::nftables::{
     Concat, Data, DataType, Expression, Hook, IpFamily, Register, Rule, Ruleset, Set, Type, Verdict,
-    destination_translated,
+    destination_translated, invalid_connection,
 };
 
 /// Chain that translates what is addressed to a host port.
@@ -20,7 +20,7 @@ pub(super) fn ruleset<'a>(
     attachments: impl Iterator<Item = &'a Attachment> + Clone,
 ) -> Ruleset {
     let mut rules = Ruleset::new(table);
-    let (mut translate, mut masquerade) = (Vec::new(), Vec::new());
+    let (mut translate, mut masquerade, mut forward) = (Vec::new(), Vec::new(), Vec::new());
     for family in IpFamily::ALL {
         if !config.pod_cidrs.iter().any(|cidr| IpFamily::of(cidr.addr()) == family) {
             continue;
@@ -30,12 +30,14 @@ pub(super) fn ruleset<'a>(
         translate.push(host_port_rule(family));
         masquerade.push(hairpin_rule(family));
         masquerade.extend(outward_rules(family, config));
+        forward.extend(invalid_rules(family, config));
     }
     let jump = vec![vec![Expression::Verdict(Verdict::Jump(HOST_PORTS.into()))]];
     rules.chain(HOST_PORTS, None, translate);
     rules.chain("prerouting", Some(Hook::PREROUTING_NAT), jump.clone());
     rules.chain("output", Some(Hook::OUTPUT_NAT), jump);
     rules.chain("postrouting", Some(Hook::POSTROUTING_NAT), masquerade);
+    rules.chain("forward", Some(Hook::FORWARD_FILTER), forward);
     rules
 }
 
@@ -122,6 +124,20 @@ fn outward_rules(family: IpFamily, config: &Config) -> Vec<Rule> {
             rule.extend(family.in_network(|to| family.destination(to), *inside, false));
         }
         rule.push(Expression::Masquerade);
+        rule
+    })
+    .collect()
+}
+
+/// A pod's packets that connection tracking cannot place would leave untranslated, and make the
+/// client reset a connection that is well.
+fn invalid_rules(family: IpFamily, config: &Config) -> Vec<Rule> {
+    let pods = config.pod_cidrs.iter().filter(|cidr| IpFamily::of(cidr.addr()) == family);
+    pods.map(|pods| {
+        let mut rule = family.matches();
+        rule.extend(invalid_connection());
+        rule.extend(family.in_network(|to| family.source(to), *pods, true));
+        rule.push(Expression::Verdict(Verdict::Drop));
         rule
     })
     .collect()

@@ -114,7 +114,12 @@ fn teardown_leaves_nothing() {
     assert!(world.listing("coxswain-test-pods").is_some());
     let forward = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
     assert_eq!(world.host.run(forward), "1\n");
-    world.host.block_on(async move || network.teardown().await.unwrap());
+    drop(network);
+    let state_file = world.config().state_file;
+    world.host.run(move || {
+        teardown("test", &state_file).unwrap();
+        teardown("test", &state_file).unwrap();
+    });
     assert_eq!((world.host.links().list().unwrap(), world.listing("coxswain-test-pods")), before);
     assert_eq!(world.host.run(forward), "0\n");
     assert!(!world.config().state_file.exists());
@@ -163,4 +168,32 @@ fn a_full_network_says_so() {
         let error = network.attach(request("b", second)).await.unwrap_err();
         assert_eq!(error.to_string(), "no free address left in 10.244.0.0/30: 1 are in use");
     });
+}
+
+#[test]
+fn several_clusters_share_a_machine() {
+    let world = World::new("several");
+    let network = world.start();
+    let first = world.attach(&network, 0, vec![])[0];
+    world.pods[0].serve_tcp(first, 80, "first");
+    let mut config = world.config();
+    config.cluster = "other".into();
+    config.pod_cidrs = vec!["10.245.0.0/24".parse().unwrap()];
+    config.service_cidrs = vec!["10.97.0.0/16".parse().unwrap()];
+    config.state_file = world.config().state_file.with_file_name("other.json");
+    let state_file = config.state_file.clone();
+    let netns = world.pods[1].path.clone();
+    let other = world.host.block_on(async move || {
+        let network = PodNetwork::start(config).await.unwrap();
+        let request = Attach { sandbox_id: "sandbox-0".into(), netns, host_ports: vec![] };
+        network.attach(request).await.unwrap()
+    });
+    assert_eq!(other, [ip("10.245.0.2")]);
+    world.host.run(move || teardown("other", &state_file).unwrap());
+    assert!(world.listing("coxswain-test-pods").is_some() && world.listing("coxswain-other-pods").is_none());
+    assert_eq!(
+        world.host.ask_tcp(SocketAddr::new(first, 80)).unwrap().1,
+        "first",
+        "still routed and forwarded"
+    );
 }

@@ -19,6 +19,12 @@ const TUPLE_REPLY: u16 = 2;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTO: u16 = 2;
 
+/// `CTA_FILTER`: which parts of the tuples given an entry must match, here its protocol.
+const FILTER: u16 = 25;
+const FILTER_ORIGINAL: u16 = 1;
+const FILTER_REPLY: u16 = 2;
+const FILTER_PROTOCOL: u32 = 1 << 3;
+
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
 
@@ -39,17 +45,32 @@ struct Flow {
 /// Deletes entries of UDP frontends that lead to none of their present endpoints.
 pub(super) fn delete_stale(tables: &Tables) -> Result<(), Error> {
     let mut socket = Socket::open(Family::Netfilter)?;
-    let replies = socket.dump("list tracked connections", &message(GET, libc::AF_UNSPEC))?;
-    for flow in replies.iter().filter_map(udp_flow).filter(|flow| is_stale(flow, tables)) {
-        let family = if flow.to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        let mut delete = message(DELETE, family);
-        delete.bytes(TUPLE_ORIGINAL | NESTED, &flow.original);
-        match socket.request(&format!("delete tracked connection to {}", flow.to), delete) {
-            Err(error) if !error.is_absent() => return Err(error),
-            _ => {}
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let replies = socket.dump("list tracked connections", &list_udp(family))?;
+        for flow in replies.iter().filter_map(udp_flow).filter(|flow| is_stale(flow, tables)) {
+            let mut delete = message(DELETE, family);
+            delete.bytes(TUPLE_ORIGINAL | NESTED, &flow.original);
+            match socket.request(&format!("delete tracked connection to {}", flow.to), delete) {
+                Err(error) if !error.is_absent() => return Err(error),
+                _ => {}
+            }
         }
     }
     Ok(())
+}
+
+/// Lists UDP entries only; kernels before 5.8 list all.
+fn list_udp(family: i32) -> Message {
+    let mut list = message(GET, family);
+    list.nest(TUPLE_ORIGINAL, |tuple| {
+        tuple.nest(TUPLE_PROTO, |proto| {
+            proto.u8(1, libc::IPPROTO_UDP as u8);
+        });
+    });
+    list.nest(FILTER, |filter| {
+        filter.u32(FILTER_ORIGINAL, FILTER_PROTOCOL).u32(FILTER_REPLY, 0);
+    });
+    list
 }
 
 /// Whether UDP frontends differ, so that entries may have become stale.

@@ -11,9 +11,7 @@ use api::view::discovery::{Endpoint, EndpointSlice};
 
 use crate::nftables::IpFamily;
 use crate::protocol::Protocol;
-
-/// Names the Service a slice belongs to.
-const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
+use crate::service::{self, service_name};
 
 /// Leaves a Service to another proxy.
 const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -71,7 +69,7 @@ pub enum NoEndpoints {
 pub fn plan(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &str) -> Tables {
     let mut by_service: HashMap<(&str, &str), Vec<&EndpointSlice>> = HashMap::new();
     for slice in slices {
-        if let Some(service) = slice.metadata.labels.get(LABEL_SERVICE_NAME) {
+        if let Some(service) = service_name(slice) {
             by_service.entry((slice.metadata.namespace.as_str(), service)).or_default().push(slice);
         }
     }
@@ -94,9 +92,9 @@ fn is_served(service: &Service) -> bool {
 }
 
 fn add_service(tables: &mut Tables, service: &Service, slices: &[&EndpointSlice], node: &str) {
-    let cluster_ips = cluster_ips(service);
+    let cluster_ips = service::cluster_ips(service);
     for port in &service.spec.ports {
-        let Some(protocol) = protocol_of(&port.protocol) else { continue };
+        let Some(protocol) = service::protocol(&port.protocol) else { continue };
         for cluster_ip in &cluster_ips {
             tables.cluster_ips.insert(*cluster_ip);
             let family = IpFamily::of(*cluster_ip);
@@ -137,11 +135,6 @@ fn add_port(
     }
 }
 
-fn cluster_ips(service: &Service) -> Vec<IpAddr> {
-    let listed: Vec<IpAddr> = service.spec.cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
-    if listed.is_empty() { service.spec.cluster_ip.parse().into_iter().collect() } else { listed }
-}
-
 /// Addresses a load balancer announced, those it wants to see the traffic of itself apart.
 fn load_balancer_ips(service: &Service) -> impl Iterator<Item = IpAddr> {
     let ingress = service.status["loadBalancer"]["ingress"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -158,11 +151,6 @@ fn affinity_seconds(service: &Service) -> Option<u32> {
     let config = service.spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
     let seconds = config.and_then(|config| config.timeout_seconds).unwrap_or(AFFINITY_SECONDS_DEFAULT);
     u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)
-}
-
-/// An empty name means the API's default.
-fn protocol_of(name: &str) -> Option<Protocol> {
-    if name.is_empty() { Some(Protocol::default()) } else { Protocol::parse(name) }
 }
 
 /// The usable endpoints of one Service port in one family.
@@ -184,7 +172,7 @@ impl Endpoints {
         for slice in slices {
             let ports = slice.ports.iter().filter(|candidate| {
                 candidate.name.as_deref().unwrap_or_default() == port.name
-                    && protocol_of(candidate.protocol.as_deref().unwrap_or_default()) == Some(protocol)
+                    && service::protocol(candidate.protocol.as_deref().unwrap_or_default()) == Some(protocol)
             });
             for target in ports.filter_map(|candidate| candidate.port) {
                 for endpoint in &slice.endpoints {

@@ -5,6 +5,10 @@
 //! is a random slot below N, which with the frontend is the key into the map of endpoints. Nothing
 //! is marked: what must be masqueraded is found by what the connection was addressed to.
 //!
+//! Everything is tried twice. A transaction is atomic for each lookup, but a packet makes several:
+//! it may find its frontend before a change and miss the endpoint after it. The second base chain
+//! sees only the new state, so that no connection is refused while endpoints change.
+//!
 //! Registers during a choice: `[client][frontend key][slot, then endpoint address][endpoint port]`.
 
 use super::plan::{Backends, Frontend, NoEndpoints, Tables};
@@ -257,8 +261,10 @@ fn add_chains(rules: &mut Ruleset) {
         })
     };
     rules.chain(SERVICES, None, by_verdict("verdicts").to_vec());
-    rules.chain("prerouting", Some(Hook::PREROUTING_NAT), vec![jump(SERVICES)]);
-    rules.chain("output", Some(Hook::OUTPUT_NAT), vec![jump(SERVICES)]);
+    for (name, hook) in [("prerouting", Hook::PREROUTING_NAT), ("output", Hook::OUTPUT_NAT)] {
+        rules.chain(name, Some(hook), vec![jump(SERVICES)]);
+        rules.chain(format!("{name}-again"), Some(hook.after()), vec![jump(SERVICES)]);
+    }
 
     let refused = by_verdict("no-endpoints").into_iter().chain(IpFamily::ALL.map(refuse_other_ports));
     rules.chain(REJECT, None, vec![vec![Expression::Reject]]);

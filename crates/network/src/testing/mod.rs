@@ -59,6 +59,12 @@ impl Namespace {
         }
     }
 
+    /// Runs `act` inside on a thread of its own.
+    pub fn spawn<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        // A thread is born into its maker's namespace.
+        self.run(move || std::thread::spawn(act))
+    }
+
     /// Runs a future inside, on a runtime whose blocking threads are inside too.
     pub fn block_on<T: Send + 'static>(&self, act: impl AsyncFnOnce() -> T + Send + 'static) -> T {
         self.run(move || {

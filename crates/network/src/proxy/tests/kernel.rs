@@ -189,6 +189,31 @@ fn an_established_connection_outlives_its_endpoint_in_the_tables() {
     assert_eq!(&received, b"pong");
 }
 
+#[test]
+fn no_connection_is_lost_while_endpoints_change() {
+    const CHANGES: usize = 60;
+    let mut world = World::new("rolling");
+    world.serve(json!({}), "TCP", &[0]);
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let client = world.node.host.spawn(move || {
+        let mut served = 0;
+        while let Err(std::sync::mpsc::TryRecvError::Empty) = stopped.try_recv() {
+            let mut stream = TcpStream::connect_timeout(&at("10.96.0.10:80"), PATIENCE).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.ends_with("zero") || answer.ends_with("one"));
+            served += 1;
+        }
+        served
+    });
+    for change in 0..CHANGES {
+        world.serve(json!({}), "TCP", [&[0, 1][..], &[1], &[0, 1], &[0]][change % 4]);
+    }
+    drop(stop);
+    let served: usize = client.join().expect("no request failed");
+    assert!(served > 0);
+}
+
 /// Waits, with the runtime running, until the table is as `expected` says.
 async fn until(socket: &mut Socket, expected: impl Fn(Option<&Listing>) -> bool) {
     let waited = tokio::time::timeout(PATIENCE, async {
