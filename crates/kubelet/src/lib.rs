@@ -1,1 +1,22 @@
-//! Placeholder until the crate's first module lands.
+//! The kubelet: runs the pods bound to this node through any CRI runtime, and reports what became of them.
+//!
+//! What to do is decided purely: `pod::actions` compares a pod with what the runtime shows and returns a plan,
+//! `pod::status` words the result. One task per pod (`worker`) carries plans out; runtime events wake it, nothing polls.
+
+pub mod config;
+mod dns;
+mod env;
+mod images;
+mod kubelet;
+mod lifecycle;
+mod node;
+mod observe;
+mod pod;
+mod probe;
+mod resources;
+mod server;
+mod volumes;
+mod worker;
+
+pub use config::Config;
+pub use kubelet::run;

@@ -29,10 +29,19 @@ const MESSAGE_BYTES_MAX: usize = 40 << 20;
 /// Only root may drive containers.
 const SOCKET_MODE: u32 = 0o600;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// Why a request got no answer. A type of its own: futures over a boxed error are not provably `Send` (rust#100013).
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ChannelError(Box<dyn std::error::Error + Send + Sync>);
+
+impl ChannelError {
+    fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ChannelError {
+        ChannelError(error.into())
+    }
+}
 
 /// What every CRI client sends its requests through, wherever the runtime is.
-pub type CriChannel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>;
+pub type CriChannel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, ChannelError>;
 
 /// Clients of both CRI services; cheap to clone.
 #[derive(Clone)]
@@ -102,7 +111,7 @@ pub async fn connect(endpoint: &str) -> Result<CriClients> {
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
     });
     let transport = Endpoint::from_static("http://cri").connect_with_connector_lazy(connector);
-    let boxed = || BoxCloneSyncService::new(transport.clone().map_err(BoxError::from));
+    let boxed = || BoxCloneSyncService::new(transport.clone().map_err(ChannelError::new));
     Ok(CriClients::new(boxed(), boxed()))
 }
 
@@ -125,10 +134,10 @@ where
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, std::result::Result<Self::Response, BoxError>>;
+    type Error = ChannelError;
+    type Future = BoxFuture<'static, std::result::Result<Self::Response, ChannelError>>;
 
-    fn poll_ready(&mut self, context: &mut Context) -> Poll<std::result::Result<(), BoxError>> {
+    fn poll_ready(&mut self, context: &mut Context) -> Poll<std::result::Result<(), ChannelError>> {
         self.0.poll_ready(context).map_err(|never| match never {})
     }
 
@@ -138,7 +147,7 @@ where
         Box::pin(async move {
             match answer.await {
                 Ok(Ok(response)) => Ok(response),
-                Err(panicked) => Err(panicked.into()),
+                Err(panicked) => Err(ChannelError::new(panicked)),
             }
         })
     }

@@ -1,0 +1,275 @@
+//! The cluster's certificates: one authority, and a leaf for each who must prove who it is. Leaves are made anew at
+//! start when they near their end or no longer cover what they must.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::files;
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+const CA_LIFE_DAYS: i32 = 3650;
+const LEAF_LIFE_DAYS: i32 = 365;
+/// A leaf with less than this left is replaced at start.
+const RENEW_BEFORE_DAYS: i32 = 120;
+/// Clocks of a cluster's machines may differ by this much.
+const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("certificate file {0}: {1}")]
+    File(String, std::io::Error),
+    #[error("certificate {0} cannot be made: {1}")]
+    Make(String, rcgen::Error),
+    #[error(
+        "key file {0} is not a key; remove the pki folder only if the cluster may get a new identity: {1}"
+    )]
+    Key(String, rcgen::Error),
+}
+
+/// A certificate and its key, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// What a leaf certifies.
+pub enum Usage<'a> {
+    /// A server reached by these names and addresses.
+    Server { names: &'a [String], addresses: &'a [IpAddr] },
+    /// A user with groups.
+    Client { groups: &'a [&'a str] },
+}
+
+/// The authority, kept in a folder together with every leaf it issued.
+pub struct Pki {
+    dir: PathBuf,
+    ca_certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Pki {
+    /// Reads the authority, or makes it.
+    pub fn open(dir: &Path, cluster: &str, now: Timestamp) -> Result<Pki, Error> {
+        let (certificate_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
+        if !certificate_path.exists() {
+            make_authority(&certificate_path, &key_path, cluster, now)?;
+        }
+        let ca_certificate = read(&certificate_path)?;
+        let key = KeyPair::from_pem(&read(&key_path)?)
+            .map_err(|e| Error::Key(key_path.display().to_string(), e))?;
+        let issuer = Issuer::from_ca_cert_pem(&ca_certificate, key)
+            .map_err(|e| Error::Key(certificate_path.display().to_string(), e))?;
+        Ok(Pki { dir: dir.to_owned(), ca_certificate, issuer })
+    }
+
+    /// PEM.
+    pub fn ca_certificate(&self) -> &str {
+        &self.ca_certificate
+    }
+
+    /// The leaf kept as `file`, made or renewed as needed.
+    pub fn identity(
+        &self,
+        file: &str,
+        common_name: &str,
+        usage: &Usage<'_>,
+        now: Timestamp,
+    ) -> Result<Identity, Error> {
+        let (certificate_path, key_path) =
+            (self.dir.join(format!("{file}.crt")), self.dir.join(format!("{file}.key")));
+        if let (Ok(certificate), Ok(key)) =
+            (std::fs::read_to_string(&certificate_path), std::fs::read_to_string(&key_path))
+            && serves(&certificate, usage, now)
+        {
+            return Ok(Identity { certificate, key });
+        }
+        let identity = self.issue(common_name, usage, now).map_err(|e| Error::Make(file.to_owned(), e))?;
+        write(&key_path, &identity.key, 0o600)?;
+        write(&certificate_path, &identity.certificate, 0o644)?;
+        Ok(identity)
+    }
+
+    fn issue(&self, common_name: &str, usage: &Usage<'_>, now: Timestamp) -> Result<Identity, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject(common_name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        validity(&mut params, now, LEAF_LIFE_DAYS);
+        match usage {
+            Usage::Server { names, addresses } => {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+                for name in *names {
+                    params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
+                }
+                params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+            }
+            Usage::Client { groups } => {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+                for group in *groups {
+                    params.distinguished_name.push(DnType::OrganizationName, *group);
+                }
+            }
+        }
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    /// The key that signs service account tokens, as `generate` makes one (PEM).
+    pub fn service_account_key<E>(
+        &self,
+        generate: impl FnOnce() -> Result<String, E>,
+    ) -> Result<Result<String, E>, Error> {
+        let path = self.dir.join("sa.key");
+        if path.exists() {
+            return read(&path).map(Ok);
+        }
+        match generate() {
+            Ok(key) => {
+                write(&path, &key, 0o600)?;
+                Ok(Ok(key))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+}
+
+fn subject(common_name: &str) -> DistinguishedName {
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, common_name);
+    subject
+}
+
+fn validity(params: &mut CertificateParams, now: Timestamp, days: i32) {
+    let date = |at: Timestamp| {
+        let civil = at.to_zoned(jiff::tz::TimeZone::UTC);
+        rcgen::date_time_ymd(civil.year().into(), civil.month().unsigned_abs(), civil.day().unsigned_abs())
+            + std::time::Duration::from_secs(
+                u64::try_from(at.as_second().rem_euclid(86_400)).expect("not negative"),
+            )
+    };
+    params.not_before = date(now - BACKDATE);
+    params.not_after = date(now + DAY * days);
+}
+
+fn make_authority(
+    certificate_path: &Path,
+    key_path: &Path,
+    cluster: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let failed = |e| Error::Make("ca".to_owned(), e);
+    let key = KeyPair::generate().map_err(failed)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject(&format!("{cluster}-ca"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    validity(&mut params, now, CA_LIFE_DAYS);
+    let certificate = params.self_signed(&key).map_err(failed)?;
+    // The key first: a certificate without its key would look like an authority.
+    write(key_path, &key.serialize_pem(), 0o600)?;
+    write(certificate_path, &certificate.pem(), 0o644)
+}
+
+/// Whether a certificate on disk is still good for its use.
+fn serves(pem: &str, usage: &Usage<'_>, now: Timestamp) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
+    let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return false };
+    let left = certificate.validity().not_after.timestamp() - now.as_second();
+    if left < (DAY * RENEW_BEFORE_DAYS).as_secs() {
+        return false;
+    }
+    match usage {
+        Usage::Client { .. } => true,
+        Usage::Server { names, addresses } => {
+            let wanted: std::collections::BTreeSet<Vec<u8>> =
+                names.iter().map(|n| n.as_bytes().to_vec()).chain(addresses.iter().map(octets)).collect();
+            wanted.is_subset(&alternative_names(&certificate))
+        }
+    }
+}
+
+fn octets(address: &IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn alternative_names(certificate: &X509Certificate<'_>) -> std::collections::BTreeSet<Vec<u8>> {
+    use x509_parser::extensions::GeneralName;
+    let names = certificate.subject_alternative_name().ok().flatten();
+    names
+        .iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(name.as_bytes().to_vec()),
+            GeneralName::IPAddress(bytes) => Some(bytes.to_vec()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|e| Error::File(path.display().to_string(), e))
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
+    files::write(path, text.as_bytes(), mode).map_err(|e| Error::File(path.display().to_string(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            files::remove(&self.0).expect("removes");
+        }
+    }
+
+    fn scratch(name: &str) -> Scratch {
+        Scratch(std::env::temp_dir().join(format!("pki-{}-{name}", std::process::id())))
+    }
+
+    #[test]
+    fn a_leaf_is_kept_until_it_nears_its_end_or_lacks_a_name() {
+        let dir = scratch("renew");
+        let now = Timestamp::now();
+        let pki = Pki::open(&dir.0, "c", now).expect("makes an authority");
+        let names = ["a".to_owned()];
+        let one = Usage::Server { names: &names, addresses: &[] };
+        let first = pki.identity("server", "s", &one, now).expect("issues");
+        assert_eq!(pki.identity("server", "s", &one, now).expect("keeps"), first);
+        let later = now + DAY * (LEAF_LIFE_DAYS - RENEW_BEFORE_DAYS + 1);
+        assert_ne!(pki.identity("server", "s", &one, later).expect("renews").certificate, first.certificate);
+        let addresses = [IpAddr::from([192, 0, 2, 1])];
+        let more = Usage::Server { names: &names, addresses: &addresses };
+        let second = pki.identity("server", "s", &more, now).expect("covers more");
+        assert_ne!(second, first);
+        assert_eq!(Pki::open(&dir.0, "c", now).expect("reads").ca_certificate(), pki.ca_certificate());
+    }
+
+    #[test]
+    fn a_client_is_named_with_its_groups() {
+        let dir = scratch("client");
+        let pki = Pki::open(&dir.0, "c", Timestamp::now()).expect("makes an authority");
+        let usage = Usage::Client { groups: &["system:masters"] };
+        let admin = pki.identity("admin", "kubernetes-admin", &usage, Timestamp::now()).expect("issues");
+        let der = CertificateDer::from_pem_slice(admin.certificate.as_bytes()).expect("PEM");
+        let (_, certificate) = X509Certificate::from_der(&der).expect("X.509");
+        assert_eq!(certificate.subject().to_string(), "CN=kubernetes-admin, O=system:masters");
+    }
+}

@@ -1,0 +1,196 @@
+//! What is decided once, when a cluster is made, and never changes while its data lives: addresses and ports.
+//!
+//! Several clusters share a machine by slots: each slot has address ranges and ports of its own.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+use crate::layout::{Layout, known_clusters};
+
+/// The version of the settings file; a newer `cox` reads older ones.
+const VERSION: u32 = 1;
+/// Slots of a machine, the default cluster's included: their ranges end below 10.255.0.0.
+pub const SLOTS_MAX: u16 = 8;
+
+/// Kubernetes' own API server port.
+const SECURE_PORT: u16 = 6443;
+/// Kubernetes' own kubelet port.
+const KUBELET_PORT: u16 = 10250;
+/// Node ports of slot 0 are upstream's; other slots get equal parts of 20000 to 29999.
+const NODE_PORTS: (u16, u16) = (30000, 32767);
+const NODE_PORTS_OTHER_FIRST: u16 = 20000;
+const NODE_PORTS_OTHER_COUNT: u16 = 1400;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("settings file {0} cannot be read: {1}")]
+    Read(String, String),
+    #[error("settings file {0} was written by a newer version ({1}); use that version of cox")]
+    Newer(String, u32),
+    #[error("settings file {0} cannot be written: {1}")]
+    Write(String, std::io::Error),
+    #[error("this machine has {SLOTS_MAX} clusters already; remove one with `cox down --purge --name NAME`")]
+    NoSlot,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settings {
+    pub version: u32,
+    /// Which part of the machine's addresses and ports is the cluster's.
+    pub slot: u16,
+    pub cluster_cidr: Ipv4Net,
+    pub service_cidr: Ipv4Net,
+    pub secure_port: u16,
+    pub kubelet_port: u16,
+    pub node_ports: (u16, u16),
+    pub cluster_domain: String,
+    pub node_name: String,
+}
+
+/// What the user asked for when the cluster is made; `None` leaves it to the slot.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    pub secure_port: Option<u16>,
+    pub cluster_cidr: Option<Ipv4Net>,
+    pub service_cidr: Option<Ipv4Net>,
+    pub node_name: Option<String>,
+}
+
+impl Settings {
+    fn of_slot(slot: u16, node_name: String) -> Self {
+        let octet = u8::try_from(42 + 2 * slot).expect("slots are few");
+        let net = |second: u8| Ipv4Net::new_assert(Ipv4Addr::new(10, second, 0, 0), 16);
+        let node_ports = match slot {
+            0 => NODE_PORTS,
+            other => {
+                let first = NODE_PORTS_OTHER_FIRST + (other - 1) * NODE_PORTS_OTHER_COUNT;
+                (first, first + NODE_PORTS_OTHER_COUNT - 1)
+            }
+        };
+        Settings {
+            version: VERSION,
+            slot,
+            cluster_cidr: net(octet),
+            service_cidr: net(octet + 1),
+            secure_port: SECURE_PORT + slot,
+            kubelet_port: KUBELET_PORT + 10 * slot,
+            node_ports,
+            cluster_domain: "cluster.local".to_owned(),
+            node_name,
+        }
+    }
+
+    /// Reads the cluster's settings, or decides and writes them when it is new.
+    pub fn load_or_create(layout: &Layout, wishes: &Wishes, hostname: &str) -> Result<Settings, Error> {
+        if let Some(settings) = Settings::load(layout)? {
+            return Ok(settings);
+        }
+        let mut settings = Settings::of_slot(
+            free_slot(layout)?,
+            wishes.node_name.clone().unwrap_or_else(|| hostname.to_owned()),
+        );
+        settings.secure_port = wishes.secure_port.unwrap_or(settings.secure_port);
+        settings.cluster_cidr = wishes.cluster_cidr.unwrap_or(settings.cluster_cidr);
+        settings.service_cidr = wishes.service_cidr.unwrap_or(settings.service_cidr);
+        let text = serde_json::to_vec_pretty(&settings).expect("settings always encode");
+        let path = layout.settings();
+        files::write(&path, &text, 0o600).map_err(|e| Error::Write(path.display().to_string(), e))?;
+        Ok(settings)
+    }
+
+    /// `None` when the cluster was never made.
+    pub fn load(layout: &Layout) -> Result<Option<Settings>, Error> {
+        let path = layout.settings();
+        let shown = || path.display().to_string();
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::Read(shown(), error.to_string())),
+        };
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let bad = |e: serde_json::Error| Error::Read(shown(), e.to_string());
+        let version = serde_json::from_slice::<Versioned>(&bytes).map_err(bad)?.version;
+        if version > VERSION {
+            return Err(Error::Newer(shown(), version));
+        }
+        serde_json::from_slice(&bytes).map(Some).map_err(bad)
+    }
+
+    fn service_address(&self, index: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.service_cidr.network()) + index)
+    }
+
+    /// The `kubernetes` Service.
+    pub fn api_service_ip(&self) -> Ipv4Addr {
+        self.service_address(1)
+    }
+
+    /// The `kube-dns` Service.
+    pub fn dns_service_ip(&self) -> Ipv4Addr {
+        self.service_address(10)
+    }
+}
+
+/// The default cluster has slot 0 to itself; others take the lowest that no cluster has.
+fn free_slot(layout: &Layout) -> Result<u16, Error> {
+    if layout.is_default() {
+        return Ok(0);
+    }
+    let roots = layout.roots();
+    let taken: Vec<u16> = known_clusters(&roots.data)
+        .iter()
+        .filter_map(|name| Layout::new(name, roots.clone()).ok())
+        .filter_map(|other| Settings::load(&other).ok().flatten())
+        .map(|settings| settings.slot)
+        .collect();
+    (1..SLOTS_MAX).find(|slot| !taken.contains(slot)).ok_or(Error::NoSlot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Roots;
+
+    #[test]
+    fn slots_share_no_address_and_no_port() {
+        let all: Vec<Settings> = (0..SLOTS_MAX).map(|slot| Settings::of_slot(slot, "n".into())).collect();
+        for (i, a) in all.iter().enumerate() {
+            for b in &all[i + 1..] {
+                assert_ne!(a.secure_port, b.secure_port);
+                assert_ne!(a.kubelet_port, b.kubelet_port);
+                assert!(a.node_ports.1 < b.node_ports.0 || b.node_ports.1 < a.node_ports.0);
+                for (x, y) in [
+                    (a.cluster_cidr, b.cluster_cidr),
+                    (a.service_cidr, b.service_cidr),
+                    (a.cluster_cidr, b.service_cidr),
+                ] {
+                    assert!(!x.contains(&y) && !y.contains(&x));
+                }
+            }
+        }
+        assert_eq!(all[0].dns_service_ip().to_string(), "10.43.0.10");
+    }
+
+    #[test]
+    fn what_was_decided_stays() {
+        let base = std::env::temp_dir().join(format!("settings-{}", std::process::id()));
+        let roots = Roots { data: base.join("d"), config: base.join("c"), run: base.join("r") };
+        let layout = |name: &str| Layout::new(name, roots.clone()).expect("a name");
+        let wishes = Wishes { secure_port: Some(1234), ..Default::default() };
+        let first = Settings::load_or_create(&layout("a"), &wishes, "host").expect("makes");
+        let again = Settings::load_or_create(&layout("a"), &Wishes::default(), "other").expect("reads");
+        assert_eq!((&first, first.slot, first.secure_port), (&again, 1, 1234));
+        let second = Settings::load_or_create(&layout("b"), &Wishes::default(), "host").expect("makes");
+        assert_eq!(second.slot, 2);
+        std::fs::write(layout("b").settings(), "{\"version\": 99}").expect("writes");
+        assert!(matches!(Settings::load(&layout("b")), Err(Error::Newer(_, 99))));
+        files::remove(&base).expect("removes");
+    }
+}

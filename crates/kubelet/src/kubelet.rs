@@ -1,0 +1,222 @@
+//! The kubelet as a whole: registers the node, gives every bound pod a worker, routes runtime events to them, serves
+//! its own API.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::resource::PODS;
+use api::view::core::{ObjectReference, Pod, Service};
+use client::event::EventType;
+use client::{CancellationToken, Client, Delta, EventRecorder, Informers};
+use runtime::cri;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::images::ImageManager;
+use crate::node;
+use crate::observe::POD_UID_LABEL;
+use crate::server;
+use crate::worker::{self, Message, Runtime, Shared};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("container runtime does not answer: {0}")]
+    Runtime(#[from] tonic::Status),
+    #[error("kubelet cannot listen on {0}: {1}")]
+    Listen(std::net::SocketAddr, std::io::Error),
+    #[error("node facts cannot be read: {0}")]
+    Node(#[from] node::Error),
+}
+
+/// Runs until `stop`; containers go on running. `ready` is called once the node is registered and its pods are known.
+pub async fn run(
+    config: Config,
+    client: Client,
+    informers: Informers,
+    runtime: Runtime,
+    stop: CancellationToken,
+    ready: impl FnOnce() + Send,
+) -> Result<(), Error> {
+    let listener = TcpListener::bind(config.listen).await.map_err(|e| Error::Listen(config.listen, e))?;
+    let port = listener.local_addr().map_err(|e| Error::Listen(config.listen, e))?.port();
+    let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name);
+    let capacity = node::capacity(&config)?;
+    let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
+    let services = informers.get::<Service>();
+    let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));
+
+    node::register(&client, &config, &facts).await;
+    let reference = node::reference(&config.node_name);
+    recorder.event(&reference, EventType::Normal, "Starting", "Starting kubelet.");
+    let status = node::StatusLoop::new(client.clone(), config.clone(), facts, runtime.clone());
+    tokio::spawn(stop.clone().run_until_cancelled_owned(status.run()));
+    tokio::spawn(
+        stop.clone().run_until_cancelled_owned(node::lease::run(client.clone(), config.node_name.clone())),
+    );
+
+    services.synced().await;
+    pods.synced().await;
+    let shared = Arc::new(Shared {
+        allocatable: capacity.allocatable(),
+        memory_capacity: capacity.memory_bytes,
+        config,
+        client,
+        runtime: runtime.clone(),
+        images: ImageManager::default(),
+        recorder,
+        services,
+    });
+    let api = server::Server::new(shared.clone(), pods.clone());
+    tokio::spawn(stop.clone().run_until_cancelled_owned(api.serve(listener)));
+    let (told, events) = mpsc::channel(EVENTS_MAX);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(runtime_events(runtime, told)));
+    let manager = Manager { shared, workers: HashMap::new(), stop: stop.clone() };
+    ready();
+    stop.run_until_cancelled(manager.run(pods.subscribe(), events, reference)).await;
+    Ok(())
+}
+
+/// Runtime events on their way to the workers.
+const EVENTS_MAX: usize = 1024;
+
+struct Manager {
+    shared: Arc<Shared>,
+    /// By pod uid.
+    workers: HashMap<String, mpsc::Sender<Message>>,
+    stop: CancellationToken,
+}
+
+impl Manager {
+    async fn run(
+        mut self,
+        mut pods: mpsc::UnboundedReceiver<Delta<Pod>>,
+        mut events: mpsc::Receiver<Option<String>>,
+        node: ObjectReference,
+    ) {
+        while let Ok(delta) = pods.try_recv() {
+            self.pod_changed(delta).await;
+        }
+        self.remove_orphans().await;
+        self.shared.recorder.event(
+            &node,
+            EventType::Normal,
+            "NodeReady",
+            format!("Node {} status is now: NodeReady", node.name),
+        );
+        loop {
+            tokio::select! {
+                delta = pods.recv() => match delta {
+                    Some(delta) => self.pod_changed(delta).await,
+                    None => return,
+                },
+                event = events.recv() => match event {
+                    Some(Some(uid)) => self.tell(&uid, Message::Runtime).await,
+                    Some(None) => self.tell_all().await,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    async fn pod_changed(&mut self, delta: Delta<Pod>) {
+        let uid = delta.object().metadata.uid.clone();
+        match delta {
+            Delta::Deleted(_) => self.tell(&uid, Message::Gone).await,
+            Delta::Added(pod) | Delta::Updated { new: pod, .. } => {
+                self.workers.retain(|_, worker| !worker.is_closed());
+                if self.workers.contains_key(&uid) {
+                    self.tell(&uid, Message::Pod(pod)).await;
+                } else {
+                    let worker = worker::spawn(self.shared.clone(), pod, self.stop.child_token());
+                    self.workers.insert(uid, worker);
+                }
+            }
+        }
+    }
+
+    async fn tell(&mut self, uid: &str, message: Message) {
+        // A worker that ended has nothing more to hear.
+        if let Some(worker) = self.workers.get(uid)
+            && worker.send(message).await.is_err()
+        {
+            self.workers.remove(uid);
+        }
+    }
+
+    async fn tell_all(&mut self) {
+        let uids: Vec<String> = self.workers.keys().cloned().collect();
+        for uid in uids {
+            self.tell(&uid, Message::Runtime).await;
+        }
+    }
+
+    /// Ends sandboxes whose pods left the API while nobody watched, and removes the files of such pods.
+    async fn remove_orphans(&mut self) {
+        let mut client = self.shared.runtime.runtime.clone();
+        let sandboxes = match client.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await {
+            Ok(answer) => answer.into_inner().items,
+            Err(status) => return tracing::warn!(error = status.message(), "sandboxes could not be listed"),
+        };
+        for sandbox in sandboxes {
+            let uid = sandbox.labels.get(POD_UID_LABEL).cloned().unwrap_or_default();
+            if uid.is_empty() || self.workers.contains_key(&uid) {
+                continue;
+            }
+            let worker =
+                worker::spawn(self.shared.clone(), Arc::new(orphan(&sandbox)), self.stop.child_token());
+            self.workers.insert(uid.clone(), worker);
+            self.tell(&uid, Message::Gone).await;
+        }
+        self.remove_orphaned_files();
+    }
+
+    fn remove_orphaned_files(&self) {
+        let Ok(entries) = std::fs::read_dir(self.shared.config.root_dir.join("pods")) else { return };
+        for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+            if self.workers.contains_key(&name) {
+                continue;
+            }
+            if let Err(error) = crate::volumes::tear_down(&self.shared.config.root_dir, &name) {
+                tracing::warn!(pod = name, %error, "files of a pod that is gone remain");
+            }
+        }
+    }
+}
+
+/// What is known of a pod of which only the sandbox is left.
+fn orphan(sandbox: &cri::PodSandbox) -> Pod {
+    let metadata = sandbox.metadata.clone().unwrap_or_default();
+    let mut pod = Pod::default();
+    pod.metadata.name = metadata.name;
+    pod.metadata.namespace = metadata.namespace;
+    pod.metadata.uid = metadata.uid;
+    pod
+}
+
+/// Tells which pod (by uid) changed; `None` when events may have been missed and all must look.
+async fn runtime_events(runtime: Runtime, told: mpsc::Sender<Option<String>>) {
+    const RECONNECT: std::time::Duration = std::time::Duration::from_secs(1);
+    loop {
+        if let Err(status) = follow(&runtime, &told).await {
+            tracing::debug!(error = status.message(), "runtime events ended");
+        }
+        if told.send(None).await.is_err() {
+            return;
+        }
+        // A runtime without events (containerd before 1.7) is asked at upstream's relist period instead.
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+async fn follow(runtime: &Runtime, told: &mpsc::Sender<Option<String>>) -> Result<(), tonic::Status> {
+    let mut events =
+        runtime.runtime.clone().get_container_events(cri::GetEventsRequest {}).await?.into_inner();
+    while let Some(event) = events.message().await? {
+        let metadata = event.pod_sandbox_status.and_then(|status| status.metadata);
+        if told.send(metadata.map(|m| m.uid)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

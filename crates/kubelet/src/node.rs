@@ -1,0 +1,292 @@
+//! This node in the API: what it has, whether it is well, and its heartbeat (follows the kubelet's `nodestatus`).
+
+pub mod lease;
+
+use std::fs;
+use std::time::Duration;
+
+use api::resource::NODES;
+use api::view::core::{Node, NodeSystemInfo, ObjectReference};
+use apimachinery::{Value, json, time};
+use client::{Client, PatchType};
+use jiff::Timestamp;
+use runtime::cri;
+
+use crate::config::Config;
+use crate::volumes::downward::Allocatable;
+use crate::worker::Runtime;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}: {1}")]
+    Read(&'static str, std::io::Error),
+    #[error("{0} has no line {1}")]
+    Line(&'static str, &'static str),
+}
+
+/// What the machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    pub cpus: i64,
+    pub memory_bytes: i64,
+    pub storage_bytes: i64,
+    pub pods: u32,
+}
+
+/// Memory kept from pods (upstream's default hard eviction threshold).
+const MEMORY_RESERVED_BYTES: i64 = 100 * 1024 * 1024;
+/// The share of the disk kept from pods (the default `nodefs.available` threshold).
+const STORAGE_RESERVED_PERCENT: i64 = 10;
+
+impl Capacity {
+    pub fn allocatable(&self) -> Allocatable {
+        Allocatable {
+            milli_cpu: self.cpus * 1000,
+            memory_bytes: (self.memory_bytes - MEMORY_RESERVED_BYTES).max(0),
+            ephemeral_storage_bytes: self.storage_bytes - self.storage_bytes * STORAGE_RESERVED_PERCENT / 100,
+        }
+    }
+}
+
+pub fn capacity(config: &Config) -> Result<Capacity, Error> {
+    const MEMINFO: &str = "/proc/meminfo";
+    let meminfo = fs::read_to_string(MEMINFO).map_err(|e| Error::Read(MEMINFO, e))?;
+    let memory_kib = meminfo_kib(&meminfo, "MemTotal").ok_or(Error::Line(MEMINFO, "MemTotal"))?;
+    fs::create_dir_all(&config.root_dir).map_err(|e| Error::Read("kubelet root directory", e))?;
+    let disk = nix::sys::statvfs::statvfs(&config.root_dir)
+        .map_err(|e| Error::Read("kubelet root directory", e.into()))?;
+    let storage = disk.blocks().saturating_mul(disk.fragment_size());
+    Ok(Capacity {
+        cpus: std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1)),
+        memory_bytes: memory_kib * 1024,
+        storage_bytes: i64::try_from(storage).unwrap_or(i64::MAX),
+        pods: config.max_pods,
+    })
+}
+
+fn meminfo_kib(text: &str, name: &str) -> Option<i64> {
+    let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Everything a node reports that does not change while it runs.
+#[derive(Clone)]
+pub struct Facts {
+    capacity: Capacity,
+    info: NodeSystemInfo,
+    /// Where the kubelet's own API listens.
+    port: u16,
+}
+
+impl Facts {
+    pub async fn read(
+        config: &Config,
+        runtime: &Runtime,
+        capacity: Capacity,
+        port: u16,
+    ) -> Result<Self, tonic::Status> {
+        let request = cri::VersionRequest { version: "v1".to_owned() };
+        let version = runtime.runtime.clone().version(request).await?.into_inner();
+        let line =
+            |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let info = NodeSystemInfo {
+            machine_id: line("/etc/machine-id"),
+            system_uuid: line("/sys/class/dmi/id/product_uuid"),
+            boot_id: line("/proc/sys/kernel/random/boot_id"),
+            kernel_version: line("/proc/sys/kernel/osrelease"),
+            os_image: os_image(&line("/etc/os-release")),
+            container_runtime_version: format!("{}://{}", version.runtime_name, version.runtime_version),
+            kubelet_version: config.version.clone(),
+            kube_proxy_version: config.version.clone(),
+            operating_system: "linux".to_owned(),
+            architecture: architecture().to_owned(),
+        };
+        Ok(Facts { capacity, info, port })
+    }
+}
+
+/// As Go spells it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn os_image(os_release: &str) -> String {
+    let name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or("Linux").trim_matches('"').to_owned()
+}
+
+pub fn reference(name: &str) -> ObjectReference {
+    ObjectReference { kind: "Node".into(), name: name.into(), uid: name.into(), ..Default::default() }
+}
+
+/// Creates the node, or brings its labels up to date; tries until the API server takes it.
+pub async fn register(client: &Client, config: &Config, facts: &Facts) {
+    const RETRY: Duration = Duration::from_millis(500);
+    loop {
+        match try_register(client, config, facts).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "node could not be registered, will retry"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn try_register(client: &Client, config: &Config, facts: &Facts) -> Result<(), client::Error> {
+    let labels = labels(config);
+    let node = json!({
+        "kind": "Node", "apiVersion": "v1",
+        "metadata": {"name": config.node_name, "labels": labels,
+            "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
+        "status": status(config, facts, &Node::default(), &[], true, Timestamp::now()),
+    });
+    match client.create(NODES, "", &node).await {
+        Err(error) if error.is_already_exists() => {
+            let patch = json!({"metadata": {"labels": labels}});
+            client.patch(NODES, "", &config.node_name, None, PatchType::Strategic, &patch).await.map(drop)
+        }
+        other => other.map(drop),
+    }
+}
+
+fn labels(config: &Config) -> Value {
+    let mut labels = json!({
+        "kubernetes.io/hostname": config.node_name,
+        "kubernetes.io/os": "linux", "beta.kubernetes.io/os": "linux",
+        "kubernetes.io/arch": architecture(), "beta.kubernetes.io/arch": architecture(),
+    });
+    for (key, value) in &config.node_labels {
+        labels[key] = value.as_str().into();
+    }
+    labels
+}
+
+/// The whole status. A condition keeps the time of its last change. Pure.
+fn status(
+    config: &Config,
+    facts: &Facts,
+    known: &Node,
+    images: &[Value],
+    runtime_ready: bool,
+    now: Timestamp,
+) -> Value {
+    let capacity = &facts.capacity;
+    let allocatable = capacity.allocatable();
+    let quantities = |milli_cpu: i64, memory: i64, storage: i64| {
+        let cpu =
+            if milli_cpu % 1000 == 0 { (milli_cpu / 1000).to_string() } else { format!("{milli_cpu}m") };
+        json!({"cpu": cpu, "memory": format!("{}Ki", memory / 1024), "ephemeral-storage": format!("{}Ki", storage / 1024),
+            "pods": capacity.pods.to_string(), "hugepages-2Mi": "0", "hugepages-1Gi": "0"})
+    };
+    let ready = if runtime_ready {
+        ("Ready", "True", "KubeletReady", "kubelet is posting ready status")
+    } else {
+        ("Ready", "False", "KubeletNotReady", "container runtime is down")
+    };
+    let conditions = [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ready,
+    ];
+    let conditions: Vec<Value> = conditions
+        .into_iter()
+        .map(|(kind, status, reason, message)| {
+            let before = known.status.conditions.iter().find(|c| c.kind == kind && c.status == status);
+            let since = before.and_then(|c| c.last_transition_time).unwrap_or(now);
+            json!({"type": kind, "status": status, "reason": reason, "message": message,
+                "lastHeartbeatTime": time::format_time(now), "lastTransitionTime": time::format_time(since)})
+        })
+        .collect();
+    json!({
+        "capacity": quantities(capacity.cpus * 1000, capacity.memory_bytes, capacity.storage_bytes),
+        "allocatable": quantities(allocatable.milli_cpu, allocatable.memory_bytes, allocatable.ephemeral_storage_bytes),
+        "addresses": [{"type": "InternalIP", "address": config.node_ip.to_string()}, {"type": "Hostname", "address": config.node_name}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.port}},
+        "nodeInfo": facts.info, "conditions": conditions, "images": images,
+    })
+}
+
+/// Upstream's `nodeStatusReportFrequency`: how often an unchanged status is written.
+const REPORT_PERIOD: Duration = Duration::from_secs(300);
+/// Upstream's `nodeStatusMaxImages`.
+const IMAGES_MAX: usize = 50;
+
+/// Writes the node's status at start and every five minutes; the lease says that the node lives in between.
+pub struct StatusLoop {
+    client: Client,
+    config: Config,
+    facts: Facts,
+    runtime: Runtime,
+}
+
+impl StatusLoop {
+    pub fn new(client: Client, config: Config, facts: Facts, runtime: Runtime) -> Self {
+        StatusLoop { client, config, facts, runtime }
+    }
+
+    pub async fn run(self) {
+        const RETRY: Duration = Duration::from_secs(1);
+        loop {
+            match self.report().await {
+                Ok(()) => tokio::time::sleep(REPORT_PERIOD).await,
+                Err(error) => {
+                    tracing::warn!(%error, "node status could not be written, will retry");
+                    if error.is_not_found() {
+                        register(&self.client, &self.config, &self.facts).await;
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn report(&self) -> Result<(), client::Error> {
+        let name = &self.config.node_name;
+        let known: Node = self.client.get(NODES, "", name).await?;
+        let (images, ready) = (self.images().await, self.runtime_ready().await);
+        let status = status(&self.config, &self.facts, &known, &images, ready, Timestamp::now());
+        let patch = json!({"status": status});
+        self.client.patch(NODES, "", name, Some("status"), PatchType::Strategic, &patch).await.map(drop)
+    }
+
+    async fn runtime_ready(&self) -> bool {
+        let answer = self.runtime.runtime.clone().status(cri::StatusRequest::default()).await;
+        let conditions =
+            answer.ok().and_then(|a| a.into_inner().status).map(|s| s.conditions).unwrap_or_default();
+        conditions.iter().any(|c| c.r#type == "RuntimeReady" && c.status)
+    }
+
+    /// The largest images, as upstream.
+    async fn images(&self) -> Vec<Value> {
+        let listed = self.runtime.images.clone().list_images(cri::ListImagesRequest::default()).await;
+        let mut images = listed.map(|answer| answer.into_inner().images).unwrap_or_default();
+        images.sort_by_key(|image| std::cmp::Reverse(image.size));
+        images.truncate(IMAGES_MAX);
+        let names = |image: &cri::Image| [image.repo_digests.clone(), image.repo_tags.clone()].concat();
+        images.iter().map(|image| json!({"names": names(image), "sizeBytes": image.size})).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_in_kibibytes() {
+        let text = "MemTotal:       24689316 kB\nMemFree:        1 kB\n";
+        assert_eq!(meminfo_kib(text, "MemTotal"), Some(24_689_316));
+        assert_eq!(meminfo_kib(text, "Mem"), None);
+    }
+
+    #[test]
+    fn pods_get_what_the_machine_has_less_the_eviction_thresholds() {
+        let capacity = Capacity { cpus: 2, memory_bytes: 1 << 30, storage_bytes: 1000, pods: 110 };
+        let allocatable = capacity.allocatable();
+        assert_eq!((allocatable.milli_cpu, allocatable.ephemeral_storage_bytes), (2000, 900));
+        assert_eq!(allocatable.memory_bytes, (1 << 30) - (100 << 20));
+    }
+}

@@ -1,0 +1,32 @@
+//! Decisions about one pod: what to do next, and what to report. Pure: no clock, runtime or file is touched here.
+
+pub mod actions;
+pub mod backoff;
+pub mod container;
+pub mod memory;
+pub mod sandbox;
+pub mod status;
+
+use api::view::core::{Container, Pod};
+
+/// Init containers that keep running beside the others.
+pub fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// Every container of the pod with its field path in the spec, as events name it.
+pub fn all_containers(pod: &Pod) -> impl Iterator<Item = (&Container, &'static str)> {
+    let init = pod.spec.init_containers.iter().map(|c| (c, "spec.initContainers"));
+    let regular = pod.spec.containers.iter().map(|c| (c, "spec.containers"));
+    let ephemeral = pod.spec.ephemeral_containers.iter().map(|c| (c, "spec.ephemeralContainers"));
+    init.chain(regular).chain(ephemeral)
+}
+
+/// The seconds a pod has to end by itself.
+pub fn grace_period_seconds(pod: &Pod) -> i64 {
+    const DEFAULT_SECONDS: i64 = 30;
+    pod.metadata
+        .deletion_grace_period_seconds
+        .or(pod.spec.termination_grace_period_seconds)
+        .unwrap_or(DEFAULT_SECONDS)
+}

@@ -1,0 +1,321 @@
+//! What to do next for a pod (follows `computePodActions` of the kubelet's generic runtime manager).
+
+use api::view::core::{Container as Spec, Pod};
+use jiff::{SignedDuration, Timestamp};
+
+use super::memory::Memory;
+use super::{grace_period_seconds, is_sidecar};
+use crate::observe::{Container, Observed, State};
+
+/// Which list of the spec a container stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerType {
+    Init,
+    Regular,
+    Ephemeral,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    CreateSandbox {
+        attempt: u32,
+    },
+    Start {
+        name: String,
+        kind: ContainerType,
+        attempt: u32,
+    },
+    /// Ends one container: pre-stop hook, signal, kill after the grace period.
+    Kill {
+        id: String,
+        name: String,
+        grace_seconds: i64,
+        reason: String,
+    },
+    /// Ends and removes what is left of sandboxes that are no use any more.
+    StopSandbox {
+        id: String,
+    },
+    RemoveContainer {
+        id: String,
+    },
+    RemoveSandbox {
+        id: String,
+    },
+}
+
+/// What the worker does now, and when it must look again though nothing happened.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    pub wake_at: Option<Timestamp>,
+    /// Nothing runs and nothing will: the pod's remains can be removed.
+    pub finished: bool,
+}
+
+impl Plan {
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+}
+
+/// Dead containers of one name that are kept, so that `logs --previous` works.
+const DEAD_CONTAINERS_KEPT: usize = 1;
+
+/// Decides from the pod as wanted, the runtime as seen, and what the worker remembers.
+pub fn pod_actions(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    if pod.metadata.is_being_deleted() || pod.is_terminal() || memory.failed.is_some() {
+        terminate(pod, observed, &mut plan);
+        return plan;
+    }
+    if let Some(deadline) = active_deadline(pod) {
+        plan.wake(deadline);
+    }
+    for sandbox in observed.sandboxes.iter().skip(1) {
+        plan.actions.push(Action::RemoveSandbox { id: sandbox.id.clone() });
+    }
+    match observed.ready_sandbox() {
+        Some(sandbox) => run_in_sandbox(pod, observed, &sandbox.id, memory, now, &mut plan),
+        None => replace_sandbox(pod, observed, memory, now, &mut plan),
+    }
+    plan
+}
+
+/// When `activeDeadlineSeconds` is over.
+pub fn active_deadline(pod: &Pod) -> Option<Timestamp> {
+    let seconds = pod.spec.active_deadline_seconds?;
+    Some(pod.status.start_time? + SignedDuration::from_secs(seconds))
+}
+
+/// Everything ends: first sidecars' mains, then sidecars, then the sandboxes.
+fn terminate(pod: &Pod, observed: &Observed, plan: &mut Plan) {
+    let grace_seconds = grace_period_seconds(pod);
+    let sidecars: Vec<&str> =
+        pod.spec.init_containers.iter().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
+    let (last, first): (Vec<&Container>, Vec<&Container>) =
+        observed.running().partition(|c| sidecars.contains(&c.name.as_str()));
+    let ending = if first.is_empty() { last } else { first };
+    for container in ending {
+        plan.actions.push(Action::Kill {
+            id: container.id.clone(),
+            name: container.name.clone(),
+            grace_seconds,
+            reason: format!("Stopping container {}", container.name),
+        });
+    }
+    if plan.actions.is_empty() {
+        let ready = observed.sandboxes.iter().filter(|s| s.ready);
+        plan.actions.extend(ready.map(|s| Action::StopSandbox { id: s.id.clone() }));
+        plan.finished = plan.actions.is_empty();
+    }
+}
+
+/// There is no usable sandbox: make one, unless nothing is left to run.
+fn replace_sandbox(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp, plan: &mut Plan) {
+    if nothing_left_to_run(pod, observed) {
+        plan.finished = observed.running().next().is_none();
+        return;
+    }
+    for container in observed.running() {
+        plan.actions.push(kill(
+            pod,
+            container,
+            "Pod sandbox changed, it will be killed and re-created.".to_owned(),
+        ));
+    }
+    if let Some((at, _)) = &memory.sandbox_retry
+        && *at > now
+    {
+        plan.wake(*at);
+        return;
+    }
+    let attempt = observed.sandboxes.first().map_or(0, |s| s.attempt + 1);
+    plan.actions.push(Action::CreateSandbox { attempt });
+}
+
+/// Whether every container is done for good; then a lost sandbox is not replaced.
+fn nothing_left_to_run(pod: &Pod, observed: &Observed) -> bool {
+    if observed.containers.is_empty() {
+        return false;
+    }
+    if init_failed_for_good(pod, observed) {
+        return true;
+    }
+    pod.spec.containers.iter().all(|spec| {
+        observed
+            .container(&spec.name)
+            .is_some_and(|c| c.state == State::Exited && !should_restart(pod, spec, c))
+    })
+}
+
+fn init_failed_for_good(pod: &Pod, observed: &Observed) -> bool {
+    pod.spec.restart_policy == "Never"
+        && pod.spec.init_containers.iter().filter(|spec| !is_sidecar(spec)).any(|spec| {
+            observed.container(&spec.name).is_some_and(|c| c.state == State::Exited && c.exit_code != 0)
+        })
+}
+
+fn run_in_sandbox(
+    pod: &Pod,
+    observed: &Observed,
+    sandbox: &str,
+    memory: &Memory,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
+    remove_old_attempts(pod, observed, plan);
+    if nothing_left_to_run(pod, observed) {
+        let sidecars = observed.running().map(|c| kill(pod, c, format!("Stopping container {}", c.name)));
+        plan.actions.extend(sidecars);
+        if plan.actions.iter().all(|a| matches!(a, Action::RemoveContainer { .. })) {
+            plan.actions.push(Action::StopSandbox { id: sandbox.to_owned() });
+        }
+        return;
+    }
+    let mut step = Step { pod, observed, sandbox, memory, now, plan };
+    for spec in &pod.spec.ephemeral_containers {
+        if observed.container(&spec.name).is_none() {
+            step.start(spec, ContainerType::Ephemeral);
+        }
+    }
+    if step.initialise() {
+        for spec in &pod.spec.containers {
+            step.keep_running(spec, ContainerType::Regular);
+        }
+    }
+}
+
+fn remove_old_attempts(pod: &Pod, observed: &Observed, plan: &mut Plan) {
+    for (spec, _) in super::all_containers(pod) {
+        let dead = observed.containers.iter().filter(|c| c.name == spec.name && c.state == State::Exited);
+        let newest_is_dead = observed.container(&spec.name).is_some_and(|c| c.state == State::Exited);
+        let kept = DEAD_CONTAINERS_KEPT + usize::from(newest_is_dead);
+        plan.actions.extend(dead.skip(kept).map(|c| Action::RemoveContainer { id: c.id.clone() }));
+    }
+}
+
+struct Step<'a> {
+    pod: &'a Pod,
+    observed: &'a Observed,
+    sandbox: &'a str,
+    memory: &'a Memory,
+    now: Timestamp,
+    plan: &'a mut Plan,
+}
+
+impl Step<'_> {
+    /// Runs the init containers in order; true when the regular ones may run.
+    fn initialise(&mut self) -> bool {
+        let any_regular = self.pod.spec.containers.iter().any(|spec| self.in_sandbox(&spec.name).is_some());
+        for spec in &self.pod.spec.init_containers {
+            if is_sidecar(spec) {
+                self.keep_running(spec, ContainerType::Init);
+                if !any_regular && !self.has_started(spec) {
+                    return false;
+                }
+            } else if !any_regular && !self.complete(spec) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether a plain init container has succeeded; if not, brings it on.
+    fn complete(&mut self, spec: &Spec) -> bool {
+        match self.in_sandbox(&spec.name) {
+            Some(c) if c.state == State::Exited && c.exit_code == 0 => return true,
+            Some(c) if c.state == State::Exited && self.pod.spec.restart_policy == "Never" => {}
+            Some(c) if c.state == State::Exited => self.restart(spec, ContainerType::Init, &c.clone()),
+            Some(c) if c.state == State::Running => {}
+            _ => self.start(spec, ContainerType::Init),
+        }
+        false
+    }
+
+    fn has_started(&self, spec: &Spec) -> bool {
+        self.in_sandbox(&spec.name).is_some_and(|c| {
+            c.state == State::Running
+                && !self.memory.starting.contains(&c.id)
+                && (spec.startup_probe.is_none() || self.memory.probes.get(&c.id).is_some_and(|p| p.started))
+        })
+    }
+
+    fn keep_running(&mut self, spec: &Spec, kind: ContainerType) {
+        let Some(container) = self.in_sandbox(&spec.name).cloned() else {
+            return self.start(spec, kind);
+        };
+        match container.state {
+            State::Running => {
+                if let Some(why) = self.memory.unhealthy.get(&container.id) {
+                    let message = format!("Container {} {why}, will be restarted", spec.name);
+                    self.plan.actions.push(kill_probed(self.pod, spec, &container, message));
+                } else if container.hash != super::container::hash(spec) {
+                    let message = format!("Container {} definition changed, will be restarted", spec.name);
+                    self.plan.actions.push(kill(self.pod, &container, message));
+                }
+            }
+            State::Exited if kind == ContainerType::Init || should_restart(self.pod, spec, &container) => {
+                self.restart(spec, kind, &container);
+            }
+            State::Exited => {}
+            State::Created | State::Unknown => {
+                self.plan.actions.push(Action::RemoveContainer { id: container.id.clone() });
+                self.start(spec, kind);
+            }
+        }
+    }
+
+    fn in_sandbox(&self, name: &str) -> Option<&Container> {
+        self.observed.container(name).filter(|c| c.sandbox_id == self.sandbox)
+    }
+
+    fn restart(&mut self, spec: &Spec, kind: ContainerType, last: &Container) {
+        let since = last.finished_at.unwrap_or(self.now);
+        match self.memory.crashes.until(&spec.name, since, self.now) {
+            Some((at, _)) => self.plan.wake(at),
+            None => self.start(spec, kind),
+        }
+    }
+
+    fn start(&mut self, spec: &Spec, kind: ContainerType) {
+        if let Some(at) = self.memory.retry_at.get(&spec.name)
+            && *at > self.now
+        {
+            return self.plan.wake(*at);
+        }
+        let attempt = self.observed.container(&spec.name).map_or(0, |c| c.attempt + 1);
+        self.plan.actions.push(Action::Start { name: spec.name.clone(), kind, attempt });
+    }
+}
+
+/// Whether a container that ended is to run again (upstream: `ShouldContainerBeRestarted`).
+pub fn should_restart(pod: &Pod, spec: &Spec, container: &Container) -> bool {
+    match spec.restart_policy.as_deref().unwrap_or(&pod.spec.restart_policy) {
+        "Never" => false,
+        "OnFailure" => container.exit_code != 0,
+        _ => true,
+    }
+}
+
+fn kill(pod: &Pod, container: &Container, reason: String) -> Action {
+    Action::Kill {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        grace_seconds: grace_period_seconds(pod),
+        reason,
+    }
+}
+
+/// A probe may bring its own grace period.
+fn kill_probed(pod: &Pod, spec: &Spec, container: &Container, reason: String) -> Action {
+    let own = [&spec.startup_probe, &spec.liveness_probe]
+        .into_iter()
+        .flatten()
+        .find_map(|probe| probe.termination_grace_period_seconds);
+    let grace_seconds = own.unwrap_or_else(|| grace_period_seconds(pod));
+    Action::Kill { id: container.id.clone(), name: container.name.clone(), grace_seconds, reason }
+}
+
+#[cfg(test)]
+mod tests;

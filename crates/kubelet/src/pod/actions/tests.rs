@@ -1,0 +1,175 @@
+use apimachinery::json;
+
+use super::*;
+use crate::observe::Sandbox;
+
+fn pod(spec: apimachinery::Value) -> Pod {
+    serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec})).expect("a pod")
+}
+
+fn two_step(restart_policy: &str) -> Pod {
+    pod(
+        json!({"restartPolicy": restart_policy, "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]}),
+    )
+}
+
+fn sandbox(ready: bool) -> Sandbox {
+    Sandbox { id: "s".into(), ready, attempt: 0, ips: vec![] }
+}
+
+fn container(pod: &Pod, name: &str, state: State, exit_code: i32, attempt: u32) -> Container {
+    let spec = super::super::all_containers(pod).find(|(c, _)| c.name == name).expect("in the spec").0;
+    Container {
+        id: format!("{name}{attempt}"),
+        name: name.into(),
+        sandbox_id: "s".into(),
+        attempt,
+        state,
+        hash: super::super::container::hash(spec),
+        image: String::new(),
+        image_id: String::new(),
+        created_at: None,
+        started_at: None,
+        finished_at: Some(Timestamp::UNIX_EPOCH),
+        exit_code,
+        reason: String::new(),
+        message: String::new(),
+        log_path: String::new(),
+    }
+}
+
+/// Actions as short words: `sandbox`, `start a#1`, `kill a0`, `stop s`, `rm a0`, `done`.
+fn check(pod: &Pod, ready: Option<bool>, containers: &[(&str, State, i32, u32)], expect: &[&str]) {
+    let observed = Observed {
+        sandboxes: ready.map(sandbox).into_iter().collect(),
+        containers: containers.iter().map(|(n, s, e, a)| container(pod, n, *s, *e, *a)).collect(),
+    };
+    assert_eq!(words(&pod_actions(pod, &observed, &Memory::default(), Timestamp::UNIX_EPOCH)), expect);
+}
+
+fn words(plan: &Plan) -> Vec<String> {
+    let mut words: Vec<String> = plan
+        .actions
+        .iter()
+        .map(|action| match action {
+            Action::CreateSandbox { .. } => "sandbox".to_owned(),
+            Action::Start { name, attempt, .. } => format!("start {name}#{attempt}"),
+            Action::Kill { id, .. } => format!("kill {id}"),
+            Action::StopSandbox { id } => format!("stop {id}"),
+            Action::RemoveContainer { id } | Action::RemoveSandbox { id } => format!("rm {id}"),
+        })
+        .collect();
+    if plan.finished {
+        words.push("done".to_owned());
+    }
+    words
+}
+
+#[test]
+fn a_new_pod_gets_a_sandbox_then_init_then_its_containers() {
+    let pod = two_step("Always");
+    check(&pod, None, &[], &["sandbox"]);
+    check(&pod, Some(true), &[], &["start i#0"]);
+    check(&pod, Some(true), &[("i", State::Running, 0, 0)], &[]);
+    check(&pod, Some(true), &[("i", State::Exited, 0, 0)], &["start a#0"]);
+    check(&pod, Some(true), &[("a", State::Running, 0, 0), ("i", State::Exited, 0, 0)], &[]);
+}
+
+#[test]
+fn what_ends_is_restarted_as_the_policy_says() {
+    let ended = |code| [("a", State::Exited, code, 0), ("i", State::Exited, 0, 0)];
+    check(&two_step("Always"), Some(true), &ended(0), &["start a#1"]);
+    check(&two_step("OnFailure"), Some(true), &ended(1), &["start a#1"]);
+    check(&two_step("OnFailure"), Some(true), &ended(0), &["stop s"]);
+    check(&two_step("Never"), Some(true), &ended(1), &["stop s"]);
+    check(&two_step("Never"), Some(false), &ended(1), &["done"]);
+}
+
+#[test]
+fn a_failed_init_container_is_retried_unless_the_pod_never_restarts() {
+    check(&two_step("Always"), Some(true), &[("i", State::Exited, 1, 0)], &["start i#1"]);
+    check(&two_step("Never"), Some(true), &[("i", State::Exited, 1, 0)], &["stop s"]);
+}
+
+#[test]
+fn a_dead_sandbox_takes_its_containers_along() {
+    let pod = two_step("Always");
+    check(
+        &pod,
+        Some(false),
+        &[("a", State::Running, 0, 0), ("i", State::Exited, 0, 0)],
+        &["kill a0", "sandbox"],
+    );
+}
+
+#[test]
+fn a_crash_is_paused_before_the_next_attempt() {
+    let pod = two_step("Always");
+    let crashed = container(&pod, "a", State::Exited, 1, 1);
+    let mut memory = Memory::default();
+    memory.count_exit(&crashed, Timestamp::UNIX_EPOCH);
+    memory.count_exit(&crashed, Timestamp::UNIX_EPOCH);
+    let containers = vec![crashed, container(&pod, "i", State::Exited, 0, 0)];
+    let observed = Observed { sandboxes: vec![sandbox(true)], containers };
+    let plan = pod_actions(&pod, &observed, &memory, Timestamp::UNIX_EPOCH);
+    assert_eq!(words(&plan), [""; 0]);
+    let wake_at = plan.wake_at.expect("a pause");
+    assert_eq!(wake_at.as_second(), 10);
+    assert_eq!(words(&pod_actions(&pod, &observed, &memory, wake_at)), ["start a#2"]);
+}
+
+#[test]
+fn an_unhealthy_or_changed_container_is_killed() {
+    let pod = two_step("Always");
+    let mut changed = container(&pod, "a", State::Running, 0, 0);
+    let observed = |c: &Container| Observed {
+        sandboxes: vec![sandbox(true)],
+        containers: vec![c.clone(), container(&pod, "i", State::Exited, 0, 0)],
+    };
+    let mut memory = Memory::default();
+    memory.unhealthy.insert("a0".into(), "failed liveness probe".into());
+    assert_eq!(words(&pod_actions(&pod, &observed(&changed), &memory, Timestamp::UNIX_EPOCH)), ["kill a0"]);
+    changed.hash = "other".into();
+    assert_eq!(
+        words(&pod_actions(&pod, &observed(&changed), &Memory::default(), Timestamp::UNIX_EPOCH)),
+        ["kill a0"]
+    );
+}
+
+#[test]
+fn a_deleted_pod_ends_in_order() {
+    let mut pod = pod(
+        json!({"initContainers": [{"name": "side", "restartPolicy": "Always"}], "containers": [{"name": "a"}]}),
+    );
+    pod.metadata.deletion_timestamp = Some(Timestamp::UNIX_EPOCH);
+    let running = |name| (name, State::Running, 0, 0);
+    check(&pod, Some(true), &[running("a"), running("side")], &["kill a0"]);
+    check(&pod, Some(true), &[("a", State::Exited, 0, 0), running("side")], &["kill side0"]);
+    check(&pod, Some(true), &[("a", State::Exited, 0, 0)], &["stop s"]);
+    check(&pod, Some(false), &[("a", State::Exited, 0, 0)], &["done"]);
+    check(&pod, None, &[], &["done"]);
+}
+
+#[test]
+fn a_sidecar_starts_first_and_stays() {
+    let pod = pod(
+        json!({"restartPolicy": "Never", "initContainers": [{"name": "side", "restartPolicy": "Always"}],
+        "containers": [{"name": "a"}]}),
+    );
+    check(&pod, Some(true), &[], &["start side#0"]);
+    check(&pod, Some(true), &[("side", State::Running, 0, 0)], &["start a#0"]);
+    check(&pod, Some(true), &[("a", State::Running, 0, 0), ("side", State::Exited, 0, 0)], &["start side#1"]);
+    check(&pod, Some(true), &[("a", State::Exited, 0, 0), ("side", State::Running, 0, 0)], &["kill side0"]);
+}
+
+#[test]
+fn only_the_last_dead_attempt_is_kept() {
+    let pod = two_step("Always");
+    let containers = [
+        ("a", State::Running, 0, 3),
+        ("a", State::Exited, 1, 2),
+        ("a", State::Exited, 1, 1),
+        ("i", State::Exited, 0, 0),
+    ];
+    check(&pod, Some(true), &containers, &["rm a1"]);
+}

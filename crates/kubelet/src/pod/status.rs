@@ -1,0 +1,417 @@
+//! What to report of a pod (follows the kubelet's `generateAPIPodStatus`, `getPhase` and `status/generate.go`).
+
+use api::view::core::{
+    Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, Pod, PodIp, PodStatus,
+};
+use apimachinery::meta::{Condition, find_condition};
+use jiff::Timestamp;
+
+use super::actions::should_restart;
+use super::is_sidecar;
+use super::memory::Memory;
+use crate::observe::{Container, Observed, State};
+
+/// Facts about the node that a pod's status repeats.
+pub struct NodeFacts<'a> {
+    pub host_ip: &'a str,
+}
+
+/// Words the status. `ended` means that nothing of the pod will run again, so its phase is final.
+pub fn pod_status(
+    pod: &Pod,
+    observed: &Observed,
+    memory: &Memory,
+    node: &NodeFacts<'_>,
+    ended: bool,
+    now: Timestamp,
+) -> PodStatus {
+    let teller = Teller { pod, observed, memory, ended, now };
+    let init = teller.statuses(&pod.spec.init_containers, true);
+    let regular = teller.statuses(&pod.spec.containers, false);
+    let ephemeral = teller.statuses(&pod.spec.ephemeral_containers, false);
+    let (phase, failure) = match &memory.failed {
+        Some(why) => ("Failed".to_owned(), Some(why)),
+        None if pod.is_terminal() => (pod.status.phase.clone(), None),
+        None => (phase(pod, &init, &regular, ended).to_owned(), None),
+    };
+    let ips = pod_ips(pod, observed, node);
+    let mut status = PodStatus {
+        observed_generation: (pod.metadata.generation > 0).then_some(pod.metadata.generation),
+        message: failure.map_or_else(|| pod.status.message.clone(), |f| f.message.clone()),
+        reason: failure.map_or_else(|| pod.status.reason.clone(), |f| f.reason.clone()),
+        host_ip: node.host_ip.to_owned(),
+        host_ips: vec![PodIp { ip: node.host_ip.to_owned() }],
+        pod_ip: ips.first().cloned().unwrap_or_default(),
+        pod_ips: ips.into_iter().map(|ip| PodIp { ip }).collect(),
+        start_time: pod.status.start_time.or(Some(now)),
+        qos_class: pod.status.qos_class.clone(),
+        init_container_statuses: init,
+        container_statuses: regular,
+        ephemeral_container_statuses: ephemeral,
+        phase,
+        ..Default::default()
+    };
+    status.conditions = conditions(pod, observed, memory, &status, now);
+    status
+}
+
+/// A finished pod keeps the addresses it had.
+fn pod_ips(pod: &Pod, observed: &Observed, node: &NodeFacts<'_>) -> Vec<String> {
+    if pod.spec.host_network {
+        return vec![node.host_ip.to_owned()];
+    }
+    match observed.ready_sandbox() {
+        Some(sandbox) => sandbox.ips.clone(),
+        None => pod.status.pod_ips.iter().map(|ip| ip.ip.clone()).collect(),
+    }
+}
+
+struct Teller<'a> {
+    pod: &'a Pod,
+    observed: &'a Observed,
+    memory: &'a Memory,
+    ended: bool,
+    now: Timestamp,
+}
+
+impl Teller<'_> {
+    fn statuses(&self, specs: &[Spec], init: bool) -> Vec<ContainerStatus> {
+        specs.iter().map(|spec| self.status(spec, init)).collect()
+    }
+
+    fn status(&self, spec: &Spec, init: bool) -> ContainerStatus {
+        let mut status = match self.observed.container(&spec.name) {
+            Some(container) => self.from_container(spec, container, init),
+            None => self.without_container(spec, init),
+        };
+        if self.ended && status.state.running.is_none() && status.state.terminated.is_none() {
+            self.close(&mut status);
+        }
+        status
+    }
+
+    fn without_container(&self, spec: &Spec, init: bool) -> ContainerStatus {
+        let known = self.known(spec, init);
+        ContainerStatus {
+            name: spec.name.clone(),
+            state: ContainerState { waiting: Some(self.waiting(spec, init)), ..Default::default() },
+            last_state: known.map(|k| k.last_state.clone()).unwrap_or_default(),
+            restart_count: known.map_or(0, |k| k.restart_count),
+            image: spec.image.clone(),
+            started: Some(false),
+            ..Default::default()
+        }
+    }
+
+    /// What the API already says of this container.
+    fn known(&self, spec: &Spec, init: bool) -> Option<&ContainerStatus> {
+        let status = &self.pod.status;
+        let list = if init { &status.init_container_statuses } else { &status.container_statuses };
+        list.iter().find(|s| s.name == spec.name)
+    }
+
+    fn waiting(&self, spec: &Spec, init: bool) -> ContainerStateWaiting {
+        if let Some(waiting) = self.memory.waiting.get(&spec.name) {
+            return ContainerStateWaiting {
+                reason: waiting.reason.clone(),
+                message: waiting.message.clone(),
+            };
+        }
+        let initialising =
+            !init || self.pod.spec.init_containers.first().is_none_or(|first| first.name != spec.name);
+        let reason = if initialising && !self.pod.spec.init_containers.is_empty() {
+            "PodInitializing"
+        } else {
+            "ContainerCreating"
+        };
+        ContainerStateWaiting { reason: reason.to_owned(), message: String::new() }
+    }
+
+    fn from_container(&self, spec: &Spec, container: &Container, init: bool) -> ContainerStatus {
+        let mut status = ContainerStatus {
+            name: spec.name.clone(),
+            restart_count: i32::try_from(container.attempt).unwrap_or(i32::MAX),
+            image: spec.image.clone(),
+            image_id: container.image_id.clone(),
+            container_id: container_id(&container.id),
+            started: Some(false),
+            ..Default::default()
+        };
+        if let Some(previous) = self.observed.previous(&spec.name) {
+            status.last_state.terminated = Some(terminated(previous));
+        }
+        match container.state {
+            State::Running => self.tell_running(spec, container, &mut status),
+            State::Exited => self.tell_exited(spec, container, init, &mut status),
+            State::Created | State::Unknown => status.state.waiting = Some(self.waiting(spec, init)),
+        }
+        status
+    }
+
+    fn tell_running(&self, spec: &Spec, container: &Container, status: &mut ContainerStatus) {
+        status.state.running = Some(ContainerStateRunning { started_at: container.started_at });
+        let probes = self.memory.probes.get(&container.id).copied().unwrap_or_default();
+        let started =
+            !self.memory.starting.contains(&container.id) && (spec.startup_probe.is_none() || probes.started);
+        status.started = Some(started);
+        status.ready = started && (spec.readiness_probe.is_none() || probes.ready);
+    }
+
+    fn tell_exited(&self, spec: &Spec, container: &Container, init: bool, status: &mut ContainerStatus) {
+        let end = terminated(container);
+        let plain_init = init && !is_sidecar(spec);
+        status.ready = plain_init && container.exit_code == 0;
+        let again = !self.ended
+            && if plain_init {
+                container.exit_code != 0 && self.pod.spec.restart_policy != "Never"
+            } else {
+                should_restart(self.pod, spec, container)
+            };
+        if let Some(waiting) = self.memory.waiting.get(&spec.name).filter(|_| again) {
+            status.last_state.terminated = Some(end);
+            let (reason, message) = (waiting.reason.clone(), waiting.message.clone());
+            status.state.waiting = Some(ContainerStateWaiting { reason, message });
+            return;
+        }
+        let since = container.finished_at.unwrap_or(self.now);
+        match self.memory.crashes.until(&spec.name, since, self.now).filter(|_| again) {
+            Some((_, delay)) => {
+                status.last_state.terminated = Some(end);
+                status.state.waiting = Some(ContainerStateWaiting {
+                    reason: "CrashLoopBackOff".to_owned(),
+                    message: format!(
+                        "back-off {} restarting failed container={} pod={}_{}({})",
+                        go_duration(delay.as_secs()),
+                        spec.name,
+                        self.pod.metadata.name,
+                        self.pod.metadata.namespace,
+                        self.pod.metadata.uid
+                    ),
+                });
+            }
+            None => status.state.terminated = Some(end),
+        }
+    }
+
+    /// A container that never ran, or whose end was not seen, in a pod that is over.
+    fn close(&self, status: &mut ContainerStatus) {
+        if let Some(last) = status.last_state.terminated.take() {
+            status.state = ContainerState { terminated: Some(last), ..Default::default() };
+            return;
+        }
+        if self.memory.failed.is_some() || self.observed.containers.is_empty() {
+            return;
+        }
+        status.state = ContainerState {
+            terminated: Some(ContainerStateTerminated {
+                exit_code: 137,
+                reason: "ContainerStatusUnknown".to_owned(),
+                message: "The container could not be located when the pod was terminated".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+    }
+}
+
+/// The API names the runtime too.
+pub fn container_id(id: &str) -> String {
+    format!("containerd://{id}")
+}
+
+fn terminated(container: &Container) -> ContainerStateTerminated {
+    let reason = match (container.reason.as_str(), container.exit_code) {
+        ("", 0) => "Completed",
+        ("", _) => "Error",
+        (reason, _) => reason,
+    };
+    ContainerStateTerminated {
+        exit_code: container.exit_code,
+        reason: reason.to_owned(),
+        message: container.message.clone(),
+        started_at: container.started_at,
+        finished_at: container.finished_at,
+        container_id: container_id(&container.id),
+        ..Default::default()
+    }
+}
+
+/// Whole seconds as Go prints a duration: `10s`, `1m20s`, `5m0s`.
+pub fn go_duration(seconds: i64) -> String {
+    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+}
+
+fn phase(pod: &Pod, init: &[ContainerStatus], regular: &[ContainerStatus], ended: bool) -> &'static str {
+    let never = pod.spec.restart_policy == "Never";
+    let plain_init = init
+        .iter()
+        .zip(&pod.spec.init_containers)
+        .filter(|(_, spec)| !is_sidecar(spec))
+        .map(|(status, _)| status);
+    let ended_badly = |s: &ContainerStatus| s.state.terminated.as_ref().is_some_and(|t| t.exit_code != 0);
+    let ended_well = |s: &ContainerStatus| s.state.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
+    let mut pending_init = false;
+    for status in plain_init {
+        if ended_badly(status) && (never || ended) {
+            return "Failed";
+        }
+        pending_init |= !ended_well(status);
+    }
+    let running = regular.iter().filter(|s| s.state.running.is_some()).count();
+    let succeeded = regular.iter().filter(|s| ended_well(s)).count();
+    let stopped = regular
+        .iter()
+        .filter(|s| {
+            s.state.terminated.is_some() || s.last_state.terminated.is_some() && s.state.running.is_none()
+        })
+        .count();
+    if ended && running == 0 && stopped > 0 {
+        return if succeeded == regular.len() { "Succeeded" } else { "Failed" };
+    }
+    if pending_init && running == 0 && stopped == 0 {
+        return "Pending";
+    }
+    if running + stopped < regular.len() {
+        return if stopped > 0 || running > 0 && running + stopped == regular.len() {
+            "Running"
+        } else {
+            "Pending"
+        };
+    }
+    if running > 0 || pod.spec.restart_policy == "Always" {
+        return "Running";
+    }
+    match (succeeded == regular.len(), never) {
+        (true, _) => "Succeeded",
+        (false, true) => "Failed",
+        (false, false) => "Running",
+    }
+}
+
+fn conditions(
+    pod: &Pod,
+    observed: &Observed,
+    memory: &Memory,
+    status: &PodStatus,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let sandbox_ready = observed.ready_sandbox().is_some() && !memory.failed.is_some();
+    let initialized = initialized(pod, status);
+    let containers_ready = containers_ready(pod, status);
+    let ready = ready(pod, &containers_ready);
+    let verdicts = [
+        ("PodReadyToStartContainers", Verdict::plain(sandbox_ready)),
+        ("Initialized", initialized),
+        ("Ready", ready),
+        ("ContainersReady", containers_ready),
+    ];
+    verdicts.into_iter().map(|(kind, verdict)| verdict.condition(kind, pod, now)).collect()
+}
+
+#[derive(Clone)]
+struct Verdict {
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Verdict {
+    fn plain(holds: bool) -> Self {
+        Verdict { holds, reason: "", message: String::new() }
+    }
+
+    fn no(reason: &'static str, message: String) -> Self {
+        Verdict { holds: false, reason, message }
+    }
+
+    /// The time of the last change survives as long as the verdict does.
+    fn condition(self, kind: &str, pod: &Pod, now: Timestamp) -> Condition {
+        let status = if self.holds { "True" } else { "False" };
+        let before = find_condition(&pod.status.conditions, kind).filter(|c| c.status == status);
+        Condition {
+            kind: kind.to_owned(),
+            status: status.to_owned(),
+            last_transition_time: before.and_then(|c| c.last_transition_time).or(Some(now)),
+            reason: self.reason.to_owned(),
+            message: self.message,
+            observed_generation: (pod.metadata.generation > 0).then_some(pod.metadata.generation),
+            ..Default::default()
+        }
+    }
+}
+
+fn names(statuses: &[&ContainerStatus]) -> String {
+    statuses.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+fn initialized(pod: &Pod, status: &PodStatus) -> Verdict {
+    let incomplete: Vec<&ContainerStatus> = status
+        .init_container_statuses
+        .iter()
+        .zip(&pod.spec.init_containers)
+        .filter(|(s, spec)| if is_sidecar(spec) { s.started != Some(true) } else { !s.ready })
+        .map(|(s, _)| s)
+        .collect();
+    let any_regular_ran = status
+        .container_statuses
+        .iter()
+        .any(|s| s.state.running.is_some() || s.restart_count > 0 || s.state.terminated.is_some());
+    if incomplete.is_empty() || any_regular_ran {
+        return Verdict::plain(true);
+    }
+    Verdict::no(
+        "ContainersNotInitialized",
+        format!("containers with incomplete status: [{}]", names(&incomplete)),
+    )
+}
+
+fn containers_ready(pod: &Pod, status: &PodStatus) -> Verdict {
+    match status.phase.as_str() {
+        "Succeeded" => return Verdict::no("PodCompleted", String::new()),
+        "Failed" => return Verdict::no("PodFailed", String::new()),
+        _ => {}
+    }
+    let sidecars = status
+        .init_container_statuses
+        .iter()
+        .zip(&pod.spec.init_containers)
+        .filter(|(_, spec)| is_sidecar(spec));
+    let unready: Vec<&ContainerStatus> =
+        sidecars.map(|(s, _)| s).chain(&status.container_statuses).filter(|s| !s.ready).collect();
+    if unready.is_empty() {
+        return Verdict::plain(true);
+    }
+    Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", names(&unready)))
+}
+
+/// Containers ready, and every readiness gate open.
+fn ready(pod: &Pod, containers_ready: &Verdict) -> Verdict {
+    if !containers_ready.holds {
+        return containers_ready.clone();
+    }
+    let closed: Vec<String> = pod
+        .spec
+        .readiness_gates
+        .iter()
+        .filter(|gate| !pod.condition(&gate.condition_type).is_some_and(|c| c.is_true()))
+        .map(|gate| match pod.condition(&gate.condition_type) {
+            Some(_) => format!(
+                "the status of pod readiness gate {:?} is not \"True\", but False",
+                gate.condition_type
+            ),
+            None => format!(
+                "corresponding condition of pod readiness gate {:?} does not exist.",
+                gate.condition_type
+            ),
+        })
+        .collect();
+    if closed.is_empty() {
+        Verdict::plain(true)
+    } else {
+        Verdict::no("ReadinessGatesNotReady", closed.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests;

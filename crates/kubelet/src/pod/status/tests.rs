@@ -1,0 +1,118 @@
+use apimachinery::json;
+
+use super::*;
+use crate::observe::Sandbox;
+use crate::pod::memory::{ProbeState, Waiting};
+
+const NODE: NodeFacts<'static> = NodeFacts { host_ip: "192.0.2.1" };
+
+fn pod(spec: apimachinery::Value) -> Pod {
+    let metadata = json!({"name": "p", "namespace": "d", "uid": "u", "generation": 1});
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod")
+}
+
+fn container(name: &str, state: State, exit_code: i32, attempt: u32) -> Container {
+    Container {
+        id: format!("{name}{attempt}"),
+        name: name.into(),
+        sandbox_id: "s".into(),
+        attempt,
+        state,
+        hash: String::new(),
+        image: String::new(),
+        image_id: String::new(),
+        created_at: None,
+        started_at: None,
+        finished_at: Some(Timestamp::UNIX_EPOCH),
+        exit_code,
+        reason: String::new(),
+        message: String::new(),
+        log_path: String::new(),
+    }
+}
+
+fn observed(containers: Vec<Container>) -> Observed {
+    Observed {
+        sandboxes: vec![Sandbox { id: "s".into(), ready: true, attempt: 0, ips: vec!["10.0.0.1".into()] }],
+        containers,
+    }
+}
+
+fn tell(pod: &Pod, containers: Vec<Container>, memory: &Memory, ended: bool) -> PodStatus {
+    pod_status(pod, &observed(containers), memory, &NODE, ended, Timestamp::UNIX_EPOCH)
+}
+
+fn ready(status: &PodStatus) -> &str {
+    &find_condition(&status.conditions, "Ready").expect("a condition").status
+}
+
+#[test]
+fn the_phase_follows_the_containers() {
+    let check = |policy: &str, containers: Vec<Container>, ended, expect| {
+        let pod = pod(json!({"restartPolicy": policy, "containers": [{"name": "a"}]}));
+        assert_eq!(tell(&pod, containers, &Memory::default(), ended).phase, expect);
+    };
+    check("Always", vec![], false, "Pending");
+    check("Always", vec![container("a", State::Running, 0, 0)], false, "Running");
+    check("Always", vec![container("a", State::Exited, 0, 0)], false, "Running");
+    check("Never", vec![container("a", State::Exited, 0, 0)], false, "Succeeded");
+    check("Never", vec![container("a", State::Exited, 1, 0)], false, "Failed");
+    check("OnFailure", vec![container("a", State::Exited, 1, 0)], false, "Running");
+    check("Always", vec![container("a", State::Exited, 0, 0)], true, "Succeeded");
+    check("Always", vec![container("a", State::Exited, 143, 0)], true, "Failed");
+}
+
+#[test]
+fn a_pod_waits_for_its_init_containers() {
+    let pod = pod(
+        json!({"restartPolicy": "Always", "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]}),
+    );
+    let status = tell(&pod, vec![container("i", State::Running, 0, 0)], &Memory::default(), false);
+    assert_eq!(status.phase, "Pending");
+    assert_eq!(status.container_statuses[0].state.waiting.as_ref().expect("waits").reason, "PodInitializing");
+    let initialized = find_condition(&status.conditions, "Initialized").expect("a condition");
+    assert_eq!(
+        (initialized.status.as_str(), initialized.message.as_str()),
+        ("False", "containers with incomplete status: [i]")
+    );
+}
+
+#[test]
+fn readiness_follows_the_probe() {
+    let pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a", "readinessProbe": {}}]}));
+    let running = || vec![container("a", State::Running, 0, 0)];
+    let mut memory = Memory::default();
+    let status = tell(&pod, running(), &memory, false);
+    assert_eq!((status.phase.as_str(), ready(&status)), ("Running", "False"));
+    assert_eq!(status.conditions[2].message, "containers with unready status: [a]");
+    memory.probes.insert("a0".into(), ProbeState { started: true, ready: true });
+    assert_eq!(ready(&tell(&pod, running(), &memory, false)), "True");
+}
+
+#[test]
+fn a_crashing_container_waits_with_its_last_end_in_view() {
+    let pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a"}]}));
+    let crashed = container("a", State::Exited, 3, 1);
+    let mut memory = Memory::default();
+    memory.count_exit(&crashed, Timestamp::UNIX_EPOCH);
+    let status = tell(&pod, vec![crashed], &memory, false).container_statuses.remove(0);
+    let waiting = status.state.waiting.expect("waits");
+    assert_eq!(waiting.reason, "CrashLoopBackOff");
+    assert_eq!(waiting.message, "back-off 10s restarting failed container=a pod=p_d(u)");
+    assert_eq!(status.last_state.terminated.expect("ended").exit_code, 3);
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_is_the_reason() {
+    let pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a"}]}));
+    let mut memory = Memory::default();
+    memory.waiting.insert("a".into(), Waiting { reason: "ErrImagePull".into(), message: "not found".into() });
+    let status = tell(&pod, vec![], &memory, false);
+    assert_eq!(status.container_statuses[0].state.waiting.as_ref().expect("waits").reason, "ErrImagePull");
+    assert_eq!(status.phase, "Pending");
+}
+
+#[test]
+fn durations_read_as_go_prints_them() {
+    assert_eq!(["10s", "1m20s", "5m0s"], [10, 80, 300].map(go_duration).each_ref().map(String::as_str));
+}

@@ -1,0 +1,218 @@
+//! Runs probes: one task per probe of a running container, which tells the pod's worker when the verdict changes
+//! (follows the kubelet's `prober/worker.go`).
+
+pub mod grpc;
+pub mod http;
+pub mod tcp;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use api::view::core::{Container, Handler, Probe};
+use apimachinery::Value;
+use runtime::cri;
+use tokio::sync::mpsc;
+
+use crate::worker::{Message, Runtime};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProbeType {
+    Startup,
+    Readiness,
+    Liveness,
+}
+
+impl ProbeType {
+    /// As events name it: `Liveness probe failed`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ProbeType::Startup => "Startup",
+            ProbeType::Readiness => "Readiness",
+            ProbeType::Liveness => "Liveness",
+        }
+    }
+}
+
+/// A verdict that stood its threshold, or a single failure to be told as an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub container_id: String,
+    pub container_name: String,
+    pub kind: ProbeType,
+    /// `None`: one more failure, the verdict has not changed yet.
+    pub passed: Option<bool>,
+    /// What the failing probe said.
+    pub output: String,
+}
+
+/// The container that is probed.
+pub struct Target {
+    pub runtime: Runtime,
+    pub container_id: String,
+    pub spec: Container,
+    pub pod_ip: Option<IpAddr>,
+}
+
+/// Counts results against thresholds. Pure.
+#[derive(Debug)]
+pub struct Threshold {
+    success: i32,
+    failure: i32,
+    last: Option<bool>,
+    run: i32,
+    stands: Option<bool>,
+}
+
+impl Threshold {
+    pub fn new(probe: &Probe) -> Self {
+        Threshold {
+            success: probe.success_threshold.max(1),
+            failure: probe.failure_threshold.max(1),
+            last: None,
+            run: 0,
+            stands: None,
+        }
+    }
+
+    /// The verdict, when this result is the one that changes it.
+    pub fn count(&mut self, passed: bool) -> Option<bool> {
+        self.run = if self.last == Some(passed) { self.run.saturating_add(1) } else { 1 };
+        self.last = Some(passed);
+        let needed = if passed { self.success } else { self.failure };
+        if self.run < needed || self.stands == Some(passed) {
+            return None;
+        }
+        self.stands = Some(passed);
+        self.stands
+    }
+}
+
+/// Probes until the channel closes; a startup probe until it passed. Liveness stops at its first failure for good.
+pub async fn run(target: Target, kind: ProbeType, probe: Probe, verdicts: mpsc::Sender<Message>) {
+    let seconds = |n: i32, min: u64| Duration::from_secs(u64::try_from(n).unwrap_or(0).max(min));
+    tokio::time::sleep(seconds(probe.initial_delay_seconds, 0)).await;
+    let mut ticker = tokio::time::interval(seconds(probe.period_seconds, 1));
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let timeout = seconds(probe.timeout_seconds, 1);
+    let mut threshold = Threshold::new(&probe);
+    loop {
+        ticker.tick().await;
+        let result = attempt(&target, &probe.handler, timeout).await;
+        let passed = threshold.count(result.is_ok());
+        if passed.is_none() && result.is_ok() {
+            continue;
+        }
+        let verdict = Verdict {
+            container_id: target.container_id.clone(),
+            container_name: target.spec.name.clone(),
+            kind,
+            passed,
+            output: result.err().unwrap_or_default(),
+        };
+        let over =
+            matches!((kind, passed), (ProbeType::Startup, Some(_)) | (ProbeType::Liveness, Some(false)));
+        if verdicts.send(Message::Probe(verdict)).await.is_err() || over {
+            return;
+        }
+    }
+}
+
+/// One try of a probe or hook; the error is what the user reads.
+pub async fn attempt(target: &Target, handler: &Handler, timeout: Duration) -> Result<(), String> {
+    let host = |own: &str| {
+        if own.is_empty() { target.pod_ip.map(|ip| ip.to_string()) } else { Some(own.to_owned()) }
+    };
+    let no_address = || "the pod has no address yet".to_owned();
+    if let Some(exec) = &handler.exec {
+        return run_command(target, exec.command.clone(), timeout).await;
+    }
+    if let Some(get) = &handler.http_get {
+        let port = port(&get.port, &target.spec)?;
+        return http::get(get, &host(&get.host).ok_or_else(no_address)?, port, timeout).await;
+    }
+    if let Some(socket) = &handler.tcp_socket {
+        let port = port(&socket.port, &target.spec)?;
+        return tcp::connect(&host(&socket.host).ok_or_else(no_address)?, port, timeout).await;
+    }
+    if let Some(action) = &handler.grpc {
+        let service = action.service.clone().unwrap_or_default();
+        return grpc::check(&host("").ok_or_else(no_address)?, action.port, service, timeout).await;
+    }
+    if let Some(sleep) = &handler.sleep {
+        tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
+        return Ok(());
+    }
+    Err("missing probe handler".to_owned())
+}
+
+/// A number, or the name of one of the container's ports.
+fn port(value: &Value, spec: &Container) -> Result<u16, String> {
+    if let Some(number) = value.as_u64() {
+        return u16::try_from(number).map_err(|_| format!("invalid port number: {number}"));
+    }
+    let name = value.as_str().unwrap_or_default();
+    let named = spec.ports.iter().find(|p| p.name == name).map(|p| p.container_port);
+    named.or_else(|| name.parse().ok()).ok_or_else(|| format!("couldn't find port {name:?} in the container"))
+}
+
+async fn run_command(target: &Target, cmd: Vec<String>, timeout: Duration) -> Result<(), String> {
+    let request = cri::ExecSyncRequest {
+        container_id: target.container_id.clone(),
+        cmd,
+        timeout: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+    };
+    let answer = target
+        .runtime
+        .runtime
+        .clone()
+        .exec_sync(request)
+        .await
+        .map_err(|status| status.message().to_owned())?;
+    let answer = answer.into_inner();
+    if answer.exit_code == 0 {
+        return Ok(());
+    }
+    let output = [answer.stdout, answer.stderr].concat();
+    Err(String::from_utf8_lossy(&output).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+
+    use super::*;
+
+    fn check(probe: Value, results: &[bool], expect: &[Option<bool>]) {
+        let mut threshold = Threshold::new(&serde_json::from_value(probe).expect("a probe"));
+        let verdicts: Vec<_> = results.iter().map(|passed| threshold.count(*passed)).collect();
+        assert_eq!(verdicts, expect);
+    }
+
+    #[test]
+    fn a_verdict_changes_at_its_threshold() {
+        let (yes, no) = (Some(true), Some(false));
+        check(
+            json!({"failureThreshold": 3}),
+            &[true, true, false, false, false, false, true],
+            &[yes, None, None, None, no, None, yes],
+        );
+        check(
+            json!({"successThreshold": 2, "failureThreshold": 1}),
+            &[false, true, true, false],
+            &[no, None, yes, no],
+        );
+        check(json!({"failureThreshold": 2}), &[false, true, false, false], &[None, yes, None, no]);
+    }
+
+    #[test]
+    fn a_port_may_be_a_name() {
+        let spec: Container =
+            serde_json::from_value(json!({"ports": [{"name": "web", "containerPort": 8080}]}))
+                .expect("a container");
+        assert_eq!(port(&json!("web"), &spec), Ok(8080));
+        assert_eq!(port(&json!(80), &spec), Ok(80));
+        assert_eq!(port(&json!("81"), &spec), Ok(81));
+        assert!(port(&json!("nope"), &spec).is_err());
+        assert!(port(&json!(70000), &spec).is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! The kubelet's own API, for the API server: logs, exec, attach, port-forward, and what runs here
+//! (follows the kubelet's `server/server.go`).
+
+mod auth;
+mod logs;
+mod route;
+mod streaming;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::view::core::Pod;
+use bytes::Bytes;
+use client::Informer;
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::worker::Shared;
+use auth::User;
+use route::Route;
+
+type Body = UnsyncBoxBody<Bytes, client::transport::BoxError>;
+
+/// Connections served at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 1024;
+/// A client that does not finish its handshake or its request's head in this time is dropped.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+    pods: Informer<Pod>,
+    decisions: Arc<auth::Decisions>,
+}
+
+/// A refusal in plain text, as the kubelet answers.
+struct Refusal(StatusCode, String);
+
+impl Refusal {
+    fn not_found(what: impl Into<String>) -> Self {
+        Refusal(StatusCode::NOT_FOUND, what.into())
+    }
+}
+
+impl Server {
+    pub fn new(shared: Arc<Shared>, pods: Informer<Pod>) -> Self {
+        Server { shared, pods, decisions: Arc::default() }
+    }
+
+    pub async fn serve(self, listener: TcpListener) {
+        let acceptor = TlsAcceptor::from(self.shared.config.tls.clone());
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "kubelet could not accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let (server, acceptor) = (self.clone(), acceptor.clone());
+            tokio::spawn(async move {
+                server.connection(stream, acceptor).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn connection(self, stream: TcpStream, acceptor: TlsAcceptor) {
+        let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await else {
+            return;
+        };
+        let user = User::of_certificate(stream.get_ref().1.peer_certificates());
+        let service = service_fn(move |request| {
+            let (server, user) = (self.clone(), user.clone());
+            async move { Ok::<_, Infallible>(server.answer(request, user).await) }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        builder.http2().timer(TokioTimer::new());
+        if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+            tracing::debug!(error, "kubelet connection ended");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, user: Option<User>) -> Response<Body> {
+        match self.route(request, user).await {
+            Ok(response) => response,
+            Err(Refusal(code, message)) => text(code, message),
+        }
+    }
+
+    async fn route(&self, request: Request<Incoming>, user: Option<User>) -> Result<Response<Body>, Refusal> {
+        let user = user.ok_or_else(|| Refusal(StatusCode::UNAUTHORIZED, "Unauthorized".to_owned()))?;
+        let route =
+            Route::parse(request.uri().path()).ok_or_else(|| Refusal::not_found("404 page not found"))?;
+        let allowed =
+            self.decisions.allowed(&self.shared, &user, request.method(), route.subresource()).await;
+        if !allowed {
+            let message = format!(
+                "Forbidden (user={}, verb={}, resource=nodes, subresource={})",
+                user.name,
+                auth::verb(request.method()),
+                route.subresource()
+            );
+            return Err(Refusal(StatusCode::FORBIDDEN, message));
+        }
+        match route {
+            Route::Healthz => Ok(text(StatusCode::OK, "ok".to_owned())),
+            Route::Pods => Ok(self.list_pods()),
+            Route::Logs(target) => {
+                logs::serve(self, &target, request.uri().query().unwrap_or_default()).await
+            }
+            Route::Exec(target) => streaming::exec(self, &target, request).await,
+            Route::Attach(target) => streaming::attach(self, &target, request).await,
+            Route::PortForward(target) => streaming::port_forward(self, &target, request).await,
+        }
+    }
+
+    fn list_pods(&self) -> Response<Body> {
+        let pods: Vec<_> = self
+            .pods
+            .list()
+            .iter()
+            .map(|pod| serde_json::json!({"metadata": pod.metadata, "status": pod.status}))
+            .collect();
+        let list = serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods});
+        let mut response = text(StatusCode::OK, list.to_string());
+        response
+            .headers_mut()
+            .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        response
+    }
+
+    /// The pod, if it is here and is the one meant.
+    fn pod(&self, target: &route::Target) -> Result<Arc<Pod>, Refusal> {
+        let pod = self.pods.get(&target.namespace, &target.pod);
+        pod.filter(|pod| target.uid.is_empty() || pod.metadata.uid == target.uid).ok_or_else(|| {
+            Refusal::not_found(format!("pod \"{}/{}\" not found", target.namespace, target.pod))
+        })
+    }
+}
+
+fn text(code: StatusCode, message: String) -> Response<Body> {
+    let body = Full::new(Bytes::from(message)).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    response
+}

@@ -1,0 +1,346 @@
+//! Container logs: CRI-format files, read from where the client asks, and followed as they grow
+//! (follows `kuberuntime/logs`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use jiff::{SignedDuration, Timestamp};
+use tokio::fs::File;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
+
+use super::route::{Target, query_flag, query_value};
+use super::{Body, Refusal, Server};
+use crate::observe::{self, State};
+use crate::worker::container_log;
+
+/// What of a log the client wants.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Options {
+    follow: bool,
+    timestamps: bool,
+    previous: bool,
+    since: Option<Timestamp>,
+    tail_lines: Option<usize>,
+    limit_bytes: Option<u64>,
+}
+
+impl Options {
+    fn parse(query: &str, now: Timestamp) -> Result<Self, String> {
+        let number = |name: &str| match query_value(query, name) {
+            None => Ok(None),
+            Some(text) => {
+                text.parse::<u64>().map(Some).map_err(|_| format!("{name}: Invalid value: {text:?}"))
+            }
+        };
+        let since_time = match query_value(query, "sinceTime") {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| format!("sinceTime: Invalid value: {text:?}"))?),
+        };
+        let since_seconds =
+            number("sinceSeconds")?.map(|s| now - SignedDuration::from_secs(i64::try_from(s).unwrap_or(0)));
+        Ok(Options {
+            follow: query_flag(query, "follow"),
+            timestamps: query_flag(query, "timestamps"),
+            previous: query_flag(query, "previous"),
+            since: since_time.or(since_seconds),
+            tail_lines: number("tailLines")?.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+            limit_bytes: number("limitBytes")?,
+        })
+    }
+}
+
+pub async fn serve(server: &Server, target: &Target, query: &str) -> Result<Response<Body>, Refusal> {
+    let options =
+        Options::parse(query, Timestamp::now()).map_err(|why| Refusal(StatusCode::BAD_REQUEST, why))?;
+    let pod = server.pod(target)?;
+    if !crate::pod::all_containers(&pod).any(|(c, _)| c.name == target.container) {
+        let message = format!("container {:?} not found in pod {:?}", target.container, target.pod);
+        return Err(Refusal(StatusCode::BAD_REQUEST, message));
+    }
+    let observed = observe::observe(&server.shared.runtime, &pod).await;
+    let observed =
+        observed.map_err(|s| Refusal(StatusCode::INTERNAL_SERVER_ERROR, s.message().to_owned()))?;
+    let wanted = if options.previous {
+        observed.previous(&target.container)
+    } else {
+        observed.container(&target.container)
+    };
+    let container = wanted.ok_or_else(|| {
+        let message = if options.previous {
+            format!("previous terminated container {:?} in pod {:?} not found", target.container, target.pod)
+        } else {
+            format!(
+                "container {:?} in pod {:?} is waiting to start: ContainerCreating",
+                target.container, target.pod
+            )
+        };
+        Refusal(StatusCode::BAD_REQUEST, message)
+    })?;
+    let path = container_log(&server.shared.config, &pod, &target.container, container.attempt);
+    let follow = options.follow && container.state != State::Exited;
+    let liveness = Liveness { server: server.clone(), container_id: container.id.clone() };
+    let reader = LogReader::open(path, options, follow.then_some(liveness)).await;
+    let reader =
+        reader.map_err(|e| Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("log cannot be read: {e}")))?;
+    let frames = stream::unfold(reader, |mut reader| async move {
+        match reader.next().await {
+            Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), reader)),
+            Ok(None) => None,
+            Err(error) => Some((Err(error.into()), reader)),
+        }
+    });
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
+    Ok(response)
+}
+
+/// Tells a follower whether more can come.
+struct Liveness {
+    server: Server,
+    container_id: String,
+}
+
+impl Liveness {
+    async fn runs(&self) -> bool {
+        let request =
+            runtime::cri::ContainerStatusRequest { container_id: self.container_id.clone(), verbose: false };
+        let status = self.server.shared.runtime.runtime.clone().container_status(request).await;
+        let state = status.ok().and_then(|answer| answer.into_inner().status).map(|s| s.state);
+        state == Some(runtime::cri::ContainerState::ContainerRunning as i32)
+    }
+}
+
+/// A line of a CRI log: `TIME STREAM TAG TEXT`; tag `P` marks a line that goes on in the next one.
+struct Line<'a> {
+    time: &'a str,
+    partial: bool,
+    text: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    fn parse(raw: &'a [u8]) -> Option<Line<'a>> {
+        let mut parts = raw.splitn(4, |b| *b == b' ');
+        let time = std::str::from_utf8(parts.next()?).ok()?;
+        parts.next()?;
+        let tag = parts.next()?;
+        Some(Line { time, partial: tag == b"P", text: parts.next().unwrap_or_default() })
+    }
+}
+
+struct LogReader {
+    path: PathBuf,
+    lines: BufReader<File>,
+    options: Options,
+    /// A line read so far, while its end is not written yet.
+    pending: Vec<u8>,
+    left: Option<u64>,
+    /// Set while following.
+    liveness: Option<Liveness>,
+    /// The container was seen ended: what is in the file now is all.
+    last_round: bool,
+    changes: Option<Changes>,
+}
+
+impl LogReader {
+    async fn open(path: PathBuf, options: Options, liveness: Option<Liveness>) -> io::Result<Self> {
+        let changes = match &liveness {
+            Some(_) => Some(Changes::of(&path)?),
+            None => None,
+        };
+        let mut file = File::open(&path).await?;
+        if let Some(lines) = options.tail_lines {
+            let offset = tail_offset(&mut file, lines).await?;
+            file.seek(io::SeekFrom::Start(offset)).await?;
+        }
+        let left = options.limit_bytes;
+        Ok(LogReader {
+            path,
+            lines: BufReader::new(file),
+            options,
+            pending: Vec::new(),
+            left,
+            liveness,
+            last_round: false,
+            changes,
+        })
+    }
+
+    /// The next piece for the client, or `None` at the end.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            if self.left == Some(0) {
+                return Ok(None);
+            }
+            let read = self.lines.read_until(b'\n', &mut self.pending).await?;
+            if read > 0 && self.pending.ends_with(b"\n") {
+                let raw = std::mem::take(&mut self.pending);
+                if let Some(bytes) = self.render(raw.trim_ascii_end_newline()) {
+                    return Ok(Some(bytes));
+                }
+                continue;
+            }
+            if !self.wait().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn render(&mut self, raw: &[u8]) -> Option<Bytes> {
+        let line = Line::parse(raw)?;
+        if let Some(since) = self.options.since
+            && line.time.parse::<Timestamp>().is_ok_and(|at| at < since)
+        {
+            return None;
+        }
+        let mut out = Vec::with_capacity(raw.len() + 1);
+        if self.options.timestamps {
+            out.extend_from_slice(line.time.as_bytes());
+            out.push(b' ');
+        }
+        out.extend_from_slice(line.text);
+        if !line.partial {
+            out.push(b'\n');
+        }
+        if let Some(left) = &mut self.left {
+            out.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= out.len() as u64;
+        }
+        Some(out.into())
+    }
+
+    /// Waits until the file has grown; false when it will not any more.
+    async fn wait(&mut self) -> io::Result<bool> {
+        let Some(liveness) = &self.liveness else { return Ok(false) };
+        if self.last_round {
+            return Ok(false);
+        }
+        if !liveness.runs().await {
+            self.last_round = true;
+            return Ok(true);
+        }
+        if let Some(changes) = &mut self.changes {
+            changes.wait().await?;
+        }
+        // A rotated log goes on in a new file of the same name.
+        let current = tokio::fs::metadata(&self.path).await.map(|m| m.len()).unwrap_or(0);
+        if current < self.lines.stream_position().await? {
+            self.lines = BufReader::new(File::open(&self.path).await?);
+        }
+        Ok(true)
+    }
+}
+
+trait TrimNewline {
+    fn trim_ascii_end_newline(&self) -> &[u8];
+}
+
+impl TrimNewline for Vec<u8> {
+    fn trim_ascii_end_newline(&self) -> &[u8] {
+        self.strip_suffix(b"\n").unwrap_or(self)
+    }
+}
+
+/// Where the last `lines` whole lines begin; reads backwards in blocks.
+async fn tail_offset(file: &mut File, lines: usize) -> io::Result<u64> {
+    const BLOCK: u64 = 16 * 1024;
+    let end = file.metadata().await?.len();
+    if lines == 0 {
+        return Ok(end);
+    }
+    let mut seen = 0;
+    let mut block_end = end;
+    while block_end > 0 {
+        let start = block_end.saturating_sub(BLOCK);
+        file.seek(io::SeekFrom::Start(start)).await?;
+        let mut block = vec![0; usize::try_from(block_end - start).expect("a block is small")];
+        file.read_exact(&mut block).await?;
+        for (at, _) in block.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            let next = start + at as u64 + 1;
+            if next == end {
+                continue;
+            }
+            seen += 1;
+            if seen == lines {
+                return Ok(next);
+            }
+        }
+        block_end = start;
+    }
+    Ok(0)
+}
+
+/// Wakes when a file was written to, or when its container may have ended.
+struct Changes {
+    inotify: tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
+}
+
+/// How long a follower of a silent log waits before it asks whether the container still runs.
+const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Changes {
+    fn of(path: &Path) -> io::Result<Self> {
+        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        inotify.add_watch(path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF)?;
+        Ok(Changes { inotify: tokio::io::unix::AsyncFd::new(std::os::fd::OwnedFd::from(inotify))? })
+    }
+
+    async fn wait(&mut self) -> io::Result<()> {
+        match tokio::time::timeout(SILENCE_MAX, self.inotify.readable()).await {
+            Err(_) => Ok(()),
+            Ok(guard) => {
+                let mut guard = guard?;
+                // What happened does not matter, only that it did.
+                let mut told = [0; 4096];
+                while nix::unistd::read(guard.get_inner(), &mut told).is_ok() {}
+                guard.clear_ready();
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z stderr P tw\n2026-01-01T00:00:02Z stderr F o\n2026-01-01T00:00:03Z stdout F three\n";
+
+    async fn check(query: &str, expect: &str) {
+        let path = std::env::temp_dir().join(format!(
+            "log-{}-{:x}",
+            std::process::id(),
+            Timestamp::now().as_nanosecond()
+        ));
+        std::fs::write(&path, LOG).expect("writes");
+        let options = Options::parse(query, Timestamp::now()).expect("options");
+        let mut reader = LogReader::open(path.clone(), options, None).await.expect("opens");
+        let mut out = Vec::new();
+        while let Some(bytes) = reader.next().await.expect("reads") {
+            out.extend_from_slice(&bytes);
+        }
+        std::fs::remove_file(path).expect("removes");
+        assert_eq!(String::from_utf8(out).expect("text"), expect, "{query}");
+    }
+
+    #[tokio::test]
+    async fn the_client_gets_what_it_asks_for() {
+        check("", "one\ntwo\nthree\n").await;
+        check("tailLines=1", "three\n").await;
+        check("tailLines=0", "").await;
+        check("tailLines=99", "one\ntwo\nthree\n").await;
+        check("sinceTime=2026-01-01T00:00:03Z&timestamps=true", "2026-01-01T00:00:03Z three\n").await;
+        check("limitBytes=5", "one\nt").await;
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_refused() {
+        assert!(Options::parse("tailLines=-1", Timestamp::UNIX_EPOCH).is_err());
+        assert!(Options::parse("sinceTime=yesterday", Timestamp::UNIX_EPOCH).is_err());
+    }
+}

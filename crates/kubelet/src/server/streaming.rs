@@ -1,0 +1,126 @@
+//! exec, attach and port-forward: the runtime says where its stream server is, and bytes are passed through.
+
+use http::{Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use runtime::cri;
+use tokio::net::TcpStream;
+
+use super::route::{Target, query_flag, query_values};
+use super::{Body, Refusal, Server};
+use crate::observe::{self, Observed, State};
+
+fn failed(what: &str, why: impl std::fmt::Display) -> Refusal {
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("{what}: {why}"))
+}
+
+impl Server {
+    async fn observed(&self, target: &Target) -> Result<Observed, Refusal> {
+        let pod = self.pod(target)?;
+        observe::observe(&self.shared.runtime, &pod)
+            .await
+            .map_err(|status| failed("runtime", status.message()))
+    }
+
+    async fn running_container(&self, target: &Target) -> Result<String, Refusal> {
+        let observed = self.observed(target).await?;
+        let container = observed.container(&target.container).filter(|c| c.state == State::Running);
+        container
+            .map(|c| c.id.clone())
+            .ok_or_else(|| Refusal::not_found(format!("container not found ({:?})", target.container)))
+    }
+}
+
+pub async fn exec(
+    server: &Server,
+    target: &Target,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let query = request.uri().query().unwrap_or_default();
+    let ask = cri::ExecRequest {
+        container_id: server.running_container(target).await?,
+        cmd: query_values(query, "command").collect(),
+        tty: query_flag(query, "tty"),
+        stdin: query_flag(query, "input"),
+        stdout: query_flag(query, "output"),
+        stderr: query_flag(query, "error") && !query_flag(query, "tty"),
+    };
+    let answer =
+        server.shared.runtime.runtime.clone().exec(ask).await.map_err(|s| failed("exec", s.message()))?;
+    pass_through(&answer.into_inner().url, request).await
+}
+
+pub async fn attach(
+    server: &Server,
+    target: &Target,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let query = request.uri().query().unwrap_or_default();
+    let tty = server
+        .pod(target)
+        .ok()
+        .and_then(|pod| {
+            crate::pod::all_containers(&pod).find(|(c, _)| c.name == target.container).map(|(c, _)| c.tty)
+        })
+        .unwrap_or(false);
+    let ask = cri::AttachRequest {
+        container_id: server.running_container(target).await?,
+        tty,
+        stdin: query_flag(query, "input"),
+        stdout: query_flag(query, "output"),
+        stderr: query_flag(query, "error") && !tty,
+    };
+    let answer =
+        server.shared.runtime.runtime.clone().attach(ask).await.map_err(|s| failed("attach", s.message()))?;
+    pass_through(&answer.into_inner().url, request).await
+}
+
+pub async fn port_forward(
+    server: &Server,
+    target: &Target,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let observed = server.observed(target).await?;
+    let sandbox =
+        observed.ready_sandbox().ok_or_else(|| Refusal::not_found("the pod has no running sandbox"))?;
+    let query = request.uri().query().unwrap_or_default();
+    let port = query_values(query, "port").filter_map(|port| port.parse().ok()).collect();
+    let ask = cri::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port };
+    let answer = server.shared.runtime.runtime.clone().port_forward(ask).await;
+    let answer = answer.map_err(|s| failed("port-forward", s.message()))?;
+    pass_through(&answer.into_inner().url, request).await
+}
+
+/// Repeats the request to the runtime's stream server; when that switches protocols, so do we, and copy bytes.
+async fn pass_through(url: &str, mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    let uri: Uri = url.parse().map_err(|e| failed("stream server address", e))?;
+    let authority = uri.authority().ok_or_else(|| failed("stream server address", "no host"))?.to_string();
+    let stream = TcpStream::connect(&authority).await.map_err(|e| failed("stream server", e))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| failed("stream server", e))?;
+    tokio::spawn(connection.with_upgrades());
+    let mut forwarded =
+        Request::builder().method(request.method()).uri(uri.path_and_query().map_or("/", |p| p.as_str()));
+    for (name, value) in request.headers().iter().filter(|(name, _)| *name != header::HOST) {
+        forwarded = forwarded.header(name, value);
+    }
+    let forwarded = forwarded.header(header::HOST, authority).body(Empty::<bytes::Bytes>::new());
+    let forwarded = forwarded.map_err(|e| failed("stream request", e))?;
+    let client_side = hyper::upgrade::on(&mut request);
+    let mut response = sender.send_request(forwarded).await.map_err(|e| failed("stream server", e))?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let runtime_side = hyper::upgrade::on(&mut response);
+        tokio::spawn(copy(client_side, runtime_side));
+    }
+    Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+}
+
+async fn copy(client: hyper::upgrade::OnUpgrade, runtime: hyper::upgrade::OnUpgrade) {
+    let (Ok(client), Ok(runtime)) = tokio::join!(client, runtime) else { return };
+    let (mut client, mut runtime) = (TokioIo::new(client), TokioIo::new(runtime));
+    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut runtime).await {
+        tracing::debug!(%error, "stream ended");
+    }
+}

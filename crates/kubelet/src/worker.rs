@@ -1,0 +1,372 @@
+//! One pod's task: observes, decides, acts, reports, and sleeps until something happens.
+//!
+//! Every action runs as a task of its own and reports back, so that a long pull or a slow stop never keeps the worker
+//! from hearing that its pod was deleted.
+
+mod act;
+mod events;
+mod report;
+mod start;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::view::core::{Container, Pod, PodStatus, Service};
+use client::{Client, EventRecorder, Informer};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use events::PodEvents;
+pub use runtime::CriClients as Runtime;
+
+use crate::config::Config;
+use crate::images::ImageManager;
+use crate::observe::{self, Observed, State};
+use crate::pod::actions::{Plan, active_deadline, pod_actions};
+use crate::pod::memory::{Memory, ProbeState, Waiting};
+use crate::probe::{self, ProbeType, Target, Verdict};
+use crate::volumes::downward::Allocatable;
+
+/// Messages a worker may have waiting; senders wait when it is full.
+const INBOX_MAX: usize = 64;
+
+/// What a worker hears.
+pub enum Message {
+    /// The pod changed in the API.
+    Pod(Arc<Pod>),
+    /// The pod is gone from the API.
+    Gone,
+    /// The runtime told of a change of this pod's sandbox or containers.
+    Runtime,
+    Probe(Verdict),
+    /// An action ended.
+    Done {
+        key: String,
+        outcome: Outcome,
+    },
+}
+
+/// How an action ended, as far as the worker must remember.
+#[derive(Default)]
+pub struct Outcome {
+    /// A container (by name) that could not start, why, and when to try again.
+    pub waiting: Option<(String, Waiting, Timestamp)>,
+    /// A container (by name) that started.
+    pub started: Option<String>,
+    /// A container (by id) to be ended, with what it `failed`.
+    pub unhealthy: Option<(String, String)>,
+    pub sandbox_retry: Option<(Timestamp, String)>,
+    pub refresh_at: Option<Timestamp>,
+}
+
+/// What all workers of the node share.
+pub struct Shared {
+    pub config: Config,
+    pub client: Client,
+    pub runtime: Runtime,
+    pub images: ImageManager,
+    pub recorder: EventRecorder,
+    pub services: Informer<Service>,
+    pub allocatable: Allocatable,
+    pub memory_capacity: i64,
+}
+
+/// Where a pod's logs go, as upstream lays them out.
+pub fn log_directory(config: &Config, pod: &Pod) -> PathBuf {
+    let meta = &pod.metadata;
+    config.pod_logs_dir.join(format!("{}_{}_{}", meta.namespace, meta.name, meta.uid))
+}
+
+pub fn container_log(config: &Config, pod: &Pod, container: &str, attempt: u32) -> PathBuf {
+    log_directory(config, pod).join(container).join(format!("{attempt}.log"))
+}
+
+/// Starts a pod's task; it ends after the pod was removed, or when `stop` is cancelled (containers keep running).
+pub fn spawn(shared: Arc<Shared>, pod: Arc<Pod>, stop: CancellationToken) -> mpsc::Sender<Message> {
+    let (sender, inbox) = mpsc::channel(INBOX_MAX);
+    let worker = Worker {
+        shared,
+        pod,
+        gone: false,
+        memory: Memory::default(),
+        inbox,
+        sender: sender.clone(),
+        running: BTreeMap::new(),
+        probers: HashMap::new(),
+        terminating: CancellationToken::new(),
+        refresh_at: None,
+        reported: None,
+    };
+    tokio::spawn(stop.run_until_cancelled_owned(worker.run()));
+    sender
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    /// The API has no such pod any more.
+    gone: bool,
+    memory: Memory,
+    inbox: mpsc::Receiver<Message>,
+    sender: mpsc::Sender<Message>,
+    /// Actions under way, by key.
+    running: BTreeMap<String, ()>,
+    probers: HashMap<(String, ProbeType), AbortHandle>,
+    /// Cancelled when the pod is to end: pulls are given up.
+    terminating: CancellationToken,
+    /// When a projected token must be renewed.
+    refresh_at: Option<Timestamp>,
+    /// The status last written.
+    reported: Option<PodStatus>,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        loop {
+            let wake_at = match self.sync().await {
+                Ok(Some(plan)) => plan.wake_at,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(pod = %self.pod.metadata.namespaced_name(), %error, "runtime did not answer, will retry");
+                    Some(Timestamp::now() + jiff::SignedDuration::from_secs(1))
+                }
+            };
+            if !self.wait(wake_at).await {
+                break;
+            }
+        }
+        self.probers.values().for_each(AbortHandle::abort);
+    }
+
+    /// Hears one message, and all that wait behind it, or lets the time come. False when nobody can speak any more.
+    async fn wait(&mut self, wake_at: Option<Timestamp>) -> bool {
+        let wake_at = [wake_at, self.refresh_at].into_iter().flatten().min();
+        let message = match wake_at {
+            None => self.inbox.recv().await,
+            Some(at) => {
+                let pause = at.duration_until_now();
+                match tokio::time::timeout(pause, self.inbox.recv()).await {
+                    Err(_) => return true,
+                    Ok(message) => message,
+                }
+            }
+        };
+        let Some(message) = message else { return false };
+        self.hear(message);
+        while let Ok(message) = self.inbox.try_recv() {
+            self.hear(message);
+        }
+        true
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Pod(pod) => self.pod = pod,
+            Message::Gone => self.gone = true,
+            Message::Runtime => {}
+            Message::Probe(verdict) => self.hear_probe(verdict),
+            Message::Done { key, outcome } => {
+                self.running.remove(&key);
+                self.hear_outcome(outcome);
+            }
+        }
+    }
+
+    fn hear_outcome(&mut self, outcome: Outcome) {
+        if let Some((name, waiting, retry_at)) = outcome.waiting {
+            self.memory.waiting.insert(name.clone(), waiting);
+            self.memory.retry_at.insert(name, retry_at);
+        }
+        if let Some(name) = outcome.started {
+            self.memory.waiting.remove(&name);
+            self.memory.retry_at.remove(&name);
+        }
+        if let Some((id, why)) = outcome.unhealthy {
+            self.memory.unhealthy.insert(id, why);
+        }
+        if outcome.refresh_at.is_some() {
+            self.refresh_at = outcome.refresh_at;
+        }
+        self.memory.sandbox_retry = outcome.sandbox_retry.or(self.memory.sandbox_retry.take());
+    }
+
+    fn hear_probe(&mut self, verdict: Verdict) {
+        if !verdict.output.is_empty() || verdict.passed == Some(false) {
+            self.tell_unhealthy(&verdict);
+        }
+        let Some(state) = self.memory.probes.get_mut(&verdict.container_id) else { return };
+        match (verdict.kind, verdict.passed) {
+            (ProbeType::Startup, Some(true)) => state.started = true,
+            (ProbeType::Readiness, Some(passed)) => state.ready = passed,
+            (ProbeType::Startup | ProbeType::Liveness, Some(false)) => {
+                let why = format!("failed {} probe", verdict.kind.as_str().to_lowercase());
+                self.memory.unhealthy.insert(verdict.container_id, why);
+            }
+            _ => {}
+        }
+    }
+
+    /// One turn. `None` when the pod is over and removed.
+    async fn sync(&mut self) -> Result<Option<Plan>, tonic::Status> {
+        let now = Timestamp::now();
+        let pod = self.current_pod(now);
+        let observed = observe::observe(&self.shared.runtime, &pod).await?;
+        self.learn(&pod, &observed, now);
+        let mut plan = pod_actions(&pod, &observed, &self.memory, now);
+        let ending = pod.metadata.is_being_deleted() || pod.is_terminal() || self.memory.failed.is_some();
+        if ending {
+            self.terminating.cancel();
+        }
+        plan.finished &= self.running.is_empty();
+        if !self.gone {
+            self.report(&pod, &observed, plan.finished, now).await;
+        }
+        if plan.finished && pod.metadata.is_being_deleted() {
+            self.remove(&pod, &observed).await?;
+            return Ok(None);
+        }
+        self.refresh_volumes(&pod, &observed, now);
+        for action in std::mem::take(&mut plan.actions) {
+            self.act(&pod, &observed, action);
+        }
+        Ok(Some(plan))
+    }
+
+    /// The pod as the API has it, with what was reported meanwhile; one that vanished counts as being deleted.
+    fn current_pod(&mut self, now: Timestamp) -> Arc<Pod> {
+        if !self.gone && self.reported.is_none() {
+            return self.pod.clone();
+        }
+        let mut pod = (*self.pod).clone();
+        if self.gone {
+            pod.metadata.deletion_timestamp.get_or_insert(now);
+            // Upstream leaves at least a second to a pod that was deleted by force.
+            let seconds = crate::pod::grace_period_seconds(&pod).max(1);
+            pod.metadata.deletion_grace_period_seconds = Some(seconds);
+        }
+        if let Some(reported) = &self.reported {
+            let own = |kind: &str| reported.conditions.iter().any(|c| c.kind == kind);
+            let foreign = pod.status.conditions.iter().filter(|c| !own(&c.kind)).cloned();
+            let conditions = foreign.chain(reported.conditions.iter().cloned()).collect();
+            pod.status =
+                PodStatus { conditions, qos_class: pod.status.qos_class.clone(), ..reported.clone() };
+        }
+        Arc::new(pod)
+    }
+
+    /// Takes from the observation what must be remembered, and sees that the right probes run.
+    fn learn(&mut self, pod: &Arc<Pod>, observed: &Observed, now: Timestamp) {
+        self.memory.retain(&observed.containers);
+        for container in observed.containers.iter().filter(|c| c.state == State::Exited) {
+            self.memory.count_exit(container, now);
+        }
+        if active_deadline(pod).is_some_and(|at| at <= now) && !pod.is_terminal() {
+            self.memory.failed.get_or_insert_with(|| Waiting {
+                reason: "DeadlineExceeded".to_owned(),
+                message: "Pod was active on the node longer than the specified deadline".to_owned(),
+            });
+        }
+        self.memory.starting.clear();
+        for (spec, _) in crate::pod::all_containers(pod) {
+            let Some(container) = observed.container(&spec.name).filter(|c| c.state == State::Running) else {
+                continue;
+            };
+            if crate::lifecycle::post_start(spec).is_some()
+                && self.running.contains_key(&act::start_key(&spec.name))
+            {
+                self.memory.starting.insert(container.id.clone());
+                continue;
+            }
+            self.probe(observed, spec, &container.id);
+        }
+        self.probers.retain(|(id, _), prober| {
+            let running = observed.running().any(|c| c.id == *id);
+            if !running {
+                prober.abort();
+            }
+            running && !prober.is_finished()
+        });
+    }
+
+    /// Starts the probes that the container's state asks for and that do not run yet.
+    fn probe(&mut self, observed: &Observed, spec: &Container, id: &str) {
+        let initial =
+            ProbeState { started: spec.startup_probe.is_none(), ready: spec.readiness_probe.is_none() };
+        let state = *self.memory.probes.entry(id.to_owned()).or_insert(initial);
+        if self.memory.unhealthy.contains_key(id) {
+            return;
+        }
+        let probes = if state.started {
+            [(ProbeType::Readiness, &spec.readiness_probe), (ProbeType::Liveness, &spec.liveness_probe)]
+        } else {
+            [(ProbeType::Startup, &spec.startup_probe), (ProbeType::Startup, &None)]
+        };
+        for (kind, probe) in probes {
+            let Some(probe) = probe else { continue };
+            let key = (id.to_owned(), kind);
+            if self.probers.contains_key(&key) {
+                continue;
+            }
+            let target = self.target(observed, spec, id);
+            let task = tokio::spawn(probe::run(target, kind, probe.clone(), self.sender.clone()));
+            self.probers.insert(key, task.abort_handle());
+        }
+    }
+
+    fn target(&self, observed: &Observed, spec: &Container, id: &str) -> Target {
+        let host = self.pod.spec.host_network.then_some(self.shared.config.node_ip);
+        let own = observed.ready_sandbox().and_then(|s| s.ips.first()).and_then(|ip| ip.parse().ok());
+        Target {
+            runtime: self.shared.runtime.clone(),
+            container_id: id.to_owned(),
+            spec: spec.clone(),
+            pod_ip: host.or(own),
+        }
+    }
+
+    /// Renews what is near its end while containers run.
+    fn refresh_volumes(&mut self, pod: &Arc<Pod>, observed: &Observed, now: Timestamp) {
+        if self.refresh_at.is_some_and(|at| at <= now) {
+            self.refresh_at = None;
+            self.refresh(pod, observed);
+        }
+    }
+
+    /// Removes the pod's remains from the node, then from the API.
+    async fn remove(&mut self, pod: &Pod, observed: &Observed) -> Result<(), tonic::Status> {
+        for sandbox in &observed.sandboxes {
+            let request = runtime::cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id.clone() };
+            self.shared.runtime.runtime.clone().remove_pod_sandbox(request).await?;
+        }
+        let logs = log_directory(&self.shared.config, pod);
+        if let Err(error) = remove_files(&self.shared.config.root_dir, &pod.metadata.uid, &logs) {
+            tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "files of a removed pod remain");
+        }
+        if !self.gone {
+            self.delete_from_api(pod).await;
+        }
+        Ok(())
+    }
+}
+
+fn remove_files(root: &Path, uid: &str, logs: &Path) -> std::io::Result<()> {
+    crate::volumes::tear_down(root, uid)?;
+    match std::fs::remove_dir_all(logs) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// How long from now until a point in time; zero when it has passed.
+trait UntilNow {
+    fn duration_until_now(&self) -> std::time::Duration;
+}
+
+impl UntilNow for Timestamp {
+    fn duration_until_now(&self) -> std::time::Duration {
+        std::time::Duration::try_from(self.duration_since(Timestamp::now())).unwrap_or_default()
+    }
+}

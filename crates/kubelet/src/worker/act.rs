@@ -1,0 +1,202 @@
+//! Carries a plan's actions out, each in a task of its own.
+
+use std::sync::Arc;
+
+use api::view::core::Pod;
+use client::event::EventType;
+use jiff::{SignedDuration, Timestamp};
+use runtime::cri;
+
+use super::{Message, Outcome, PodEvents, Shared, Worker, log_directory};
+use crate::observe::Observed;
+use crate::pod::actions::Action;
+use crate::pod::sandbox::sandbox_config;
+use crate::probe::Target;
+use crate::volumes;
+
+/// Pauses after a failure that is not the container's own (upstream's volume manager starts at 0.5 s).
+pub const RETRY: SignedDuration = SignedDuration::from_secs(2);
+
+pub fn start_key(name: &str) -> String {
+    format!("start {name}")
+}
+
+impl Worker {
+    /// Begins the action unless the same one is under way.
+    pub(super) fn act(&mut self, pod: &Arc<Pod>, observed: &Observed, action: Action) {
+        match action {
+            Action::CreateSandbox { attempt } => {
+                self.run_action(
+                    "sandbox".to_owned(),
+                    create_sandbox(self.shared.clone(), pod.clone(), attempt),
+                );
+            }
+            Action::Start { name, kind, attempt } => {
+                let start = super::start::Start {
+                    shared: self.shared.clone(),
+                    pod: pod.clone(),
+                    name: name.clone(),
+                    kind,
+                    attempt,
+                    sandbox: observed.sandboxes.first().cloned(),
+                    target_container_id: String::new(),
+                    terminating: self.terminating.clone(),
+                };
+                self.run_action(start_key(&name), start.aimed_at(observed).run());
+            }
+            Action::Kill { id, name, grace_seconds, reason } => {
+                let Some((spec, _)) = crate::pod::all_containers(pod).find(|(c, _)| c.name == name) else {
+                    return;
+                };
+                let target = self.target(observed, spec, &id);
+                let key = format!("kill {id} {grace_seconds}");
+                self.run_action(key, kill(self.shared.clone(), pod.clone(), target, grace_seconds, reason));
+            }
+            Action::StopSandbox { id } => {
+                self.run_action(format!("stop {id}"), stop_sandbox(self.shared.clone(), id, false));
+            }
+            Action::RemoveSandbox { id } => {
+                self.run_action(format!("remove {id}"), stop_sandbox(self.shared.clone(), id, true));
+            }
+            Action::RemoveContainer { id } => {
+                self.run_action(format!("remove {id}"), remove_container(self.shared.clone(), id));
+            }
+        }
+    }
+
+    /// Renews the volumes of running containers.
+    pub(super) fn refresh(&mut self, pod: &Arc<Pod>, observed: &Observed) {
+        let ips = observed.ready_sandbox().map(|s| s.ips.clone()).unwrap_or_default();
+        self.run_action("refresh".to_owned(), refresh(self.shared.clone(), pod.clone(), ips));
+    }
+
+    fn run_action(&mut self, key: String, action: impl Future<Output = Outcome> + Send + 'static) {
+        if self.running.insert(key.clone(), ()).is_some() {
+            return;
+        }
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            let outcome = action.await;
+            // A worker that is gone does not care how it went.
+            drop(sender.send(Message::Done { key, outcome }).await);
+        });
+    }
+}
+
+/// Volumes first, so that a missing one shows before anything runs.
+async fn create_sandbox(shared: Arc<Shared>, pod: Arc<Pod>, attempt: u32) -> Outcome {
+    let events = PodEvents { recorder: &shared.recorder, pod: &pod };
+    let fail = |reason: &str, message: String| {
+        events.pod(EventType::Warning, reason, message.clone());
+        Outcome { sandbox_retry: Some((Timestamp::now() + RETRY, message)), ..Default::default() }
+    };
+    let refresh_at = match set_up_volumes(&shared, &pod, &[]).await {
+        Ok((_, refresh_at)) => refresh_at,
+        Err(error) => return fail("FailedMount", error.to_string()),
+    };
+    if let Err(error) = std::fs::create_dir_all(log_directory(&shared.config, &pod)) {
+        return fail("FailedCreatePodSandBox", format!("Failed to create the log directory: {error}"));
+    }
+    let resolv_conf = std::fs::read_to_string(&shared.config.resolv_conf).unwrap_or_default();
+    let dns = crate::dns::dns_config(&pod, &shared.config, &resolv_conf);
+    let request = cri::RunPodSandboxRequest {
+        config: Some(sandbox_config(&pod, attempt, &shared.config, dns)),
+        runtime_handler: String::new(),
+    };
+    match shared.runtime.runtime.clone().run_pod_sandbox(request).await {
+        Ok(_) => Outcome { refresh_at, ..Default::default() },
+        Err(status) => {
+            fail("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {}", status.message()))
+        }
+    }
+}
+
+pub async fn set_up_volumes(
+    shared: &Shared,
+    pod: &Pod,
+    pod_ips: &[String],
+) -> Result<(volumes::Paths, Option<Timestamp>), volumes::Error> {
+    let host_ip = shared.config.node_ip.to_string();
+    let context = volumes::Context {
+        client: &shared.client,
+        root: &shared.config.root_dir,
+        allocatable: shared.allocatable,
+        pod_ips,
+        host_ip: &host_ip,
+        now: Timestamp::now(),
+    };
+    volumes::set_up(&context, pod).await
+}
+
+async fn refresh(shared: Arc<Shared>, pod: Arc<Pod>, pod_ips: Vec<String>) -> Outcome {
+    let refresh_at = match set_up_volumes(&shared, &pod, &pod_ips).await {
+        Ok((_, refresh_at)) => refresh_at,
+        Err(error) => {
+            tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "volumes could not be refreshed, will retry");
+            Some(Timestamp::now() + RETRY)
+        }
+    };
+    Outcome { refresh_at, ..Default::default() }
+}
+
+/// Pre-stop hook, stop signal, and the kill when the grace period is over.
+async fn kill(
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    target: Target,
+    grace_seconds: i64,
+    reason: String,
+) -> Outcome {
+    let events = PodEvents { recorder: &shared.recorder, pod: &pod };
+    events.container(&target.spec, EventType::Normal, "Killing", reason);
+    let mut timeout = grace_seconds;
+    if let Some(hook) = crate::lifecycle::pre_stop(&target.spec).filter(|_| grace_seconds > 0) {
+        let (result, left) = crate::lifecycle::run_pre_stop(&target, hook, grace_seconds).await;
+        timeout = left;
+        if let Err(why) = result {
+            events.container(
+                &target.spec,
+                EventType::Warning,
+                "FailedPreStopHook",
+                format!("PreStopHook failed: {why}"),
+            );
+        }
+    }
+    let request = cri::StopContainerRequest { container_id: target.container_id.clone(), timeout };
+    if let Err(status) = shared.runtime.runtime.clone().stop_container(request).await {
+        tracing::warn!(
+            container = target.container_id,
+            error = status.message(),
+            "container could not be stopped"
+        );
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    Outcome::default()
+}
+
+async fn stop_sandbox(shared: Arc<Shared>, id: String, remove: bool) -> Outcome {
+    let mut client = shared.runtime.runtime.clone();
+    let stopped =
+        client.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await.map(drop);
+    let result = match stopped {
+        Ok(()) if remove => client
+            .remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: id.clone() })
+            .await
+            .map(drop),
+        other => other,
+    };
+    if let Err(status) = result {
+        tracing::warn!(sandbox = id, error = status.message(), "sandbox could not be stopped");
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    Outcome::default()
+}
+
+async fn remove_container(shared: Arc<Shared>, id: String) -> Outcome {
+    let request = cri::RemoveContainerRequest { container_id: id.clone() };
+    if let Err(status) = shared.runtime.runtime.clone().remove_container(request).await {
+        tracing::warn!(container = id, error = status.message(), "container could not be removed");
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    Outcome::default()
+}

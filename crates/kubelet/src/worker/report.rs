@@ -1,0 +1,69 @@
+//! Tells the API what became of the pod.
+
+use api::resource::PODS;
+use api::view::core::{Pod, PodStatus};
+use apimachinery::{Value, json};
+use client::{DeleteOptions, PatchType};
+use jiff::Timestamp;
+
+use super::Worker;
+use crate::observe::Observed;
+use crate::pod::status::{NodeFacts, pod_status};
+
+impl Worker {
+    /// Writes the status if it differs from what was written last.
+    pub(super) async fn report(&mut self, pod: &Pod, observed: &Observed, ended: bool, now: Timestamp) {
+        let host_ip = self.shared.config.node_ip.to_string();
+        let status = pod_status(pod, observed, &self.memory, &NodeFacts { host_ip: &host_ip }, ended, now);
+        if self.reported.as_ref() == Some(&status) {
+            return;
+        }
+        let meta = &pod.metadata;
+        let patch = json!({"metadata": {"uid": meta.uid}, "status": status_patch(&status, self.reported.as_ref().unwrap_or(&pod.status))});
+        let written = self
+            .shared
+            .client
+            .patch(PODS, &meta.namespace, &meta.name, Some("status"), PatchType::Strategic, &patch)
+            .await;
+        match written {
+            Ok(_) => self.reported = Some(status),
+            Err(error) if error.is_not_found() => self.gone = true,
+            Err(error) => {
+                tracing::warn!(pod = %meta.namespaced_name(), %error, "status could not be written")
+            }
+        }
+    }
+
+    /// Confirms the end: the object goes for good. A pod of the same name but another uid is left alone.
+    pub(super) async fn delete_from_api(&self, pod: &Pod) {
+        let meta = &pod.metadata;
+        let options = DeleteOptions {
+            grace_period_seconds: Some(0),
+            uid: Some(meta.uid.clone()),
+            ..Default::default()
+        };
+        match self.shared.client.delete(PODS, &meta.namespace, &meta.name, &options).await {
+            Err(error) if !error.is_not_found() && !error.is_conflict() => {
+                tracing::warn!(pod = %meta.namespaced_name(), %error, "pod could not be removed from the API");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The status as a strategic merge patch: fields that were there and are empty now are set to null.
+fn status_patch(status: &PodStatus, before: &PodStatus) -> Value {
+    let encode = |status: &PodStatus| serde_json::to_value(status).expect("a status always encodes");
+    let mut patch = encode(status);
+    // The API server computes it at creation.
+    patch.as_object_mut().expect("a struct is an object").remove("qosClass");
+    if let (Value::Object(patch), Value::Object(before)) = (&mut patch, encode(before)) {
+        for key in before
+            .keys()
+            .filter(|key| !matches!(key.as_str(), "qosClass" | "conditions" | "phase" | "nominatedNodeName"))
+        {
+            patch.entry(key.clone()).or_insert(Value::Null);
+        }
+    }
+    patch
+}

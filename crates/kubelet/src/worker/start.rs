@@ -1,0 +1,319 @@
+//! Starts one container: image, environment, mounts, create, start, post-start hook
+//! (follows `startContainer` of the kubelet's generic runtime manager).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use api::view::core::{Container, Pod, Secret};
+use client::event::EventType;
+use jiff::Timestamp;
+use runtime::cri;
+use tokio_util::sync::CancellationToken;
+
+use super::act::{RETRY, set_up_volumes};
+use super::{Outcome, PodEvents, Shared};
+use crate::images::Image;
+use crate::observe::{Observed, Sandbox};
+use crate::pod::actions::ContainerType;
+use crate::pod::container::{self, container_config};
+use crate::pod::memory::Waiting;
+use crate::pod::sandbox::sandbox_config;
+use crate::probe::Target;
+use crate::{env, lifecycle, volumes};
+
+pub struct Start {
+    pub shared: Arc<Shared>,
+    pub pod: Arc<Pod>,
+    pub name: String,
+    pub kind: ContainerType,
+    pub attempt: u32,
+    pub sandbox: Option<Sandbox>,
+    /// The container whose process namespace an ephemeral container joins; empty for none.
+    pub target_container_id: String,
+    pub terminating: CancellationToken,
+}
+
+/// A step that failed: the reason of the waiting state, its message, and when to try again.
+struct Failure {
+    reason: &'static str,
+    message: String,
+    retry_at: Option<Timestamp>,
+}
+
+impl Failure {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Failure { reason, message: message.into(), retry_at: None }
+    }
+}
+
+impl Start {
+    pub fn aimed_at(mut self, observed: &Observed) -> Self {
+        if self.kind == ContainerType::Ephemeral {
+            let spec = self.pod.spec.ephemeral_containers.iter().find(|c| c.name == self.name);
+            let target = spec.and_then(|c| observed.container(&c.target_container_name));
+            self.target_container_id = target.map(|c| c.id.clone()).unwrap_or_default();
+        }
+        self
+    }
+
+    pub async fn run(self) -> Outcome {
+        let pod = self.pod.clone();
+        let Some((spec, _)) = crate::pod::all_containers(&pod).find(|(c, _)| c.name == self.name) else {
+            return Outcome::default();
+        };
+        let events = PodEvents { recorder: &self.shared.recorder, pod: &pod };
+        match self.start(spec, &events).await {
+            Ok(outcome) => outcome,
+            Err(failure) => {
+                let retry_at = failure.retry_at.unwrap_or_else(|| Timestamp::now() + RETRY);
+                let waiting = Waiting { reason: failure.reason.to_owned(), message: failure.message };
+                Outcome { waiting: Some((self.name, waiting, retry_at)), ..Default::default() }
+            }
+        }
+    }
+
+    async fn start(&self, spec: &Container, events: &PodEvents<'_>) -> Result<Outcome, Failure> {
+        let image = self.image(spec, events).await?;
+        if self.terminating.is_cancelled() {
+            return Ok(Outcome::default());
+        }
+        container::verify_run_as_non_root(&self.pod, spec, image.uid, &image.user)
+            .map_err(|why| self.refused(spec, events, "CreateContainerConfigError", why))?;
+        let sandbox = self.sandbox.as_ref().ok_or_else(|| Failure::new("ContainerCreating", ""))?;
+        let (paths, refresh_at) =
+            set_up_volumes(&self.shared, &self.pod, &sandbox.ips).await.map_err(|error| {
+                events.pod(EventType::Warning, "FailedMount", error.to_string());
+                Failure::new("ContainerCreating", "")
+            })?;
+        let config = self.config(spec, image, &sandbox.ips, &paths).await;
+        let config = config.map_err(|why| self.refused(spec, events, "CreateContainerConfigError", why))?;
+        let id = self.create(spec, sandbox, config, events).await?;
+        let mut client = self.shared.runtime.runtime.clone();
+        client
+            .start_container(cri::StartContainerRequest { container_id: id.clone() })
+            .await
+            .map_err(|status| self.refused(spec, events, "RunContainerError", status.message().to_owned()))?;
+        events.container(spec, EventType::Normal, "Started", format!("Started container {}", spec.name));
+        let unhealthy = self.after_start(spec, &id, &sandbox.ips, events).await;
+        Ok(Outcome { started: Some(self.name.clone()), unhealthy, refresh_at, ..Default::default() })
+    }
+
+    async fn image(&self, spec: &Container, events: &PodEvents<'_>) -> Result<Image, Failure> {
+        let secrets = self.pull_secrets().await;
+        let ensured = self.shared.images.ensure(&self.shared.runtime, &self.pod, spec, &secrets, events);
+        match self.terminating.run_until_cancelled(ensured).await {
+            None => Err(Failure::new("ContainerCreating", "")),
+            Some(Ok(image)) => Ok(image),
+            Some(Err(failure)) => {
+                let reason = IMAGE_REASONS.into_iter().find(|known| *known == failure.waiting.reason);
+                let reason = reason.unwrap_or("ErrImagePull");
+                Err(Failure { reason, message: failure.waiting.message, retry_at: Some(failure.retry_at) })
+            }
+        }
+    }
+
+    /// Secrets that are missing are passed over: the pull itself will tell.
+    async fn pull_secrets(&self) -> Vec<Secret> {
+        let mut secrets = Vec::new();
+        for reference in &self.pod.spec.image_pull_secrets {
+            match volumes::get_secret(&self.shared.client, &self.pod.metadata.namespace, &reference.name)
+                .await
+            {
+                Ok(found) => secrets.extend(found),
+                Err(error) => {
+                    tracing::warn!(secret = reference.name, error, "image pull secret could not be read")
+                }
+            }
+        }
+        secrets
+    }
+
+    async fn config(
+        &self,
+        spec: &Container,
+        image: Image,
+        ips: &[String],
+        paths: &volumes::Paths,
+    ) -> Result<cri::ContainerConfig, String> {
+        let environment = self.environment(spec, ips).await?;
+        let lookup: BTreeMap<&str, &str> =
+            environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let mut mounts = volumes::mounts(spec, paths, |text| {
+            env::expand(text, |name| lookup.get(name).map(|v| (*v).to_owned()))
+        })?;
+        let termination_message = self.termination_message(spec, &mut mounts)?;
+        self.mount_hosts(spec, ips, &mut mounts)?;
+        let log_path = format!("{}/{}.log", spec.name, self.attempt);
+        let log = super::container_log(&self.shared.config, &self.pod, &spec.name, self.attempt);
+        if let Some(dir) = log.parent() {
+            std::fs::create_dir_all(dir).map_err(|e| format!("log directory {}: {e}", dir.display()))?;
+        }
+        Ok(container_config(
+            &self.pod,
+            spec,
+            container::Start {
+                attempt: self.attempt,
+                image_ref: image.reference,
+                env: environment,
+                mounts,
+                log_path,
+                termination_message: &termination_message,
+                memory_capacity: self.shared.memory_capacity,
+                target_container_id: self.target_container_id.clone(),
+            },
+        ))
+    }
+
+    async fn environment(&self, spec: &Container, ips: &[String]) -> Result<Vec<(String, String)>, String> {
+        let (config_maps, secrets) = env::referenced(spec);
+        let namespace = &self.pod.metadata.namespace;
+        let mut sources = env::Sources::default();
+        for name in config_maps {
+            let found = volumes::get_config_map(&self.shared.client, namespace, &name).await?;
+            sources.config_maps.insert(name, found);
+        }
+        for name in secrets {
+            let found = volumes::get_secret(&self.shared.client, namespace, &name).await?;
+            sources.secrets.insert(name, found);
+        }
+        let services = self.shared.services.list();
+        let host_ip = self.shared.config.node_ip.to_string();
+        let host = [host_ip.clone()];
+        let facts = env::Facts {
+            pod_ips: if self.pod.spec.host_network { &host } else { ips },
+            host_ip: &host_ip,
+            allocatable: &self.shared.allocatable,
+            services: &services,
+        };
+        env::environment(&self.pod, spec, &sources, &facts)
+    }
+
+    /// A file of its own for each attempt, written by the container and read after its end.
+    fn termination_message(&self, spec: &Container, mounts: &mut Vec<cri::Mount>) -> Result<PathBuf, String> {
+        if spec.termination_message_path.is_empty() {
+            return Ok(PathBuf::new());
+        }
+        let dir = volumes::pod_dir(&self.shared.config.root_dir, &self.pod.metadata.uid)
+            .join("containers")
+            .join(&spec.name);
+        let path = dir.join(format!("{}-{}", self.attempt, Timestamp::now().as_millisecond()));
+        let made =
+            std::fs::create_dir_all(&dir).and_then(|()| std::fs::File::create(&path)).and_then(|file| {
+                use std::os::unix::fs::PermissionsExt as _;
+                file.set_permissions(std::fs::Permissions::from_mode(0o666))
+            });
+        made.map_err(|e| format!("termination message file {}: {e}", path.display()))?;
+        mounts.push(file_mount(&path, &spec.termination_message_path));
+        Ok(path)
+    }
+
+    /// `/etc/hosts`, unless the container brings its own.
+    fn mount_hosts(
+        &self,
+        spec: &Container,
+        ips: &[String],
+        mounts: &mut Vec<cri::Mount>,
+    ) -> Result<(), String> {
+        const HOSTS: &str = "/etc/hosts";
+        if spec.volume_mounts.iter().any(|mount| mount.mount_path == HOSTS) {
+            return Ok(());
+        }
+        let text = if self.pod.spec.host_network {
+            let node = std::fs::read_to_string(HOSTS).unwrap_or_default();
+            format!(
+                "# Kubernetes-managed hosts file (host network).\n{node}{}",
+                crate::dns::aliases(&self.pod)
+            )
+        } else {
+            crate::dns::hosts_file(&self.pod, &self.shared.config, ips)
+        };
+        let dir = volumes::pod_dir(&self.shared.config.root_dir, &self.pod.metadata.uid);
+        let path = dir.join("etc-hosts");
+        std::fs::create_dir_all(&dir)
+            .and_then(|()| std::fs::write(&path, text))
+            .map_err(|e| format!("hosts file {}: {e}", path.display()))?;
+        mounts.push(file_mount(&path, HOSTS));
+        Ok(())
+    }
+
+    async fn create(
+        &self,
+        spec: &Container,
+        sandbox: &Sandbox,
+        config: cri::ContainerConfig,
+        events: &PodEvents<'_>,
+    ) -> Result<String, Failure> {
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: sandbox.id.clone(),
+            config: Some(config),
+            sandbox_config: Some(sandbox_config(
+                &self.pod,
+                sandbox.attempt,
+                &self.shared.config,
+                Default::default(),
+            )),
+        };
+        match self.shared.runtime.runtime.clone().create_container(request).await {
+            Ok(answer) => {
+                events.container(
+                    spec,
+                    EventType::Normal,
+                    "Created",
+                    format!("Created container: {}", spec.name),
+                );
+                Ok(answer.into_inner().container_id)
+            }
+            Err(status) => {
+                Err(self.refused(spec, events, "CreateContainerError", status.message().to_owned()))
+            }
+        }
+    }
+
+    fn refused(
+        &self,
+        spec: &Container,
+        events: &PodEvents<'_>,
+        reason: &'static str,
+        message: String,
+    ) -> Failure {
+        events.container(spec, EventType::Warning, "Failed", format!("Error: {message}"));
+        Failure::new(reason, message)
+    }
+
+    /// The post-start hook; when it fails the container must end.
+    async fn after_start(
+        &self,
+        spec: &Container,
+        id: &str,
+        ips: &[String],
+        events: &PodEvents<'_>,
+    ) -> Option<(String, String)> {
+        let hook = lifecycle::post_start(spec)?;
+        let target = Target {
+            runtime: self.shared.runtime.clone(),
+            container_id: id.to_owned(),
+            spec: spec.clone(),
+            pod_ip: ips.first().and_then(|ip| ip.parse().ok()),
+        };
+        let why = lifecycle::run_post_start(&target, hook).await.err()?;
+        events.container(
+            spec,
+            EventType::Warning,
+            "FailedPostStartHook",
+            format!("PostStartHook failed: {why}"),
+        );
+        Some((id.to_owned(), "failed postStart hook".to_owned()))
+    }
+}
+
+const IMAGE_REASONS: [&str; 5] =
+    ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"];
+
+fn file_mount(host_path: &std::path::Path, container_path: &str) -> cri::Mount {
+    cri::Mount {
+        host_path: host_path.display().to_string(),
+        container_path: container_path.to_owned(),
+        ..Default::default()
+    }
+}
