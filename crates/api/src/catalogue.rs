@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::resource::{self, Resource};
 use crate::strategy::{Plain, Strategy};
-use crate::{core, objectmeta, strategy};
+use crate::{apps, coordination, core, discovery, objectmeta, rbac, scheduling, strategy};
 
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 /// Namespaces are not deleted by the collection.
@@ -288,14 +288,14 @@ pub static CATALOGUE: &[Kind] = &[
             subresource!("proxy", "", "io.k8s.api.core.v1", "ServiceProxyOptions", PROXY),
             subresource!("status", "", "io.k8s.api.core.v1", "Service", GET_PATCH_UPDATE),
         ]),
-    row!(DEPLOYMENTS, "io.k8s.api.apps.v1", "Deployment", "deployments.apps", Plain)
+    row!(DEPLOYMENTS, "io.k8s.api.apps.v1", "Deployment", "deployments.apps", apps::deployment::Deployment)
         .short(&["deploy"])
         .categories(CATEGORY_ALL)
         .subresources(&[
             SCALE,
             subresource!("status", "apps", "io.k8s.api.apps.v1", "Deployment", GET_PATCH_UPDATE),
         ]),
-    row!(REPLICA_SETS, "io.k8s.api.apps.v1", "ReplicaSet", "replicasets.apps", Plain)
+    row!(REPLICA_SETS, "io.k8s.api.apps.v1", "ReplicaSet", "replicasets.apps", apps::replicaset::ReplicaSet)
         .short(&["rs"])
         .categories(CATEGORY_ALL)
         .subresources(&[
@@ -314,26 +314,44 @@ pub static CATALOGUE: &[Kind] = &[
         "io.k8s.api.rbac.v1",
         "ClusterRoleBinding",
         "clusterrolebindings.rbac.authorization.k8s.io",
-        Plain
+        rbac::RoleBinding { cluster: true }
     ),
-    row!(CLUSTER_ROLES, "io.k8s.api.rbac.v1", "ClusterRole", "clusterroles.rbac.authorization.k8s.io", Plain),
-    row!(ROLE_BINDINGS, "io.k8s.api.rbac.v1", "RoleBinding", "rolebindings.rbac.authorization.k8s.io", Plain),
-    row!(ROLES, "io.k8s.api.rbac.v1", "Role", "roles.rbac.authorization.k8s.io", Plain),
+    row!(
+        CLUSTER_ROLES,
+        "io.k8s.api.rbac.v1",
+        "ClusterRole",
+        "clusterroles.rbac.authorization.k8s.io",
+        rbac::Role { cluster: true }
+    ),
+    row!(
+        ROLE_BINDINGS,
+        "io.k8s.api.rbac.v1",
+        "RoleBinding",
+        "rolebindings.rbac.authorization.k8s.io",
+        rbac::RoleBinding { cluster: false }
+    ),
+    row!(
+        ROLES,
+        "io.k8s.api.rbac.v1",
+        "Role",
+        "roles.rbac.authorization.k8s.io",
+        rbac::Role { cluster: false }
+    ),
     row!(
         PRIORITY_CLASSES,
         "io.k8s.api.scheduling.v1",
         "PriorityClass",
         "priorityclasses.scheduling.k8s.io",
-        Plain
+        scheduling::PriorityClass
     )
     .short(&["pc"]),
-    row!(LEASES, "io.k8s.api.coordination.v1", "Lease", "leases.coordination.k8s.io", Plain),
+    row!(LEASES, "io.k8s.api.coordination.v1", "Lease", "leases.coordination.k8s.io", coordination::Lease),
     row!(
         ENDPOINT_SLICES,
         "io.k8s.api.discovery.v1",
         "EndpointSlice",
         "endpointslices.discovery.k8s.io",
-        Plain
+        discovery::EndpointSlice
     ),
 ];
 

@@ -22,6 +22,14 @@ pub const AGE: Column = Column {
     priority: 0,
 };
 
+pub const CREATED_AT: Column = Column {
+    name: "Created At",
+    column_type: "date",
+    format: "",
+    description: "When the object was created.",
+    priority: 0,
+};
+
 /// Shown where there is nothing to show.
 pub const NONE: &str = "<none>";
 /// Shown where a time is not known.
@@ -48,6 +56,11 @@ pub fn name(obj: &Value) -> Value {
 
 pub fn age(obj: &Value, now: Timestamp) -> Value {
     since(obj.pointer("/metadata/creationTimestamp"), now).into()
+}
+
+/// The time of creation as it stands.
+pub fn created_at(obj: &Value) -> Value {
+    str_at(obj, &["metadata", "creationTimestamp"]).into()
 }
 
 /// How long ago a time was; `<unknown>` when it is not set.

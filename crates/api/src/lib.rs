@@ -1,13 +1,21 @@
 //! The kinds: their names, the catalogue that everything derives from, what each kind adds to the request pipeline,
 //! and slim typed views for those who decide.
 
+pub mod apps;
+pub mod authentication;
+pub mod authorization;
+pub mod autoscaling;
 pub mod catalogue;
 pub mod columns;
 pub mod conversion;
+pub mod coordination;
 pub mod core;
 pub mod defaults;
+pub mod discovery;
 pub mod objectmeta;
+pub mod rbac;
 pub mod resource;
+pub mod scheduling;
 pub mod schema;
 pub mod strategy;
 #[cfg(test)]

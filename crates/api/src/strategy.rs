@@ -89,14 +89,14 @@ pub trait Strategy: Sync {
         &[]
     }
 
-    /// The table's columns; `Name` comes first and `Age` is there because a row has both.
+    /// The columns of the kind's table.
     fn columns(&self) -> &'static [Column] {
-        &NAME_AND_AGE
+        &NAME_AND_CREATED_AT
     }
 
     /// The cells of one object, as many as there are columns.
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        vec![crate::columns::name(obj), crate::columns::age(obj, now)]
+    fn row(&self, obj: &Value, _now: Timestamp) -> Vec<Value> {
+        vec![crate::columns::name(obj), crate::columns::created_at(obj)]
     }
 
     /// Seconds between the request and the removal, `requested` being the caller's wish.
@@ -124,8 +124,8 @@ pub trait Strategy: Sync {
     }
 }
 
-/// `Name` and `Age`: the columns of a kind that prints nothing else.
-pub const NAME_AND_AGE: [Column; 2] = [crate::columns::NAME, crate::columns::AGE];
+/// The columns of a kind without a printer of its own (follows `rest.NewDefaultTableConvertor`).
+pub const NAME_AND_CREATED_AT: [Column; 2] = [crate::columns::NAME, crate::columns::CREATED_AT];
 
 /// A kind without rules of its own; virtual kinds that are answered and never stored use it too.
 pub struct Plain;

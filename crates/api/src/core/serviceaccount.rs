@@ -1,11 +1,15 @@
 //! ServiceAccount (follows `pkg/registry/core/serviceaccount`).
 
 use apimachinery::{Value, json};
+use jiff::Timestamp;
 
+use crate::columns::{AGE, NAME, age, name};
 use crate::defaults::each;
-use crate::strategy::Strategy;
+use crate::strategy::{Column, Strategy};
 
 const ENFORCE_MOUNTABLE_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
+
+const COLUMNS: [Column; 2] = [NAME, AGE];
 
 pub struct ServiceAccount;
 
@@ -28,6 +32,14 @@ impl Strategy for ServiceAccount {
         vec![format!(
             "metadata.annotations[{ENFORCE_MOUNTABLE_SECRETS}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
         )]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        &COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        vec![name(obj), age(obj, now)]
     }
 }
 
