@@ -25,8 +25,10 @@ fn main() {
     let overlay_dir = here.join("overlay");
     let read = |name: &str| fs::read_to_string(overlay_dir.join(name)).expect("the overlay is readable");
     let overlay = overlay::parse(&read("presence.txt"), &read("enums.txt"));
-    let messages = sources::load(&here.join("Cargo.toml"), &overlay_dir, &overlay.packages());
-    let types = join::join(&messages, &overlay);
+    let set = sources::load(&here.join("Cargo.toml"), &overlay_dir, &overlay.packages());
+    let types = join::join(&sources::messages(&set), &overlay);
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     fs::write(out.join("schema.bin"), blob::write(&types)).expect("the output folder is writable");
+    // For tests only: an independent decoder checks the codec against these.
+    fs::write(out.join("descriptors.bin"), sources::encode(set)).expect("the output folder is writable");
 }

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cargo_metadata::MetadataCommand;
+use prost_reflect::prost::Message as _;
 use prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
-use prost_reflect::prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
+use prost_reflect::prost_types::{
+    DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+};
 
 /// The package that ships upstream's texts, and the folder of the version this table starts from.
 const SOURCE_PACKAGE: &str = "k8s-rs-pb";
@@ -47,8 +50,8 @@ pub enum Element {
     Message(String),
 }
 
-/// All messages of `packages`, with the overlay's additions merged in.
-pub fn load(manifest: &Path, overlay: &Path, packages: &[String]) -> Messages {
+/// The descriptors of `packages` and of the overlay's additions, comments included.
+pub fn load(manifest: &Path, overlay: &Path, packages: &[String]) -> FileDescriptorSet {
     let root = source_dir(manifest).join("src").join(SOURCE_VERSION);
     let additions = overlay.join(ADDITIONS);
     let mut files: Vec<PathBuf> =
@@ -56,12 +59,22 @@ pub fn load(manifest: &Path, overlay: &Path, packages: &[String]) -> Messages {
     let listing = std::fs::read_dir(&additions).expect("the overlay has additions");
     files.extend(listing.map(|entry| entry.expect("the overlay is readable").path()));
     files.sort();
-    let set = protox::Compiler::new([&root, &additions])
+    protox::Compiler::new([&root, &additions])
         .and_then(|mut compiler| {
             compiler.include_source_info(true).include_imports(true).open_files(&files)?;
             Ok(compiler.file_descriptor_set())
         })
-        .expect("the proto texts are well-formed");
+        .expect("the proto texts are well-formed")
+}
+
+/// The set in its binary form, without comments.
+pub fn encode(mut set: FileDescriptorSet) -> Vec<u8> {
+    set.file.iter_mut().for_each(|file| file.source_code_info = None);
+    set.encode_to_vec()
+}
+
+/// All messages, with the additions merged in.
+pub fn messages(set: &FileDescriptorSet) -> Messages {
     let mut messages = Messages::new();
     let (added, base): (Vec<_>, Vec<_>) =
         set.file.iter().partition(|file| file.package().starts_with(ADDITIONS));
