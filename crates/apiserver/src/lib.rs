@@ -1,1 +1,63 @@
-//! Placeholder until the crate's first module lands.
+//! The Kubernetes API server: one pipeline for every request of every kind, over HTTPS or from within the process.
+//!
+//! What differs between kinds comes from their row in `api::catalogue`. Nothing reaches the store but through here.
+
+// The way of a request.
+mod body;
+mod call;
+mod impersonation;
+mod in_flight;
+mod negotiation;
+mod pipeline;
+mod query;
+mod request_info;
+
+// What it does.
+mod delete;
+mod discovery;
+mod health;
+mod list;
+mod nonresource;
+mod openapi;
+mod patch;
+mod resource;
+mod review;
+mod subresource;
+mod version;
+mod watch;
+mod write;
+
+// What these share.
+mod admit;
+mod continue_token;
+mod conversion;
+mod deletion;
+mod draft;
+mod forward;
+mod frames;
+mod metadata;
+mod metrics;
+mod ownership;
+mod part;
+mod selection;
+mod service_allocation;
+mod view;
+mod wire;
+
+// The server around them.
+mod bootstrap;
+pub mod config;
+mod core;
+mod event_ttl;
+mod follow;
+mod in_process;
+mod listener;
+mod server;
+pub mod tls;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{Cidr, Config};
+pub use server::{ApiServer, StartError};
+pub use tls::SharedTls;

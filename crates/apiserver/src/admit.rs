@@ -1,0 +1,88 @@
+//! Admission as the pipeline calls it: the chain of plugins with a view of the store, and the rule that nobody grants
+//! more than they have.
+
+use std::sync::Arc;
+
+use admission::{Operation, Request, World};
+use apimachinery::{Status, Value};
+use auth::authorizer::RBAC_GROUP;
+
+use crate::call::Call;
+use crate::conversion;
+use crate::core::Core;
+use crate::metadata;
+use crate::write::Place;
+
+/// The mutating half. `object` is null for a deletion, `old` is none for a creation.
+pub fn mutate(
+    call: &Call,
+    place: &Place,
+    operation: Operation,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    call.core.admission.admit(&request(call, place, operation, old), object, &*call.core)
+}
+
+/// The validating half, right before the commit.
+pub fn validate(
+    call: &Call,
+    place: &Place,
+    operation: Operation,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    if place.kind.resource.group == RBAC_GROUP && operation != Operation::Delete {
+        call.core.authorizer.check_escalation(&call.user, object, old)?;
+    }
+    call.core.admission.validate(&request(call, place, operation, old), object, &*call.core)
+}
+
+fn request<'a>(
+    call: &'a Call,
+    place: &'a Place,
+    operation: Operation,
+    old: Option<&'a Value>,
+) -> Request<'a> {
+    let resource = &place.kind.resource;
+    Request {
+        user: &call.user,
+        operation,
+        group: resource.group,
+        resource: resource.plural,
+        subresource: place.part.subresource(),
+        namespace: &place.key.namespace,
+        name: &place.key.name,
+        old,
+    }
+}
+
+impl World for Core {
+    fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        let entry = self.store.get(&store::Key::new(resource, namespace, name))?;
+        Some(Arc::new(conversion::decode(&entry.bytes)))
+    }
+
+    fn list(&self, resource: &str, namespace: &str) -> Vec<Arc<Value>> {
+        let namespace = (!namespace.is_empty()).then_some(namespace);
+        let page = self.store.range(resource, namespace, None, None, 0, &|_| true);
+        let entries = page.map(|page| page.entries).unwrap_or_default();
+        entries.iter().map(|entry| Arc::new(conversion::decode(&entry.bytes))).collect()
+    }
+
+    fn random_suffix(&self) -> String {
+        metadata::generated_name("", &self.config.random)
+    }
+}
+
+/// Which objects stand under the names that tokens are bound to.
+impl auth::Objects for Core {
+    fn identity(&self, resource: &str, namespace: &str, name: &str) -> Option<auth::authenticator::Identity> {
+        let object = World::get(self, resource, namespace, name)?;
+        let text = |field: &str| apimachinery::meta::str_at(&object, &["metadata", field]);
+        Some(auth::authenticator::Identity {
+            uid: text("uid").to_owned(),
+            deleted_at: apimachinery::time::parse_time(text("deletionTimestamp")),
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! The objects every cluster starts with: system namespaces, default roles, and the Service that leads to the API.
+//! Follows the post-start hooks `start-system-namespaces-controller`, `rbac/bootstrap-roles`,
+//! `scheduling/bootstrap-system-priority-classes` and `bootstrap-controller`.
+
+use std::sync::Arc;
+
+use api::catalogue::Kind;
+use api::{Resource, resource};
+use apimachinery::{GroupVersion, Status, Value, json};
+use auth::UserInfo;
+use auth::user::MASTERS;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request};
+
+use crate::body;
+use crate::core::Core;
+use crate::draft::to_json;
+use crate::pipeline::{self, Peer};
+
+/// Upstream's name for the server's requests to itself.
+const LOOPBACK_USER: &str = "system:apiserver";
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The Service by which pods reach the API, in the namespace `default`.
+const SERVICE: &str = "kubernetes";
+const SERVICE_PORT: u16 = 443;
+/// An answer longer than this is none of those expected here.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+#[error("create {what} {name:?}")]
+pub struct BootstrapError {
+    what: &'static str,
+    name: String,
+    #[source]
+    source: Status,
+}
+
+pub async fn run(core: &Arc<Core>) -> Result<(), BootstrapError> {
+    for name in NAMESPACES {
+        ensure(core, resource::NAMESPACES, json!({"metadata": {"name": name}})).await?;
+    }
+    for object in auth::bootstrap_objects() {
+        if let Some(kind) = kind_of(&object) {
+            ensure(core, kind.resource, object).await?;
+        }
+    }
+    for (name, value, description) in PRIORITY_CLASSES {
+        let class = json!({"metadata": {"name": name}, "value": value, "description": description});
+        ensure(core, resource::PRIORITY_CLASSES, class).await?;
+    }
+    ensure(core, resource::SERVICES, service(core)).await?;
+    replace(core, resource::ENDPOINTS, endpoints(core)).await?;
+    replace(core, resource::ENDPOINT_SLICES, endpoint_slice(core)).await?;
+    core.set_bootstrapped();
+    Ok(())
+}
+
+const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+];
+
+fn kind_of(object: &Value) -> Option<&'static Kind> {
+    let version = GroupVersion::parse(object["apiVersion"].as_str()?)?;
+    api::catalogue::by_kind(&version.group, &version.version, object["kind"].as_str()?)
+}
+
+fn service(core: &Core) -> Value {
+    let address = core.config.service_cidr.nth(0).map(|address| address.to_string());
+    json!({
+        "metadata": {"name": SERVICE, "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": address,
+            "ports": [{"name": "https", "port": SERVICE_PORT, "protocol": "TCP", "targetPort": core.config.advertise.port()}],
+            "sessionAffinity": "None",
+        },
+    })
+}
+
+fn endpoints(core: &Core) -> Value {
+    let advertise = core.config.advertise;
+    json!({
+        "metadata": {"name": SERVICE, "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{
+            "addresses": [{"ip": advertise.ip().to_string()}],
+            "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
+        }],
+    })
+}
+
+fn endpoint_slice(core: &Core) -> Value {
+    let advertise = core.config.advertise;
+    json!({
+        "metadata": {"name": SERVICE, "namespace": "default", "labels": {"kubernetes.io/service-name": SERVICE}},
+        "addressType": if advertise.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [advertise.ip().to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
+    })
+}
+
+/// Creates the object unless there is one of its name.
+async fn ensure(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(), BootstrapError> {
+    match create(core, resource, &object).await {
+        Err(status) if !status.is_already_exists() => Err(failed(resource, &object, status)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the object as it should be, whatever was there.
+async fn replace(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(), BootstrapError> {
+    let (namespace, name) = (text(&object, "namespace"), text(&object, "name"));
+    let result = match create(core, resource, &object).await {
+        Err(status) if status.is_already_exists() => {
+            send(core, Method::PUT, &resource.path(&namespace, &name), &object).await
+        }
+        result => result,
+    };
+    result.map_err(|status| failed(resource, &object, status))
+}
+
+async fn create(core: &Arc<Core>, resource: Resource, object: &Value) -> Result<(), Status> {
+    send(core, Method::POST, &resource.collection_path(&text(object, "namespace")), object).await
+}
+
+fn text(object: &Value, field: &str) -> String {
+    apimachinery::meta::str_at(object, &["metadata", field]).to_owned()
+}
+
+fn failed(resource: Resource, object: &Value, source: Status) -> BootstrapError {
+    BootstrapError { what: resource.singular, name: text(object, "name"), source }
+}
+
+async fn send(core: &Arc<Core>, method: Method, path: &str, object: &Value) -> Result<(), Status> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(CONTENT_TYPE, "application/json")
+        .header(http::header::USER_AGENT, "kube-apiserver")
+        .body(body::full(to_json(object)))
+        .map_err(Status::internal)?;
+    let peer = Peer::Component(UserInfo::new(LOOPBACK_USER, [MASTERS]));
+    let response = pipeline::handle(core.clone(), request, peer).await;
+    if response.status().is_success() {
+        return Ok(());
+    }
+    let answer = body::read_at_most(response.into_body(), ANSWER_BYTES_MAX).await?;
+    Err(serde_json::from_slice(&answer).unwrap_or_else(Status::internal))
+}

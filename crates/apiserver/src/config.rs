@@ -1,0 +1,145 @@
+//! What the operator decides about the API server.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::metadata::Random;
+
+/// The range of ports upstream reserves for Services of type NodePort.
+pub const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
+
+/// Tells the time. Replaced in simulations.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+pub struct Config {
+    /// Where clients outside reach the server, and what the `kubernetes` Service leads to.
+    pub advertise: SocketAddr,
+    /// The addresses of Services; the first belongs to the `kubernetes` Service.
+    pub service_cidr: Cidr,
+    pub node_ports: RangeInclusive<u16>,
+    /// How to reach kubelets for logs, exec and port-forward: trusted authority and client certificate.
+    pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    pub clock: Clock,
+    pub random: Random,
+}
+
+impl Config {
+    /// The usual choices for everything that has one.
+    pub fn new(advertise: SocketAddr, service_cidr: Cidr) -> Config {
+        Config {
+            advertise,
+            service_cidr,
+            node_ports: NODE_PORTS,
+            kubelet_tls: None,
+            clock: Arc::new(Timestamp::now),
+            random: Arc::new(system_random),
+        }
+    }
+}
+
+fn system_random(buffer: &mut [u8]) {
+    use ring::rand::{SecureRandom, SystemRandom};
+    SystemRandom::new().fill(buffer).expect("the kernel gives random bytes");
+}
+
+/// A range of addresses, `10.96.0.0/16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    base: IpAddr,
+    prefix: u8,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a range of addresses such as 10.96.0.0/16")]
+pub struct CidrError(String);
+
+impl std::str::FromStr for Cidr {
+    type Err = CidrError;
+
+    fn from_str(text: &str) -> Result<Cidr, CidrError> {
+        let parse = || {
+            let (base, prefix) = text.split_once('/')?;
+            let (base, prefix) = (base.parse::<IpAddr>().ok()?, prefix.parse::<u8>().ok()?);
+            let bits = if base.is_ipv4() { 32 } else { 128 };
+            (prefix <= bits).then_some(Cidr { base, prefix })
+        };
+        parse().map(Cidr::normalised).ok_or_else(|| CidrError(text.to_owned()))
+    }
+}
+
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+impl Cidr {
+    fn bits(&self) -> u32 {
+        if self.base.is_ipv4() { 32 } else { 128 }
+    }
+
+    fn number(address: IpAddr) -> u128 {
+        match address {
+            IpAddr::V4(v4) => u128::from(u32::from(v4)),
+            IpAddr::V6(v6) => u128::from(v6),
+        }
+    }
+
+    fn address(&self, number: u128) -> IpAddr {
+        match self.base {
+            IpAddr::V4(_) => IpAddr::V4(u32::try_from(number).unwrap_or(u32::MAX).into()),
+            IpAddr::V6(_) => IpAddr::V6(number.into()),
+        }
+    }
+
+    fn normalised(self) -> Cidr {
+        let host_bits = self.bits() - u32::from(self.prefix);
+        let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+        let base = self.address(Self::number(self.base) & mask);
+        Cidr { base, ..self }
+    }
+
+    /// How many addresses can be given to Services: all but the network's own and the broadcast address.
+    pub fn usable(&self) -> u128 {
+        let host_bits = self.bits() - u32::from(self.prefix);
+        let all = 1u128.checked_shl(host_bits).unwrap_or(u128::MAX);
+        all.saturating_sub(if self.base.is_ipv4() { 2 } else { 1 })
+    }
+
+    /// The usable address at this place, from 0.
+    pub fn nth(&self, index: u128) -> Option<IpAddr> {
+        (index < self.usable()).then(|| self.address(Self::number(self.base) + 1 + index))
+    }
+
+    /// Whether the address is one that can be given to a Service.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (number, base) = (Self::number(address), Self::number(self.base));
+        address.is_ipv4() == self.base.is_ipv4() && number > base && number - base <= self.usable()
+    }
+
+    pub fn is_ipv4(&self) -> bool {
+        self.base.is_ipv4()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_gives_all_but_its_first_and_last_address() {
+        let cidr: Cidr = "10.96.0.7/29".parse().expect("parses");
+        assert_eq!(cidr.to_string(), "10.96.0.0/29");
+        assert_eq!(cidr.usable(), 6);
+        assert_eq!(cidr.nth(0), Some("10.96.0.1".parse().expect("an address")));
+        assert_eq!(cidr.nth(6), None);
+        assert!(cidr.contains("10.96.0.6".parse().expect("an address")));
+        assert!(!cidr.contains("10.96.0.7".parse().expect("an address")));
+        assert!(!cidr.contains("10.96.0.0".parse().expect("an address")));
+        assert!("10.96.0.0".parse::<Cidr>().is_err());
+        assert!("10.96.0.0/33".parse::<Cidr>().is_err());
+    }
+}

@@ -1,0 +1,72 @@
+//! What all requests share, made once when the server starts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api::catalogue::Kind;
+use apimachinery::Value;
+use auth::serviceaccount::Issuer;
+use auth::{Authenticator, Authorizer};
+use store::{Key, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::conversion;
+use crate::frames::FrameCache;
+use crate::in_flight::InFlight;
+use crate::metrics::Metrics;
+use crate::service_allocation::Allocator;
+
+pub struct Core {
+    pub config: Config,
+    pub store: Store,
+    pub authenticator: Authenticator,
+    pub authorizer: Authorizer,
+    pub admission: admission::Chain,
+    pub services: Allocator,
+    pub frames: FrameCache,
+    pub metrics: Metrics,
+    pub in_flight: InFlight,
+    /// Cancelled when the server stops: watches end, new requests are refused.
+    pub draining: CancellationToken,
+    /// Set by `bootstrap` once it is done.
+    bootstrapped: AtomicBool,
+}
+
+impl Core {
+    pub fn new(config: Config, issuer: Issuer, store: Store) -> Arc<Core> {
+        Arc::new(Core {
+            services: Allocator::new(config.service_cidr, config.node_ports.clone(), &store),
+            authenticator: Authenticator::new(issuer),
+            authorizer: Authorizer::default(),
+            admission: admission::Chain::standard(),
+            frames: FrameCache::default(),
+            metrics: Metrics::default(),
+            in_flight: InFlight::default(),
+            draining: CancellationToken::new(),
+            bootstrapped: AtomicBool::new(false),
+            config,
+            store,
+        })
+    }
+
+    pub fn set_bootstrapped(&self) {
+        self.bootstrapped.store(true, Ordering::Release);
+    }
+
+    /// Whether the objects every cluster starts with are there.
+    pub fn is_bootstrapped(&self) -> bool {
+        self.bootstrapped.load(Ordering::Acquire)
+    }
+
+    /// An object straight from the store, in the version the store keeps.
+    pub fn object(&self, resource: api::Resource, namespace: &str, name: &str) -> Option<Value> {
+        let kind = api::catalogue::by_resource(resource.group, resource.version, resource.plural)?;
+        self.object_of(kind, namespace, name)
+    }
+
+    pub fn object_of(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Value> {
+        let entry = self.store.get(&Key::new(kind.storage, namespace, name))?;
+        Some(conversion::decode(&entry.bytes))
+    }
+}

@@ -1,0 +1,156 @@
+//! The delete and deletecollection verbs: carries out what `deletion` decides. Follows `Store.Delete`,
+//! `Store.DeleteCollection` and `DeleteResource`.
+
+use std::sync::Arc;
+
+use admission::Operation;
+use api::catalogue::Kind;
+use api::resource;
+use apimachinery::meta::str_at;
+use apimachinery::status::StatusDetails;
+use apimachinery::{Status, Value};
+use bytes::Bytes;
+use http::Response;
+use store::{CommitError, Expected, Key, Op};
+
+use crate::admit;
+use crate::body::Body;
+use crate::call::Call;
+use crate::conversion;
+use crate::deletion::{self, DeleteOptions, Verdict};
+use crate::draft::{draft, encode_as};
+use crate::list;
+use crate::negotiation::format_of_request;
+use crate::part::Part;
+use crate::query::ListOptions;
+use crate::selection::Selection;
+use crate::view::ListMeta;
+use crate::wire::{self, Document};
+use crate::write::{Place, commit_failed};
+
+/// How often a deletion starts again because somebody else wrote in between.
+const DELETE_ATTEMPTS: usize = 32;
+
+/// Kinds whose deletion answers with the object it removed, as upstream's `ReturnDeletedObject` says; others answer
+/// with a Status.
+const RETURN_DELETED_OBJECT: [api::Resource; 3] =
+    [resource::PODS, resource::SERVICES, resource::SERVICE_ACCOUNTS];
+
+/// What a deletion has led to.
+pub enum Deleted {
+    /// The object is gone; its final state.
+    Gone(Bytes),
+    /// The object stays for now.
+    Marked(Bytes),
+    /// Its deletion was under way already.
+    Pending(Bytes),
+}
+
+pub async fn delete(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Response<Body>, Status> {
+    let options = options(call, body)?;
+    let dry_run = options.validate()?;
+    let place = Place::of(call, kind, Part::Main);
+    let deleted = delete_object(call, &place, &options, dry_run).await?;
+    match &deleted {
+        Deleted::Marked(bytes) => {
+            let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };
+            call.respond_object(code, kind, bytes)
+        }
+        Deleted::Gone(bytes) | Deleted::Pending(bytes) if RETURN_DELETED_OBJECT.contains(&kind.resource) => {
+            call.respond_object(200, kind, bytes)
+        }
+        Deleted::Gone(bytes) | Deleted::Pending(bytes) => {
+            let object = conversion::decode(bytes);
+            call.target = call.target.plain();
+            call.respond(200, Document::status(&success(kind, &object)))
+        }
+    }
+}
+
+fn success(kind: &Kind, object: &Value) -> Status {
+    Status::success(StatusDetails {
+        name: str_at(object, &["metadata", "name"]).to_owned(),
+        group: kind.resource.group.to_owned(),
+        kind: kind.resource.plural.to_owned(),
+        uid: str_at(object, &["metadata", "uid"]).to_owned(),
+        ..StatusDetails::default()
+    })
+}
+
+fn options(call: &Call, body: &Bytes) -> Result<DeleteOptions, Status> {
+    if body.is_empty() {
+        return DeleteOptions::from_query(&call.query);
+    }
+    let format = format_of_request(&call.headers)?;
+    let value = wire::decode_options(format, body)?;
+    let mut options: DeleteOptions = serde_json::from_value(value).map_err(|error| {
+        Status::bad_request(format!("DeleteOptions in the request body are not valid: {error}"))
+    })?;
+    options.dry_run.extend(call.query.all("dryRun").map(str::to_owned));
+    Ok(options)
+}
+
+/// Deletes one object as far as its grace period and finalizers allow.
+pub async fn delete_object(
+    call: &mut Call,
+    place: &Place,
+    options: &DeleteOptions,
+    dry_run: bool,
+) -> Result<Deleted, Status> {
+    let stored: &'static Kind = place.kind.stored();
+    for _ in 0..DELETE_ATTEMPTS {
+        let current = place.current(call)?;
+        let old = conversion::decode(&current.bytes);
+        options.check_preconditions(place.kind, &old)?;
+        admit::mutate(call, place, Operation::Delete, &mut Value::Null, Some(&old))?;
+        admit::validate(call, place, Operation::Delete, &Value::Null, Some(&old))?;
+        let (next, gone) = match deletion::decide(stored, &old, options, call.now) {
+            Verdict::Pending => return Ok(Deleted::Pending(current.bytes.clone())),
+            Verdict::Mark(next) => (next, false),
+            Verdict::Remove(next) => (next, true),
+        };
+        let done = |bytes| if gone { Deleted::Gone(bytes) } else { Deleted::Marked(bytes) };
+        if dry_run {
+            return Ok(done(encode_as(&next, Some(current.revision)).into()));
+        }
+        let next = draft(stored, &next);
+        let op = if gone { Op::Delete(next) } else { Op::Put(next) };
+        match call.core.store.commit(&place.key, Expected::At(current.revision), op).await {
+            Ok(entry) => {
+                if gone {
+                    call.core.services.release(stored, &old);
+                }
+                return Ok(done(entry.bytes.clone()));
+            }
+            Err(CommitError::Conflict { .. }) => {}
+            Err(error) => return Err(commit_failed(&error)),
+        }
+    }
+    Err(Status::modified(&place.kind.resource.group_resource(), &place.key.name))
+}
+
+pub async fn delete_collection(
+    call: &mut Call,
+    kind: &'static Kind,
+    body: &Bytes,
+) -> Result<Response<Body>, Status> {
+    let delete_options = options(call, body)?;
+    let dry_run = delete_options.validate()?;
+    let list_options = ListOptions::parse(&call.query, false)?;
+    let selection = Selection::parse(kind, &list_options)?;
+    let page = list::everything(&call.core, kind, &call.info.namespace, &selection, None)
+        .map_err(|gone| Status::expired(gone.to_string()))?;
+    for entry in &page.entries {
+        let key = Key::new(kind.storage, entry.key.namespace.clone(), entry.key.name.clone());
+        let place = Place { kind, part: Part::Main, key };
+        match delete_object(call, &place, &delete_options, dry_run).await {
+            Ok(_) => {}
+            Err(status) if status.is_not_found() => {}
+            Err(status) => return Err(status),
+        }
+    }
+    let view = call.view(kind)?;
+    let meta = ListMeta { revision: page.revision, ..ListMeta::default() };
+    let entries: Vec<Arc<store::Entry>> = page.entries;
+    call.respond(200, Document { type_name: view.type_name(true), json: view.list(&entries, &meta) })
+}

@@ -1,0 +1,123 @@
+//! Passes a request on to another server and its answer back, upgraded connections included, byte for byte.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use apimachinery::Status;
+use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::io::copy_bidirectional;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::body::{self, Body, WireBody};
+use crate::call::Call;
+use crate::pipeline::Payload;
+
+/// A server that does not take a connection within this time is taken for unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Headers that concern one connection only (RFC 9110, section 7.6.1), and credentials that are for this server.
+const NOT_FORWARDED: [HeaderName; 6] = [AUTHORIZATION, CONNECTION, HOST, TE, TRAILER, TRANSFER_ENCODING];
+
+/// Where a request goes on to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    pub address: SocketAddr,
+    pub tls: bool,
+    pub path_and_query: String,
+}
+
+pub async fn forward(call: &Call, to: Destination, payload: Payload) -> Result<Response<Body>, Status> {
+    let Payload { body, upgrade } = payload;
+    let unreachable = |why: &dyn std::fmt::Display| {
+        Status::service_unavailable(format!("error trying to reach {}: {why}", to.address))
+    };
+    let mut sender = match timeout(CONNECT_TIMEOUT, connect(call, &to)).await {
+        Ok(connected) => connected.map_err(|error| unreachable(&error))?,
+        Err(_) => return Err(unreachable(&"connection timed out")),
+    };
+    let mut request = Request::builder()
+        .method(call.method.clone())
+        .uri(&to.path_and_query)
+        .header(HOST, to.address.to_string())
+        .body(body::wire(body))
+        .map_err(|error| Status::bad_request(error.to_string()))?;
+    copy_headers(&call.headers, request.headers_mut(), upgrade.is_some());
+    let mut response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (parts, body) = response.into_parts();
+        let mut passed = Response::new(body.map_err(Into::into).boxed_unsync());
+        *passed.status_mut() = parts.status;
+        copy_headers(&parts.headers, passed.headers_mut(), false);
+        return Ok(passed);
+    }
+    let far = hyper::upgrade::on(&mut response);
+    let near = upgrade.ok_or_else(|| Status::internal("the server switched protocols unasked"))?;
+    tokio::spawn(async move {
+        match tokio::try_join!(near, far) {
+            Ok((near, far)) => {
+                if let Err(error) = copy_bidirectional(&mut TokioIo::new(near), &mut TokioIo::new(far)).await
+                {
+                    tracing::debug!(%error, "a forwarded stream broke off");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "a connection could not be upgraded"),
+        }
+    });
+    let mut passed = Response::new(body::empty());
+    *passed.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    copy_headers(response.headers(), passed.headers_mut(), true);
+    Ok(passed)
+}
+
+fn copy_headers(from: &HeaderMap, to: &mut HeaderMap, upgrading: bool) {
+    for (name, value) in from {
+        let keep = match *name {
+            UPGRADE | CONNECTION => upgrading,
+            _ => !NOT_FORWARDED.contains(name) && !name.as_str().starts_with("impersonate-"),
+        };
+        if keep {
+            to.append(name, value.clone());
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("no certificate authority and client certificate for kubelets is configured")]
+    NoTls,
+}
+
+async fn connect(call: &Call, to: &Destination) -> Result<SendRequest<WireBody>, ConnectError> {
+    let stream = TcpStream::connect(to.address).await?;
+    stream.set_nodelay(true)?;
+    if !to.tls {
+        return handshake(TokioIo::new(stream)).await;
+    }
+    let config = call.core.config.kubelet_tls.clone().ok_or(ConnectError::NoTls)?;
+    let name = ServerName::from(to.address.ip());
+    handshake(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?)).await
+}
+
+async fn handshake<T>(io: T) -> Result<SendRequest<WireBody>, ConnectError>
+where
+    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(io).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a forwarded connection broke off");
+        }
+    });
+    Ok(sender)
+}

@@ -1,0 +1,172 @@
+//! The list verb: one consistent page of objects, which revision it shows, and how to go on.
+//! Follows `ListResource`, `storage.ValidateListOptions` and the watch cache's reading of resourceVersion.
+
+use api::catalogue::Kind;
+use apimachinery::Status;
+use apimachinery::status::{StatusCause, StatusDetails};
+use http::Response;
+use store::{Gone, Key, Page, Revision};
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::continue_token::Continue;
+use crate::core::Core;
+use crate::query::{ListOptions, VersionMatch};
+use crate::selection::Selection;
+use crate::view::ListMeta;
+use crate::wire::Document;
+
+/// Seconds after which a client that asked for the future may ask again.
+const FUTURE_RETRY_SECONDS: i32 = 1;
+
+/// What a resourceVersion parameter asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartRevision {
+    /// Absent: the newest state.
+    Newest,
+    /// `0`: any state will do.
+    Any,
+    At(Revision),
+}
+
+pub fn start_revision(text: &str) -> Result<StartRevision, Status> {
+    match text {
+        "" => Ok(StartRevision::Newest),
+        "0" => Ok(StartRevision::Any),
+        text => text.parse().map(StartRevision::At).map_err(|_| {
+            Status::bad_request(format!(
+                "invalid resource version: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
+        }),
+    }
+}
+
+/// Where a page starts and which state it shows; `at` none is the newest.
+struct Start {
+    at: Option<Revision>,
+    after: Option<Key>,
+    /// A continue token that gave up consistency stays without it.
+    consistent: bool,
+}
+
+pub fn list(call: &Call, kind: &'static Kind) -> Result<Response<Body>, Status> {
+    let options = ListOptions::parse(&call.query, false)?;
+    let selection = Selection::parse(kind, &options)?;
+    let view = call.view(kind)?;
+    let start = start(&call.core, kind, &options)?;
+    let page = page(&call.core, kind, &call.info.namespace, &selection, &start, options.limit)
+        .map_err(|_| expired(&options))?;
+    let meta = list_meta(&page, &start, &selection);
+    let json = view.list(&page.entries, &meta);
+    call.respond(200, Document { type_name: view.type_name(true), json })
+}
+
+fn start(core: &Core, kind: &Kind, options: &ListOptions) -> Result<Start, Status> {
+    let asked = start_revision(&options.resource_version)?;
+    if !options.continue_token.is_empty() {
+        if !matches!(asked, StartRevision::Newest | StartRevision::Any) {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        let token = Continue::decode(&options.continue_token)?;
+        let after = Some(Key::new(kind.storage, token.namespace, token.name));
+        return Ok(Start { at: token.revision, after, consistent: token.revision.is_some() });
+    }
+    let StartRevision::At(revision) = asked else {
+        return Ok(Start { at: None, after: None, consistent: true });
+    };
+    refuse_future(core, revision)?;
+    let exact = match options.version_match {
+        Some(version_match) => version_match == VersionMatch::Exact,
+        None => options.limit > 0,
+    };
+    Ok(Start { at: exact.then_some(revision), after: None, consistent: true })
+}
+
+/// A state that is yet to come cannot be shown.
+pub fn refuse_future(core: &Core, revision: Revision) -> Result<(), Status> {
+    let current = core.store.revision();
+    if revision <= current {
+        return Ok(());
+    }
+    let message = format!("Too large resource version: {revision}, current: {current}");
+    let cause = StatusCause {
+        reason: "ResourceVersionTooLarge".to_owned(),
+        message: "Too large resource version".to_owned(),
+        ..StatusCause::default()
+    };
+    Err(Status::timeout(message, FUTURE_RETRY_SECONDS).with_details(StatusDetails {
+        causes: vec![cause],
+        retry_after_seconds: FUTURE_RETRY_SECONDS,
+        ..StatusDetails::default()
+    }))
+}
+
+/// Every object a selection lets through, as of one revision.
+pub fn everything(
+    core: &Core,
+    kind: &Kind,
+    namespace: &str,
+    selection: &Selection,
+    at: Option<Revision>,
+) -> Result<Page, Gone> {
+    page(core, kind, namespace, selection, &Start { at, after: None, consistent: true }, 0)
+}
+
+fn page(
+    core: &Core,
+    kind: &Kind,
+    namespace: &str,
+    selection: &Selection,
+    start: &Start,
+    limit: usize,
+) -> Result<Page, Gone> {
+    let namespace = (kind.resource.namespaced && !namespace.is_empty()).then_some(namespace);
+    if let (Some(name), None, None) = (selection.exact_name(), start.at, &start.after)
+        && (namespace.is_some() || !kind.resource.namespaced)
+    {
+        return Ok(single(core, &Key::new(kind.storage, namespace.unwrap_or_default(), name), selection));
+    }
+    core.store.range(kind.storage, namespace, start.at, start.after.as_ref(), limit, &|entry| {
+        selection.matches(entry)
+    })
+}
+
+/// The page of a selection that names its only possible object. The revision is read first, so that a watch from it
+/// misses nothing.
+fn single(core: &Core, key: &Key, selection: &Selection) -> Page {
+    let revision = core.store.revision();
+    let entry = core.store.get(key).filter(|entry| selection.matches(entry));
+    let revision = entry.as_ref().map_or(revision, |entry| revision.max(entry.revision));
+    Page { entries: entry.into_iter().collect(), revision, more: false, remaining: None }
+}
+
+fn list_meta(page: &Page, start: &Start, selection: &Selection) -> ListMeta {
+    let last = page.entries.last().filter(|_| page.more);
+    let continue_token = last.map(|entry| {
+        let revision = start.consistent.then_some(page.revision);
+        Continue::after(&entry.key.namespace, &entry.key.name, revision).encode()
+    });
+    ListMeta {
+        revision: page.revision,
+        continue_token: continue_token.unwrap_or_default(),
+        remaining: page.remaining.filter(|_| selection.is_everything()),
+    }
+}
+
+/// The history no longer reaches the revision; a client that was paging gets a token to go on without consistency.
+fn expired(options: &ListOptions) -> Status {
+    let Ok(token) = Continue::decode(&options.continue_token) else {
+        return Status::expired("The resourceVersion for the provided list is too old.");
+    };
+    let fresh = Continue { revision: None, ..token }.encode();
+    let mut status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    status.metadata.insert("continue".to_owned(), fresh.into());
+    status
+}

@@ -1,0 +1,121 @@
+//! The metadata the server itself gives a new object: its name, its identity, its birth.
+//! Follows `rest.BeforeCreate`, `FillObjectMetaSystemFields` and `SimpleNameGenerator`.
+
+use apimachinery::meta::str_at;
+use apimachinery::names::GENERATE_NAME_PREFIX_MAX;
+use apimachinery::{Map, Status, Value, time};
+use jiff::Timestamp;
+
+/// Random characters a generated name ends with.
+const SUFFIX_LEN: usize = 5;
+/// No vowels and no digits that look like letters, so that suffixes spell nothing.
+const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// Fills a buffer with bytes nobody can guess. Replaced in simulations.
+pub type Random = std::sync::Arc<dyn Fn(&mut [u8]) + Send + Sync>;
+
+pub fn metadata_mut(object: &mut Value) -> Result<&mut Map<String, Value>, Status> {
+    let map =
+        object.as_object_mut().ok_or_else(|| Status::bad_request("the request body is not an object"))?;
+    let metadata = map.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    if metadata.is_null() {
+        *metadata = Value::Object(Map::new());
+    }
+    metadata.as_object_mut().ok_or_else(|| Status::bad_request("metadata is not an object"))
+}
+
+/// Takes the namespace from the path where the object has none, and refuses another.
+pub fn settle_namespace(object: &mut Value, namespaced: bool, namespace: &str) -> Result<(), Status> {
+    let metadata = metadata_mut(object)?;
+    let found = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
+    if !namespaced {
+        return Ok(());
+    }
+    if found.is_empty() {
+        metadata.insert("namespace".to_owned(), namespace.into());
+        return Ok(());
+    }
+    if found == namespace {
+        return Ok(());
+    }
+    Err(Status::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request",
+    ))
+}
+
+/// What only the server decides about a new object.
+pub fn fill_new(object: &mut Value, uid: String, now: Timestamp) -> Result<(), Status> {
+    let metadata = metadata_mut(object)?;
+    if metadata.get("resourceVersion").and_then(Value::as_str).is_some_and(|v| !v.is_empty()) {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    metadata.remove("resourceVersion");
+    metadata.insert("uid".to_owned(), uid.into());
+    metadata.insert("creationTimestamp".to_owned(), time::format_time(now).into());
+    Ok(())
+}
+
+/// The prefix to generate a name from, when the object asks for one.
+pub fn generate_name(object: &Value) -> Option<&str> {
+    let prefix = str_at(object, &["metadata", "generateName"]);
+    (str_at(object, &["metadata", "name"]).is_empty() && !prefix.is_empty()).then_some(prefix)
+}
+
+pub fn set_name(object: &mut Value, name: &str) -> Result<(), Status> {
+    metadata_mut(object)?.insert("name".to_owned(), name.into());
+    Ok(())
+}
+
+pub fn generated_name(prefix: &str, random: &Random) -> String {
+    let mut bytes = [0; SUFFIX_LEN];
+    random(&mut bytes);
+    let end = (0..=prefix.len().min(GENERATE_NAME_PREFIX_MAX)).rev().find(|at| prefix.is_char_boundary(*at));
+    let suffix = bytes.iter().map(|b| SUFFIX_ALPHABET[usize::from(*b) % SUFFIX_ALPHABET.len()] as char);
+    prefix[..end.unwrap_or_default()].chars().chain(suffix).collect()
+}
+
+/// A random UUID (RFC 9562, version 4).
+pub fn new_uid(random: &Random) -> String {
+    let mut b = [0; 16];
+    random(&mut b);
+    b[6] = (b[6] & 0x0f) | 0x40;
+    b[8] = (b[8] & 0x3f) | 0x80;
+    let hex =
+        |range: std::ops::Range<usize>| b[range].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    [hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16)].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apimachinery::json;
+
+    fn constant() -> Random {
+        std::sync::Arc::new(|buffer| buffer.fill(0xff))
+    }
+
+    #[test]
+    fn identities_and_names_have_their_forms() {
+        assert_eq!(new_uid(&constant()), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        let name = generated_name("web-", &constant());
+        assert_eq!(name.len(), 4 + SUFFIX_LEN);
+        assert_eq!(generated_name(&"x".repeat(90), &constant()).len(), 63);
+    }
+
+    #[test]
+    fn a_namespace_must_be_that_of_the_path() {
+        let mut object = json!({"metadata": {}});
+        settle_namespace(&mut object, true, "a").expect("is filled in");
+        assert_eq!(object["metadata"]["namespace"], "a");
+        assert_eq!(settle_namespace(&mut object, true, "b").expect_err("differs").code, 400);
+    }
+
+    #[test]
+    fn a_new_object_may_not_have_a_revision() {
+        let mut object = json!({"metadata": {"resourceVersion": "4"}});
+        assert_eq!(
+            fill_new(&mut object, "u".to_owned(), Timestamp::UNIX_EPOCH).expect_err("is refused").code,
+            400
+        );
+    }
+}

@@ -1,0 +1,193 @@
+//! Which form a response takes: the encoding, and whether the object itself, its metadata or a table is wanted.
+//! Follows `NegotiateOutputMediaType`.
+
+use apimachinery::Status;
+pub use apimachinery::codec::Format;
+use http::HeaderMap;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
+
+const SUPPORTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// More alternatives than this in one Accept header are not looked at.
+const ALTERNATIVES_MAX: usize = 32;
+
+fn accepted_format(media_type: &str) -> Option<Format> {
+    match media_type {
+        "*/*" | "application/*" => Some(Format::Json),
+        other => Format::from_media_type(other),
+    }
+}
+
+/// The format of a request's body; without a Content-Type it is JSON.
+pub fn format_of_request(headers: &HeaderMap) -> Result<Format, Status> {
+    let text = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if text.trim().is_empty() {
+        return Ok(Format::Json);
+    }
+    Format::from_media_type(text).ok_or_else(|| Status::unsupported_media_type(SUPPORTED))
+}
+
+/// What of an object is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Shape {
+    #[default]
+    Object,
+    /// `PartialObjectMetadata` or its list.
+    Metadata,
+    Table,
+}
+
+/// The form of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub format: Format,
+    pub shape: Shape,
+    pub pretty: bool,
+    /// Version of `meta.k8s.io` asked for is `v1beta1`, which differs from `v1` in nothing but its name.
+    pub beta: bool,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Target { format: Format::Json, shape: Shape::Object, pretty: false, beta: false }
+    }
+}
+
+impl Target {
+    /// The first of the client's alternatives, best quality first, that the server speaks.
+    pub fn negotiate(headers: &HeaderMap) -> Result<Target, Status> {
+        let Some(accept) = accept(headers) else { return Ok(Target::default()) };
+        for alternative in alternatives(accept) {
+            let Some(format) = accepted_format(alternative.essence) else { continue };
+            if let Some(target) = alternative.target(format) {
+                return Ok(target);
+            }
+        }
+        Err(Status::not_acceptable(SUPPORTED))
+    }
+
+    pub fn meta_version(self) -> &'static str {
+        if self.beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
+    }
+
+    /// The same encoding, but of the object itself: for errors and the answers to deletions.
+    pub fn plain(self) -> Target {
+        Target { shape: Shape::Object, beta: false, ..self }
+    }
+}
+
+/// One media range of an Accept header.
+#[derive(Debug)]
+pub struct Alternative<'a> {
+    pub essence: &'a str,
+    parameters: &'a str,
+    quality: u32,
+}
+
+impl<'a> Alternative<'a> {
+    pub fn parameter(&self, name: &str) -> Option<&'a str> {
+        parameters(self.parameters).find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// None when the transformation asked for is not known.
+    fn target(&self, format: Format) -> Option<Target> {
+        let (shape, beta) = match self.parameter("as") {
+            None => (Shape::Object, false),
+            Some(kind) => {
+                if self.parameter("g") != Some("meta.k8s.io") {
+                    return None;
+                }
+                let beta = match self.parameter("v") {
+                    Some("v1") => false,
+                    Some("v1beta1") => true,
+                    _ => return None,
+                };
+                match kind {
+                    "Table" => (Shape::Table, beta),
+                    "PartialObjectMetadata" | "PartialObjectMetadataList" => (Shape::Metadata, beta),
+                    _ => return None,
+                }
+            }
+        };
+        Some(Target { format, shape, pretty: self.parameter("pretty").is_some_and(|v| v != "0"), beta })
+    }
+}
+
+/// The Accept header's alternatives, best quality first, in the client's order within one quality.
+pub fn alternatives(accept: &str) -> Vec<Alternative<'_>> {
+    let mut list: Vec<Alternative> =
+        accept.split(',').take(ALTERNATIVES_MAX).map(parse_alternative).collect();
+    list.sort_by_key(|a| std::cmp::Reverse(a.quality));
+    list
+}
+
+pub fn accept(headers: &HeaderMap) -> Option<&str> {
+    headers.get(ACCEPT).and_then(|v| v.to_str().ok()).filter(|v| !v.trim().is_empty())
+}
+
+/// Whether the client takes gzip.
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let text = headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    text.split(',').any(|coding| coding.trim().split(';').next() == Some("gzip"))
+}
+
+/// A media type without its parameters.
+pub fn media_type(text: &str) -> &str {
+    text.split(';').next().unwrap_or_default().trim()
+}
+
+fn parse_alternative(text: &str) -> Alternative<'_> {
+    let (essence, rest) = text.split_once(';').unwrap_or((text, ""));
+    let quality = parameters(rest)
+        .find(|(key, _)| *key == "q")
+        .and_then(|(_, value)| value.parse::<f32>().ok())
+        .map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0) as u32);
+    Alternative { essence: essence.trim(), parameters: rest, quality }
+}
+
+fn parameters(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.split(';').filter_map(|pair| pair.trim().split_once('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(accept: &'static str, expect: Option<(Format, Shape)>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accept.parse().expect("a header"));
+        let found = Target::negotiate(&headers).ok().map(|t| (t.format, t.shape));
+        assert_eq!(found, expect, "{accept}");
+    }
+
+    #[test]
+    fn the_best_alternative_known_is_chosen() {
+        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        check(kubectl, Some((Format::Json, Shape::Table)));
+        check("*/*", Some((Format::Json, Shape::Object)));
+        check(
+            "application/json;as=Unknown;v=v1;g=meta.k8s.io, application/yaml",
+            Some((Format::Yaml, Shape::Object)),
+        );
+        check(
+            "application/vnd.kubernetes.protobuf;stream=watch,application/json",
+            Some((Format::Protobuf, Shape::Object)),
+        );
+        check("application/json;q=0.1,application/yaml;q=0.9", Some((Format::Yaml, Shape::Object)));
+        check(
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+            Some((Format::Protobuf, Shape::Metadata)),
+        );
+        check("text/html", None);
+    }
+
+    #[test]
+    fn a_body_in_an_unknown_format_is_refused() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(format_of_request(&headers).expect("defaults"), Format::Json);
+        headers.insert(CONTENT_TYPE, "application/json; charset=utf-8".parse().expect("a header"));
+        assert_eq!(format_of_request(&headers).expect("is known"), Format::Json);
+        headers.insert(CONTENT_TYPE, "text/plain".parse().expect("a header"));
+        assert_eq!(format_of_request(&headers).expect_err("is refused").code, 415);
+    }
+}

@@ -1,0 +1,114 @@
+//! Paths that are not resources: health, version, discovery, OpenAPI, metrics, and the list of all of these.
+
+use apimachinery::{Status, Value, json};
+use http::Response;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
+
+use crate::body::{self, Body};
+use crate::call::Call;
+use crate::negotiation::{Format, Target, accept, alternatives};
+use crate::wire::Document;
+use crate::{discovery, health, openapi, version};
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+
+pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
+    if !matches!(call.info.verb, "get" | "head") {
+        return Err(crate::resource::not_allowed());
+    }
+    let path = call.info.path.clone();
+    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    match segments.as_slice() {
+        [] => text("application/json", json!({"paths": paths()}).to_string()),
+        [check @ ("healthz" | "livez" | "readyz"), rest @ ..] => health::serve(call, check, rest),
+        ["version"] => text("application/json", version::version().to_string()),
+        ["metrics"] => {
+            text("text/plain; version=0.0.4", call.core.metrics.render(&call.core.store.statistics()))
+        }
+        ["api"] => group_document(call, true),
+        ["apis"] => group_document(call, false),
+        ["api", version] => resource_list(call, "", version),
+        ["apis", group] => {
+            let group = discovery::group(group).ok_or_else(Status::path_not_found)?;
+            document(call, "APIGroup", &group)
+        }
+        ["apis", group, version] => resource_list(call, group, version),
+        ["openapi", rest @ ..] => openapi::serve(call, rest),
+        _ => Err(Status::path_not_found()),
+    }
+}
+
+fn resource_list(call: &Call, group: &str, version: &str) -> Result<Response<Body>, Status> {
+    let list = discovery::resource_list(group, version).ok_or_else(Status::path_not_found)?;
+    document(call, "APIResourceList", &list)
+}
+
+/// `/api` and `/apis`: everything at once for clients that ask for it, else what leads to the rest.
+fn group_document(call: &Call, core: bool) -> Result<Response<Body>, Status> {
+    if let Some(version) = aggregated_version(call) {
+        let content_type =
+            format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+        return text(&content_type, discovery::aggregated(core, version).to_string());
+    }
+    if core {
+        let address = call.core.config.advertise.to_string();
+        return document(call, "APIVersions", &discovery::api_versions(&address));
+    }
+    document(call, "APIGroupList", &discovery::group_list())
+}
+
+/// The version of aggregated discovery that the client prefers to anything else, if it does.
+fn aggregated_version(call: &Call) -> Option<&'static str> {
+    for alternative in alternatives(accept(&call.headers)?) {
+        match (alternative.essence, alternative.parameter("as")) {
+            ("application/json", Some("APIGroupDiscoveryList"))
+                if alternative.parameter("g") == Some("apidiscovery.k8s.io") =>
+            {
+                match alternative.parameter("v") {
+                    Some("v2") => return Some("v2"),
+                    Some("v2beta1") => return Some("v2beta1"),
+                    _ => {}
+                }
+            }
+            ("application/json" | "*/*" | "application/*", None) => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+fn document(call: &Call, kind: &str, value: &Value) -> Result<Response<Body>, Status> {
+    let document = Document::value(format!("{META}.{kind}"), value);
+    let mut response = call.respond(200, document).or_else(|_| {
+        let json = Target { format: Format::Json, ..call.target };
+        let pieces = crate::wire::render(json, Document::value("", value))?;
+        let response =
+            Response::builder().header(CONTENT_TYPE, "application/json").body(body::chunks(pieces));
+        response.map_err(Status::internal)
+    })?;
+    response.headers_mut().insert(VARY, http::HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+pub fn text(content_type: &str, text: impl Into<bytes::Bytes>) -> Result<Response<Body>, Status> {
+    Response::builder()
+        .header(CONTENT_TYPE, content_type)
+        .header(CACHE_CONTROL, "no-cache, private")
+        .header(VARY, "Accept")
+        .body(body::full(text))
+        .map_err(Status::internal)
+}
+
+fn paths() -> Vec<String> {
+    let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
+    paths.extend(discovery::versions("").into_iter().map(|version| format!("/api/{version}")));
+    for group in discovery::groups() {
+        paths.push(format!("/apis/{group}"));
+        paths
+            .extend(discovery::versions(group).into_iter().map(|version| format!("/apis/{group}/{version}")));
+    }
+    paths.extend(health::paths());
+    paths.extend(["/metrics", "/openapi/v2", "/openapi/v3", "/version"].map(str::to_owned));
+    paths.sort();
+    paths
+}

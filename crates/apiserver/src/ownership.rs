@@ -1,0 +1,71 @@
+//! Who owns which field (`metadata.managedFields`), kept by every write.
+
+use api::catalogue::Kind;
+use apimachinery::managedfields::{FieldManager, reset_fields};
+use apimachinery::{Status, Value};
+use jiff::Timestamp;
+
+use crate::call::Call;
+use crate::part::Part;
+use crate::query::WriteOptions;
+use crate::write::Place;
+
+/// Runs `with` with the field manager of a kind, as stored, on the endpoint of `part`.
+fn manage<T>(kind: &Kind, part: Part, with: impl FnOnce(&FieldManager<'_>) -> T) -> T {
+    let stored = kind.stored();
+    let api_version = stored.resource.api_version();
+    with(&FieldManager {
+        schema: api::schema(),
+        root: api::schema::type_id(stored.type_name),
+        api_version: &api_version,
+        subresource: part.subresource(),
+        reset_fields: reset_fields(part.subresource()),
+    })
+}
+
+/// The creator owns all it has set.
+pub fn created(call: &Call, kind: &Kind, object: &mut Value, options: &WriteOptions) {
+    let manager = call.field_manager(&options.field_manager);
+    manage(kind, Part::Main, |fields| fields.update(None, object, &manager, call.now));
+}
+
+/// The writer owns all that differs from the old object.
+pub fn updated(call: &Call, place: &Place, old: &Value, object: &mut Value, options: &WriteOptions) {
+    let manager = call.field_manager(&options.field_manager);
+    manage(place.kind, place.part, |fields| fields.update(Some(old), object, &manager, call.now));
+}
+
+/// Merges an applied configuration into the live object, none yet for a new one.
+pub fn applied(
+    place: &Place,
+    live: Option<&Value>,
+    config: &Value,
+    options: &WriteOptions,
+    now: Timestamp,
+) -> Result<Value, Status> {
+    let force = options.force.unwrap_or_default();
+    manage(place.kind, place.part, |fields| fields.apply(live, config, &options.field_manager, force, now))
+}
+
+/// A write that changes nothing but the times in the bookkeeping changes nothing at all
+/// (upstream: IgnoreManagedFieldsTimestampsTransformer).
+pub fn forget_unchanged(object: &mut Value, old: &Value) {
+    let (new_fields, old_fields) = (entries(object), entries(old));
+    let same = new_fields.len() == old_fields.len()
+        && new_fields.iter().zip(old_fields).all(|(new, old)| same_but_time(new, old));
+    if same && new_fields != old_fields && !old_fields.is_empty() {
+        object["metadata"]["managedFields"] = old["metadata"]["managedFields"].clone();
+    }
+}
+
+fn entries(object: &Value) -> &[Value] {
+    object.pointer("/metadata/managedFields").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn same_but_time(new: &Value, old: &Value) -> bool {
+    let fields = |entry: &Value| {
+        let map = entry.as_object().cloned().unwrap_or_default();
+        map.into_iter().filter(|(key, _)| key != "time").collect::<Vec<_>>()
+    };
+    fields(new) == fields(old)
+}

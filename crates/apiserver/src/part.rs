@@ -1,0 +1,155 @@
+//! Which part of an object a write may change: the object itself, or what a subresource stands for.
+
+use api::catalogue::Kind;
+use api::objectmeta;
+use apimachinery::field::ErrorList;
+use apimachinery::{Map, Value};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Main,
+    Status,
+    /// The number of replicas; the rest was left alone by whoever made the change.
+    Scale,
+    /// `spec.ephemeralContainers` of a pod.
+    EphemeralContainers,
+    /// `resources` of a pod's containers.
+    Resize,
+    /// `spec.finalizers` of a namespace.
+    Finalize,
+    /// The assignment of a pod to a node; the rest was left alone by whoever made the change.
+    Binding,
+}
+
+impl Part {
+    /// The part that a subresource stands for, where it takes and returns the object itself.
+    pub fn of_subresource(name: &str) -> Option<Part> {
+        match name {
+            "status" => Some(Part::Status),
+            "ephemeralcontainers" => Some(Part::EphemeralContainers),
+            "resize" => Some(Part::Resize),
+            "finalize" => Some(Part::Finalize),
+            _ => None,
+        }
+    }
+
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Part::Main => "",
+            Part::Status => "status",
+            Part::Scale => "scale",
+            Part::EphemeralContainers => "ephemeralcontainers",
+            Part::Resize => "resize",
+            Part::Finalize => "finalize",
+            Part::Binding => "binding",
+        }
+    }
+
+    /// Takes everything but this part from the old object.
+    pub fn confine(self, object: &mut Value, old: &Value) {
+        match self {
+            Part::Main | Part::Status | Part::Scale | Part::Binding => {}
+            Part::EphemeralContainers => keep_all_but(object, old, "ephemeralContainers"),
+            Part::Finalize => keep_all_but(object, old, "finalizers"),
+            Part::Resize => keep_all_but_resources(object, old),
+        }
+    }
+
+    pub fn prepare(self, kind: &Kind, object: &mut Value, old: &Value) {
+        match self {
+            Part::Main | Part::Scale | Part::EphemeralContainers | Part::Resize => {
+                kind.prepare_for_update(object, old)
+            }
+            Part::Status => kind.prepare_for_status_update(object, old),
+            Part::Finalize | Part::Binding => objectmeta::prepare_for_update(object, old),
+        }
+    }
+
+    pub fn validate(self, kind: &Kind, object: &Value, old: &Value) -> ErrorList {
+        match self {
+            Part::Main | Part::Scale => kind.validate_update(object, old),
+            Part::Status => kind.validate_status_update(object, old),
+            Part::EphemeralContainers | Part::Resize => {
+                let mut errors = objectmeta::validate_update(object, old);
+                errors.extend(kind.strategy.validate(object));
+                errors
+            }
+            Part::Finalize | Part::Binding => objectmeta::validate_update(object, old),
+        }
+    }
+}
+
+/// Makes `object` the old one but for a field of its spec, and for the identity and revision it names.
+fn keep_all_but(object: &mut Value, old: &Value, field: &str) {
+    let wanted = object.pointer_mut(&format!("/spec/{field}")).map(Value::take);
+    let metadata = identity(object, old);
+    *object = old.clone();
+    object["metadata"] = metadata;
+    if !object["spec"].is_object() {
+        object["spec"] = Value::Object(Map::new());
+    }
+    if let Some(spec) = object["spec"].as_object_mut() {
+        match wanted {
+            Some(value) => spec.insert(field.to_owned(), value),
+            None => spec.remove(field),
+        };
+    }
+}
+
+fn keep_all_but_resources(object: &mut Value, old: &Value) {
+    let metadata = identity(object, old);
+    let wanted = object["spec"].take();
+    *object = old.clone();
+    object["metadata"] = metadata;
+    for list in ["containers", "initContainers"] {
+        let Some(containers) = object["spec"].get_mut(list).and_then(Value::as_array_mut) else { continue };
+        for container in containers {
+            let same = |candidate: &&Value| candidate.get("name") == container.get("name");
+            let found = wanted.get(list).and_then(Value::as_array).and_then(|all| all.iter().find(same));
+            for field in ["resources", "resizePolicy"] {
+                if let Some(value) = found.and_then(|c| c.get(field)) {
+                    container[field] = value.clone();
+                }
+            }
+        }
+    }
+}
+
+/// The old metadata with what the writer says about which object, in which state, it means.
+fn identity(object: &Value, old: &Value) -> Value {
+    let mut metadata = old["metadata"].clone();
+    for field in ["name", "namespace", "uid", "resourceVersion"] {
+        if let (Some(map), Some(value)) = (metadata.as_object_mut(), object["metadata"].get(field)) {
+            map.insert(field.to_owned(), value.clone());
+        }
+    }
+    metadata
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apimachinery::json;
+
+    #[test]
+    fn a_subresource_changes_its_part_only() {
+        let old = json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+        let mut new = json!({"metadata": {"name": "a", "resourceVersion": "7"}, "spec": {"finalizers": []}, "status": {"phase": "Bogus"}});
+        Part::Finalize.confine(&mut new, &old);
+        assert_eq!(new["spec"]["finalizers"], json!([]));
+        assert_eq!(new["status"], old["status"]);
+        assert_eq!(new["metadata"], json!({"name": "a", "resourceVersion": "7", "labels": {"x": "y"}}));
+    }
+
+    #[test]
+    fn a_resize_changes_resources_by_container() {
+        let old =
+            json!({"metadata": {}, "spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b"}]}});
+        let mut new = json!({"metadata": {}, "spec": {"containers": [{"name": "b", "image": "evil", "resources": {"limits": {"cpu": "1"}}}]}});
+        Part::Resize.confine(&mut new, &old);
+        assert_eq!(
+            new["spec"]["containers"],
+            json!([{"name": "a", "image": "i"}, {"name": "b", "resources": {"limits": {"cpu": "1"}}}])
+        );
+    }
+}

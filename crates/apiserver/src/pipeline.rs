@@ -1,0 +1,134 @@
+//! The one way of every request, from whichever transport: what is it about, who makes it, may they, is there room,
+//! and only then what it does. Follows upstream's `DefaultBuildHandlerChain`.
+
+use std::sync::Arc;
+
+use apimachinery::Status;
+use auth::{Attributes, Presented, UserInfo};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, UPGRADE};
+use http::request::Parts;
+use http::{Request, Response};
+use hyper::upgrade::OnUpgrade;
+
+use crate::body::Body;
+use crate::call::{self, Call};
+use crate::core::Core;
+use crate::impersonation;
+use crate::metadata;
+use crate::metrics::Finished;
+use crate::negotiation::Target;
+use crate::query::Query;
+use crate::request_info::RequestInfo;
+use crate::{nonresource, resource};
+
+/// Every response carries the id under which the server knows the request.
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Who is at the other end, as far as the transport knows.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// A component within this process, known beforehand.
+    Component(UserInfo),
+    /// A connection; its client certificate in DER, verified by TLS, if it has shown one.
+    Connection { certificate: Option<Arc<[u8]>> },
+}
+
+/// What comes with a request beside its head.
+pub struct Payload {
+    pub body: Body,
+    /// The connection itself, when the client wants to speak another protocol on it.
+    pub upgrade: Option<OnUpgrade>,
+}
+
+/// Answers a request. Never fails: a failure is an answer.
+pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> Response<Body> {
+    let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
+    let start = (core.config.clock)();
+    let dry_run = query.get("dryRun").is_some();
+    let known = is_known(&info);
+    let target = Target::negotiate(&parts.headers);
+    let fallback = target.as_ref().copied().unwrap_or_default();
+    let counted = info.clone();
+    let id = metadata::new_uid(&core.config.random);
+    let result = answer(core.clone(), parts, info, query, target, Payload { body, upgrade }, peer).await;
+    let mut response = result.unwrap_or_else(|status| call::failure(&status, fallback));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(AUDIT_ID, id);
+    }
+    let took = (core.config.clock)().duration_since(start).unsigned_abs();
+    let code = response.status().as_u16();
+    core.metrics.finished(&Finished { info: &counted, known, code, dry_run, took });
+    tracing::debug!(verb = counted.verb, path = %counted.path, code, ?took, "request");
+    response
+}
+
+async fn answer(
+    core: Arc<Core>,
+    parts: Parts,
+    info: RequestInfo,
+    query: Query,
+    target: Result<Target, Status>,
+    payload: Payload,
+    peer: Peer,
+) -> Result<Response<Body>, Status> {
+    if core.draining.is_cancelled() {
+        return Err(Status::service_unavailable("the server is shutting down"));
+    }
+    let now = (core.config.clock)();
+    let user = match peer {
+        Peer::Component(user) => user,
+        Peer::Connection { certificate } => {
+            let authorization = parts.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+            let presented =
+                Presented { certificate: certificate.as_deref(), authorization, path: &info.path };
+            core.authenticator.authenticate(&presented, &*core, now)?
+        }
+    };
+    let user = impersonation::effective_user(&core, user, &parts.headers)?;
+    core.authorizer.check(&attributes(&info, &user))?;
+    let _seat = core.in_flight.enter(&info, &user)?;
+    // Paths that are no resources serve formats of their own.
+    let mut target =
+        if info.is_resource && !info.is_long_running() { target? } else { target.unwrap_or_default() };
+    target.pretty |= query.flag("pretty");
+    let mut call = Call {
+        core,
+        info,
+        query,
+        method: parts.method,
+        headers: parts.headers,
+        user,
+        target,
+        now,
+        warnings: Vec::new(),
+    };
+    if call.info.is_resource {
+        resource::serve(&mut call, payload, parts.uri).await
+    } else {
+        nonresource::serve(&mut call).await
+    }
+}
+
+pub fn attributes<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Attributes<'a> {
+    if !info.is_resource {
+        return Attributes { verb: info.verb, path: &info.path, ..Attributes::of(user) };
+    }
+    Attributes {
+        verb: info.verb,
+        group: &info.group,
+        resource: &info.resource,
+        subresource: &info.subresource,
+        namespace: &info.namespace,
+        name: &info.name,
+        path: &info.path,
+        ..Attributes::of(user)
+    }
+}
+
+/// Whether the path names something served, so that metrics may carry its name.
+fn is_known(info: &RequestInfo) -> bool {
+    info.is_resource && api::catalogue::by_resource(&info.group, &info.version, &info.resource).is_some()
+}

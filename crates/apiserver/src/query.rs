@@ -1,0 +1,269 @@
+//! The query string as pairs of text, and the option types clients put there.
+
+use std::time::Duration;
+
+use apimachinery::codec::Strictness;
+use apimachinery::field::{self, Path};
+use apimachinery::{GroupKind, Status};
+
+/// The longest fieldManager (upstream: FieldManagerMaxLength).
+pub const FIELD_MANAGER_MAX: usize = 128;
+
+/// A decoded query string; of a repeated key the first value counts, as in Go's `Values.Get`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(text: &str) -> Query {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (percent_decode(key, true), percent_decode(value, true))
+        });
+        Query(pairs.collect())
+    }
+
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// The value, or the empty string.
+    pub fn text(&self, key: &str) -> &str {
+        self.get(key).unwrap_or_default()
+    }
+
+    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// Go's reading of a boolean parameter: anything but absence, `0` and `false` is true.
+    pub fn flag(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|v| !matches!(v, "false" | "0" | "False" | "FALSE"))
+    }
+
+    fn number(&self, key: &str) -> Result<Option<i64>, Status> {
+        match self.get(key) {
+            None | Some("") => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+            }),
+        }
+    }
+}
+
+/// Undoes `%xx`, and `+` for space where `plus` says so. What is not UTF-8 is replaced; a stray `%` stays.
+pub fn percent_decode(text: &str, plus: bool) -> String {
+    if !text.bytes().any(|b| b == b'%' || (plus && b == b'+')) {
+        return text.to_owned();
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = |i: usize| bytes.get(i).and_then(|b| (*b as char).to_digit(16));
+        match (bytes[at], hex(at + 1), hex(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 3;
+                continue;
+            }
+            (b'+', ..) if plus => out.push(b' '),
+            (byte, ..) => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// How the resourceVersion of a list or watch is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionMatch {
+    Exact,
+    NotOlderThan,
+}
+
+/// Options of `list`, `watch` and `deletecollection` (metav1.ListOptions).
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    pub label_selector: String,
+    pub field_selector: String,
+    pub limit: usize,
+    pub continue_token: String,
+    /// Empty, `0` or a revision.
+    pub resource_version: String,
+    pub version_match: Option<VersionMatch>,
+    pub allow_watch_bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+    pub timeout: Option<Duration>,
+}
+
+impl ListOptions {
+    pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
+        let version_match = match query.text("resourceVersionMatch") {
+            "" => None,
+            "Exact" => Some(VersionMatch::Exact),
+            "NotOlderThan" => Some(VersionMatch::NotOlderThan),
+            other => {
+                let path = Path::new("resourceVersionMatch");
+                return Err(invalid_list(field::Error::not_supported(
+                    &path,
+                    other,
+                    &["Exact", "NotOlderThan", ""],
+                )));
+            }
+        };
+        let options = ListOptions {
+            label_selector: query.text("labelSelector").to_owned(),
+            field_selector: query.text("fieldSelector").to_owned(),
+            limit: usize::try_from(query.number("limit")?.unwrap_or_default()).unwrap_or_default(),
+            continue_token: query.text("continue").to_owned(),
+            resource_version: query.text("resourceVersion").to_owned(),
+            version_match,
+            allow_watch_bookmarks: query.flag("allowWatchBookmarks"),
+            send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
+            timeout: query.number("timeoutSeconds")?.and_then(positive_seconds),
+        };
+        options.check(watch).map_err(invalid_list)?;
+        Ok(options)
+    }
+
+    /// Follows `ValidateListOptions` and `validateWatchOptions`.
+    fn check(&self, watch: bool) -> Result<(), field::Error> {
+        let match_path = Path::new("resourceVersionMatch");
+        let forbidden = |path: &Path, why: &str| Err(field::Error::forbidden(path, why));
+        if self.send_initial_events.is_some() && !watch {
+            return forbidden(&Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
+        }
+        if self.send_initial_events.is_some() && self.version_match != Some(VersionMatch::NotOlderThan) {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            return forbidden(&match_path, why);
+        }
+        if watch && self.version_match.is_some() && self.send_initial_events.is_none() {
+            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            return forbidden(&match_path, why);
+        }
+        if !watch && let Some(version_match) = self.version_match {
+            if self.resource_version.is_empty() {
+                return forbidden(
+                    &match_path,
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                );
+            }
+            if !self.continue_token.is_empty() {
+                return forbidden(&match_path, "resourceVersionMatch is forbidden when continue is provided");
+            }
+            if version_match == VersionMatch::Exact && self.resource_version == "0" {
+                let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                return forbidden(&match_path, why);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn invalid_list(error: field::Error) -> Status {
+    Status::invalid(&GroupKind::new("meta.k8s.io", "ListOptions"), "", &[error])
+}
+
+fn positive_seconds(seconds: i64) -> Option<Duration> {
+    u64::try_from(seconds).ok().filter(|s| *s > 0).map(Duration::from_secs)
+}
+
+/// Options of `create`, `update` and `patch`.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    pub field_manager: String,
+    /// What becomes of a body's unknown and duplicate fields.
+    pub field_validation: Strictness,
+    /// Only for apply: take over fields other managers own.
+    pub force: Option<bool>,
+}
+
+impl WriteOptions {
+    /// `kind` names the options type in errors: `CreateOptions`.
+    pub fn parse(query: &Query, kind: &str) -> Result<WriteOptions, Status> {
+        let invalid =
+            |error: field::Error| Status::invalid(&GroupKind::new("meta.k8s.io", kind), "", &[error]);
+        let dry_run = dry_run(query.all("dryRun")).map_err(&invalid)?;
+        let field_manager = query.text("fieldManager").to_owned();
+        check_manager(&field_manager).map_err(&invalid)?;
+        let text = query.text("fieldValidation");
+        let field_validation = Strictness::parse(text).ok_or_else(|| {
+            let allowed = ["", "Ignore", "Strict", "Warn"];
+            invalid(field::Error::not_supported(&Path::new("fieldValidation"), text, &allowed))
+        })?;
+        let force = query.get("force").map(|_| query.flag("force"));
+        Ok(WriteOptions { dry_run, field_manager, field_validation, force })
+    }
+}
+
+/// Whether the values of `dryRun` ask for one; anything but `All` is refused.
+pub fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, field::Error> {
+    let mut asked = false;
+    for value in values.filter(|v| !v.is_empty()) {
+        if value != "All" {
+            return Err(field::Error::not_supported(&Path::new("dryRun"), value, &["All"]));
+        }
+        asked = true;
+    }
+    Ok(asked)
+}
+
+fn check_manager(manager: &str) -> Result<(), field::Error> {
+    let path = Path::new("fieldManager");
+    if manager.len() > FIELD_MANAGER_MAX {
+        return Err(field::Error::too_long(&path, FIELD_MANAGER_MAX));
+    }
+    match manager.chars().find(|c| c.is_control()) {
+        Some(c) => Err(field::Error::invalid(
+            &path,
+            manager,
+            format!("invalid character {:?} (at position 0)", u32::from(c)),
+        )),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_decoded_as_go_does() {
+        let query = Query::parse("a=b%20c+d&watch&x=%zz&a=second");
+        assert_eq!(query.get("a"), Some("b c d"));
+        assert!(query.flag("watch"));
+        assert_eq!(query.get("x"), Some("%zz"));
+        assert!(!Query::parse("watch=false").flag("watch"));
+    }
+
+    #[test]
+    fn contradictory_list_options_are_refused() {
+        let table = [
+            (
+                "resourceVersionMatch=Exact",
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ),
+            ("resourceVersionMatch=Exact&resourceVersion=0", "is forbidden for resourceVersion \"0\""),
+            ("resourceVersionMatch=Bogus", "Unsupported value: \"Bogus\""),
+            ("limit=x", "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        ];
+        for (query, expect) in table {
+            let status = ListOptions::parse(&Query::parse(query), false).expect_err("is refused");
+            assert!(status.message.contains(expect), "{}", status.message);
+        }
+        let watch =
+            ListOptions::parse(&Query::parse("sendInitialEvents=true"), true).expect_err("is refused");
+        assert!(watch.message.contains("requires setting resourceVersionMatch to NotOlderThan"));
+    }
+
+    #[test]
+    fn only_a_full_dry_run_exists() {
+        let status =
+            WriteOptions::parse(&Query::parse("dryRun=Some"), "CreateOptions").expect_err("is refused");
+        assert_eq!(status.code, 422);
+        assert!(
+            WriteOptions::parse(&Query::parse("dryRun=All"), "CreateOptions").expect("is accepted").dry_run
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! From a resource path to what serves it: the verbs on objects and collections, which are the same for every kind.
+
+use api::catalogue::{self, Kind};
+use apimachinery::{Status, Value};
+use bytes::Bytes;
+use http::{Response, Uri};
+
+use crate::body::{self, Body};
+use crate::call::Call;
+use crate::conversion;
+use crate::negotiation::format_of_request;
+use crate::part::Part;
+use crate::pipeline::{Payload, attributes};
+use crate::query::WriteOptions;
+use crate::wire::{self, Expected};
+use crate::write::{self, Place, Proposal};
+use crate::{delete, list, patch, review, subresource, watch};
+
+pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {
+    let info = &call.info;
+    let kind = catalogue::by_resource(&info.group, &info.version, &info.resource)
+        .ok_or_else(Status::path_not_found)?;
+    if !scope_fits(call, kind) {
+        return Err(Status::path_not_found());
+    }
+    if !info.subresource.is_empty() {
+        return subresource::serve(call, kind, payload, uri).await;
+    }
+    if !kind.supports(info.verb) {
+        return Err(not_allowed());
+    }
+    if !kind.is_stored() {
+        let body = body::read(payload.body).await?;
+        return review::create(call, kind, &body).await;
+    }
+    match info.verb {
+        "get" => get(call, kind),
+        "list" => list::list(call, kind),
+        "watch" => watch::watch(call, kind),
+        "create" if info.name.is_empty() => create(call, kind, &body::read(payload.body).await?).await,
+        "update" => replace(call, kind, Part::Main, &body::read(payload.body).await?).await,
+        "patch" => patch::patch(call, kind, Part::Main, &body::read(payload.body).await?).await,
+        "delete" => delete::delete(call, kind, &body::read(payload.body).await?).await,
+        "deletecollection" => delete::delete_collection(call, kind, &body::read(payload.body).await?).await,
+        _ => Err(not_allowed()),
+    }
+}
+
+pub fn not_allowed() -> Status {
+    Status::failure(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+    )
+}
+
+/// A single object of a namespaced kind is reached through its namespace only, one of a cluster-wide kind through none.
+fn scope_fits(call: &Call, kind: &Kind) -> bool {
+    let info = &call.info;
+    let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
+    match kind.resource.namespaced {
+        true => !info.namespace.is_empty() || (collection && info.verb != "deletecollection"),
+        false => info.namespace.is_empty() || kind.resource == api::resource::NAMESPACES,
+    }
+}
+
+pub fn get(call: &Call, kind: &'static Kind) -> Result<Response<Body>, Status> {
+    let entry = Place::of(call, kind, Part::Main).current(call)?;
+    call.respond_object(200, kind, &entry.bytes)
+}
+
+/// The object in a body, defaulted, in the version the store keeps.
+pub fn decode(call: &mut Call, kind: &Kind, body: &Bytes, options: &WriteOptions) -> Result<Value, Status> {
+    let format = format_of_request(&call.headers)?;
+    let api_version = kind.resource.api_version();
+    let expected =
+        Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };
+    let object = wire::decode_body(expected, format, body, options.field_validation, &mut call.warnings)?;
+    Ok(defaulted(kind, object))
+}
+
+/// Fills in defaults in the version of `kind`, and hands on the version the store keeps.
+pub fn defaulted(kind: &Kind, mut object: Value) -> Value {
+    api::schema().default(api::schema::type_id(kind.type_name), &mut object);
+    kind.default(&mut object);
+    conversion::to_stored(kind, object)
+}
+
+async fn create(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let object = decode(call, kind, body, &options)?;
+    let written = write::create(call, kind, Proposal { object, owned: false }, &options).await?;
+    call.respond_object(201, kind, &written.bytes)
+}
+
+pub async fn replace(
+    call: &mut Call,
+    kind: &'static Kind,
+    part: Part,
+    body: &Bytes,
+) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+    let object = decode(call, kind, body, &options)?;
+    let place = Place::of(call, kind, part);
+    let may_create = part == Part::Main && kind.strategy.allow_create_on_update();
+    let written = if may_create && call.core.store.get(&place.key).is_none() {
+        check_create(call)?;
+        write::create(call, kind, Proposal { object, owned: false }, &options).await?
+    } else {
+        let change = |_: &Value| Ok(Proposal { object: object.clone(), owned: false });
+        write::update(call, &place, &options, &change).await?
+    };
+    call.respond_object(written.code(), kind, &written.bytes)
+}
+
+/// Who creates by update or apply must be allowed to create.
+pub fn check_create(call: &Call) -> Result<(), Status> {
+    let mut wanted = attributes(&call.info, &call.user);
+    wanted.verb = "create";
+    call.core.authorizer.check(&wanted)
+}

@@ -1,0 +1,116 @@
+//! Kinds that are answered and never stored: who is this, may they, what may I. Follows `registry/authentication` and
+//! `registry/authorization`.
+
+use api::catalogue::Kind;
+use api::resource;
+use apimachinery::meta::str_at;
+use apimachinery::{Status, Value, json};
+use auth::{Attributes, Decision, UserInfo};
+use bytes::Bytes;
+use http::Response;
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::negotiation::format_of_request;
+use crate::query::WriteOptions;
+use crate::subresource;
+use crate::wire::{self, Document, Expected};
+
+pub async fn create(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Response<Body>, Status> {
+    if kind.resource == resource::BINDINGS {
+        return subresource::bind(call, body).await;
+    }
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let api_version = kind.resource.api_version();
+    let expected =
+        Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };
+    let format = format_of_request(&call.headers)?;
+    let mut review = wire::decode_body(expected, format, body, options.field_validation, &mut call.warnings)?;
+    review["status"] = match kind.resource {
+        resource::TOKEN_REVIEWS => token_review(call, &review)?,
+        resource::SELF_SUBJECT_REVIEWS => json!({"userInfo": call.user}),
+        resource::SELF_SUBJECT_RULES_REVIEWS => rules_review(call, &review)?,
+        resource::SELF_SUBJECT_ACCESS_REVIEWS => access_review(call, &call.user, &review)?,
+        resource::LOCAL_SUBJECT_ACCESS_REVIEWS => local_review(call, &review)?,
+        _ => access_review(call, &subject(&review), &review)?,
+    };
+    call.target = call.target.plain();
+    call.respond(201, Document::value(kind.type_name, &review))
+}
+
+fn token_review(call: &Call, review: &Value) -> Result<Value, Status> {
+    let token = str_at(review, &["spec", "token"]);
+    if token.is_empty() {
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+    }
+    let audiences = strings(review.pointer("/spec/audiences"));
+    Ok(match call.core.authenticator.review(token, &audiences, &*call.core, call.now) {
+        Ok((user, audiences)) => json!({"authenticated": true, "user": user, "audiences": audiences}),
+        Err(error) => json!({"error": error.to_string()}),
+    })
+}
+
+fn rules_review(call: &Call, review: &Value) -> Result<Value, Status> {
+    let namespace = str_at(review, &["spec", "namespace"]);
+    if namespace.is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
+    Ok(call.core.authorizer.rules_review(&call.user, namespace))
+}
+
+fn local_review(call: &Call, review: &Value) -> Result<Value, Status> {
+    let namespace = str_at(review, &["spec", "resourceAttributes", "namespace"]);
+    if namespace != call.info.namespace {
+        return Err(Status::bad_request(format!(
+            "spec.resourceAttributes.namespace must match namespace: {namespace} != {}",
+            call.info.namespace
+        )));
+    }
+    access_review(call, &subject(review), review)
+}
+
+/// The user that `spec` describes; their groups are exactly those named.
+fn subject(review: &Value) -> UserInfo {
+    UserInfo {
+        name: str_at(review, &["spec", "user"]).to_owned(),
+        uid: str_at(review, &["spec", "uid"]).to_owned(),
+        groups: strings(review.pointer("/spec/groups")),
+        ..UserInfo::default()
+    }
+}
+
+fn access_review(call: &Call, user: &UserInfo, review: &Value) -> Result<Value, Status> {
+    let spec = &review["spec"];
+    let wanted = match (spec.get("resourceAttributes"), spec.get("nonResourceAttributes")) {
+        (Some(resource), None) => Attributes {
+            verb: str_at(resource, &["verb"]),
+            group: str_at(resource, &["group"]),
+            resource: str_at(resource, &["resource"]),
+            subresource: str_at(resource, &["subresource"]),
+            namespace: str_at(resource, &["namespace"]),
+            name: str_at(resource, &["name"]),
+            ..Attributes::of(user)
+        },
+        (None, Some(path)) => Attributes {
+            verb: str_at(path, &["verb"]),
+            path: str_at(path, &["path"]),
+            ..Attributes::of(user)
+        },
+        _ => {
+            return Err(Status::bad_request(
+                "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+            ));
+        }
+    };
+    Ok(match call.core.authorizer.authorize(&wanted) {
+        Decision::Allow(reason) if reason.is_empty() => json!({"allowed": true}),
+        Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
+        Decision::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
+        Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
+    })
+}
+
+fn strings(list: Option<&Value>) -> Vec<String> {
+    let list = list.and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+}

@@ -1,0 +1,74 @@
+//! Which objects a list or watch is about: label and field selectors, matched against what the store knows of an
+//! entry without decoding it.
+
+use api::catalogue::Kind;
+use apimachinery::{Status, Value, fields, labels};
+use store::Entry;
+
+use crate::conversion;
+use crate::query::ListOptions;
+
+/// Both selectors of one request.
+pub struct Selection {
+    kind: &'static Kind,
+    labels: labels::Selector,
+    fields: fields::Selector,
+}
+
+impl Selection {
+    pub fn parse(kind: &'static Kind, options: &ListOptions) -> Result<Selection, Status> {
+        let labels =
+            labels::parse(&options.label_selector).map_err(|e| Status::bad_request(e.to_string()))?;
+        let fields =
+            fields::parse(&options.field_selector).map_err(|e| Status::bad_request(e.to_string()))?;
+        for term in fields.terms() {
+            if !kind.is_selectable(&term.field) {
+                return Err(unknown_field(kind, options, &term.field));
+            }
+        }
+        Ok(Selection { kind, labels, fields })
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// The one name a field selector allows, if it allows one only.
+    pub fn exact_name(&self) -> Option<&str> {
+        self.fields.exact("metadata.name")
+    }
+
+    pub fn matches(&self, entry: &Entry) -> bool {
+        self.is_everything() || (self.labels.matches(&entry.meta.labels) && self.fields_match(entry))
+    }
+
+    fn fields_match(&self, entry: &Entry) -> bool {
+        if self.fields.is_empty() {
+            return true;
+        }
+        if !conversion::is_stored_version(self.kind) {
+            let object = conversion::decode_entry(self.kind, entry);
+            return self.fields_match_object(&object);
+        }
+        self.fields.matches(|field| match field {
+            "metadata.name" => Some(&*entry.key.name),
+            "metadata.namespace" => Some(&*entry.key.namespace),
+            other => entry.meta.field(other),
+        })
+    }
+
+    fn fields_match_object(&self, object: &Value) -> bool {
+        self.fields.terms().iter().all(|term| {
+            let value = self.kind.selectable_field(object, &term.field).unwrap_or_default();
+            (value == term.value) == term.equal
+        })
+    }
+}
+
+fn unknown_field(kind: &Kind, options: &ListOptions, field: &str) -> Status {
+    let resource = &kind.resource;
+    Status::bad_request(format!(
+        "Unable to find \"{}/{}, Resource={}\" that match label selector {:?}, field selector {:?}: field label not supported: {field}",
+        resource.group, resource.version, resource.plural, options.label_selector, options.field_selector
+    ))
+}

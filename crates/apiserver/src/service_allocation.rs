@@ -1,0 +1,391 @@
+//! Addresses and node ports of Services: given out once each, taken back with the Service or when a write fails.
+//! Follows `registry/core/service/storage/alloc.go` and the `ipallocator` and `portallocator` it uses.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use api::catalogue::Kind;
+use api::resource;
+use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::meta::str_at;
+use apimachinery::{Value, json};
+use parking_lot::Mutex;
+use store::Store;
+
+use crate::config::Cidr;
+use crate::conversion;
+
+/// The lowest addresses are given out last, so that whoever asks for one by number finds it free (KEP-3070).
+const STATIC_BAND_MIN: u128 = 16;
+const STATIC_BAND_MAX: u128 = 256;
+const STATIC_BAND_FRACTION: u128 = 16;
+
+#[derive(Clone)]
+pub struct Allocator(Arc<Mutex<State>>);
+
+struct State {
+    cidr: Cidr,
+    node_ports: RangeInclusive<u16>,
+    /// How many Services hold each address and port: during an update the old and the new state both count.
+    addresses: HashMap<IpAddr, u32>,
+    ports: HashMap<u16, u32>,
+    /// Where the search for a free one goes on.
+    next_address: u128,
+    next_port: u16,
+}
+
+/// What one Service holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Holding {
+    addresses: Vec<IpAddr>,
+    ports: Vec<u16>,
+}
+
+/// What a write has taken; given back on drop unless the write was made.
+pub struct Reservation {
+    allocator: Option<Allocator>,
+    taken: Holding,
+    old: Holding,
+}
+
+impl Allocator {
+    /// Counts what the Services in the store hold.
+    pub fn new(cidr: Cidr, node_ports: RangeInclusive<u16>, store: &Store) -> Allocator {
+        let mut state = State {
+            next_address: static_band(&cidr),
+            next_port: *node_ports.start(),
+            cidr,
+            node_ports,
+            addresses: HashMap::new(),
+            ports: HashMap::new(),
+        };
+        let services = store.range(resource::SERVICES.plural, None, None, None, 0, &|_| true);
+        for entry in services.map(|page| page.entries).unwrap_or_default() {
+            state.take(&holding(&conversion::decode(&entry.bytes)));
+        }
+        Allocator(Arc::new(Mutex::new(state)))
+    }
+
+    /// Fills in the addresses and ports a Service needs and has not got. Other kinds pass.
+    pub fn reserve(
+        &self,
+        kind: &Kind,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Reservation, ErrorList> {
+        if kind.resource != resource::SERVICES {
+            return Ok(Reservation { allocator: None, taken: Holding::default(), old: Holding::default() });
+        }
+        if let Some(old) = old {
+            keep_allocated(object, old);
+        }
+        let held = old.map(holding).unwrap_or_default();
+        let mut state = self.0.lock();
+        let mut errors = ErrorList::new();
+        state.settle_address(object, &held, &mut errors);
+        state.settle_ports(object, &held, &mut errors);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let taken = holding(object);
+        state.take(&taken);
+        drop(state);
+        Ok(Reservation { allocator: Some(self.clone()), taken, old: held })
+    }
+
+    /// Takes back what a deleted Service held.
+    pub fn release(&self, kind: &Kind, object: &Value) {
+        if kind.resource == resource::SERVICES {
+            self.0.lock().give_back(&holding(object));
+        }
+    }
+}
+
+impl Reservation {
+    /// The write was made; none means that it removed the Service.
+    pub fn keep(mut self, object: Option<&Value>) {
+        let Some(allocator) = self.allocator.take() else { return };
+        let mut state = allocator.0.lock();
+        state.give_back(&self.old);
+        if object.is_none() {
+            state.give_back(&self.taken);
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(allocator) = &self.allocator {
+            allocator.0.lock().give_back(&self.taken);
+        }
+    }
+}
+
+fn static_band(cidr: &Cidr) -> u128 {
+    let band = (cidr.usable() / STATIC_BAND_FRACTION).clamp(STATIC_BAND_MIN, STATIC_BAND_MAX);
+    if band < cidr.usable() { band } else { 0 }
+}
+
+fn needs_address(service: &Value) -> bool {
+    str_at(service, &["spec", "type"]) != "ExternalName" && str_at(service, &["spec", "clusterIP"]) != "None"
+}
+
+fn needs_ports(service: &Value) -> bool {
+    match str_at(service, &["spec", "type"]) {
+        "NodePort" => true,
+        "LoadBalancer" => {
+            service.pointer("/spec/allocateLoadBalancerNodePorts").and_then(Value::as_bool).unwrap_or(true)
+        }
+        _ => false,
+    }
+}
+
+fn ports(service: &Value) -> &[Value] {
+    service.pointer("/spec/ports").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn node_port(port: &Value) -> Option<u16> {
+    port.get("nodePort").and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0)
+}
+
+fn holding(service: &Value) -> Holding {
+    let listed = service.pointer("/spec/clusterIPs").and_then(Value::as_array);
+    let mut addresses: Vec<IpAddr> = listed
+        .into_iter()
+        .flatten()
+        .filter_map(|ip| ip.as_str().and_then(|text| text.parse().ok()))
+        .collect();
+    if addresses.is_empty() {
+        addresses.extend(str_at(service, &["spec", "clusterIP"]).parse::<IpAddr>());
+    }
+    let mut numbers: Vec<u16> = ports(service).iter().filter_map(node_port).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    Holding { addresses, ports: numbers }
+}
+
+/// An update that leaves allocated values out keeps them (upstream: patchAllocatedValues).
+fn keep_allocated(object: &mut Value, old: &Value) {
+    if needs_address(object) && needs_address(old) && str_at(object, &["spec", "clusterIP"]).is_empty() {
+        for field in ["clusterIP", "clusterIPs"] {
+            if let Some(value) = old.pointer(&format!("/spec/{field}")) {
+                object["spec"][field] = value.clone();
+            }
+        }
+    }
+    if !needs_ports(object) || !needs_ports(old) {
+        return;
+    }
+    let Some(new_ports) = object.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else { return };
+    let identity = |port: &Value| (port.get("protocol").cloned(), port.get("port").cloned());
+    for port in new_ports.iter_mut().filter(|port| node_port(port).is_none()) {
+        let same = ports(old).iter().find(|candidate| identity(candidate) == identity(port));
+        if let Some(number) = same.and_then(node_port) {
+            port["nodePort"] = number.into();
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self, holding: &Holding) {
+        holding.addresses.iter().for_each(|ip| *self.addresses.entry(*ip).or_default() += 1);
+        holding.ports.iter().for_each(|port| *self.ports.entry(*port).or_default() += 1);
+    }
+
+    fn give_back(&mut self, holding: &Holding) {
+        holding.addresses.iter().for_each(|ip| give_back_one(&mut self.addresses, *ip));
+        holding.ports.iter().for_each(|port| give_back_one(&mut self.ports, *port));
+    }
+
+    fn settle_address(&mut self, service: &mut Value, held: &Holding, errors: &mut ErrorList) {
+        if !needs_address(service) {
+            return;
+        }
+        let asked = str_at(service, &["spec", "clusterIP"]).to_owned();
+        let path = Path::new("spec").child("clusterIPs");
+        if asked.is_empty() {
+            match self.free_address() {
+                Some(address) => {
+                    service["spec"]["clusterIP"] = address.to_string().into();
+                    service["spec"]["clusterIPs"] = json!([address.to_string()]);
+                }
+                None => errors.push(Error::internal(&path, "failed to allocate a serviceIP: range is full")),
+            }
+            return;
+        }
+        // What is no address at all is for validation to refuse.
+        let Ok(address) = asked.parse::<IpAddr>() else { return };
+        if held.addresses.contains(&address) {
+            return;
+        }
+        let refuse = |why: String| {
+            Error::invalid(&path, json!([asked]), format!("failed to allocate IP {address}: {why}"))
+        };
+        if !self.cidr.contains(address) {
+            errors.push(refuse(format!(
+                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
+                self.cidr
+            )));
+        } else if self.addresses.contains_key(&address) {
+            errors.push(refuse("provided IP is already allocated".to_owned()));
+        } else if service.pointer("/spec/clusterIPs").is_none() {
+            service["spec"]["clusterIPs"] = json!([asked]);
+        }
+    }
+
+    fn free_address(&mut self) -> Option<IpAddr> {
+        let (usable, band) = (self.cidr.usable(), static_band(&self.cidr));
+        let dynamic = (self.next_address..usable).chain(band..self.next_address).chain(0..band);
+        let (index, address) = dynamic
+            .filter_map(|index| Some((index, self.cidr.nth(index)?)))
+            .find(|(_, address)| !self.addresses.contains_key(address))?;
+        self.next_address = if index + 1 < usable { (index + 1).max(band) } else { band };
+        Some(address)
+    }
+
+    fn settle_ports(&mut self, service: &mut Value, held: &Holding, errors: &mut ErrorList) {
+        if !needs_ports(service) {
+            return;
+        }
+        let mut claimed: HashMap<u64, u16> = HashMap::new();
+        let mut numbers: Vec<Option<u16>> = ports(service).iter().map(node_port).collect();
+        for (i, number) in numbers.iter().enumerate() {
+            if let Some(number) = number.filter(|n| !held.ports.contains(n)) {
+                errors.extend(self.refuse_port(number, i));
+            }
+        }
+        for (port, number) in ports(service).iter().zip(&mut numbers) {
+            let target = port.get("port").and_then(Value::as_u64).unwrap_or_default();
+            // TCP and UDP on one port share one node port, as upstream has it.
+            let chosen = number.or_else(|| claimed.get(&target).copied());
+            let chosen = chosen.or_else(|| self.free_port(&claimed));
+            match chosen {
+                Some(chosen) => {
+                    claimed.insert(target, chosen);
+                    *number = Some(chosen);
+                }
+                None => {
+                    let path = Path::new("spec").child("ports");
+                    errors.push(Error::internal(&path, "failed to allocate a nodePort: range is full"));
+                }
+            }
+        }
+        if let Some(list) = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
+            for (port, number) in list.iter_mut().zip(numbers) {
+                port["nodePort"] = json!(number);
+            }
+        }
+    }
+
+    fn refuse_port(&self, number: u16, index: usize) -> Option<Error> {
+        let path = Path::new("spec").child("ports").index(index).child("nodePort");
+        if !self.node_ports.contains(&number) {
+            let (first, last) = (self.node_ports.start(), self.node_ports.end());
+            let why = format!(
+                "provided port is not in the valid range. The range of valid ports is {first}-{last}"
+            );
+            return Some(Error::invalid(&path, number, why));
+        }
+        let taken = self.ports.contains_key(&number);
+        taken.then(|| Error::invalid(&path, number, "provided port is already allocated"))
+    }
+
+    fn free_port(&mut self, claimed: &HashMap<u64, u16>) -> Option<u16> {
+        let (first, last) = (*self.node_ports.start(), *self.node_ports.end());
+        let free = |port: &u16| !self.ports.contains_key(port) && !claimed.values().any(|c| c == port);
+        let port = (self.next_port..=last).chain(first..self.next_port).find(free)?;
+        self.next_port = if port == last { first } else { port + 1 };
+        Some(port)
+    }
+}
+
+fn give_back_one<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allocator(cidr: &str, node_ports: RangeInclusive<u16>) -> Allocator {
+        let cidr: Cidr = cidr.parse().expect("a range");
+        Allocator(Arc::new(Mutex::new(State {
+            next_address: static_band(&cidr),
+            next_port: *node_ports.start(),
+            cidr,
+            node_ports,
+            addresses: HashMap::new(),
+            ports: HashMap::new(),
+        })))
+    }
+
+    fn services() -> &'static Kind {
+        api::catalogue::by_resource("", "v1", "services").expect("is in the catalogue")
+    }
+
+    fn node_port_service() -> Value {
+        json!({"spec": {"type": "NodePort", "ports": [
+            {"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}, {"port": 80, "protocol": "TCP"}]}})
+    }
+
+    #[test]
+    fn a_failed_write_gives_everything_back() {
+        let allocator = allocator("10.0.0.0/30", 30000..=30001);
+        for _ in 0..5 {
+            let mut service = node_port_service();
+            let reservation = allocator.reserve(services(), &mut service, None).ok().expect("there is room");
+            assert_eq!(service["spec"]["ports"][0]["nodePort"], service["spec"]["ports"][1]["nodePort"]);
+            assert_ne!(service["spec"]["ports"][0]["nodePort"], service["spec"]["ports"][2]["nodePort"]);
+            drop(reservation);
+        }
+        assert!(allocator.0.lock().addresses.is_empty());
+    }
+
+    #[test]
+    fn an_address_is_given_once_until_its_service_goes() {
+        let allocator = allocator("10.0.0.0/30", 30000..=30001);
+        let asked = json!({"spec": {"clusterIP": "10.0.0.1"}});
+        let mut first = asked.clone();
+        allocator.reserve(services(), &mut first, None).ok().expect("is free").keep(Some(&first));
+        let errors = allocator.reserve(services(), &mut asked.clone(), None).err().expect("is taken");
+        assert!(
+            errors[0]
+                .to_string()
+                .ends_with("failed to allocate IP 10.0.0.1: provided IP is already allocated"),
+            "{}",
+            errors[0]
+        );
+        let mut update = json!({"spec": {}});
+        allocator.reserve(services(), &mut update, Some(&first)).ok().expect("keeps").keep(Some(&update));
+        assert_eq!(update["spec"]["clusterIP"], "10.0.0.1");
+        allocator.release(services(), &update);
+        assert!(allocator.0.lock().addresses.is_empty());
+    }
+
+    #[test]
+    fn ports_out_of_range_and_taken_are_named() {
+        let allocator = allocator("10.0.0.0/24", 30000..=32767);
+        let with =
+            |port: u16| json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}});
+        let mut taken = with(30080);
+        allocator.reserve(services(), &mut taken, None).ok().expect("is free").keep(Some(&taken));
+        let refusal = |port| {
+            allocator.reserve(services(), &mut with(port), None).err().expect("is refused")[0].to_string()
+        };
+        assert_eq!(
+            refusal(30080),
+            "spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"
+        );
+        assert_eq!(
+            refusal(80),
+            "spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767"
+        );
+    }
+}

@@ -1,0 +1,46 @@
+//! What lies below an object: parts of it that are written on their own, other kinds that stand for it, and doors to
+//! the node it lives on.
+
+mod binding;
+mod eviction;
+mod proxy;
+mod scale;
+mod token;
+
+pub use binding::bind;
+
+use api::catalogue::Kind;
+use apimachinery::Status;
+use http::{Response, Uri};
+
+use crate::body::{self, Body};
+use crate::call::Call;
+use crate::part::Part;
+use crate::pipeline::Payload;
+use crate::{patch, resource};
+
+pub async fn serve(
+    call: &mut Call,
+    kind: &'static Kind,
+    payload: Payload,
+    uri: Uri,
+) -> Result<Response<Body>, Status> {
+    let sub = kind.subresource(&call.info.subresource).ok_or_else(Status::path_not_found)?;
+    if !sub.verbs.contains(&call.info.verb) {
+        return Err(resource::not_allowed());
+    }
+    if let Some(part) = Part::of_subresource(sub.name) {
+        return match call.info.verb {
+            "get" => resource::get(call, kind),
+            "patch" => patch::patch(call, kind, part, &body::read(payload.body).await?).await,
+            _ => resource::replace(call, kind, part, &body::read(payload.body).await?).await,
+        };
+    }
+    match sub.name {
+        "scale" => scale::serve(call, kind, &body::read(payload.body).await?).await,
+        "binding" => bind(call, &body::read(payload.body).await?).await,
+        "eviction" => eviction::evict(call, kind, &body::read(payload.body).await?).await,
+        "token" => token::request(call, kind, &body::read(payload.body).await?).await,
+        _ => proxy::serve(call, kind, payload, uri).await,
+    }
+}

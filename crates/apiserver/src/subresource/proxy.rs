@@ -1,0 +1,258 @@
+//! Doors to a node: logs, exec, attach, port-forward, and proxied HTTP. The request goes on to the kubelet (or the pod)
+//! and both directions are passed through as they are; the streaming protocols end there.
+//! Follows `LogREST`, `ExecREST`, `AttachREST`, `PortForwardREST` and the `proxy` connecters.
+
+use std::net::IpAddr;
+
+use api::catalogue::Kind;
+use api::resource;
+use apimachinery::meta::str_at;
+use apimachinery::{Status, Value};
+use http::{Response, Uri};
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::conversion;
+use crate::forward::{self, Destination};
+use crate::pipeline::Payload;
+use crate::query::Query;
+
+/// Where kubelets listen unless their Node says otherwise.
+const KUBELET_PORT: u16 = 10250;
+
+pub async fn serve(
+    call: &mut Call,
+    kind: &'static Kind,
+    payload: Payload,
+    uri: Uri,
+) -> Result<Response<Body>, Status> {
+    let destination = match (kind.resource, call.info.subresource.as_str()) {
+        (resource::PODS, "proxy") => pod_proxy(call, &uri)?,
+        (resource::PODS, streaming) => match pod_stream(call, streaming)? {
+            Some(destination) => destination,
+            None => return crate::nonresource::text("text/plain", ""),
+        },
+        (resource::NODES, "proxy") => {
+            let node = call.core.object(resource::NODES, "", &call.info.name);
+            let node =
+                node.ok_or_else(|| Status::not_found(&resource::NODES.group_resource(), &call.info.name))?;
+            kubelet(&node, proxied_path(call, &uri))?
+        }
+        (resource::SERVICES, "proxy") => service_proxy(call, &uri)?,
+        _ => return Err(Status::path_not_found()),
+    };
+    let _counted = call.core.metrics.long_running(call);
+    forward::forward(call, destination, payload).await
+}
+
+fn proxied_path(call: &Call, uri: &Uri) -> String {
+    let path = if call.info.tail.is_empty() { "/" } else { &call.info.tail };
+    match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    }
+}
+
+/// The kubelet of a node, at its internal address.
+fn kubelet(node: &Value, path_and_query: String) -> Result<Destination, Status> {
+    let addresses = node.pointer("/status/addresses").and_then(Value::as_array);
+    let address_of = |kind: &str| {
+        let mut all = addresses.into_iter().flatten();
+        all.find(|a| a["type"] == kind).and_then(|a| str_at(a, &["address"]).parse::<IpAddr>().ok())
+    };
+    let name = str_at(node, &["metadata", "name"]);
+    let address = address_of("InternalIP").or_else(|| address_of("ExternalIP")).ok_or_else(|| {
+        Status::internal(format!("no preferred addresses found; known addresses of node {name}: []"))
+    })?;
+    let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
+    let port = port.and_then(|p| u16::try_from(p).ok()).unwrap_or(KUBELET_PORT);
+    Ok(Destination { address: (address, port).into(), tls: true, path_and_query })
+}
+
+/// Where a pod's stream comes from; none while the pod has no node, and so nothing to show.
+fn pod_stream(call: &Call, subresource: &str) -> Result<Option<Destination>, Status> {
+    let info = &call.info;
+    let not_found = || Status::not_found(&resource::PODS.group_resource(), &info.name);
+    let pod = call.core.object(resource::PODS, &info.namespace, &info.name).ok_or_else(not_found)?;
+    let container = match subresource {
+        "portforward" => String::new(),
+        _ => format!("/{}", container(call, &pod)?),
+    };
+    let node_name = str_at(&pod, &["spec", "nodeName"]);
+    if node_name.is_empty() {
+        return match subresource {
+            "log" => Ok(None),
+            _ => Err(Status::bad_request(format!("pod {} does not have a host assigned", info.name))),
+        };
+    }
+    let node = call.core.object(resource::NODES, "", node_name);
+    let node = node.ok_or_else(|| Status::not_found(&resource::NODES.group_resource(), node_name))?;
+    let (door, query) = match subresource {
+        "log" => ("containerLogs", log_query(&call.query)),
+        "exec" => ("exec", stream_query(&call.query)),
+        "attach" => ("attach", stream_query(&call.query)),
+        _ => ("portForward", repeated(&call.query, "ports", "port")),
+    };
+    let path = format!("/{door}/{}/{}{container}?{}", info.namespace, info.name, query.join("&"));
+    kubelet(&node, path).map(Some)
+}
+
+/// The container asked for, or the only one. Follows `podutil.ValidatePodLogOptions` and `getContainerNames`.
+fn container(call: &Call, pod: &Value) -> Result<String, Status> {
+    let names = |field: &str| -> Vec<&str> {
+        let list = pod.pointer(&format!("/spec/{field}")).and_then(Value::as_array);
+        list.into_iter().flatten().map(|c| str_at(c, &["name"])).collect()
+    };
+    let (main, init, ephemeral) =
+        (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let pod_name = str_at(pod, &["metadata", "name"]);
+    let asked = call.query.text("container");
+    if !asked.is_empty() {
+        let known = [&main, &init, &ephemeral].iter().any(|list| list.contains(&asked));
+        let unknown = || Status::bad_request(format!("container {asked} is not valid for pod {pod_name}"));
+        return if known { Ok(asked.to_owned()) } else { Err(unknown()) };
+    }
+    if let [only] = main.as_slice() {
+        return Ok((*only).to_owned());
+    }
+    let mut why =
+        format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", main.join(" "));
+    if !init.is_empty() {
+        why.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+    }
+    Err(Status::bad_request(why))
+}
+
+fn log_query(query: &Query) -> Vec<String> {
+    const PASSED: [&str; 8] = [
+        "follow",
+        "previous",
+        "timestamps",
+        "sinceSeconds",
+        "sinceTime",
+        "tailLines",
+        "limitBytes",
+        "stream",
+    ];
+    PASSED.iter().flat_map(|name| repeated(query, name, name)).collect()
+}
+
+/// Exec and attach options under the names the kubelet knows them by (upstream: streamParams).
+fn stream_query(query: &Query) -> Vec<String> {
+    const FLAGS: [(&str, &str); 4] =
+        [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
+    let flags = FLAGS.iter().filter(|(ours, _)| query.flag(ours)).map(|(_, theirs)| format!("{theirs}=1"));
+    repeated(query, "command", "command").into_iter().chain(flags).collect()
+}
+
+fn repeated(query: &Query, from: &str, to: &str) -> Vec<String> {
+    query.all(from).map(|value| format!("{to}={}", percent_encode(value))).collect()
+}
+
+fn percent_encode(text: &str) -> String {
+    let keep = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
+    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+/// `[scheme:]name[:port]`, as proxy paths name pods and services.
+fn split_name(text: &str) -> Result<(bool, &str, &str), Status> {
+    let invalid = || Status::bad_request(format!("invalid pod or service request {text:?}"));
+    match text.split(':').collect::<Vec<_>>().as_slice() {
+        [name] => Ok((false, name, "")),
+        [name, port] => Ok((false, name, port)),
+        ["" | "http", name, port] => Ok((false, name, port)),
+        ["https", name, port] => Ok((true, name, port)),
+        _ => Err(invalid()),
+    }
+}
+
+fn pod_proxy(call: &Call, uri: &Uri) -> Result<Destination, Status> {
+    let (tls, name, port) = split_name(&call.info.name)?;
+    let not_found = || Status::not_found(&resource::PODS.group_resource(), name);
+    let pod = call.core.object(resource::PODS, &call.info.namespace, name).ok_or_else(not_found)?;
+    let first_port = || pod.pointer("/spec/containers/0/ports/0/containerPort").and_then(Value::as_u64);
+    let port = if port.is_empty() { first_port().unwrap_or(80) } else { parse_port(port)? };
+    let address = str_at(&pod, &["status", "podIP"]);
+    let address = address.parse().map_err(|_| Status::bad_request("address not allowed"))?;
+    destination(address, port, tls, proxied_path(call, uri))
+}
+
+/// A Service is reached through one of its ready endpoints.
+fn service_proxy(call: &Call, uri: &Uri) -> Result<Destination, Status> {
+    let (tls, name, port) = split_name(&call.info.name)?;
+    let unavailable = || Status::service_unavailable(format!("no endpoints available for service {name:?}"));
+    let slices = api::catalogue::by_resource("discovery.k8s.io", "v1", resource::ENDPOINT_SLICES.plural)
+        .ok_or_else(Status::path_not_found)?;
+    let service = call.core.object(resource::SERVICES, &call.info.namespace, name);
+    let service = service.ok_or_else(|| Status::not_found(&resource::SERVICES.group_resource(), name))?;
+    let port_name = service_port_name(&service, port)?;
+    let owned = |entry: &store::Entry| entry.meta.label("kubernetes.io/service-name") == Some(name);
+    let page = call.core.store.range(slices.storage, Some(&call.info.namespace), None, None, 0, &owned);
+    for entry in page.map_err(|gone| Status::expired(gone.to_string()))?.entries {
+        let slice = conversion::decode(&entry.bytes);
+        let ports = slice.get("ports").and_then(Value::as_array);
+        let number = ports
+            .into_iter()
+            .flatten()
+            .find(|p| str_at(p, &["name"]) == port_name)
+            .and_then(|p| p["port"].as_u64());
+        let endpoints = slice.get("endpoints").and_then(Value::as_array);
+        let ready = |e: &&Value| e.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true);
+        let address = endpoints
+            .into_iter()
+            .flatten()
+            .find(ready)
+            .and_then(|e| e.pointer("/addresses/0")?.as_str()?.parse().ok());
+        if let (Some(number), Some(address)) = (number, address) {
+            return destination(address, number, tls, proxied_path(call, uri));
+        }
+    }
+    Err(unavailable())
+}
+
+/// The name of the Service's port that a path names by name or number; the first when it names none.
+fn service_port_name(service: &Value, port: &str) -> Result<String, Status> {
+    let ports = service.pointer("/spec/ports").and_then(Value::as_array);
+    let matches =
+        |p: &&Value| port.is_empty() || str_at(p, &["name"]) == port || p["port"].to_string() == port;
+    let found = ports.into_iter().flatten().find(matches);
+    let name = str_at(service, &["metadata", "name"]);
+    let found = found.ok_or_else(|| {
+        Status::service_unavailable(format!("no service port {port:?} found for service {name:?}"))
+    })?;
+    Ok(str_at(found, &["name"]).to_owned())
+}
+
+fn parse_port(text: &str) -> Result<u64, Status> {
+    text.parse().map_err(|_| Status::bad_request(format!("invalid port {text:?}")))
+}
+
+fn destination(address: IpAddr, port: u64, tls: bool, path_and_query: String) -> Result<Destination, Status> {
+    let port = u16::try_from(port).map_err(|_| Status::bad_request(format!("invalid port {port}")))?;
+    if address.is_loopback() || address.is_multicast() || address.is_unspecified() {
+        return Err(Status::bad_request("address not allowed"));
+    }
+    Ok(Destination { address: (address, port).into(), tls, path_and_query })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stream_options_are_renamed_for_the_kubelet() {
+        let query = Query::parse("command=sh&command=-c&command=a%20%26%20b&stdin=true&stdout=1&tty=false");
+        assert_eq!(
+            stream_query(&query).join("&"),
+            "command=sh&command=-c&command=a%20%26%20b&input=1&output=1"
+        );
+    }
+
+    #[test]
+    fn proxy_names_may_carry_scheme_and_port() {
+        assert_eq!(split_name("web").expect("parses"), (false, "web", ""));
+        assert_eq!(split_name("web:80").expect("parses"), (false, "web", "80"));
+        assert_eq!(split_name("https:web:http").expect("parses"), (true, "web", "http"));
+        assert!(split_name("a:b:c:d").is_err());
+    }
+}

@@ -1,0 +1,120 @@
+//! The `scale` subresource: a workload seen as a number of replicas. Follows `ScaleREST`.
+
+use api::catalogue::Kind;
+use apimachinery::field::{Error, Path};
+use apimachinery::meta::{LabelSelector, str_at};
+use apimachinery::{GroupKind, Status, Value, json, labels};
+use bytes::Bytes;
+use http::Response;
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::conversion;
+use crate::negotiation::{Format, format_of_request};
+use crate::part::Part;
+use crate::patch;
+use crate::query::WriteOptions;
+use crate::wire::{self, Document, Expected};
+use crate::write::{self, Place, Proposal};
+
+const EXPECTED: Expected =
+    Expected { type_name: "io.k8s.api.autoscaling.v1.Scale", api_version: "autoscaling/v1", kind: "Scale" };
+
+pub async fn serve(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Response<Body>, Status> {
+    let place = Place::of(call, kind, Part::Scale);
+    let bytes = match call.info.verb {
+        "get" => place.current(call)?.bytes.clone(),
+        "patch" => {
+            let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+            let patch = patch::Patch::of_request(call, body)?;
+            let change = |object: &Value| {
+                let patched = patch.apply_plain(&scale(object), EXPECTED)?;
+                scaled(object, &patched).map(|object| Proposal { object, owned: false })
+            };
+            write::update(call, &place, &options, &change).await?.bytes
+        }
+        _ => {
+            let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+            let format: Format = format_of_request(&call.headers)?;
+            let wanted =
+                wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
+            let change =
+                |object: &Value| scaled(object, &wanted).map(|object| Proposal { object, owned: false });
+            write::update(call, &place, &options, &change).await?.bytes
+        }
+    };
+    let scale = scale(&conversion::decode(&bytes));
+    call.target = call.target.plain();
+    call.respond(200, Document::value(EXPECTED.type_name, &scale))
+}
+
+/// A workload as its Scale.
+fn scale(object: &Value) -> Value {
+    let replicas =
+        |part: &str| object.pointer(&format!("/{part}/replicas")).and_then(Value::as_i64).unwrap_or_default();
+    let mut metadata = json!({});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object["metadata"].get(field) {
+            metadata[field] = value.clone();
+        }
+    }
+    let mut status = json!({"replicas": replicas("status")});
+    let selector = selector_text(object);
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    let mut spec = json!({});
+    if replicas("spec") != 0 {
+        spec["replicas"] = replicas("spec").into();
+    }
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+}
+
+fn selector_text(object: &Value) -> String {
+    let selector = object.pointer("/spec/selector").cloned().unwrap_or_default();
+    let selector: Option<LabelSelector> = serde_json::from_value(selector).ok();
+    selector.and_then(|s| labels::Selector::try_from(&s).ok()).map(|s| s.to_string()).unwrap_or_default()
+}
+
+/// The workload with the replicas a Scale asks for.
+fn scaled(object: &Value, scale: &Value) -> Result<Value, Status> {
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
+    if replicas < 0 {
+        let path = Path::new("spec").child("replicas");
+        let error = Error::invalid(&path, replicas, api::objectmeta::IS_NEGATIVE);
+        let name = str_at(scale, &["metadata", "name"]);
+        return Err(Status::invalid(&GroupKind::new("autoscaling", "Scale"), name, &[error]));
+    }
+    let mut next = object.clone();
+    next["spec"]["replicas"] = replicas.into();
+    for field in ["name", "uid", "resourceVersion"] {
+        match scale["metadata"].get(field) {
+            Some(value) => next["metadata"][field] = value.clone(),
+            None if field == "resourceVersion" => {
+                if let Some(metadata) = next["metadata"].as_object_mut() {
+                    metadata.remove(field);
+                }
+            }
+            None => {}
+        }
+    }
+    Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_is_seen_and_set_as_a_number() {
+        let object = json!({"metadata": {"name": "d", "resourceVersion": "4"},
+            "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}}, "status": {"replicas": 1}});
+        let mut seen = scale(&object);
+        assert_eq!(seen["spec"]["replicas"], 2);
+        assert_eq!(seen["status"], json!({"replicas": 1, "selector": "app=web"}));
+        seen["spec"]["replicas"] = 5.into();
+        assert_eq!(scaled(&object, &seen).expect("scales")["spec"]["replicas"], 5);
+        seen["spec"]["replicas"] = (-1).into();
+        assert_eq!(scaled(&object, &seen).expect_err("is negative").code, 422);
+    }
+}

@@ -1,0 +1,122 @@
+//! Issuing tokens for service accounts. Follows `TokenREST.Create`.
+
+use api::catalogue::Kind;
+use api::resource;
+use apimachinery::field::{Error, Path};
+use apimachinery::meta::str_at;
+use apimachinery::{GroupKind, GroupResource, Status, Value, json, time};
+use auth::serviceaccount::{Binding, EXPIRATION_SECONDS_MAX, EXPIRATION_SECONDS_MIN, Reference, TokenSpec};
+use bytes::Bytes;
+use http::Response;
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::conversion;
+use crate::metadata;
+use crate::negotiation::format_of_request;
+use crate::part::Part;
+use crate::query::WriteOptions;
+use crate::wire::{self, Document, Expected};
+use crate::write::Place;
+
+const EXPECTED: Expected = Expected {
+    type_name: "io.k8s.api.authentication.v1.TokenRequest",
+    api_version: "authentication.k8s.io/v1",
+    kind: "TokenRequest",
+};
+
+/// The life of a token whose request does not say (upstream's default of `spec.expirationSeconds`).
+const EXPIRATION_SECONDS: i64 = 3600;
+
+pub async fn request(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let format = format_of_request(&call.headers)?;
+    let mut request =
+        wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
+    let account = conversion::decode(&Place::of(call, kind, Part::Main).current(call)?.bytes);
+    let expiration =
+        request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(EXPIRATION_SECONDS);
+    check_expiration(expiration)?;
+    let audiences = request.pointer("/spec/audiences").and_then(Value::as_array);
+    let spec = TokenSpec {
+        namespace: call.info.namespace.clone(),
+        account: reference(&account),
+        audiences: audiences.into_iter().flatten().filter_map(|a| a.as_str().map(str::to_owned)).collect(),
+        expiration_seconds: Some(expiration),
+        binding: binding(call, &account, &request)?,
+    };
+    let id = metadata::new_uid(&call.core.config.random);
+    let token = call.core.authenticator.issuer().issue(&spec, id, call.now).map_err(Status::internal)?;
+    request["metadata"] = json!({"name": call.info.name, "namespace": call.info.namespace,
+                                 "creationTimestamp": time::format_time(call.now)});
+    request["spec"]["expirationSeconds"] = expiration.into();
+    request["spec"]["audiences"] = json!(token.audiences);
+    request["status"] =
+        json!({"token": token.token, "expirationTimestamp": time::format_time(token.expires_at)});
+    call.target = call.target.plain();
+    call.respond(201, Document::value(EXPECTED.type_name, &request))
+}
+
+fn check_expiration(seconds: i64) -> Result<(), Status> {
+    let path = Path::new("spec").child("expirationSeconds");
+    let why = match seconds {
+        s if s < EXPIRATION_SECONDS_MIN => "may not specify a duration less than 10 minutes",
+        s if s > EXPIRATION_SECONDS_MAX => "may not specify a duration larger than 2^32 seconds",
+        _ => return Ok(()),
+    };
+    let error = Error::invalid(&path, seconds, why);
+    Err(Status::invalid(&GroupKind::new("authentication.k8s.io", "TokenRequest"), "", &[error]))
+}
+
+fn reference(object: &Value) -> Reference {
+    Reference::new(str_at(object, &["metadata", "name"]), str_at(object, &["metadata", "uid"]))
+}
+
+/// What the token's life is bound to, which must exist and be what the request thinks it is.
+fn binding(call: &Call, account: &Value, request: &Value) -> Result<Binding, Status> {
+    let Some(bound) = request.pointer("/spec/boundObjectRef").filter(|r| r.is_object()) else {
+        return Ok(Binding::Account);
+    };
+    let text = |field: &str| str_at(bound, &[field]);
+    let (resource, namespace) = match (text("apiVersion"), text("kind")) {
+        ("v1", "Pod") => (resource::PODS, call.info.namespace.as_str()),
+        ("v1", "Secret") => (resource::SECRETS, call.info.namespace.as_str()),
+        ("v1", "Node") => (resource::NODES, ""),
+        (version, kind) => {
+            return Err(Status::bad_request(format!(
+                "cannot bind token to object of type {version}, Kind={kind}"
+            )));
+        }
+    };
+    let found = call.core.object(resource, namespace, text("name"));
+    let object = found.ok_or_else(|| Status::not_found(&resource.group_resource(), text("name")))?;
+    let target = reference(&object);
+    if !text("uid").is_empty() && text("uid") != target.uid {
+        let why = format!(
+            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
+            text("uid")
+        );
+        return Err(Status::conflict(&GroupResource::new("", resource.plural), &target.name, why));
+    }
+    match resource {
+        resource::SECRETS => Ok(Binding::Secret(target)),
+        resource::NODES => Ok(Binding::Node(target)),
+        _ => pod_binding(call, account, &object, target),
+    }
+}
+
+fn pod_binding(call: &Call, account: &Value, pod: &Value, target: Reference) -> Result<Binding, Status> {
+    let account = str_at(account, &["metadata", "name"]);
+    let used = str_at(pod, &["spec", "serviceAccountName"]);
+    if used != account {
+        return Err(Status::bad_request(format!(
+            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+        )));
+    }
+    let node = str_at(pod, &["spec", "nodeName"]);
+    let node = (!node.is_empty()).then(|| {
+        let object = call.core.object(resource::NODES, "", node);
+        object.as_ref().map_or_else(|| Reference::new(node, ""), reference)
+    });
+    Ok(Binding::Pod(target, node))
+}

@@ -1,0 +1,10 @@
+//! Requests against a server over a store in a temporary directory, through the in-process transport.
+
+mod deleting;
+mod discovering;
+mod fixture;
+mod listing;
+mod serving;
+mod subresources;
+mod watching;
+mod writing;

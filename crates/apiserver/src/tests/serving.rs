@@ -1,0 +1,128 @@
+//! Over the wire: TLS, both HTTP versions, and clients that misbehave.
+
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::fixture::Fixture;
+use crate::tls;
+
+struct Wire {
+    api: Arc<Fixture>,
+    address: std::net::SocketAddr,
+    certificate: String,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<()>,
+}
+
+impl Wire {
+    async fn new() -> Wire {
+        let api = Arc::new(Fixture::new().await);
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let config = tls::server_config(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes(), b"")
+            .expect("fits");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("an address");
+        let stop = CancellationToken::new();
+        let (server, token) = (api.clone(), stop.clone());
+        let served =
+            tokio::spawn(async move { server.server.serve(listener, tls::shared(config), token).await });
+        Wire { api, address, certificate: cert.pem(), stop, served }
+    }
+
+    async fn connect(&self, alpn: &str) -> TlsStream<TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("PEM")).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        let stream = TcpStream::connect(self.address).await.expect("connects");
+        let name = ServerName::try_from("localhost").expect("a name");
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("shakes hands")
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.served.await.expect("ends");
+        drop(self.api);
+    }
+}
+
+#[tokio::test]
+async fn both_http_versions_are_served() {
+    let wire = Wire::new().await;
+    let request = || {
+        http::Request::get("https://localhost/version")
+            .header("host", "localhost")
+            .body(Empty::<bytes::Bytes>::new())
+            .expect("a request")
+    };
+    let (mut one, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(wire.connect("http/1.1").await))
+            .await
+            .expect("h1");
+    tokio::spawn(connection);
+    let (mut two, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(wire.connect("h2").await))
+            .await
+            .expect("h2");
+    tokio::spawn(connection);
+    for response in [one.send_request(request()).await, two.send_request(request()).await] {
+        let response = response.expect("answers");
+        assert_eq!(response.status(), 200);
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        assert!(String::from_utf8_lossy(&body).contains("\"minor\":\"36\""));
+    }
+    let mut nobody = request();
+    *nobody.uri_mut() = "https://localhost/api/v1/pods".parse().expect("a path");
+    assert_eq!(one.send_request(nobody).await.expect("answers").status(), 401);
+    drop((one, two));
+    wire.stop().await;
+}
+
+#[tokio::test]
+async fn garbage_costs_only_its_sender() {
+    let wire = Wire::new().await;
+    let mut plain = TcpStream::connect(wire.address).await.expect("connects");
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("writes");
+    let mut silent = wire.connect("http/1.1").await;
+    silent.write_all(b"GET /version HT").await.expect("writes half a request");
+    let mut rude = wire.connect("http/1.1").await;
+    rude.write_all(b"\0\x01\x02 nonsense\r\n\r\n").await.expect("writes");
+    let mut answer = Vec::new();
+    // Whether the answer or the closing comes first is the server's choice; that it ends is not.
+    let ended = rude.read_to_end(&mut answer).await;
+    assert!(ended.is_err() || answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
+    let mut polite = wire.connect("http/1.1").await;
+    polite.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("writes");
+    let mut answer = Vec::new();
+    polite.read_to_end(&mut answer).await.expect("reads");
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    drop((plain, silent));
+    wire.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_ends_watches() {
+    let wire = Wire::new().await;
+    let mut stream = wire.api.stream("GET /api/v1/configmaps?watch=true").await;
+    wire.stop.cancel();
+    while let Some(frame) = stream.frame().await {
+        frame.expect("ends cleanly");
+    }
+    wire.stop().await;
+}

@@ -1,0 +1,143 @@
+//! Status, scale, binding, eviction, tokens, reviews.
+
+use apimachinery::json;
+use auth::UserInfo;
+
+use super::fixture::{Fixture, pod};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+#[tokio::test]
+async fn status_and_object_are_written_apart() {
+    let api = Fixture::new().await;
+    let mut object = api.check(&format!("POST {PODS}"), pod("p"), 201, json!({})).await;
+    object["status"]["phase"] = "Running".into();
+    object["metadata"]["labels"]["app"] = "changed".into();
+    let ignored = api
+        .check(&format!("PUT {PODS}/p"), object.clone(), 200, json!({"status": {"phase": "Pending"}}))
+        .await;
+    object["metadata"]["resourceVersion"] = ignored["metadata"]["resourceVersion"].clone();
+    object["spec"]["containers"][0]["image"] = "other".into();
+    api.check(
+        &format!("PUT {PODS}/p/status"),
+        object,
+        200,
+        json!({"status": {"phase": "Running"}, "spec": {"containers": [{"image": "busybox"}]}}),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let api = Fixture::new().await;
+    api.check(&format!("POST {PODS}"), pod("p"), 201, json!({})).await;
+    let binding = json!({"kind": "Binding", "apiVersion": "v1", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    api.check(&format!("POST {PODS}/p/binding"), binding.clone(), 201, json!({"status": "Success"})).await;
+    api.check(&format!("GET {PODS}/p"), json!(null), 200, json!({"spec": {"nodeName": "n"}})).await;
+    api.check(&format!("POST {PODS}/p/binding"), binding, 409, json!({"reason": "Conflict"})).await;
+}
+
+#[tokio::test]
+async fn an_eviction_deletes() {
+    let api = Fixture::new().await;
+    api.check(&format!("POST {PODS}"), pod("p"), 201, json!({})).await;
+    let eviction = json!({"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": "p"}});
+    api.check(&format!("POST {PODS}/p/eviction"), eviction, 201, json!({"status": "Success"})).await;
+    api.check(&format!("GET {PODS}/p"), json!(null), 404, json!({})).await;
+}
+
+#[tokio::test]
+async fn a_deployment_is_scaled() {
+    let api = Fixture::new().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"app": "d"}},
+        "template": {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    api.check(
+        &format!("POST {path}"),
+        deployment,
+        201,
+        json!({"spec": {"replicas": 1}, "metadata": {"generation": 1}}),
+    )
+    .await;
+    let mut scale = api
+        .check(
+            &format!("GET {path}/d/scale"),
+            json!(null),
+            200,
+            json!({"kind": "Scale", "spec": {"replicas": 1}}),
+        )
+        .await;
+    scale["spec"]["replicas"] = 3.into();
+    api.check(&format!("PUT {path}/d/scale"), scale, 200, json!({"spec": {"replicas": 3}})).await;
+    let merge = format!("PATCH {path}/d/scale\nContent-Type: application/merge-patch+json");
+    api.check(&merge, json!({"spec": {"replicas": 4}}), 200, json!({"spec": {"replicas": 4}})).await;
+    api.check(
+        &format!("GET {path}/d"),
+        json!(null),
+        200,
+        json!({"spec": {"replicas": 4}, "metadata": {"generation": 3}}),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_service_account_token_is_issued_and_reviewed() {
+    let api = Fixture::new().await;
+    let request = json!({"spec": {"expirationSeconds": 600}});
+    let made = api
+        .check("POST /api/v1/namespaces/default/serviceaccounts/default/token", request, 201, json!({}))
+        .await;
+    let review = json!({"spec": {"token": made["status"]["token"]}});
+    let user = json!({"username": "system:serviceaccount:default:default"});
+    api.check(
+        "POST /apis/authentication.k8s.io/v1/tokenreviews",
+        review,
+        201,
+        json!({"status": {"authenticated": true, "user": user}}),
+    )
+    .await;
+    let short = json!({"spec": {"expirationSeconds": 10}});
+    api.check("POST /api/v1/namespaces/default/serviceaccounts/default/token", short, 422, json!({})).await;
+}
+
+#[tokio::test]
+async fn who_may_do_what_is_answered() {
+    let api = Fixture::new().await;
+    let review =
+        json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "default"}}});
+    let path = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    api.check(path, review.clone(), 201, json!({"status": {"allowed": true}})).await;
+    let nobody = api.server.in_process(UserInfo::new("nobody", [""; 0]));
+    let answer = api.send_by(&*nobody, path, review.to_string()).await.json();
+    assert_eq!(answer["status"]["allowed"], false);
+    let refused = api.send_by(&*nobody, "GET /api/v1/namespaces/default/pods", "").await.json();
+    assert_eq!(
+        refused["message"],
+        "pods is forbidden: User \"nobody\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
+    );
+    let acting = "GET /api/v1/namespaces/default/pods\nImpersonate-User: nobody";
+    api.check(acting, json!(null), 403, json!({})).await;
+}
+
+#[tokio::test]
+async fn a_role_grants_as_soon_as_it_is_bound() {
+    let api = Fixture::new().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let role = json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]});
+    api.check(&format!("POST {rbac}/roles"), role, 201, json!({})).await;
+    let binding = json!({"metadata": {"name": "b"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}]});
+    api.check(&format!("POST {rbac}/rolebindings"), binding, 201, json!({})).await;
+    let jane = api.server.in_process(UserInfo::new("jane", [""; 0]));
+    let mut code = 403;
+    for _ in 0..1000 {
+        code = api.send_by(&*jane, "GET /api/v1/namespaces/default/pods", "").await.code;
+        if code == 200 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(code, 200);
+    let escalating = json!({"metadata": {"name": "e"}, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]});
+    assert_eq!(api.send_by(&*jane, &format!("POST {rbac}/roles"), escalating.to_string()).await.code, 403);
+}

@@ -1,0 +1,276 @@
+//! Creations and updates of every kind: metadata, field ownership, admission, strategy, validation, commit.
+//! Whatever a verb or subresource does, it ends here. Follows `Store.Create`, `Store.Update` and `GuaranteedUpdate`.
+
+use std::sync::Arc;
+
+use admission::Operation;
+use api::catalogue::Kind;
+use apimachinery::meta::str_at;
+use apimachinery::{Status, Value};
+use bytes::Bytes;
+use store::{CommitError, Entry, Expected, Key, Op};
+
+use crate::admit;
+use crate::call::Call;
+use crate::conversion;
+use crate::deletion;
+use crate::draft::{draft, encode_as};
+use crate::metadata;
+use crate::ownership;
+use crate::part::Part;
+use crate::query::WriteOptions;
+
+/// How often a generated name may turn out to be taken.
+const GENERATED_NAME_ATTEMPTS: usize = 8;
+
+/// How often an update starts again because somebody else wrote in between.
+const UPDATE_ATTEMPTS: usize = 32;
+
+/// What a write has led to.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The object in the version the store keeps.
+    pub bytes: Bytes,
+    pub created: bool,
+}
+
+impl Written {
+    pub fn code(&self) -> u16 {
+        if self.created { 201 } else { 200 }
+    }
+}
+
+/// The object a writer wants, in the version the store keeps, with defaults.
+pub struct Proposal {
+    pub object: Value,
+    /// Field ownership has been settled by the writer (server-side apply).
+    pub owned: bool,
+}
+
+/// One object as the target of a write.
+#[derive(Clone)]
+pub struct Place {
+    pub kind: &'static Kind,
+    pub part: Part,
+    pub key: Key,
+}
+
+impl Place {
+    /// The place that the request's path names.
+    pub fn of(call: &Call, kind: &'static Kind, part: Part) -> Place {
+        let namespace = if kind.resource.namespaced { call.info.namespace.as_str() } else { "" };
+        Place { kind, part, key: Key::new(kind.storage, namespace, call.info.name.as_str()) }
+    }
+
+    pub fn not_found(&self) -> Status {
+        Status::not_found(&self.kind.resource.group_resource(), &self.key.name)
+    }
+
+    pub fn current(&self, call: &Call) -> Result<Arc<Entry>, Status> {
+        call.core.store.get(&self.key).ok_or_else(|| self.not_found())
+    }
+
+    fn modified(&self) -> Status {
+        Status::modified(&self.kind.resource.group_resource(), &self.key.name)
+    }
+
+    fn invalid(&self, object: &Value, errors: &[apimachinery::field::Error]) -> Status {
+        Status::invalid(&self.kind.resource.group_kind(), str_at(object, &["metadata", "name"]), errors)
+    }
+}
+
+/// Creates an object. Its namespace is that of the request, its name its own or generated.
+pub async fn create(
+    call: &mut Call,
+    kind: &'static Kind,
+    proposal: Proposal,
+    options: &WriteOptions,
+) -> Result<Written, Status> {
+    let Proposal { mut object, owned } = proposal;
+    let stored: &'static Kind = kind.stored();
+    metadata::settle_namespace(&mut object, kind.resource.namespaced, &call.info.namespace)?;
+    let prefix = metadata::generate_name(&object).map(str::to_owned);
+    if let Some(prefix) = &prefix {
+        metadata::set_name(&mut object, &metadata::generated_name(prefix, &call.core.config.random))?;
+    }
+    metadata::fill_new(&mut object, metadata::new_uid(&call.core.config.random), call.now)?;
+    if !owned {
+        ownership::created(call, stored, &mut object, options);
+    }
+    let mut place = place_of(kind, &object);
+    admit::mutate(call, &place, Operation::Create, &mut object, None)?;
+    stored.prepare_for_create(&mut object);
+    let reservation =
+        call.core.services.reserve(stored, &mut object, None).map_err(|e| place.invalid(&object, &e))?;
+    let errors = stored.validate(&object);
+    if !errors.is_empty() {
+        return Err(place.invalid(&object, &errors));
+    }
+    admit::validate(call, &place, Operation::Create, &object, None)?;
+    call.warnings.extend(stored.strategy.warnings(&object, None));
+    stored.strategy.canonicalize(&mut object);
+    let created = |bytes| Written { bytes, created: true };
+    if options.dry_run {
+        if call.core.store.get(&place.key).is_some() {
+            return Err(Status::already_exists(&kind.resource.group_resource(), &place.key.name));
+        }
+        return Ok(created(encode_as(&object, None).into()));
+    }
+    for _ in 0..GENERATED_NAME_ATTEMPTS {
+        let op = Op::Put(draft(stored, &object));
+        match call.core.store.commit(&place.key, Expected::Absent, op).await {
+            Ok(entry) => {
+                reservation.keep(Some(&object));
+                return Ok(created(entry.bytes.clone()));
+            }
+            Err(CommitError::Conflict { .. }) => {
+                let Some(prefix) = &prefix else { break };
+                metadata::set_name(&mut object, &metadata::generated_name(prefix, &call.core.config.random))?;
+                place = place_of(kind, &object);
+            }
+            Err(error) => return Err(commit_failed(&error)),
+        }
+    }
+    Err(Status::already_exists(&kind.resource.group_resource(), &place.key.name))
+}
+
+fn place_of(kind: &'static Kind, object: &Value) -> Place {
+    let namespace = if kind.resource.namespaced { str_at(object, &["metadata", "namespace"]) } else { "" };
+    let key = Key::new(kind.storage, namespace, str_at(object, &["metadata", "name"]));
+    Place { kind, part: Part::Main, key }
+}
+
+/// Changes an object. `change` makes the wanted object from the current one, and is called again when somebody else
+/// wrote in between. A resourceVersion it leaves in the object must be the current one.
+pub async fn update(
+    call: &mut Call,
+    place: &Place,
+    options: &WriteOptions,
+    change: &(dyn Fn(&Value) -> Result<Proposal, Status> + Sync),
+) -> Result<Written, Status> {
+    for _ in 0..UPDATE_ATTEMPTS {
+        let current = place.current(call)?;
+        let old = conversion::decode(&current.bytes);
+        let proposal = change(&old)?;
+        match attempt(call, place, options, &current, &old, proposal).await? {
+            Attempt::Done(written) => return Ok(written),
+            Attempt::Overtaken => {}
+        }
+    }
+    Err(place.modified())
+}
+
+enum Attempt {
+    Done(Written),
+    /// Somebody else wrote in between.
+    Overtaken,
+}
+
+async fn attempt(
+    call: &mut Call,
+    place: &Place,
+    options: &WriteOptions,
+    current: &Arc<Entry>,
+    old: &Value,
+    proposal: Proposal,
+) -> Result<Attempt, Status> {
+    let Proposal { mut object, owned } = proposal;
+    let stored: &'static Kind = place.kind.stored();
+    place.part.confine(&mut object, old);
+    check_identity(place, &mut object, old)?;
+    if !owned {
+        ownership::updated(call, place, old, &mut object, options);
+    }
+    admit::mutate(call, place, Operation::Update, &mut object, Some(old))?;
+    place.part.prepare(stored, &mut object, old);
+    let reservation =
+        call.core.services.reserve(stored, &mut object, Some(old)).map_err(|e| place.invalid(old, &e))?;
+    let errors = place.part.validate(stored, &object, old);
+    if !errors.is_empty() {
+        return Err(place.invalid(&object, &errors));
+    }
+    admit::validate(call, place, Operation::Update, &object, Some(old))?;
+    stored.strategy.canonicalize(&mut object);
+    ownership::forget_unchanged(&mut object, old);
+    let written = |bytes| Ok(Attempt::Done(Written { bytes, created: false }));
+    let warnings = stored.strategy.warnings(&object, Some(old));
+    let completes = deletion::completes_deletion(stored, &object, old);
+    if !completes && same(&object, old) {
+        call.warnings.extend(warnings);
+        return written(current.bytes.clone());
+    }
+    if options.dry_run {
+        call.warnings.extend(warnings);
+        return written(encode_as(&object, Some(current.revision)).into());
+    }
+    let next = draft(stored, &object);
+    let op = if completes { Op::Delete(next) } else { Op::Put(next) };
+    match call.core.store.commit(&place.key, Expected::At(current.revision), op).await {
+        Ok(entry) => {
+            reservation.keep((!completes).then_some(&object));
+            call.warnings.extend(warnings);
+            written(entry.bytes.clone())
+        }
+        Err(CommitError::Conflict { .. }) => Ok(Attempt::Overtaken),
+        Err(error) => Err(commit_failed(&error)),
+    }
+}
+
+/// An update is about the object the path names, in the state the writer saw.
+fn check_identity(place: &Place, object: &mut Value, old: &Value) -> Result<(), Status> {
+    metadata::settle_namespace(object, place.kind.resource.namespaced, &place.key.namespace)?;
+    let metadata = metadata::metadata_mut(object)?;
+    let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (name, uid, version) = (text("name"), text("uid"), text("resourceVersion"));
+    if name.is_empty() {
+        return Err(Status::bad_request("name must be provided"));
+    }
+    if name != *place.key.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            place.key.name
+        )));
+    }
+    let old_uid = str_at(old, &["metadata", "uid"]);
+    if !uid.is_empty() && uid != old_uid {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
+        return Err(Status::conflict(&place.kind.resource.group_resource(), &name, why));
+    }
+    if version.is_empty() {
+        if place.part == Part::Main && !place.kind.strategy.allow_unconditional_update() {
+            let path = apimachinery::field::Path::new("metadata").child("resourceVersion");
+            let error = apimachinery::field::Error::invalid(&path, 0, "must be specified for an update");
+            return Err(place.invalid(object, &[error]));
+        }
+    } else if version != str_at(old, &["metadata", "resourceVersion"]) {
+        return Err(place.modified());
+    }
+    Ok(())
+}
+
+/// Whether nothing but the resourceVersion differs.
+fn same(object: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (object.as_object(), old.as_object()) else { return object == old };
+    let rest = |map: &apimachinery::Map<String, Value>| map.len() - usize::from(map.contains_key("metadata"));
+    rest(new) == rest(old)
+        && new.iter().filter(|(key, _)| *key != "metadata").all(|(key, value)| old.get(key) == Some(value))
+        && same_metadata(new.get("metadata"), old.get("metadata"))
+}
+
+fn same_metadata(new: Option<&Value>, old: Option<&Value>) -> bool {
+    fn fields(metadata: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
+        metadata.and_then(Value::as_object).into_iter().flatten().filter(|(key, _)| *key != "resourceVersion")
+    }
+    fields(new).eq(fields(old))
+}
+
+/// A write the store could not make.
+pub fn commit_failed(error: &CommitError) -> Status {
+    match error {
+        CommitError::TooLarge { .. } => {
+            Status::failure(413, "RequestEntityTooLarge", format!("Request entity too large: {error}"))
+        }
+        CommitError::Closed => Status::service_unavailable("the server is shutting down"),
+        error => Status::internal(error),
+    }
+}
