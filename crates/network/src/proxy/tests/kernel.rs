@@ -90,6 +90,16 @@ fn a_cluster_ip_reaches_all_endpoints_from_pods_and_host() {
 }
 
 #[test]
+fn an_endpoint_may_be_the_node_itself() {
+    let mut world = World::new("node-endpoint");
+    world.node.host.serve_tcp(ip(HOST), 8080, "apiserver");
+    world.program(&[service("kubernetes", json!({}))], &[slice("kubernetes", "TCP", &[endpoint(HOST)])]);
+    let to = at("10.96.0.10:80");
+    assert_eq!(world.node.pods[0].ask_tcp(to).unwrap(), (world.pods[0][0], "apiserver".into()));
+    assert_eq!(world.node.host.ask_tcp(to).unwrap().1, "apiserver");
+}
+
+#[test]
 fn services_work_over_ipv6() {
     let mut world = World::new("ipv6");
     let spec = json!({"clusterIP": "fd00:96::10"});
@@ -251,6 +261,22 @@ fn the_shell_follows_informers_and_puts_back_a_flushed_ruleset() {
         shell::teardown("test").unwrap();
         assert!(tables(&mut socket).unwrap().is_empty());
     });
+}
+
+#[test]
+fn a_change_of_one_service_among_many_is_a_small_transaction() {
+    const SERVICES: usize = 200;
+    let services: Vec<_> = (0..SERVICES)
+        .map(|number| service_named(number, json!({"clusterIP": format!("10.96.1.{number}")})))
+        .collect();
+    let mut slices: Vec<_> = (0..SERVICES)
+        .map(|number| slice(&format!("s{number}"), "TCP", &[endpoint(&format!("10.244.1.{number}"))]))
+        .collect();
+    let before = ruleset(TABLE, &plan(&services, &slices, "here"));
+    slices[7] = slice("s7", "TCP", &[endpoint("10.244.2.1"), endpoint("10.244.2.2")]);
+    let after = ruleset(TABLE, &plan(&services, &slices, "here"));
+    // Verdict, endpoints and hairpin change; a chain for two endpoints is new.
+    assert_eq!(Batch::between(&before, &after).len(), 8);
 }
 
 /// Up to five services with up to four endpoints each.
