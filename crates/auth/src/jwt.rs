@@ -1,5 +1,6 @@
 //! Signed JSON web tokens in compact form, with the two algorithms service accounts use: RS256 and ES256.
 
+use apimachinery::{Value, json};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
@@ -13,6 +14,8 @@ use rustls_pki_types::pem::PemObject as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+/// Bytes of each coordinate of a point on P-256.
+const P256_COORDINATE_BYTES: usize = 32;
 /// The longest token looked at; ours are below 2 KiB.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
@@ -54,7 +57,7 @@ struct Header<'a> {
 
 enum Pair {
     Rsa(Box<RsaKeyPair>),
-    Ecdsa(EcdsaKeyPair),
+    Ecdsa(Box<EcdsaKeyPair>),
 }
 
 /// A private key that signs tokens.
@@ -104,7 +107,7 @@ impl SigningKey {
 
     fn ecdsa(pair: EcdsaKeyPair) -> Self {
         let public = VerifyingKey::new(Algorithm::Es256, pair.public_key().as_ref());
-        SigningKey { pair: Pair::Ecdsa(pair), public }
+        SigningKey { pair: Pair::Ecdsa(Box::new(pair)), public }
     }
 
     fn rsa(pair: RsaKeyPair) -> Self {
@@ -155,6 +158,39 @@ impl VerifyingKey {
         &self.id
     }
 
+    /// The key as issuer discovery publishes it (RFC 7517).
+    pub fn to_jwk(&self) -> Value {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let mut jwk = json!({"use": "sig", "kid": self.id, "alg": self.algorithm.name()});
+        match self.algorithm {
+            Algorithm::Es256 => {
+                // An uncompressed point is one byte of form, then both coordinates.
+                let (x, y) = self.bytes[1..].split_at(P256_COORDINATE_BYTES);
+                jwk["kty"] = "EC".into();
+                jwk["crv"] = "P-256".into();
+                jwk["x"] = encode(x).into();
+                jwk["y"] = encode(y).into();
+            }
+            Algorithm::Rs256 => {
+                let key: ring::rsa::PublicKeyComponents<Vec<u8>> = self.rsa_components();
+                jwk["kty"] = "RSA".into();
+                jwk["n"] = encode(&key.n).into();
+                jwk["e"] = encode(&key.e).into();
+            }
+        }
+        jwk
+    }
+
+    /// Modulus and exponent out of the `RSAPublicKey`: a sequence of two integers.
+    fn rsa_components(&self) -> ring::rsa::PublicKeyComponents<Vec<u8>> {
+        let (content, _) = der_content(&self.bytes);
+        let (n, rest) = der_content(content);
+        let (e, _) = der_content(rest);
+        // A leading zero only keeps the integer positive.
+        let unsigned = |bytes: &[u8]| bytes.strip_prefix(&[0]).unwrap_or(bytes).to_vec();
+        ring::rsa::PublicKeyComponents { n: unsigned(n), e: unsigned(e) }
+    }
+
     fn accepts(&self, message: &[u8], signature: &[u8]) -> bool {
         match self.algorithm {
             Algorithm::Rs256 => UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &self.bytes)
@@ -194,6 +230,18 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The content of the DER element in front, and what follows it. The bytes are ring's own encoding.
+fn der_content(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let (length, header) = match bytes[1] {
+        short @ 0..0x80 => (usize::from(short), 2),
+        long => {
+            let count = usize::from(long & 0x7f);
+            (bytes[2..2 + count].iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)), 2 + count)
+        }
+    };
+    bytes[header..].split_at(length)
+}
+
 /// Checks the signature against the keys and reads the claims, which the caller has yet to judge. The header's
 /// algorithm must be the one of the key that accepts: a token cannot choose how it is checked.
 pub fn verify<C: DeserializeOwned>(token: &str, keys: &[VerifyingKey]) -> Result<C, Error> {
@@ -222,9 +270,15 @@ pub fn unverified<C: DeserializeOwned>(token: &str) -> Option<C> {
 
 #[cfg(test)]
 mod tests {
-    use apimachinery::{Value, json};
-
     use super::*;
+
+    /// For tests only; guards nothing.
+    const RSA: &[u8] = include_bytes!("jwt/rsa-for-tests.pem");
+    const EC: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgQoHM1+1YJMmXt1NW
+2pfY7WvImDs4XPMP7SkSguZZOoChRANCAASxsYAaYGbLasRxpQHOAQjbJ1/cABmm
+y0rSiGCsStZiWMmHnMpiTbTFFNZgohE0ExWJWGTzehNbTXHmhJottkL3
+-----END PRIVATE KEY-----";
 
     fn key() -> SigningKey {
         SigningKey::from_pem(SigningKey::generate_pem().expect("a key").as_bytes()).expect("reads back")
@@ -237,6 +291,25 @@ mod tests {
         let keys = [other.verifying_key().clone(), ours.verifying_key().clone()];
         assert_eq!(verify::<Value>(&token, &keys), Ok(json!({"sub": "x"})));
         assert_eq!(verify::<Value>(&token, &keys[..1]), Err(Error::Signature));
+    }
+
+    #[test]
+    fn both_algorithms_sign_and_name_their_keys_as_upstream_does() {
+        for (pem, algorithm, id) in [
+            (RSA, "RS256", "diuyk1WhuxiK1bO7hOVt5ar4mK4vsFrvfWfO8puACLA"),
+            (EC.as_bytes(), "ES256", "Wr20xk35yam1Mh8Iz7QkbRZGY38HK1F75Qr3TNcQT50"),
+        ] {
+            let key = SigningKey::from_pem(pem).expect("reads");
+            let public = key.verifying_key();
+            assert_eq!(public.id(), id);
+            let token = key.sign(&json!({"sub": "x"})).expect("signs");
+            assert_eq!(verify::<Value>(&token, std::slice::from_ref(public)), Ok(json!({"sub": "x"})));
+            let jwk = public.to_jwk();
+            assert_eq!((&jwk["alg"], &jwk["kid"]), (&json!(algorithm), &json!(id)));
+        }
+        let rsa = SigningKey::from_pem(RSA).expect("reads").verifying_key().to_jwk();
+        assert_eq!(rsa["e"], "AQAB");
+        assert_eq!(URL_SAFE_NO_PAD.decode(rsa["n"].as_str().expect("text")).expect("base64").len(), 256);
     }
 
     #[test]

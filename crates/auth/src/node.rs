@@ -18,13 +18,18 @@ const NAMESPACE_NODE_LEASE: &str = "kube-node-lease";
 /// The objects a pod makes its node need, as resource and name in the pod's namespace.
 type Uses = HashSet<(&'static str, Box<str>)>;
 
+/// A namespace and a name.
+type NamespacedName = (Box<str>, Box<str>);
+/// A resource, and which object of it.
+type Used = (&'static str, Box<str>, Box<str>);
+
 /// Which nodes need what, kept up to date pod by pod.
 #[derive(Default)]
 pub struct NodeIndex {
-    /// Per bound pod (namespace, name): its node and what it uses.
-    pods: HashMap<(Box<str>, Box<str>), (Arc<str>, Uses)>,
-    /// Per resource, namespace and name: how many pods of each node use it.
-    users: HashMap<(&'static str, Box<str>, Box<str>), HashMap<Arc<str>, usize>>,
+    /// Per bound pod: its node and what it uses.
+    pods: HashMap<NamespacedName, (Arc<str>, Uses)>,
+    /// Per object: how many pods of each node use it.
+    users: HashMap<Used, HashMap<Arc<str>, usize>>,
 }
 
 impl NodeIndex {
@@ -162,7 +167,7 @@ fn check_rules(request: &Attributes<'_>) -> Result<(), String> {
     if RULES.iter().any(|rule| rule.allows(request)) { Ok(()) } else { Err(String::new()) }
 }
 
-fn pod_key(pod: &Value) -> (Box<str>, Box<str>) {
+fn pod_key(pod: &Value) -> NamespacedName {
     let text = |field| Box::from(str_at(pod, &["metadata", field]));
     (text("namespace"), text("name"))
 }

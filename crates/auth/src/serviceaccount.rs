@@ -1,6 +1,7 @@
 //! Service account tokens: issued for a TokenRequest, bound to the life of an account and of a pod, secret or node;
 //! read back as an identity. Claims are upstream's (`pkg/serviceaccount`).
 
+use apimachinery::{Value, json};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -185,6 +186,26 @@ impl Issuer {
         let token = self.signing.sign(&claims)?;
         let expires_at = Timestamp::from_second(exp).map_err(|_| Error::Expired)?;
         Ok(Token { token, audiences: audiences.clone(), expires_at })
+    }
+
+    /// What `/openid/v1/jwks` serves: the keys that others may check tokens with.
+    pub fn jwks(&self) -> Value {
+        json!({"keys": self.keys.iter().map(VerifyingKey::to_jwk).collect::<Vec<_>>()})
+    }
+
+    /// What `/.well-known/openid-configuration` serves; `jwks_uri` is where [`Issuer::jwks`] is found.
+    pub fn openid_configuration(&self, jwks_uri: &str) -> Value {
+        let jwks = self.jwks();
+        let mut algorithms: Vec<&Value> =
+            jwks["keys"].as_array().into_iter().flatten().map(|k| &k["alg"]).collect();
+        algorithms.dedup();
+        json!({
+            "issuer": self.name,
+            "jwks_uri": jwks_uri,
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": algorithms
+        })
     }
 
     /// Whether the token claims to be from here; its signature is not looked at.

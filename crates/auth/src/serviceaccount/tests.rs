@@ -102,3 +102,12 @@ fn a_token_of_another_cluster_is_refused() {
     let refused = issuer().read(&token, &[], &world, at(NOW));
     assert_eq!(refused, Err(Error::Token(jwt::Error::Signature)));
 }
+
+#[test]
+fn discovery_tells_where_the_keys_are_and_how_they_sign() {
+    let issuer = issuer();
+    let configuration = issuer.openid_configuration("https://cluster/openid/v1/jwks");
+    assert_eq!(configuration["issuer"], "https://kubernetes.default.svc.cluster.local");
+    assert_eq!(configuration["id_token_signing_alg_values_supported"], json!(["ES256"]));
+    assert_eq!(issuer.jwks()["keys"][0]["kty"], "EC");
+}
