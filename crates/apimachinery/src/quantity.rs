@@ -284,7 +284,7 @@ fn scale(mantissa: u128, shift: i32, lost: bool) -> i128 {
         10_u128.checked_pow(shift as u32).and_then(|factor| mantissa.checked_mul(factor))
     } else {
         let divisor = 10_u128.checked_pow(shift.unsigned_abs());
-        Some(divisor.map_or(1, |d| mantissa / d + u128::from(mantissa % d != 0 || lost)))
+        Some(divisor.map_or(1, |d| mantissa / d + u128::from(!mantissa.is_multiple_of(d) || lost)))
     };
     i128::try_from(scaled.unwrap_or(NANOS_MAX).min(NANOS_MAX)).expect("10^38 is below 2^127")
 }

@@ -335,7 +335,7 @@ fn is_reset(sent: &Value) -> bool {
 /// Whether nothing but bookkeeping differs. `new` is without managed fields.
 fn is_unchanged(live: &Value, new: &Value) -> bool {
     let (Value::Object(live), Value::Object(new)) = (live, new) else { return false };
-    fn metadata<'o>(object: &'o Map<String, Value>) -> impl Iterator<Item = (&'o String, &'o Value)> {
+    fn metadata(object: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
         let fields = object.get("metadata").and_then(Value::as_object).into_iter().flatten();
         fields.filter(|(key, _)| !matches!(key.as_str(), "managedFields" | "resourceVersion"))
     }

@@ -102,7 +102,7 @@ impl Patching {
                 self.check_depth(&path, added_depth)
             }
             "move" => {
-                let moved = self.at(&op, &from()?, |parent, key| remove(parent, key))?;
+                let moved = self.at(&op, &from()?, remove)?;
                 self.at(&op, &path, |parent, key| add(parent, key, moved))?;
                 self.check_depth(&path, self.depth)
             }
