@@ -236,13 +236,15 @@ fn check_identity(place: &Place, object: &mut Value, old: &Value) -> Result<(), 
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
         return Err(Status::conflict(&place.kind.resource.group_resource(), &name, why));
     }
+    let current = str_at(old, &["metadata", "resourceVersion"]);
     if version.is_empty() {
         if place.part == Part::Main && !place.kind.strategy.allow_unconditional_update() {
             let path = apimachinery::field::Path::new("metadata").child("resourceVersion");
             let error = apimachinery::field::Error::invalid(&path, 0, "must be specified for an update");
             return Err(place.invalid(object, &[error]));
         }
-    } else if version != str_at(old, &["metadata", "resourceVersion"]) {
+        metadata.insert("resourceVersion".to_owned(), current.into());
+    } else if version != current {
         return Err(place.modified());
     }
     Ok(())

@@ -134,15 +134,15 @@ async fn bodies_that_do_not_fit_are_refused() {
 #[tokio::test]
 async fn yaml_and_protobuf_are_taken_and_given() {
     let api = Fixture::new().await;
-    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\ndata:\n  a: \"1\"\n";
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: yaml\ndata:\n  a: \"1\"\n";
     let made = api
         .send(&format!("POST {MAPS}\nContent-Type: application/yaml\nAccept: application/yaml"), yaml)
         .await;
     assert_eq!(made.code, 201, "{}", String::from_utf8_lossy(&made.bytes));
-    assert!(String::from_utf8_lossy(&made.bytes).contains("name: y"));
-    let proto = api.send(&format!("GET {MAPS}/y\nAccept: application/vnd.kubernetes.protobuf"), "").await;
+    assert!(String::from_utf8_lossy(&made.bytes).contains("name: yaml"));
+    let proto = api.send(&format!("GET {MAPS}/yaml\nAccept: application/vnd.kubernetes.protobuf"), "").await;
     assert!(proto.bytes.starts_with(b"k8s\0"));
-    api.check(&format!("DELETE {MAPS}/y"), json!(null), 200, json!({})).await;
+    api.check(&format!("DELETE {MAPS}/yaml"), json!(null), 200, json!({})).await;
     let again = api
         .send(&format!("POST {MAPS}\nContent-Type: application/vnd.kubernetes.protobuf"), proto.bytes.clone())
         .await;
