@@ -14,7 +14,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where sandboxes without a `cgroup_parent` go, e.g. `/coxswain`.
     pub cgroup_root: String,
-    /// Program started as `PROGRAM runtime-shim FOLDER` for each sandbox; it calls `shim_main`.
+    /// Program started as `PROGRAM runtime-shim ..`; it calls `shim_main` with what follows.
     pub shim: PathBuf,
     pub network: Arc<dyn PodNetwork>,
     /// Registries spoken to without TLS, besides those on this machine.

@@ -223,6 +223,7 @@ impl Runtime {
         self.cgroups.kill_all(&container.cgroup);
         self.cgroups
             .remove(&container.cgroup)
+            .await
             .map_err(Error::io("remove cgroup", container.cgroup.as_ref()))?;
         let forget = Request::Forget { container: container.id.clone() };
         if let Err(error) = shim_client::call(&self.sandbox_dir(&container.sandbox_id), forget).await {

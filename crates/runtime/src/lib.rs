@@ -25,7 +25,7 @@ mod shim_client;
 mod stats;
 pub mod streaming;
 
-pub use channel::{CriChannel, CriClients, connect};
+pub use channel::{ChannelError, CriChannel, CriClients, connect};
 pub use config::{Config, PodNetwork, PodNetworkRequest, PodPortMapping};
 pub use error::{Error, Result};
 pub use runtime::Runtime;

@@ -17,7 +17,7 @@ use crate::images::{Registry, Store};
 use crate::record::{self, ContainerRecord, SandboxRecord};
 use crate::shim::protocol::{ContainerState, Reply, Request};
 use crate::shim::spec::ExitRecord;
-use crate::shim_client::ShimConnection;
+use crate::shim_client::{ShimConnection, Spawner};
 use crate::streaming;
 use crate::{Error, Result};
 
@@ -32,6 +32,7 @@ pub struct Runtime {
     pub(crate) cgroups: Cgroups,
     pub(crate) images: Arc<Store>,
     pub(crate) registry: Registry,
+    pub(crate) shims: Spawner,
     pub(crate) state: Mutex<State>,
     pub(crate) events: broadcast::Sender<ContainerEventResponse>,
     /// Bumped whenever a container or sandbox ends, for those who wait for it.
@@ -63,6 +64,7 @@ impl Runtime {
         let images = Arc::new(Store::open(&config.data_dir, &layers_in_use)?);
         let runtime = Arc::new(Runtime {
             registry: Registry::new(config.plain_http_registries.clone()),
+            shims: Spawner::new(config.shim.clone()),
             cgroups,
             images,
             state: Mutex::new(state),
@@ -173,11 +175,19 @@ impl Runtime {
     /// Connects to the shim of a sandbox that was left running, and learns what happened meanwhile.
     async fn take_up(self: Arc<Self>, sandbox: &SandboxRecord) {
         if !sandbox.ready {
+            self.end_stray_shim(sandbox).await;
             return;
         }
         if let Err(error) = self.clone().watch_shim(&sandbox.id).await {
             tracing::info!(sandbox = sandbox.id, %error, "sandbox did not survive");
             self.on_shim_death(&sandbox.id);
+        }
+    }
+
+    /// The agent may have died between starting a shim and recording that its sandbox is ready.
+    async fn end_stray_shim(&self, sandbox: &SandboxRecord) {
+        if let Err(error) = self.tear_down_sandbox(sandbox).await {
+            tracing::warn!(sandbox = sandbox.id, %error, "cannot clean up after an unfinished start");
         }
     }
 
@@ -255,15 +265,16 @@ impl Runtime {
             state.containers.values().filter(|c| c.sandbox_id == id && c.is_running()).cloned().collect()
         };
         self.cgroups.kill_all(&sandbox.shim_cgroup());
+        // Recorded first: who hears of a container's end must find its sandbox ended too.
+        if let Err(error) = self.save_sandbox(sandbox) {
+            tracing::error!(sandbox = id, %error, "cannot record a sandbox's end");
+        }
         for container in running {
             self.cgroups.kill_all(&container.cgroup);
             let recorded = record::read_exit(&self.container_dir(&container.id));
             let unknown = ExitRecord { code: UNKNOWN_EXIT_CODE, finished_at: now(), oom_killed: false };
             let message = if recorded.is_some() { "" } else { "the sandbox process died" };
             self.on_exit(&container.id, recorded.unwrap_or(unknown), message);
-        }
-        if let Err(error) = self.save_sandbox(sandbox) {
-            tracing::error!(sandbox = id, %error, "cannot record a sandbox's end");
         }
         self.emit(id, id, ContainerEventType::ContainerStoppedEvent);
         self.endings.send_modify(|count| *count += 1);

@@ -48,7 +48,7 @@ impl Runtime {
                 if let Err(left) = self.tear_down_sandbox(&sandbox).await {
                     tracing::warn!(sandbox = id, error = %left, "cannot clean up after a failed start");
                 }
-                self.delete_sandbox_files(&sandbox)?;
+                self.delete_sandbox_files(&sandbox).await?;
                 Err(error)
             }
         }
@@ -67,7 +67,7 @@ impl Runtime {
             mount_shm(&dir.join("shm"))?;
         }
         let spec = shim_spec(sandbox, self.cgroups.dirs(&cgroup));
-        sandbox.shim = shim_client::start(&self.config.shim, &dir, &spec).await?;
+        sandbox.shim = self.shims.start(&dir, &spec).await?;
         if !uses_node_network(&sandbox.config) {
             let request = network_request(sandbox);
             let addresses = self.config.network.attach(&request).await.map_err(Error::Network)?;
@@ -94,7 +94,7 @@ impl Runtime {
         Ok(())
     }
 
-    async fn tear_down_sandbox(&self, sandbox: &SandboxRecord) -> Result<()> {
+    pub(crate) async fn tear_down_sandbox(&self, sandbox: &SandboxRecord) -> Result<()> {
         let dir = self.sandbox_dir(&sandbox.id);
         if !uses_node_network(&sandbox.config) {
             self.config.network.detach(&sandbox.id).await.map_err(Error::Network)?;
@@ -114,14 +114,14 @@ impl Runtime {
         for container in self.containers_of(&sandbox.id) {
             self.remove_container(&container.id).await?;
         }
-        self.delete_sandbox_files(&sandbox)?;
+        self.delete_sandbox_files(&sandbox).await?;
         self.emit(&sandbox.id, &sandbox.id, ContainerEventType::ContainerDeletedEvent);
         Ok(())
     }
 
-    fn delete_sandbox_files(&self, sandbox: &SandboxRecord) -> Result<()> {
+    async fn delete_sandbox_files(&self, sandbox: &SandboxRecord) -> Result<()> {
         let cgroup = sandbox.shim_cgroup();
-        self.cgroups.remove(&cgroup).map_err(Error::io("remove cgroup", cgroup.as_ref()))?;
+        self.cgroups.remove(&cgroup).await.map_err(Error::io("remove cgroup", cgroup.as_ref()))?;
         // The kubelet removes the pod's own cgroup; without one it is ours.
         self.cgroups.remove_if_empty(&sandbox.cgroup);
         for dir in [self.sandbox_dir(&sandbox.id), self.sandbox_data_dir(&sandbox.id)] {

@@ -1,19 +1,25 @@
 //! The agent's side of the shim protocol.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::pipe2;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 use tokio::process::Command;
 
-use crate::shim::READY;
 use crate::shim::protocol::{self, HEADER_BYTES, Header, Reply, Request, SOCKET_NAME, SPEC_NAME};
 use crate::shim::spec::SandboxSpec;
+use crate::shim::{READY, zygote};
 use crate::{Error, Result};
 
 /// A shim serves within milliseconds; one that does not is stuck.
@@ -71,43 +77,76 @@ pub async fn call(sandbox_dir: &Path, request: Request) -> Result<Reply> {
     connection.call(&request, &[]).await
 }
 
-/// Starts a sandbox's shim and waits until it serves; its process id.
-pub async fn start(program: &Path, sandbox_dir: &Path, spec: &SandboxSpec) -> Result<i32> {
-    let bytes = serde_json::to_vec(spec).map_err(|e| Error::Shim(e.to_string()))?;
-    let spec_path = sandbox_dir.join(SPEC_NAME);
-    std::fs::write(&spec_path, bytes).map_err(Error::io("write", &spec_path))?;
-    let log_path = sandbox_dir.join("shim.log");
-    let log = std::fs::File::create(&log_path).map_err(Error::io("create", &log_path))?;
+/// Starts shims through the zygote, which it starts in turn, anew if it has died.
+pub struct Spawner {
+    program: PathBuf,
+    zygote: Mutex<Option<OwnedFd>>,
+}
+
+impl Spawner {
+    pub fn new(program: PathBuf) -> Spawner {
+        Spawner { program, zygote: Mutex::new(None) }
+    }
+
+    /// Starts a sandbox's shim and waits until it serves; its process id.
+    pub async fn start(&self, sandbox_dir: &Path, spec: &SandboxSpec) -> Result<i32> {
+        let bytes = serde_json::to_vec(spec).map_err(|e| Error::Shim(e.to_string()))?;
+        let spec_path = sandbox_dir.join(SPEC_NAME);
+        std::fs::write(&spec_path, bytes).map_err(Error::io("write", &spec_path))?;
+        let log_path = sandbox_dir.join("shim.log");
+        let log = File::create(&log_path).map_err(Error::io("create", &log_path))?;
+        let output = self.fork(sandbox_dir, log.into()).map_err(Error::io("start shim", &self.program))?;
+        let mut line = String::new();
+        let read = tokio::time::timeout(START_TIMEOUT, BufReader::new(output).read_line(&mut line)).await;
+        let pid = line.trim_end().strip_prefix(READY).and_then(|pid| pid.trim().parse().ok());
+        match (read, pid) {
+            (Ok(Ok(_)), Some(pid)) => Ok(pid),
+            _ => {
+                let log = std::fs::read_to_string(&log_path).unwrap_or_default();
+                let reason = format!("{}{log}", line.trim_end());
+                Err(Error::Shim(if reason.is_empty() {
+                    "sandbox process did not start".to_owned()
+                } else {
+                    reason
+                }))
+            }
+        }
+    }
+
+    /// Has a shim forked; what it prints can be read from the result.
+    fn fork(&self, sandbox_dir: &Path, log: OwnedFd) -> io::Result<pipe::Receiver> {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+        let mut zygote = self.zygote.lock();
+        let asked = match &*zygote {
+            Some(socket) => zygote::request(socket, sandbox_dir, &writer, &log),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        if asked.is_err() {
+            let socket = start_zygote(&self.program)?;
+            zygote::request(&socket, sandbox_dir, &writer, &log)?;
+            *zygote = Some(socket);
+        }
+        pipe::Receiver::from_owned_fd(reader)
+    }
+}
+
+/// Packets keep requests apart.
+fn start_zygote(program: &Path) -> io::Result<OwnedFd> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let mut child = Command::new(program)
         .arg("runtime-shim")
-        .arg(sandbox_dir)
+        .arg(zygote::ARGUMENT)
         .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .map_err(Error::io("start shim", program))?;
-    let pid = child.id().ok_or_else(|| Error::Shim("ended at once".to_owned()))?;
-    let stdout = child.stdout.take().ok_or_else(|| Error::Shim("has no output".to_owned()))?;
-    let mut line = String::new();
-    let read = tokio::time::timeout(START_TIMEOUT, BufReader::new(stdout).read_line(&mut line)).await;
-    let ready = matches!(read, Ok(Ok(_))) && line.trim_end() == READY;
-    if !ready {
-        child.kill().await.map_err(Error::io("kill shim", program))?;
-        let log = std::fs::read_to_string(&log_path).unwrap_or_default();
-        let reason = format!("{}{log}", line.trim_end());
-        return Err(Error::Shim(if reason.is_empty() {
-            "it did not become ready".to_owned()
-        } else {
-            reason
-        }));
-    }
-    // The shim outlives us; while we live its end must be waited for, or it stays a zombie.
+        .stdin(theirs)
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    // While we live its end must be waited for, or it stays a zombie.
     tokio::spawn(async move {
         match child.wait().await {
-            Ok(status) => tracing::debug!(pid, %status, "shim ended"),
-            Err(error) => tracing::warn!(pid, %error, "cannot wait for shim"),
+            Ok(status) => tracing::debug!(%status, "zygote ended"),
+            Err(error) => tracing::warn!(%error, "cannot wait for the zygote"),
         }
     });
-    Ok(pid as i32)
+    Ok(ours)
 }

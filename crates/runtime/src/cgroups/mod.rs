@@ -5,6 +5,7 @@ mod stats;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,6 +16,9 @@ use crate::shim::spec::DeviceSpec;
 
 /// Rounds of killing: a process may fork while its siblings are killed.
 const KILL_ROUNDS_MAX: usize = 20;
+/// The first and longest pause between tries to remove a cgroup; they double, so all take twice the longest.
+const REMOVE_DELAY_MIN: Duration = Duration::from_millis(1);
+const REMOVE_DELAY_MAX: Duration = Duration::from_secs(2);
 /// Docker's and containerd's: every node may be made, these and what the pod asks for may be used.
 const DEVICES_ALLOWED: [&str; 11] = [
     "c *:* m",
@@ -179,9 +183,20 @@ impl Cgroups {
         }
     }
 
-    /// Removes a cgroup and those below it; what is not there is fine.
-    pub fn remove(&self, path: &str) -> io::Result<()> {
-        self.dirs(path).iter().try_for_each(|dir| remove_tree(dir))
+    /// Removes a cgroup and those below it; what is not there is fine. A killed process holds its cgroup until the
+    /// kernel is done with it, of which version 1 gives no notice: so this tries again, for a bounded time.
+    pub async fn remove(&self, path: &str) -> io::Result<()> {
+        let mut delay = REMOVE_DELAY_MIN;
+        loop {
+            match self.dirs(path).iter().try_for_each(|dir| remove_tree(dir)) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy && delay < REMOVE_DELAY_MAX => {
+                    self.kill_all(path);
+                    tokio::time::sleep(delay).await;
+                    delay *= 2;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Removes a cgroup if nothing is in it.

@@ -8,6 +8,8 @@ mod reference;
 mod registry;
 mod rootfs;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use archive::import;
 pub use error::{Error, Result};

@@ -40,7 +40,8 @@ impl Reference {
             return Err(fail("invalid tag"));
         }
         let (domain, path) = split_domain(name);
-        if path.is_empty()
+        if !is_host(&domain)
+            || path.is_empty()
             || domain.len() + path.len() >= NAME_BYTES_MAX
             || !path.split('/').all(is_component)
         {
@@ -88,6 +89,26 @@ fn split_domain(name: &str) -> (String, String) {
 
 fn is_domain(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':']) || first.chars().any(|c| c.is_ascii_uppercase())
+}
+
+/// A host name or address with an optional port.
+fn is_host(domain: &str) -> bool {
+    let (host, port) = match domain.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (domain, None),
+    };
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_port = |port: &str| !port.is_empty() && port.chars().all(|c| c.is_ascii_digit());
+    let host_is_good = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => host.split('.').all(is_label),
+    };
+    host_is_good && port.is_none_or(is_port)
 }
 
 fn is_component(component: &str) -> bool {

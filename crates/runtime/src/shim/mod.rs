@@ -14,6 +14,7 @@ mod seccomp;
 mod server;
 pub mod spec;
 pub mod sys;
+pub mod zygote;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -31,19 +32,27 @@ use nix::unistd::{Pid, chdir, dup2_stdin, dup2_stdout, sethostname, setsid};
 use self::server::Server;
 use self::spec::SandboxSpec;
 
-/// What the shim prints once it serves; anything else is the reason why it does not.
+/// What the shim prints before its process id once it serves; anything else is the reason why it does not.
 pub const READY: &str = "ready";
 
 /// The OOM killer's last choice, as containerd's shim.
 const OOM_SCORE: &str = "-998";
 
-/// Runs the shim for the sandbox folder named by the first argument. Call it before any thread exists.
+/// Runs the shim for the sandbox folder named by the first argument, or the zygote that shims are forked from. Call it
+/// before any thread exists.
 pub fn shim_main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    let Some(dir) = args.next() else {
-        eprintln!("usage: runtime-shim <sandbox folder>");
-        return ExitCode::from(2);
-    };
-    let server = match set_up(Path::new(&dir)) {
+    match args.next() {
+        Some(word) if word == zygote::ARGUMENT => zygote::run(),
+        Some(dir) => run_shim(Path::new(&dir)),
+        None => {
+            eprintln!("usage: runtime-shim zygote|<sandbox folder>");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run_shim(dir: &Path) -> ExitCode {
+    let server = match set_up(dir) {
         Ok(server) => server,
         Err(reason) => {
             println!("{reason}");
@@ -127,7 +136,7 @@ fn listen() -> io::Result<UnixListener> {
 /// Tells the agent that we serve, then lets its pipes go.
 fn announce() -> io::Result<()> {
     let mut stdout = io::stdout();
-    writeln!(stdout, "{READY}")?;
+    writeln!(stdout, "{READY} {}", std::process::id())?;
     stdout.flush()?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;

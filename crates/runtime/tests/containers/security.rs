@@ -11,7 +11,7 @@ async fn user_and_groups_are_as_asked() {
     let mut config = shell("number", "id -u; id -g; id -G; echo $HOME");
     security(&mut config).run_as_user = Some(Int64Value { value: 1000 });
     security(&mut config).supplemental_groups = vec![2000];
-    assert_eq!(node.script(&sandbox, config).await, (0, "1000\n1000\n1000 2000 50\n/tmp\n".to_owned()));
+    assert_eq!(node.script(&sandbox, config).await, (0, "1000\n1000\n1000 50 2000\n/tmp\n".to_owned()));
     node.finish().await;
 }
 

@@ -85,3 +85,25 @@ async fn a_rotated_log_is_continued_in_a_new_file() {
     );
     node.finish().await;
 }
+
+/// Runs one line of input through `kubectl exec -i`'s way: the streaming server's URL, spoken to over WebSocket, is
+/// the streaming module's own test; here it is enough that the URL is given for what runs and refused for what not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streaming_urls_are_given_for_running_containers_only() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, sleeper("main")).await;
+    let request = |id: &str| ExecRequest {
+        container_id: id.to_owned(),
+        cmd: vec!["/bin/cat".to_owned()],
+        stdin: true,
+        stdout: true,
+        ..Default::default()
+    };
+    let url = node.cri.runtime.exec(request(&id)).await.unwrap().into_inner().url;
+    assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    node.stop(&id, 0).await;
+    let error = node.cri.runtime.exec(request(&id)).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::FailedPrecondition);
+    node.finish().await;
+}
