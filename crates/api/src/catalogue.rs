@@ -356,34 +356,4 @@ pub static CATALOGUE: &[Kind] = &[
 ];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn rows_are_unique_and_consistent() {
-        let mut seen = BTreeSet::new();
-        for kind in CATALOGUE {
-            let r = &kind.resource;
-            assert!(seen.insert((r.group, r.version, r.plural)), "{} is there twice", r.plural);
-            assert!(kind.type_name.ends_with(&format!(".{}", r.kind)), "{}", kind.type_name);
-            assert_eq!(kind.list_kind, format!("{}List", r.kind));
-            assert_eq!(kind.is_stored(), kind.supports("get"), "{}", r.plural);
-            assert!(kind.subresources.is_sorted_by_key(|s| s.name), "{}", r.plural);
-        }
-    }
-
-    #[test]
-    fn a_row_has_as_many_cells_as_columns() {
-        for kind in CATALOGUE {
-            let cells = kind.row(&apimachinery::json!({"metadata": {"name": "x"}}), Timestamp::UNIX_EPOCH);
-            assert_eq!(cells.len(), kind.columns().len(), "{}", kind.resource.plural);
-        }
-    }
-
-    #[test]
-    fn both_events_are_stored_once() {
-        let kind = by_resource("events.k8s.io", "v1", "events").expect("is in the catalogue");
-        assert_eq!(kind.stored().resource, resource::EVENTS);
-    }
-}
+mod tests;

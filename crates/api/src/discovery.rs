@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, count, items, name};
 use crate::defaults::{Fill, each, fill};
-use crate::strategy::{Column, Strategy, drop_field, set_first_generation, set_generation};
+use crate::strategy::{Column, NameRule, Strategy, drop_field, set_first_generation, set_generation};
 use crate::validation::{
     At, PROTOCOLS, dns1123_label, dns1123_subdomain, ip, qualified_name, same, same_field,
 };
@@ -209,7 +209,7 @@ fn validate_address(address: &At, addresses: &At, address_type: &str, errors: &m
 }
 
 fn hints(hints: &At, errors: &mut ErrorList) {
-    let rules: [(&str, fn(&str) -> Vec<String>); 2] =
+    let rules: [(&str, NameRule); 2] =
         [("forZones", names::is_label_value), ("forNodes", names::is_dns1123_subdomain)];
     for (field, rule) in rules {
         let list = hints.get(field);

@@ -101,6 +101,7 @@ pub fn validate_update(obj: &Value, old: &Value) -> ErrorList {
         }
     }
     validate_common(metadata, &path, &mut errors);
+    validate_finalizers(metadata, &path.child("finalizers"), &mut errors);
     validate_managed_fields(metadata, &path.child("managedFields"), &mut errors);
     errors
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::columns::{column, count, since, wide};
 use crate::conversion::convert;
 use crate::resource::{EVENTS, EVENTS_V1};
-use crate::strategy::{Column, Strategy};
+use crate::strategy::{Column, NameRule, Strategy};
 use crate::validation::{At, qualified_name, same_field};
 
 const REPORTING_INSTANCE_MAX: usize = 128;
@@ -106,6 +106,11 @@ impl Strategy for Event {
 
     fn allow_create_on_update(&self) -> bool {
         true
+    }
+
+    /// Whatever stands in a path: reporters derive names from all kinds of objects.
+    fn name_rule(&self) -> NameRule {
+        names::is_path_segment_name
     }
 }
 

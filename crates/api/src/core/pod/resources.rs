@@ -58,7 +58,7 @@ fn add(total: &mut ResourceList, more: &ResourceList) {
         match total.get_mut(name) {
             Some(sum) => sum.add(amount),
             None => {
-                total.insert(name.clone(), amount.clone());
+                total.insert(name.clone(), *amount);
             }
         }
     }
@@ -67,7 +67,7 @@ fn add(total: &mut ResourceList, more: &ResourceList) {
 fn raise(total: &mut ResourceList, floor: &ResourceList) {
     for (name, amount) in floor {
         if total.get(name).is_none_or(|current| current < amount) {
-            total.insert(name.clone(), amount.clone());
+            total.insert(name.clone(), *amount);
         }
     }
 }

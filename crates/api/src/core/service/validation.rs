@@ -55,7 +55,8 @@ pub fn validate(obj: &Value, old: Option<&Value>) -> ErrorList {
 pub fn validate_update(obj: &Value, old: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     let either_external = service_type(obj) == "ExternalName" || service_type(old) == "ExternalName";
-    if !either_external && !(is_headless(obj) && is_headless(old)) {
+    let stays_headless = is_headless(obj) && is_headless(old);
+    if !either_external && !stays_headless {
         list_update(obj, old, "clusterIPs", "clusterIP", &mut errors);
     }
     if !either_external && !is_headless(obj) && !is_headless(old) {

@@ -1,0 +1,130 @@
+//! What holds for every row, shown on one small object of each kind.
+
+use std::collections::BTreeSet;
+
+use apimachinery::json;
+
+use super::*;
+
+#[test]
+fn rows_are_unique_and_consistent() {
+    let mut seen = BTreeSet::new();
+    for kind in CATALOGUE {
+        let r = &kind.resource;
+        assert!(seen.insert((r.group, r.version, r.plural)), "{} is there twice", r.plural);
+        assert!(kind.type_name.ends_with(&format!(".{}", r.kind)), "{}", kind.type_name);
+        assert_eq!(kind.list_kind, format!("{}List", r.kind));
+        assert_eq!(kind.is_stored(), kind.supports("get"), "{}", r.plural);
+        assert!(kind.subresources.is_sorted_by_key(|s| s.name), "{}", r.plural);
+    }
+}
+
+#[test]
+fn a_row_has_as_many_cells_as_columns() {
+    for kind in CATALOGUE {
+        let cells = kind.row(&json!({"metadata": {"name": "x"}}), Timestamp::UNIX_EPOCH);
+        assert_eq!(cells.len(), kind.columns().len(), "{}", kind.resource.plural);
+    }
+}
+
+#[test]
+fn both_events_are_stored_once() {
+    let kind = by_resource("events.k8s.io", "v1", "events").expect("is in the catalogue");
+    assert_eq!(kind.stored().resource, resource::EVENTS);
+}
+
+/// The least a user may write of each stored kind.
+fn samples() -> Vec<(Resource, Value)> {
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let workload = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let event = json!({"type": "Normal", "involvedObject": {"namespace": "n", "kind": "Pod", "name": "p"}});
+    let event_v1 = json!({"type": "Normal", "eventTime": "2026-01-01T00:00:00.000000Z", "action": "a", "reason": "r",
+        "reportingController": "c", "reportingInstance": "i", "regarding": {"namespace": "n", "kind": "Pod"}});
+    let role_ref = json!({"roleRef": {"kind": "ClusterRole", "name": "r"}});
+    let none = json!({});
+    vec![
+        (resource::CONFIG_MAPS, json!({"data": {"k": "v"}})),
+        (
+            resource::ENDPOINTS,
+            json!({"subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 1}]}]}),
+        ),
+        (resource::EVENTS, event),
+        (resource::NAMESPACES, none.clone()),
+        (resource::NODES, json!({"status": {"capacity": {"cpu": "1"}}})),
+        (resource::PODS, json!({"spec": {"containers": [{"name": "c", "image": "i"}]}})),
+        (resource::SECRETS, json!({"stringData": {"k": "v"}})),
+        (resource::SERVICE_ACCOUNTS, none.clone()),
+        (resource::SERVICES, json!({"spec": {"clusterIP": "None", "ports": [{"port": 80}]}})),
+        (resource::DEPLOYMENTS, workload.clone()),
+        (resource::REPLICA_SETS, workload),
+        (resource::EVENTS_V1, event_v1),
+        (resource::CLUSTER_ROLE_BINDINGS, role_ref.clone()),
+        (resource::CLUSTER_ROLES, json!({"rules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]})),
+        (resource::ROLE_BINDINGS, role_ref),
+        (resource::ROLES, json!({"rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]})),
+        (resource::PRIORITY_CLASSES, json!({"value": 7})),
+        (resource::LEASES, json!({"spec": {"leaseDurationSeconds": 40}})),
+        (
+            resource::ENDPOINT_SLICES,
+            json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}]}),
+        ),
+    ]
+}
+
+/// Every sample as it is right after its creation, with its row.
+fn created() -> Vec<(&'static Kind, Value)> {
+    let create = |(resource, mut obj): (Resource, Value)| {
+        let kind =
+            by_resource(resource.group, resource.version, resource.plural).expect("is in the catalogue");
+        obj["metadata"] = json!({"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"});
+        if resource.namespaced {
+            obj["metadata"]["namespace"] = json!("n");
+        }
+        kind.default(&mut obj);
+        kind.prepare_for_create(&mut obj);
+        (kind, obj)
+    };
+    samples().into_iter().map(create).collect()
+}
+
+#[test]
+fn every_stored_kind_has_a_sample_that_is_valid() {
+    let stored = CATALOGUE.iter().filter(|kind| kind.is_stored()).count();
+    assert_eq!(created().len(), stored);
+    for (kind, obj) in created() {
+        assert_eq!(kind.validate(&obj), [], "{}", kind.resource.plural);
+    }
+}
+
+#[test]
+fn defaulting_twice_is_defaulting_once() {
+    for (kind, obj) in created() {
+        let mut again = obj.clone();
+        kind.default(&mut again);
+        assert_eq!(again, obj, "{}", kind.resource.plural);
+    }
+}
+
+#[test]
+fn an_update_that_changes_nothing_changes_nothing() {
+    for (kind, mut old) in created() {
+        old["metadata"]["resourceVersion"] = json!("1");
+        let mut obj = old.clone();
+        kind.prepare_for_update(&mut obj, &old);
+        assert_eq!(obj, old, "{}", kind.resource.plural);
+        assert_eq!(kind.validate_update(&obj, &old), [], "{}", kind.resource.plural);
+        kind.prepare_for_status_update(&mut obj, &old);
+        assert_eq!(obj, old, "{}", kind.resource.plural);
+        assert_eq!(kind.validate_status_update(&obj, &old), [], "{}", kind.resource.plural);
+    }
+}
+
+#[test]
+fn selectable_fields_are_the_ones_announced() {
+    for (kind, obj) in created() {
+        let fields: Vec<&str> = kind.strategy.selectable_fields(&obj).iter().map(|(name, _)| *name).collect();
+        assert_eq!(fields, kind.strategy.selectable_field_names(), "{}", kind.resource.plural);
+        assert_eq!(kind.selectable_field(&obj, "metadata.name").as_deref(), Some("x"));
+    }
+}
