@@ -16,3 +16,4 @@ mod testing;
 pub use chain::{Chain, Plugin};
 pub use ownerreferences::{MayDelete, OwnerReferencesPermissionEnforcement};
 pub use request::{Operation, Request, World};
+pub use serviceaccount::awaits_default_account;

@@ -64,6 +64,17 @@ impl Plugin for ServiceAccount {
     }
 }
 
+/// Whether a new pod would be refused only because the default account, which its controller makes for every
+/// namespace, is not there yet. Upstream waits a second or two for it.
+pub fn awaits_default_account(request: &Request<'_>, pod: &Value, world: &dyn World) -> bool {
+    let named = str_at(pod, &["spec", "serviceAccountName"]);
+    creates_pod(request)
+        && !is_mirror(pod)
+        && matches!(named, "" | DEFAULT_ACCOUNT)
+        && world.get("serviceaccounts", request.namespace, DEFAULT_ACCOUNT).is_none()
+        && world.get("namespaces", "", request.namespace).is_some()
+}
+
 fn creates_pod(request: &Request<'_>) -> bool {
     request.is_for("", "pods") && request.operation == Operation::Create
 }
@@ -237,6 +248,20 @@ mod tests {
             create(pod(json!({"serviceAccountName": "sa"})), &world(json!({}))),
             Err("pods \"p\" is forbidden: error looking up service account ns/sa: serviceaccount \"sa\" not found".to_owned())
         );
+    }
+
+    #[test]
+    fn only_a_default_account_in_the_making_is_worth_waiting_for() {
+        let user = UserInfo::anonymous();
+        let request = request(&user, Operation::Create, "pods", "");
+        let namespace = || Objects::default().with("namespaces", json!({"metadata": {"name": "ns"}}));
+        let account = json!({"metadata": {"name": "default", "namespace": "ns"}});
+        let named = pod(json!({"serviceAccountName": "sa"}));
+        assert!(awaits_default_account(&request, &pod(json!({})), &namespace()));
+        assert!(!awaits_default_account(&request, &named, &namespace()));
+        assert!(!awaits_default_account(&request, &pod(json!({})), &Objects::default()));
+        let made = namespace().with("serviceaccounts", account);
+        assert!(!awaits_default_account(&request, &pod(json!({})), &made));
     }
 
     #[test]

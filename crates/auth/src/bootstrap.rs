@@ -4,7 +4,7 @@ use apimachinery::{Map, Value, json};
 use serde::Deserialize;
 
 use crate::authorizer::RBAC_GROUP;
-use crate::rbac::PolicyRule;
+use crate::rbac::{PolicyRule, RbacIndex};
 
 /// See the table's own head for its notation.
 const POLICY: &str = include_str!("bootstrap/policy.txt");
@@ -37,8 +37,20 @@ pub fn bootstrap_objects() -> Vec<Value> {
             rule => add_rule(objects.last_mut().expect("a rule follows a role"), rule),
         }
     }
+    fill_aggregated(&mut objects);
     objects.extend(bindings);
     objects
+}
+
+/// Gives aggregated ClusterRoles the rules that they gather, so that whoever reads them sees what they grant.
+fn fill_aggregated(objects: &mut [Value]) {
+    let mut index = RbacIndex::default();
+    objects.iter().for_each(|object| index.apply(object));
+    for object in objects.iter_mut().filter(|object| object["aggregationRule"].is_object()) {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let rules = index.aggregated_rules(name).unwrap_or_default();
+        object["rules"] = json!(rules);
+    }
 }
 
 /// The rules of one of the ClusterRoles.
@@ -183,5 +195,8 @@ mod tests {
         let rules = rules_of("cluster-admin").expect("is there");
         assert_eq!(rules[0].to_string(), r#"{APIGroups:["*"], Resources:["*"], Verbs:["*"]}"#);
         assert_eq!(rules_of("nothing"), None);
+        let admin = rules_of("admin").expect("is there");
+        let view = rules_of("view").expect("is there");
+        assert!(view.len() > 10 && view.iter().all(|rule| admin.contains(rule)));
     }
 }
