@@ -61,7 +61,7 @@ fn attributes(spec: &At, errors: &mut ErrorList) {
         _ => {}
     }
     for field in ["fieldSelector", "labelSelector"] {
-        let Some(selector) = resource.get(field).set() else { continue };
+        let Some(selector) = resource.field(field) else { continue };
         let (raw, requirements) = (selector.get("rawSelector"), selector.get("requirements"));
         match (raw.is_empty(), requirements.is_empty()) {
             (false, false) => {

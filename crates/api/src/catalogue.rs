@@ -79,6 +79,12 @@ impl Kind {
         CATALOGUE.iter().find(|kind| self.is_stored() && kind.storage == self.storage).unwrap_or(self)
     }
 
+    /// The warning that every request to a deprecated version earns (follows `deprecation.WarningMessage`).
+    pub fn deprecation(&self) -> Option<&'static str> {
+        (self.resource == resource::ENDPOINTS)
+            .then_some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    }
+
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|s| s.name == name)
     }

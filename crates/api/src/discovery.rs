@@ -150,7 +150,7 @@ fn ports(ports: &At, errors: &mut ErrorList) {
             errors.push(Error::duplicate(&name.path, name.text()));
         }
         port.get("protocol").check_enum(&PROTOCOLS, errors);
-        if let Some(protocol) = port.get("appProtocol").set() {
+        if let Some(protocol) = port.field("appProtocol") {
             qualified_name(&protocol, errors);
         }
     }
@@ -171,10 +171,10 @@ fn endpoints(endpoints: &At, address_type: &str, errors: &mut ErrorList) {
         for address in addresses.items() {
             validate_address(&address, &addresses, address_type, errors);
         }
-        if let Some(node) = endpoint.get("nodeName").set() {
+        if let Some(node) = endpoint.field("nodeName") {
             dns1123_subdomain(&node, errors);
         }
-        if let Some(hostname) = endpoint.get("hostname").set() {
+        if let Some(hostname) = endpoint.field("hostname") {
             dns1123_label(&hostname, errors);
         }
         hints(&endpoint.get("hints"), errors);

@@ -41,7 +41,7 @@ impl Strategy for Role {
         for rule in root.get("rules").items() {
             policy_rule(&rule, self.cluster, &mut errors);
         }
-        if let Some(aggregation) = root.get("aggregationRule").set() {
+        if let Some(aggregation) = root.field("aggregationRule") {
             let selectors = aggregation.get("clusterRoleSelectors");
             if selectors.is_empty() {
                 let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";

@@ -45,6 +45,12 @@ impl<'a> At<'a> {
         At { value: self.value.get(field).unwrap_or(&NULL), path: self.path.child(field) }
     }
 
+    /// The field, if it is there; its path is not even built otherwise.
+    pub fn field(&self, name: &str) -> Option<At<'a>> {
+        let value = self.value.get(name).filter(|value| !value.is_null())?;
+        Some(At { value, path: self.path.child(name) })
+    }
+
     /// The field at a path of names.
     pub fn at(&self, fields: &[&str]) -> At<'a> {
         fields.iter().fold(self.clone(), |at, field| at.get(field))

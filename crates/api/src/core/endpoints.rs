@@ -76,7 +76,7 @@ fn validate_subset(subset: &At, errors: &mut ErrorList) {
         if !address.get("hostname").is_empty() {
             dns1123_label(&address.get("hostname"), errors);
         }
-        if let Some(node) = address.get("nodeName").set() {
+        if let Some(node) = address.field("nodeName") {
             dns1123_subdomain(&node, errors);
         }
         ip::endpoint(&address.get("ip"), errors);
@@ -96,7 +96,7 @@ fn validate_port(port: &At, require_name: bool, errors: &mut ErrorList) {
     }
     port_number(&port.get("port"), errors);
     port.get("protocol").check_enum(&PROTOCOLS, errors);
-    if let Some(protocol) = port.get("appProtocol").set() {
+    if let Some(protocol) = port.field("appProtocol") {
         qualified_name(&protocol, errors);
     }
 }

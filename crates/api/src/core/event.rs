@@ -254,7 +254,7 @@ fn too_long(at: &At, max: usize, errors: &mut ErrorList) {
 }
 
 fn series(event: &Value, errors: &mut ErrorList) {
-    let Some(series) = At::root(event).get("series").set() else { return };
+    let Some(series) = At::root(event).field("series") else { return };
     if series.get("count").int() < 2 {
         errors.push(Error::invalid(&series.get("count").path, "", "should be at least 2"));
     }

@@ -115,7 +115,7 @@ fn by_type(obj: &Value, data: &At, errors: &mut ErrorList) {
     }
     for (_, keys) in REQUIRED_KEYS.iter().filter(|(name, _)| *name == kind) {
         for key in *keys {
-            match data.get(key).set() {
+            match data.field(key) {
                 None => errors.push(required(key)),
                 Some(value) if key.starts_with(".docker") => docker_config(key, &value, data, errors),
                 Some(_) => {}

@@ -165,10 +165,10 @@ fn validate_classes(spec: &At, errors: &mut ErrorList) {
     if !spec.get("priorityClassName").is_empty() {
         dns1123_subdomain(&spec.get("priorityClassName"), errors);
     }
-    if let Some(class) = spec.get("runtimeClassName").set() {
+    if let Some(class) = spec.field("runtimeClassName") {
         dns1123_subdomain(&class, errors);
     }
-    if let Some(policy) = spec.get("preemptionPolicy").set() {
+    if let Some(policy) = spec.field("preemptionPolicy") {
         policy.check_enum(&PREEMPTION_POLICIES, errors);
     }
 }
@@ -208,7 +208,7 @@ fn host_aliases(spec: &At, errors: &mut ErrorList) {
 }
 
 fn hostname_override(spec: &At, errors: &mut ErrorList) {
-    let Some(name) = spec.get("hostnameOverride").set() else { return };
+    let Some(name) = spec.field("hostnameOverride") else { return };
     if spec.get("setHostnameAsFQDN").is_true() {
         errors.push(name.forbidden("may not be specified when setHostnameAsFQDN is true"));
     }

@@ -155,7 +155,7 @@ fn validate_port<'a>(
     port_number(&port.get("port"), errors);
     port.get("protocol").check_enum(&PROTOCOLS, errors);
     port_number_or_name(&port.get("targetPort"), errors);
-    if let Some(protocol) = port.get("appProtocol").set() {
+    if let Some(protocol) = port.field("appProtocol") {
         qualified_name(&protocol, errors);
     }
 }

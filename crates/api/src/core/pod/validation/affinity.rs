@@ -32,7 +32,7 @@ fn weight(weighted: &At, errors: &mut ErrorList) {
 }
 
 fn node_affinity(affinity: &At, errors: &mut ErrorList) {
-    if let Some(selector) = affinity.get(REQUIRED).set() {
+    if let Some(selector) = affinity.field(REQUIRED) {
         let terms = selector.get("nodeSelectorTerms");
         if terms.is_empty() {
             errors.push(terms.required("must have at least one node selector term"));

@@ -89,11 +89,11 @@ fn not_running(container: &At, errors: &mut ErrorList) {
 }
 
 fn running(container: &At, context: &Context, errors: &mut ErrorList) {
-    if let Some(lifecycle) = container.get("lifecycle").set() {
+    if let Some(lifecycle) = container.field("lifecycle") {
         handler::lifecycle(&lifecycle, context, errors);
     }
     for field in PROBES {
-        if let Some(probe) = container.get(field).set() {
+        if let Some(probe) = container.field(field) {
             handler::probe(&probe, field == "readinessProbe", context, errors);
         }
     }
@@ -242,7 +242,7 @@ fn restart_policy(container: &At, errors: &mut ErrorList) {
         if !RESTART_RULE_ACTIONS.contains(&action.text()) {
             errors.push(Error::not_supported(&action.path, action.text(), &RESTART_RULE_ACTIONS));
         }
-        let Some(exit_codes) = rule.get("exitCodes").set() else {
+        let Some(exit_codes) = rule.field("exitCodes") else {
             errors.push(rule.get("exitCodes").required("must be specified"));
             continue;
         };

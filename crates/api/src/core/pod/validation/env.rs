@@ -48,7 +48,7 @@ pub fn variables(env: &At, errors: &mut ErrorList) {
         } else {
             name.check(env_var_name, errors);
         }
-        if let Some(from) = variable.get("valueFrom").set() {
+        if let Some(from) = variable.field("valueFrom") {
             value_from(&from, &variable.get("value"), errors);
         }
     }
@@ -57,7 +57,7 @@ pub fn variables(env: &At, errors: &mut ErrorList) {
 fn value_from(from: &At, value: &At, errors: &mut ErrorList) {
     let mut sources = 0;
     let mut source = |field: &str, check: &dyn Fn(&At, &mut ErrorList)| {
-        if let Some(at) = from.get(field).set() {
+        if let Some(at) = from.field(field) {
             sources += 1;
             check(&at, errors);
         }
@@ -202,7 +202,7 @@ pub fn sources(env_from: &At, errors: &mut ErrorList) {
         }
         let mut count = 0;
         for field in ["configMapRef", "secretRef"] {
-            let Some(reference) = source.get(field).set() else { continue };
+            let Some(reference) = source.field(field) else { continue };
             count += 1;
             let name = reference.get("name");
             if name.is_empty() {

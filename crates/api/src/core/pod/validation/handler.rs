@@ -71,11 +71,11 @@ pub fn probe(probe: &At, readiness: bool, context: &Context, errors: &mut ErrorL
 
 pub fn lifecycle(lifecycle: &At, context: &Context, errors: &mut ErrorList) {
     for field in ["postStart", "preStop"] {
-        if let Some(at) = lifecycle.get(field).set() {
+        if let Some(at) = lifecycle.field(field) {
             handler(&at, context, errors);
         }
     }
-    if let Some(signal) = lifecycle.get("stopSignal").set() {
+    if let Some(signal) = lifecycle.field("stopSignal") {
         stop_signal(&signal, context, errors);
     }
 }
@@ -83,7 +83,7 @@ pub fn lifecycle(lifecycle: &At, context: &Context, errors: &mut ErrorList) {
 fn handler(handler: &At, context: &Context, errors: &mut ErrorList) {
     let mut found = false;
     for (field, check) in HANDLERS {
-        let Some(action) = handler.get(field).set() else { continue };
+        let Some(action) = handler.field(field) else { continue };
         if found {
             errors.push(action.forbidden("may not specify more than 1 handler type"));
         } else {

@@ -54,7 +54,7 @@ pub fn overhead(overhead: &At, errors: &mut ErrorList) {
 
 /// Requests and limits of the pod as a whole (follows `validatePodResources`).
 pub fn pod_level(spec: &At, errors: &mut ErrorList) {
-    let Some(resources) = spec.get("resources").set() else { return };
+    let Some(resources) = spec.field("resources") else { return };
     if spec.at(&["os", "name"]).text() == "windows" {
         errors.push(resources.forbidden("may not be set for a windows pod"));
         return;

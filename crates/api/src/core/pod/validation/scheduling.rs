@@ -103,7 +103,7 @@ fn spread_constraint(constraint: &At, repeated: bool, errors: &mut ErrorList) {
         let pair = format!("{{{}, {}}}", key.text(), action.text());
         errors.push(Error::duplicate(&constraint.path.child("{topologyKey, whenUnsatisfiable}"), pair));
     }
-    if let Some(domains) = constraint.get("minDomains").set() {
+    if let Some(domains) = constraint.field("minDomains") {
         domains.check_positive(errors);
         if action.text() != "DoNotSchedule" {
             let detail =

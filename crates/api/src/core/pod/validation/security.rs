@@ -206,7 +206,7 @@ pub fn user_namespace(spec: &At, errors: &mut ErrorList) {
 }
 
 pub fn operating_system(spec: &At, errors: &mut ErrorList) {
-    let Some(os) = spec.get("os").set() else { return };
+    let Some(os) = spec.field("os") else { return };
     let name = os.get("name");
     match name.text() {
         "" => errors.push(name.required("cannot be empty")),

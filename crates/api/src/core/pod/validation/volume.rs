@@ -85,7 +85,7 @@ pub fn validate_all<'a>(volumes: &At<'a>, scope: Scope, errors: &mut ErrorList) 
 fn source(volume: &At, scope: Scope, errors: &mut ErrorList) {
     let mut found = false;
     for (field, check) in SOURCES {
-        let Some(at) = volume.get(field).set() else { continue };
+        let Some(at) = volume.field(field) else { continue };
         if found {
             errors.push(at.forbidden(ONE_SOURCE));
             continue;
@@ -204,7 +204,7 @@ fn downward_api(source: &At, errors: &mut ErrorList) {
 fn downward_file(file: &At, errors: &mut ErrorList) {
     required(file, "path", errors);
     non_reserved_path(&file.get("path"), errors);
-    match (file.get("fieldRef").set(), file.get("resourceFieldRef").set()) {
+    match (file.field("fieldRef"), file.field("resourceFieldRef")) {
         (Some(reference), other) => {
             env::field_selector(&reference, &DOWNWARD_FIELDS, errors);
             if other.is_some() {
@@ -231,7 +231,7 @@ fn projected(source: &At, errors: &mut ErrorList) {
             "podCertificate",
         ];
         for kind in kinds {
-            if let Some(at) = part.get(kind).set() {
+            if let Some(at) = part.field(kind) {
                 projection(kind, &at, &source.path, &mut paths, errors);
             }
         }
@@ -297,7 +297,7 @@ fn token(at: &At, volume: &Path, errors: &mut ErrorList) {
 pub fn no_service_account_token(volumes: &At, errors: &mut ErrorList) {
     for volume in volumes.items() {
         for source in volume.at(&["projected", "sources"]).items() {
-            if let Some(token) = source.get("serviceAccountToken").set() {
+            if let Some(token) = source.field("serviceAccountToken") {
                 errors.push(token.forbidden("must not be specified when serviceAccountName is not set"));
             }
         }
