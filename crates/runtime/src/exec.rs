@@ -375,16 +375,12 @@ async fn collect(mut from: pipe::Receiver, ended: &CancellationToken) -> Vec<u8>
 }
 
 /// Leads the streaming server's streams into this runtime.
-pub(crate) struct ExecBackend {
+struct ExecBackend {
     /// Weak: the runtime owns the server that owns this.
     runtime: Weak<Runtime>,
 }
 
 impl ExecBackend {
-    pub fn new(runtime: &Arc<Runtime>) -> ExecBackend {
-        ExecBackend { runtime: Arc::downgrade(runtime) }
-    }
-
     fn runtime(&self) -> std::result::Result<Arc<Runtime>, StreamError> {
         self.runtime.upgrade().ok_or_else(|| StreamError::failed("serve stream", "the runtime is closing"))
     }
@@ -430,6 +426,11 @@ pub(crate) fn url(result: std::result::Result<String, crate::streaming::RequestE
 }
 
 impl Runtime {
+    /// What the streaming server serves: exec, attach and port-forward without HTTP.
+    pub fn streaming_backend(self: &Arc<Self>) -> Arc<dyn Backend> {
+        Arc::new(ExecBackend { runtime: Arc::downgrade(self) })
+    }
+
     /// The streaming server, for requests that name a running container.
     pub(crate) fn streams_for(&self, container_id: &str) -> Result<(Arc<crate::streaming::Server>, String)> {
         let container = self.running(container_id)?;

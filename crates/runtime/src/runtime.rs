@@ -83,7 +83,7 @@ impl Runtime {
     }
 
     async fn start_streaming(self: Arc<Self>) -> Result<()> {
-        let backend = Arc::new(crate::exec::ExecBackend::new(&self));
+        let backend = self.streaming_backend();
         let server = streaming::Server::bind(backend)
             .await
             .map_err(Error::io("bind streaming server to", "127.0.0.1".as_ref()))?;

@@ -1,6 +1,8 @@
 //! Exec, terminals, stdin and log rotation.
 
 use runtime::cri::*;
+use runtime::streaming::{Streams, TerminalSize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use crate::harness::*;
 
@@ -105,5 +107,134 @@ async fn streaming_urls_are_given_for_running_containers_only() {
     node.stop(&id, 0).await;
     let error = node.cri.runtime.exec(request(&id)).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::FailedPrecondition);
+    node.finish().await;
+}
+
+fn streams(stdin: DuplexStream, stdout: DuplexStream) -> Streams {
+    Streams { stdin: Some(Box::new(stdin)), stdout: Some(Box::new(stdout)), stderr: None, resize: None }
+}
+
+async fn read_all(mut stream: DuplexStream) -> String {
+    let mut text = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exec_takes_input_to_its_end() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, sleeper("main")).await;
+    let backend = node.runtime.streaming_backend();
+    let (mut input, stdin) = duplex(1024);
+    let (stdout, output) = duplex(1 << 20);
+    let exec = tokio::spawn(async move {
+        backend.exec(&id, vec!["/bin/sh".into(), "-c".into(), "cat; exit 4".into()], false, streams(stdin, stdout)).await
+    });
+    let sent = "line\n".repeat(50_000);
+    let writer = {
+        let sent = sent.clone();
+        tokio::spawn(async move {
+            input.write_all(sent.as_bytes()).await.unwrap();
+        })
+    };
+    assert_eq!(read_all(output).await, sent);
+    writer.await.unwrap();
+    assert_eq!(exec.await.unwrap().unwrap(), 4);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exec_in_a_terminal_has_the_size_that_was_sent() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, sleeper("main")).await;
+    let backend = node.runtime.streaming_backend();
+    let (mut input, stdin) = duplex(1024);
+    let (stdout, mut output) = duplex(1 << 20);
+    let (sizes, resize) = tokio::sync::mpsc::channel(1);
+    let io = Streams { resize: Some(resize), ..streams(stdin, stdout) };
+    let exec = tokio::spawn(async move { backend.exec(&id, vec!["/bin/sh".into()], true, io).await });
+    sizes.send(TerminalSize { width: 132, height: 43 }).await.unwrap();
+    // The size is set by another task than the input is written by: asked for until it shows.
+    let mut text = String::new();
+    while !text.contains("43 132") {
+        input.write_all(b"stty size\n").await.unwrap();
+        let mut buffer = [0; 4096];
+        let length = tokio::time::timeout(PATIENCE, output.read(&mut buffer)).await.unwrap().unwrap();
+        text.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+    }
+    input.write_all(b"tty; exit 9\n").await.unwrap();
+    assert!(read_all(output).await.contains("/dev/pts/"));
+    assert_eq!(exec.await.unwrap().unwrap(), 9);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attach_joins_the_running_process() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut config = shell("main", "while read line; do echo \"got $line\"; done; exit 6");
+    (config.stdin, config.stdin_once) = (true, true);
+    let id = node.run(&sandbox, config).await;
+    let backend = node.runtime.streaming_backend();
+    let (mut input, stdin) = duplex(1024);
+    let (stdout, output) = duplex(1024);
+    let attached = {
+        let id = id.clone();
+        tokio::spawn(async move { backend.attach(&id, false, streams(stdin, stdout)).await })
+    };
+    input.write_all(b"one\ntwo\n").await.unwrap();
+    drop(input);
+    assert_eq!(read_all(output).await, "got one\ngot two\n");
+    assert_eq!(attached.await.unwrap().unwrap(), 6);
+    assert_eq!(log_text(&node.log_dir().join("main.log"), "stdout"), "got one\ngot two\n");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_takes_its_process_along() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, sleeper("main")).await;
+    let backend = node.runtime.streaming_backend();
+    let (_input, stdin) = duplex(1024);
+    let (stdout, mut output) = duplex(1024);
+    let exec = {
+        let id = id.clone();
+        let cmd = vec!["/bin/sh".into(), "-c".into(), "echo up; sleep 54321".into()];
+        tokio::spawn(async move { backend.exec(&id, cmd, false, streams(stdin, stdout)).await })
+    };
+    let mut up = [0; 3];
+    output.read_exact(&mut up).await.unwrap();
+    exec.abort();
+    // The shim serves one request after the other: the end of the connection comes before what is asked next, or
+    // is seen in a later round.
+    while node.exec(&id, &["/bin/sh", "-c", "ps | grep -c '[e]cho up'"]).await.stdout != b"0\n" {}
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_of_the_pod_is_forwarded_from_its_loopback() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let script = "echo ready; nc -l -p 8080 -e /bin/cat";
+    let id = node.run(&sandbox, shell("main", script)).await;
+    let listening = ["/bin/grep", "-c", ":1F90 ", "/proc/net/tcp"];
+    let listening6 = ["/bin/grep", "-c", ":1F90 ", "/proc/net/tcp6"];
+    while node.exec(&id, &listening).await.exit_code != 0 && node.exec(&id, &listening6).await.exit_code != 0 {}
+    let backend = node.runtime.streaming_backend();
+    let (mut ours, theirs) = duplex(1024);
+    let forward = {
+        let (sandbox, backend) = (sandbox.clone(), backend.clone());
+        tokio::spawn(async move { backend.port_forward(&sandbox, 8080, Box::new(theirs)).await })
+    };
+    ours.write_all(b"ping").await.unwrap();
+    ours.shutdown().await.unwrap();
+    assert_eq!(read_all(ours).await, "ping");
+    forward.await.unwrap().unwrap();
+    let (_ours, theirs) = duplex(1024);
+    let refused = backend.port_forward(&sandbox, 9, Box::new(theirs)).await.unwrap_err();
+    assert!(format!("{refused}").contains("failed to connect to localhost:9"), "{refused}");
     node.finish().await;
 }
