@@ -1,10 +1,12 @@
 //! Containers: create, start, stop, remove, report.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{major, minor};
 
@@ -16,7 +18,7 @@ use crate::cri::{
 };
 use crate::files::{random_id, remove_dir};
 use crate::identity::{self, Wish};
-use crate::images::Image;
+use crate::images::{Image, Reference};
 use crate::record::{self, ContainerRecord, User};
 use crate::runtime::{Runtime, not_found, now};
 use crate::shim::protocol::{Reply, Request};
@@ -29,6 +31,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const START_ERROR_EXIT_CODE: i32 = 128;
 /// Folders of devices within `/dev` that are looked into.
 const DEVICE_DEPTH_MAX: usize = 4;
+/// More of a passwd or group file is not read.
+const USER_FILE_BYTES_MAX: u64 = 1 << 20;
 
 impl Runtime {
     pub(crate) fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String> {
@@ -51,6 +55,7 @@ impl Runtime {
             stop_signal: parse_signal(&image.config.stop_signal) as i32,
             created_at: now(),
             cgroup: format!("{}/{id}", sandbox.cgroup),
+            image_name: image_name(&config.image.clone().unwrap_or_default(), &image),
             image_id: image.id,
             config,
             id: id.clone(),
@@ -312,7 +317,7 @@ fn container_state(container: &ContainerRecord) -> ContainerState {
 
 pub(crate) fn status(container: &ContainerRecord) -> ContainerStatus {
     let config = &container.config;
-    let image = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
+    let image = container.image_name.clone();
     let user = &container.user;
     ContainerStatus {
         id: container.id.clone(),
@@ -389,17 +394,33 @@ fn parse_signal(text: &str) -> Signal {
     numbered.or_else(|| name.parse().ok()).unwrap_or(Signal::SIGTERM)
 }
 
-/// A file of an image, read from the topmost layer that has it.
+/// A file of an image, read from the topmost layer that has it. The kernel keeps links inside the layer.
 fn find_in_layers(layers_dir: &Path, image: &Image, path: &str) -> String {
-    image
-        .layers
-        .iter()
-        .rev()
-        .map(|layer| layers_dir.join(&layer.name).join(path))
-        // A link could lead out of the image: not followed.
-        .find(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()))
-        .and_then(|path| fs::read_to_string(path).ok())
-        .unwrap_or_default()
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let mut text = String::new();
+    let found = image.layers.iter().rev().find_map(|layer| {
+        let root = File::open(layers_dir.join(&layer.name)).ok()?;
+        let file = File::from(openat2(root, path, how).ok()?);
+        file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file)
+    });
+    let read = found.map(|file| file.take(USER_FILE_BYTES_MAX).read_to_string(&mut text));
+    match read {
+        Some(Err(error)) => {
+            tracing::warn!(path, image = image.id, %error, "cannot read a file of the image");
+            String::new()
+        }
+        _ => text,
+    }
+}
+
+/// The name an image is reported by: the one the user wrote if the image still bears it.
+fn image_name(spec: &ImageSpec, image: &Image) -> String {
+    let written =
+        Reference::parse(&spec.user_specified_image).map(|name| name.to_string()).unwrap_or_default();
+    let tag = image.repo_tags.iter().find(|tag| **tag == written).or(image.repo_tags.first());
+    tag.cloned().unwrap_or_else(|| spec.image.clone())
 }
 
 /// Device nodes of this machine, looked up only for those who ask.

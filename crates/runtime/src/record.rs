@@ -61,6 +61,8 @@ pub struct ContainerRecord {
     pub sandbox_id: String,
     pub config: ContainerConfig,
     pub image_id: String,
+    /// The tag users know the image by.
+    pub image_name: String,
     /// `name@digest` if the image came from a registry, else its id.
     pub image_ref: String,
     /// Layer folders, bottom first.

@@ -129,15 +129,17 @@ pub(crate) fn filesystem_usage(path: &Path, bytes: u64, inodes: u64) -> Filesyst
     }
 }
 
-/// Bytes on disk and inodes of a tree; what disappears meanwhile is not counted.
-pub(crate) fn usage(path: &Path) -> (u64, u64) {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return (0, 0) };
-    let (mut bytes, mut inodes) = (metadata.blocks() * BLOCK_BYTES, 1);
-    if metadata.is_dir() {
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            let (below, count) = usage(&entry.path());
-            bytes += below;
-            inodes += count;
+/// Bytes on disk and inodes of a tree; what disappears meanwhile is not counted. Containers choose how deep their trees
+/// are, so this keeps its own stack.
+fn usage(path: &Path) -> (u64, u64) {
+    let (mut bytes, mut inodes) = (0, 0);
+    let mut left = vec![path.to_owned()];
+    while let Some(path) = left.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        bytes += metadata.blocks() * BLOCK_BYTES;
+        inodes += 1;
+        if metadata.is_dir() {
+            left.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
         }
     }
     (bytes, inodes)

@@ -118,19 +118,23 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Sets the limits that are given; zero or empty leaves a limit as it is.
+    /// Sets the limits that are given; zero or empty leaves a limit as it is. Limits bound each other (memory and swap,
+    /// quota and period), so one that is refused is tried again after the others.
     pub fn apply(&self, path: &str, resources: &LinuxContainerResources) -> io::Result<()> {
         let settings = if self.is_v2() { v2_settings(resources) } else { v1_settings(resources) };
-        for (controller, file, value) in settings {
-            let Some(dir) = self.dir(controller, path) else { continue };
-            match fs::write(dir.join(&file), &value) {
-                // Swap accounting and huge page sizes depend on the kernel.
-                Err(e) if e.kind() == io::ErrorKind::NotFound && is_optional(&file) => {}
-                Err(e) => return Err(io::Error::new(e.kind(), format!("set {file} to {value}: {e}"))),
-                Ok(()) => {}
-            }
+        let refused: Vec<Setting> =
+            settings.into_iter().filter(|setting| self.set(path, setting).is_err()).collect();
+        refused.iter().try_for_each(|setting| self.set(path, setting))
+    }
+
+    fn set(&self, path: &str, (controller, file, value): &Setting) -> io::Result<()> {
+        let Some(dir) = self.dir(controller, path) else { return Ok(()) };
+        match fs::write(dir.join(file), value) {
+            // Swap accounting and huge page sizes depend on the kernel.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && is_optional(file) => Ok(()),
+            Err(e) => Err(io::Error::new(e.kind(), format!("set {file} to {value}: {e}"))),
+            Ok(()) => Ok(()),
         }
-        Ok(())
     }
 
     /// Restricts device access (version 1; on version 2 containers go without `CAP_MKNOD` instead).

@@ -162,3 +162,89 @@ async fn removals_may_be_repeated() {
     }
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_programs_reach_the_runtime_through_its_socket() {
+    let node = Node::new().await;
+    let (socket, stop) = (node.dir.path().join("cri.sock"), tokio_util::sync::CancellationToken::new());
+    let serving = {
+        let (runtime, socket, stop) = (node.runtime.clone(), socket.clone(), stop.clone());
+        tokio::spawn(async move { runtime.serve(&socket, stop).await })
+    };
+    while !socket.exists() {
+        tokio::task::yield_now().await;
+    }
+    let mut clients = runtime::connect(&format!("unix://{}", socket.display())).await.unwrap();
+    let version = clients.runtime.version(VersionRequest::default()).await.unwrap().into_inner();
+    assert_eq!((version.runtime_name.as_str(), version.runtime_api_version.as_str()), ("coxswain", "v1"));
+    let images = clients.images.list_images(ListImagesRequest::default()).await.unwrap().into_inner().images;
+    assert_eq!(images[0].repo_tags, [IMAGE]);
+    drop(clients);
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn name_service_settings_of_the_pod_are_written() {
+    let mut node = Node::new().await;
+    let mut config = node.sandbox_config();
+    config.dns_config = Some(DnsConfig {
+        servers: vec!["10.96.0.10".to_owned()],
+        searches: vec!["default.svc.cluster.local".to_owned(), "svc.cluster.local".to_owned()],
+        options: vec!["ndots:5".to_owned()],
+    });
+    let sandbox = node.run_sandbox(config).await;
+    let (_, output) = node.script(&sandbox, shell("main", "cat /etc/resolv.conf")).await;
+    assert_eq!(
+        output,
+        "search default.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"
+    );
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resources_are_limits_of_the_containers_cgroup_and_can_be_changed() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut config = sleeper("main");
+    let resources = config.linux.get_or_insert_default().resources.get_or_insert_default();
+    (resources.cpu_shares, resources.cpu_quota, resources.cpu_period) = (512, 50_000, 100_000);
+    (resources.memory_limit_in_bytes, resources.oom_score_adj) = (64 << 20, 1000);
+    let id = node.run(&sandbox, config).await;
+    let files = |path: &str| ["/bin/cat".to_owned(), format!("/sys/fs/cgroup/{path}")];
+    for (path, expect) in [
+        ("cpu/cpu.shares", "512\n"),
+        ("cpu/cpu.cfs_quota_us", "50000\n"),
+        ("memory/memory.limit_in_bytes", "67108864\n"),
+        ("../../../proc/self/oom_score_adj", "1000\n"),
+    ] {
+        let command = files(path);
+        let output = node.exec(&id, &[command[0].as_str(), command[1].as_str()]).await.stdout;
+        assert_eq!(String::from_utf8(output).unwrap(), expect, "{path}");
+    }
+    let update = LinuxContainerResources { memory_limit_in_bytes: 32 << 20, ..Default::default() };
+    let request = UpdateContainerResourcesRequest {
+        container_id: id.clone(),
+        linux: Some(update),
+        ..Default::default()
+    };
+    node.cri.runtime.update_container_resources(request).await.unwrap();
+    let limit = node.exec(&id, &["/bin/cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]).await.stdout;
+    assert_eq!(limit, b"33554432\n");
+    let reported = node.status(&id).await.resources.unwrap().linux.unwrap();
+    assert_eq!((reported.memory_limit_in_bytes, reported.cpu_shares), (32 << 20, 512));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unfinished_sandbox_leaves_nothing() {
+    let mut node = Node::new().await;
+    let mut config = node.sandbox_config();
+    let linux = config.linux.get_or_insert_default();
+    linux.sysctls.insert("net.no.such.thing".to_owned(), "1".to_owned());
+    let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    let error = node.cri.runtime.run_pod_sandbox(request).await.unwrap_err();
+    assert!(error.message().contains("net.no.such.thing"), "{}", error.message());
+    node.finish().await;
+}

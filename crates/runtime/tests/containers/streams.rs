@@ -129,7 +129,14 @@ async fn exec_takes_input_to_its_end() {
     let (mut input, stdin) = duplex(1024);
     let (stdout, output) = duplex(1 << 20);
     let exec = tokio::spawn(async move {
-        backend.exec(&id, vec!["/bin/sh".into(), "-c".into(), "cat; exit 4".into()], false, streams(stdin, stdout)).await
+        backend
+            .exec(
+                &id,
+                vec!["/bin/sh".into(), "-c".into(), "cat; exit 4".into()],
+                false,
+                streams(stdin, stdout),
+            )
+            .await
     });
     let sent = "line\n".repeat(50_000);
     let writer = {
@@ -222,7 +229,9 @@ async fn a_port_of_the_pod_is_forwarded_from_its_loopback() {
     let id = node.run(&sandbox, shell("main", script)).await;
     let listening = ["/bin/grep", "-c", ":1F90 ", "/proc/net/tcp"];
     let listening6 = ["/bin/grep", "-c", ":1F90 ", "/proc/net/tcp6"];
-    while node.exec(&id, &listening).await.exit_code != 0 && node.exec(&id, &listening6).await.exit_code != 0 {}
+    while node.exec(&id, &listening).await.exit_code != 0 && node.exec(&id, &listening6).await.exit_code != 0
+    {
+    }
     let backend = node.runtime.streaming_backend();
     let (mut ours, theirs) = duplex(1024);
     let forward = {
