@@ -2,16 +2,24 @@
 //! more than they have.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use admission::{Operation, Request, World};
 use apimachinery::{Status, Value};
 use auth::authorizer::RBAC_GROUP;
+use store::{Scope, WatchItem};
+use tokio::time::timeout;
 
 use crate::call::Call;
 use crate::conversion;
 use crate::core::Core;
 use crate::metadata;
 use crate::write::Place;
+
+/// The account of pods that name none.
+const DEFAULT_ACCOUNT: &str = "default";
+/// Upstream looks for it ten times, a tenth of a second apart.
+const DEFAULT_ACCOUNT_WAIT: Duration = Duration::from_secs(1);
 
 /// The mutating half. `object` is null for a deletion, `old` is none for a creation.
 pub fn mutate(
@@ -36,6 +44,30 @@ pub fn validate(
         call.core.authorizer.check_escalation(&call.user, object, old)?;
     }
     call.core.admission.validate(&request(call, place, operation, old), object, &*call.core)
+}
+
+/// A pod often comes before the default service account of its new namespace: waits for it for a moment.
+pub async fn await_default_account(call: &Call, place: &Place, object: &Value) {
+    let core = &call.core;
+    let awaits =
+        || admission::awaits_default_account(&request(call, place, Operation::Create, None), object, &**core);
+    if !awaits() {
+        return;
+    }
+    let scope = Scope {
+        resource: api::resource::SERVICE_ACCOUNTS.plural.into(),
+        namespace: Some(place.key.namespace.clone()),
+        name: Some(DEFAULT_ACCOUNT.into()),
+    };
+    // Watched before looked for once more, so that it cannot come in between unseen.
+    let Ok(mut watch) = core.store.watch(scope, core.store.revision()) else { return };
+    if !awaits() {
+        return;
+    }
+    let made = async { while let Ok(WatchItem::Progress(_)) = watch.next().await {} };
+    if timeout(DEFAULT_ACCOUNT_WAIT, made).await.is_err() {
+        tracing::debug!(namespace = %place.key.namespace, "no default service account yet");
+    }
 }
 
 fn request<'a>(

@@ -10,6 +10,9 @@ use crate::negotiation::{Format, Target, accept, alternatives};
 use crate::wire::Document;
 use crate::{discovery, health, openapi, version};
 
+/// Where the keys of service account tokens are published.
+const JWKS_PATH: &str = "/openid/v1/jwks";
+
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
@@ -33,6 +36,13 @@ pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
             document(call, "APIGroup", &group)
         }
         ["apis", group, version] => resource_list(call, group, version),
+        [".well-known", "openid-configuration"] => {
+            let jwks = format!("https://{}{JWKS_PATH}", call.core.config.advertise);
+            text("application/json", call.core.authenticator.issuer().openid_configuration(&jwks).to_string())
+        }
+        ["openid", "v1", "jwks"] => {
+            text("application/jwk-set+json", call.core.authenticator.issuer().jwks().to_string())
+        }
         ["openapi", rest @ ..] => openapi::serve(call, rest),
         _ => Err(Status::path_not_found()),
     }
@@ -108,7 +118,17 @@ fn paths() -> Vec<String> {
             .extend(discovery::versions(group).into_iter().map(|version| format!("/apis/{group}/{version}")));
     }
     paths.extend(health::paths());
-    paths.extend(["/metrics", "/openapi/v2", "/openapi/v3", "/version"].map(str::to_owned));
+    paths.extend(
+        [
+            "/.well-known/openid-configuration",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            JWKS_PATH,
+            "/version",
+        ]
+        .map(str::to_owned),
+    );
     paths.sort();
     paths
 }

@@ -35,9 +35,9 @@ pub fn serve(call: &Call, path: &[&str]) -> Result<Response<Body>, Status> {
 fn v2(call: &Call) -> Result<Response<Body>, Status> {
     let resources: Vec<Resource<'_>> = CATALOGUE.iter().map(describe).collect();
     let wants = alternatives(accept(&call.headers).unwrap_or_default());
-    let protobuf = wants.first().and_then(|first| V2_PROTOBUF.iter().find(|known| **known == first.essence));
-    if let Some(media_type) = protobuf {
-        return text(media_type, openapi::v2_protobuf(api::schema(), &resources, &git_version()));
+    if wants.first().is_some_and(|first| V2_PROTOBUF.contains(&first.essence)) {
+        // The older spelling is asked for but is no valid media type, so that no client could read it in the answer.
+        return text(V2_PROTOBUF[0], openapi::v2_protobuf(api::schema(), &resources, &git_version()));
     }
     let mut document = Vec::new();
     openapi::v2(api::schema(), &resources, &git_version(), &mut document).map_err(Status::internal)?;

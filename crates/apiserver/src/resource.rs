@@ -16,6 +16,12 @@ use crate::wire::{self, Expected};
 use crate::write::{self, Place, Proposal};
 use crate::{delete, list, patch, review, subresource, watch};
 
+/// Resources whose users are told to move on (upstream: the lifecycle tags of API types).
+const DEPRECATED: [(api::Resource, &str); 1] = [(
+    api::resource::ENDPOINTS,
+    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+)];
+
 pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {
     let info = &call.info;
     let kind = catalogue::by_resource(&info.group, &info.version, &info.resource)
@@ -23,6 +29,10 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
     if !scope_fits(call, kind) {
         return Err(Status::path_not_found());
     }
+    if let Some((_, warning)) = DEPRECATED.iter().find(|(resource, _)| *resource == kind.resource) {
+        call.warnings.push((*warning).to_owned());
+    }
+    let info = &call.info;
     if !info.subresource.is_empty() {
         return subresource::serve(call, kind, payload, uri).await;
     }

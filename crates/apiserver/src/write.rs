@@ -98,6 +98,7 @@ pub async fn create(
         ownership::created(call, stored, &mut object, options);
     }
     let mut place = place_of(kind, &object);
+    admit::await_default_account(call, &place, &object).await;
     admit::mutate(call, &place, Operation::Create, &mut object, None)?;
     stored.prepare_for_create(&mut object);
     let reservation =

@@ -44,6 +44,11 @@ impl Drop for Fixture {
 
 impl Fixture {
     pub async fn new() -> Fixture {
+        Fixture::with(|_| {}).await
+    }
+
+    /// A server configured otherwise.
+    pub async fn with(configure: impl FnOnce(&mut Config)) -> Fixture {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("apiserver-test-{}-{number}", std::process::id()));
@@ -51,10 +56,11 @@ impl Fixture {
         let key = SigningKey::generate_pem().expect("a key");
         let key = SigningKey::from_pem(key.as_bytes()).expect("reads back");
         let issuer = Issuer::new("https://kubernetes.default.svc", Vec::new(), key);
-        let config = Config::new(
+        let mut config = Config::new(
             "192.0.2.9:6443".parse().expect("an address"),
             "10.96.0.0/16".parse().expect("a range"),
         );
+        configure(&mut config);
         let server = ApiServer::start(config, issuer, store).await.expect("starts");
         let admin = server.in_process(UserInfo::new("admin", [MASTERS]));
         let fixture = Fixture { server, admin, dir };

@@ -3,6 +3,7 @@
 mod deleting;
 mod discovering;
 mod fixture;
+mod forwarding;
 mod listing;
 mod serving;
 mod subresources;

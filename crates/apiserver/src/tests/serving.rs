@@ -16,17 +16,21 @@ use tokio_util::sync::CancellationToken;
 use super::fixture::Fixture;
 use crate::tls;
 
-struct Wire {
+/// A server that listens.
+pub struct Wire {
     api: Arc<Fixture>,
     address: std::net::SocketAddr,
     certificate: String,
-    stop: CancellationToken,
-    served: tokio::task::JoinHandle<()>,
+    pub stop: CancellationToken,
+    pub served: tokio::task::JoinHandle<()>,
 }
 
 impl Wire {
     async fn new() -> Wire {
-        let api = Arc::new(Fixture::new().await);
+        Wire::serve(Arc::new(Fixture::new().await)).await
+    }
+
+    pub async fn serve(api: Arc<Fixture>) -> Wire {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let config = tls::server_config(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes(), b"")
@@ -40,7 +44,7 @@ impl Wire {
         Wire { api, address, certificate: cert.pem(), stop, served }
     }
 
-    async fn connect(&self, alpn: &str) -> TlsStream<TcpStream> {
+    pub async fn connect(&self, alpn: &str) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("PEM")).expect("a root");
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -169,3 +169,22 @@ async fn services_get_addresses_and_node_ports() {
     let refused = api.check(&format!("POST {services}"), taken, 422, json!({})).await;
     assert!(refused["message"].as_str().expect("a message").contains("provided IP is already allocated"));
 }
+
+#[tokio::test]
+async fn a_pod_waits_for_the_default_account_of_its_new_namespace() {
+    let api = Fixture::new().await;
+    api.check("POST /api/v1/namespaces", json!({"metadata": {"name": "new"}}), 201, json!({})).await;
+    let pod = api.check(
+        "POST /api/v1/namespaces/new/pods",
+        pod("p"),
+        201,
+        json!({"spec": {"serviceAccountName": "default"}}),
+    );
+    let account = api.check(
+        "POST /api/v1/namespaces/new/serviceaccounts",
+        json!({"metadata": {"name": "default"}}),
+        201,
+        json!({}),
+    );
+    tokio::join!(pod, account);
+}
