@@ -142,20 +142,22 @@ impl Teller<'_> {
             status.last_state.terminated = Some(terminated(previous));
         }
         match container.state {
-            State::Running => self.tell_running(spec, container, &mut status),
+            State::Running => self.tell_running(spec, container, init, &mut status),
             State::Exited => self.tell_exited(spec, container, init, &mut status),
             State::Created | State::Unknown => status.state.waiting = Some(self.waiting(spec, init)),
         }
         status
     }
 
-    fn tell_running(&self, spec: &Spec, container: &Container, status: &mut ContainerStatus) {
+    fn tell_running(&self, spec: &Spec, container: &Container, init: bool, status: &mut ContainerStatus) {
         status.state.running = Some(ContainerStateRunning { started_at: container.started_at });
         let probes = self.memory.probes.get(&container.id).copied().unwrap_or_default();
         let started =
             !self.memory.starting.contains(&container.id) && (spec.startup_probe.is_none() || probes.started);
         status.started = Some(started);
-        status.ready = started && (spec.readiness_probe.is_none() || probes.ready);
+        // A plain init container is ready when it has succeeded.
+        let plain_init = init && !is_sidecar(spec);
+        status.ready = !plain_init && started && (spec.readiness_probe.is_none() || probes.ready);
     }
 
     fn tell_exited(&self, spec: &Spec, container: &Container, init: bool, status: &mut ContainerStatus) {
@@ -353,10 +355,7 @@ fn initialized(pod: &Pod, status: &PodStatus) -> Verdict {
         .filter(|(s, spec)| if is_sidecar(spec) { s.started != Some(true) } else { !s.ready })
         .map(|(s, _)| s)
         .collect();
-    let any_regular_ran = status
-        .container_statuses
-        .iter()
-        .any(|s| s.state.running.is_some() || s.restart_count > 0 || s.state.terminated.is_some());
+    let any_regular_ran = status.container_statuses.iter().any(|s| !s.container_id.is_empty());
     if incomplete.is_empty() || any_regular_ran {
         return Verdict::plain(true);
     }

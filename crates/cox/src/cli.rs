@@ -1,0 +1,278 @@
+//! The flags.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use cluster::layout::Roots;
+use cluster::{DEFAULT_NAME, Layout};
+use ipnet::Ipv4Net;
+
+#[derive(Parser)]
+#[command(
+    name = "cox",
+    version = crate::version::FULL,
+    about = "Kubernetes in one binary: API server, store, scheduler, controllers, kubelet, runtime, proxy and DNS",
+    after_help = "Examples:\n  cox up --demo            start a cluster and show a running application\n  \
+                  cox up -d                start a cluster in the background\n  \
+                  cox kubeconfig           print the administrator's kubeconfig\n  \
+                  cox image import a.tar   make a local image known to the cluster\n  \
+                  cox down --purge         stop everything and remove all data"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Start a cluster on this machine
+    #[command(
+        after_help = "Examples:\n  cox up                 in the foreground; Ctrl-C stops it, pods keep running\n  \
+                            cox up -d              in the background, once it is ready\n  \
+                            cox up --name test -d  a second cluster beside the first"
+    )]
+    Up(UpArgs),
+    /// Stop the cluster and everything that runs in it
+    #[command(after_help = "Examples:\n  cox down           data stays, the next `cox up` continues\n  \
+                            cox down --purge   data is removed too")]
+    Down(DownArgs),
+    /// Print the administrator's kubeconfig
+    Kubeconfig(ClusterArgs),
+    /// Show how the cluster is
+    Status(StatusArgs),
+    /// Images on this node
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Run the control plane alone, for nodes elsewhere
+    Server(UpArgs),
+    /// Run a node alone: kubelet, runtime, network, proxy, DNS
+    Agent(AgentArgs),
+    /// Run the API server alone
+    Apiserver(UpArgs),
+    /// Run the scheduler alone against any API server
+    Scheduler(ComponentArgs),
+    /// Run the controllers alone against any API server
+    ControllerManager(ControllerManagerArgs),
+    /// Run the kubelet alone against any API server
+    Kubelet(AgentArgs),
+    /// Run the service proxy alone against any API server
+    Proxy(ProxyArgs),
+    /// Run cluster DNS alone against any API server
+    Dns(DnsArgs),
+    /// Print versions
+    Version(OutputArgs),
+    /// The application that `cox up --demo` runs
+    #[command(hide = true)]
+    DemoApp(DemoAppArgs),
+}
+
+#[derive(Args, Clone)]
+pub struct ClusterArgs {
+    /// Which cluster of this machine
+    #[arg(long, default_value = DEFAULT_NAME)]
+    pub name: String,
+    /// Where durable data goes, a folder per cluster
+    #[arg(long, default_value_os_t = Roots::default().data)]
+    pub data_dir: PathBuf,
+    /// Where kubeconfigs for users go
+    #[arg(long, default_value_os_t = Roots::default().config)]
+    pub config_dir: PathBuf,
+    /// Where sockets and locks go
+    #[arg(long, default_value_os_t = Roots::default().run)]
+    pub run_dir: PathBuf,
+}
+
+impl ClusterArgs {
+    pub fn layout(&self) -> anyhow::Result<Layout> {
+        let roots =
+            Roots { data: self.data_dir.clone(), config: self.config_dir.clone(), run: self.run_dir.clone() };
+        Ok(Layout::new(&self.name, roots)?)
+    }
+}
+
+#[derive(Args, Clone)]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Return once the cluster is ready, and leave it running
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Also run a demo application of three replicas behind a Service
+    #[arg(long)]
+    pub demo: bool,
+    /// Port of the API server, when the cluster is made
+    #[arg(long)]
+    pub secure_port: Option<u16>,
+    /// Address by which this machine is known in the cluster; found if not given
+    #[arg(long)]
+    pub node_ip: Option<IpAddr>,
+    /// Name of this machine in the cluster, when the cluster is made; the host name if not given
+    #[arg(long)]
+    pub node_name: Option<String>,
+    /// Address range of pods, when the cluster is made
+    #[arg(long)]
+    pub cluster_cidr: Option<Ipv4Net>,
+    /// Address range of Services, when the cluster is made
+    #[arg(long)]
+    pub service_cidr: Option<Ipv4Net>,
+    /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
+    #[arg(long)]
+    pub container_runtime_endpoint: Option<String>,
+    /// Log more (COX_LOG filters finely)
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+#[derive(Args)]
+pub struct DownArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Remove the cluster's data too
+    #[arg(long)]
+    pub purge: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Args)]
+pub struct OutputArgs {
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+#[derive(Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Subcommand)]
+pub enum ImageCommand {
+    /// Import an OCI or Docker archive; `-` reads standard input
+    Import {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        archive: PathBuf,
+    },
+    /// List the images of this node
+    List {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Pull an image from its registry
+    Pull {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        image: String,
+    },
+    /// Remove an image
+    Remove {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        image: String,
+    },
+}
+
+#[derive(Args, Clone)]
+pub struct ComponentArgs {
+    /// How to reach the API server, and as whom
+    #[arg(long)]
+    pub kubeconfig: PathBuf,
+    /// Log more (COX_LOG filters finely)
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+#[derive(Args)]
+pub struct ControllerManagerArgs {
+    #[command(flatten)]
+    pub component: ComponentArgs,
+    /// The authority that pods are to trust, PEM; that of the kubeconfig if not given
+    #[arg(long)]
+    pub root_ca_file: Option<PathBuf>,
+}
+
+#[derive(Args, Clone)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub component: ComponentArgs,
+    /// Address by which this machine is known in the cluster; found if not given
+    #[arg(long)]
+    pub node_ip: Option<IpAddr>,
+    /// Name of this machine in the cluster; the host name if not given
+    #[arg(long)]
+    pub node_name: Option<String>,
+    /// Address of the cluster's DNS Service; none if not given
+    #[arg(long)]
+    pub cluster_dns: Vec<IpAddr>,
+    /// Domain of the cluster's names
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Port of the kubelet's own API
+    #[arg(long, default_value_t = 10250)]
+    pub port: u16,
+    /// Certificate and key of the kubelet's own API, and the authority of its clients, PEM
+    #[arg(long)]
+    pub tls_cert_file: PathBuf,
+    #[arg(long)]
+    pub tls_private_key_file: PathBuf,
+    #[arg(long)]
+    pub client_ca_file: PathBuf,
+    /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
+    #[arg(long)]
+    pub container_runtime_endpoint: Option<String>,
+}
+
+#[derive(Args)]
+pub struct ProxyArgs {
+    #[command(flatten)]
+    pub component: ComponentArgs,
+    /// Names the nftables table
+    #[arg(long, default_value = DEFAULT_NAME)]
+    pub name: String,
+    /// Name of this machine in the cluster; the host name if not given
+    #[arg(long)]
+    pub node_name: Option<String>,
+}
+
+#[derive(Args)]
+pub struct DnsArgs {
+    #[command(flatten)]
+    pub component: ComponentArgs,
+    /// Address and port to answer on
+    #[arg(long, default_value = "127.0.0.1:53")]
+    pub listen: Vec<std::net::SocketAddr>,
+    /// Domain of the cluster's names
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
+}
+
+#[derive(Args)]
+pub struct DemoAppArgs {
+    /// Port to serve on
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,57 @@
+//! One module per command.
+
+mod component;
+mod demo;
+mod detach;
+mod down;
+mod image;
+mod kubeconfig;
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command, OutputFormat};
+
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Up(args) => up::up(args, up::Parts::Everything),
+        Command::Server(args) => up::up(args, up::Parts::ControlPlane),
+        Command::Apiserver(args) => up::up(args, up::Parts::ApiServer),
+        Command::Down(args) => down::down(args),
+        Command::Kubeconfig(args) => kubeconfig::print(&args),
+        Command::Status(args) => status::show(&args),
+        Command::Image(command) => image::run(command),
+        Command::Agent(args) => component::agent(args, component::Agent::Node),
+        Command::Kubelet(args) => component::agent(args, component::Agent::KubeletAlone),
+        Command::Scheduler(args) => component::scheduler(args),
+        Command::ControllerManager(args) => component::controller_manager(args),
+        Command::Proxy(args) => component::proxy(args),
+        Command::Dns(args) => component::dns(args),
+        Command::Version(args) => version(args.output),
+        Command::DemoApp(args) => demo::serve(args.port),
+    }
+}
+
+fn version(output: OutputFormat) -> anyhow::Result<ExitCode> {
+    match output {
+        OutputFormat::Text => {
+            println!("cox {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), crate::version::KUBERNETES)
+        }
+        OutputFormat::Json => println!(
+            "{}",
+            serde_json::json!({"cox": env!("CARGO_PKG_VERSION"), "kubernetes": crate::version::KUBERNETES})
+        ),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The runtime of a process that serves: few threads, as most work is short.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+}
+
+/// The runtime of a command that asks one question and ends.
+fn block_on_here<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}

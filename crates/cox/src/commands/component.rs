@@ -1,0 +1,140 @@
+//! Single components against any API server: `cox scheduler`, `cox controller-manager`, `cox kubelet`, `cox proxy`,
+//! `cox dns`, and `cox agent`, a whole node.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use client::{CancellationToken, Informers};
+use network::{dns, proxy};
+
+use super::status::client_of;
+use crate::cli::{AgentArgs, ComponentArgs, ControllerManagerArgs, DnsArgs, ProxyArgs};
+use crate::progress::Progress;
+use crate::services::{Services, interrupted, node};
+use crate::{control, logging, memory};
+
+/// Runs one service until Ctrl-C.
+fn run_one<F>(
+    args: &ComponentArgs,
+    name: &'static str,
+    run: impl FnOnce(Informers, CancellationToken) -> F,
+) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    logging::start(args.verbose);
+    let (client, _) = client_of(&args.kubeconfig, name)?;
+    super::block_on(async {
+        memory::return_in_background();
+        let informers = Informers::new(client, CancellationToken::new());
+        let mut services = Services::default();
+        services.start(name, |stop| run(informers, stop));
+        until_interrupted(services).await
+    })
+}
+
+async fn until_interrupted(mut services: Services) -> anyhow::Result<ExitCode> {
+    let outcome = tokio::select! {
+        interrupted = interrupted() => interrupted,
+        error = services.failed() => Err(error),
+    };
+    services.stop().await;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+pub fn scheduler(args: ComponentArgs) -> anyhow::Result<ExitCode> {
+    let (client, _) = client_of(&args.kubeconfig, "kube-scheduler")?;
+    run_one(&args, "kube-scheduler", |informers, stop| async move {
+        scheduler::run(client, informers, stop).await;
+        Ok(())
+    })
+}
+
+pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCode> {
+    let (client, config) = client_of(&args.component.kubeconfig, "kube-controller-manager")?;
+    let root_ca = match &args.root_ca_file {
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?
+        }
+        None => {
+            String::from_utf8(config.certificate_authority).context("the certificate authority is not PEM")?
+        }
+    };
+    run_one(&args.component, "kube-controller-manager", |informers, stop| async move {
+        let config = controllers::Config { root_ca, ..Default::default() };
+        controllers::run(&config, |_| client.clone(), &informers, stop).await;
+        Ok(())
+    })
+}
+
+fn node_name(given: Option<String>) -> String {
+    given.unwrap_or_else(cluster::address::hostname)
+}
+
+pub fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {
+    let config = proxy::Config { cluster: args.name, node_name: node_name(args.node_name) };
+    run_one(&args.component, "kube-proxy", |informers, stop| async move {
+        Ok(proxy::run(informers, config, stop).await?)
+    })
+}
+
+pub fn dns(args: DnsArgs) -> anyhow::Result<ExitCode> {
+    let config = dns::Config {
+        listen: args.listen,
+        domain: args.cluster_domain,
+        resolv_conf: "/etc/resolv.conf".into(),
+    };
+    run_one(
+        &args.component,
+        "dns",
+        |informers, stop| async move { Ok(dns::run(informers, config, stop).await?) },
+    )
+}
+
+/// How much of a node this process runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Agent {
+    Node,
+    /// Proxy and DNS come from elsewhere.
+    KubeletAlone,
+}
+
+pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
+    logging::start(args.component.verbose);
+    let layout = args.cluster.layout()?;
+    let (client, _) = client_of(&args.component.kubeconfig, "kubelet")?;
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
+    };
+    let tls = apiserver::tls::server_config(
+        &read(&args.tls_cert_file)?,
+        &read(&args.tls_private_key_file)?,
+        &read(&args.client_ca_file)?,
+    )?;
+    let node_ip = args.node_ip.or_else(cluster::address::outward);
+    let plan = node::Plan {
+        node_name: node_name(args.node_name),
+        node_ip: node_ip.context("this machine's address cannot be found; give it with --node-ip")?,
+        cluster_dns: args.cluster_dns,
+        cluster_domain: args.cluster_domain,
+        cluster_cidrs: Vec::new(),
+        service_cidrs: Vec::new(),
+        kubelet_port: args.port,
+        kubelet_tls: Arc::new(tls),
+        runtime_endpoint: args.container_runtime_endpoint,
+        services_on_node: parts == Agent::Node,
+        layout: layout.clone(),
+    };
+    super::block_on(async {
+        memory::return_in_background();
+        let _lock = cluster::lock::Lock::take(&layout.lock())?;
+        let informers = Informers::new(client.clone(), CancellationToken::new());
+        let mut services = Services::default();
+        let started = plan.start(&mut services, node::Clients { kubelet: client, informers }).await?;
+        let (socket, runtime) = (control::socket(&layout), started.runtime);
+        services.start("control", |stop| control::serve(socket, runtime, stop));
+        Progress::on_terminal().step("node is registered");
+        until_interrupted(services).await
+    })
+}

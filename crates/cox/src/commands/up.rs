@@ -1,0 +1,217 @@
+//! `cox up`, `cox server`, `cox apiserver`: start a cluster, or its control plane alone.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use auth::UserInfo;
+use client::CancellationToken;
+use cluster::lock::Lock;
+use cluster::pki::{Pki, Usage};
+use cluster::settings::Wishes;
+use cluster::{Layout, Settings, kubeconfig, preflight};
+use jiff::Timestamp;
+
+use crate::cli::UpArgs;
+use crate::progress::Progress;
+use crate::services::control_plane::{self, AUTHENTICATED, Api};
+use crate::services::{Services, interrupted, node};
+use crate::{control, logging, memory};
+
+/// How much of a cluster runs in this process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    Everything,
+    ControlPlane,
+    ApiServer,
+}
+
+pub fn up(args: UpArgs, parts: Parts) -> anyhow::Result<ExitCode> {
+    let layout = args.cluster.layout()?;
+    if let Some(pid) = Lock::holder(&layout.lock()) {
+        bail!(
+            "cluster {:?} is already running (process {pid}); stop it with `cox down` first",
+            layout.name()
+        );
+    }
+    let child = super::detach::pipe_from_parent();
+    if args.detach && child.is_none() {
+        return super::detach::start(&layout);
+    }
+    logging::start(args.verbose);
+    let detached = child.is_some();
+    let progress = child.map_or_else(Progress::on_terminal, Progress::to_parent);
+    let result = super::block_on(run(&args, parts, &layout, &progress, detached));
+    if let Err(error) = &result {
+        progress.failed(&format!("{error:#}"));
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+async fn run(
+    args: &UpArgs,
+    parts: Parts,
+    layout: &Layout,
+    progress: &Progress,
+    detached: bool,
+) -> anyhow::Result<()> {
+    memory::return_in_background();
+    let _lock = Lock::take(&layout.lock())?;
+    check_machine(args, layout)?;
+    let mut services = Services::default();
+    let mut interrupt = std::pin::pin!(interrupted());
+    let outcome = tokio::select! {
+        biased;
+        interrupted = &mut interrupt => interrupted,
+        started = start(args, parts, layout, progress, &mut services) => match started {
+            Err(error) => Err(error),
+            Ok(()) => {
+                progress.ready();
+                if !detached {
+                    eprintln!("\nPress Ctrl-C to stop; pods keep running until `cox down`.");
+                }
+                tokio::select! {
+                    interrupted = &mut interrupt => interrupted,
+                    error = services.failed() => Err(error),
+                }
+            }
+        },
+    };
+    services.stop().await;
+    outcome
+}
+
+/// Names everything that is missing at once.
+fn check_machine(args: &UpArgs, layout: &Layout) -> anyhow::Result<()> {
+    let known = Settings::load(layout)?;
+    let port = known.as_ref().map(|s| s.secure_port).or(args.secure_port);
+    let slot_decides = known.is_none() && !layout.is_default();
+    let ports: Vec<u16> = match (port, slot_decides) {
+        (Some(port), _) => vec![port, known.map_or(10250, |s| s.kubelet_port)],
+        (None, true) => Vec::new(),
+        (None, false) => vec![6443, 10250],
+    };
+    let problems = preflight::check(&layout.data(), &ports);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = problems.iter().map(|p| format!("  - {p}")).collect();
+    bail!("this machine cannot run a cluster yet:\n{}", list.join("\n"));
+}
+
+async fn start(
+    args: &UpArgs,
+    parts: Parts,
+    layout: &Layout,
+    progress: &Progress,
+    services: &mut Services,
+) -> anyhow::Result<()> {
+    let wishes = Wishes {
+        secure_port: args.secure_port,
+        cluster_cidr: args.cluster_cidr,
+        service_cidr: args.service_cidr,
+        node_name: args.node_name.clone(),
+    };
+    let settings = Settings::load_or_create(layout, &wishes, &cluster::address::hostname())?;
+    // A machine without any network still has the address of its own pod network.
+    let node_ip = args.node_ip.or_else(cluster::address::outward).unwrap_or_else(|| own_address(&settings));
+    let pki = Pki::open(&layout.pki(), layout.name(), Timestamp::now())?;
+    progress.step("certificates and settings are in place");
+
+    let plan = control_plane::Plan { layout, settings: &settings, pki: &pki, node_ip };
+    let api = plan.start_api(services).await?;
+    progress.step(&format!("API server answers on https://{node_ip}:{}", settings.secure_port));
+    write_kubeconfigs(layout, &settings, &pki)?;
+    if parts == Parts::ApiServer {
+        return Ok(());
+    }
+    plan.start_deciders(services, &api);
+    if parts == Parts::ControlPlane {
+        return Ok(());
+    }
+    let runtime = start_node(args, layout, &settings, &pki, node_ip, &api, services).await?;
+    progress.step(&format!("node {} is ready", settings.node_name));
+    if args.demo {
+        let runtime = runtime.context("--demo needs the built-in container runtime")?;
+        super::demo::deploy(&api, &runtime, node_ip, layout, progress).await?;
+    }
+    Ok(())
+}
+
+fn own_address(settings: &Settings) -> IpAddr {
+    Ipv4Addr::from(u32::from(settings.cluster_cidr.network()) + 1).into()
+}
+
+async fn start_node(
+    args: &UpArgs,
+    layout: &Layout,
+    settings: &Settings,
+    pki: &Pki,
+    node_ip: IpAddr,
+    api: &Api,
+    services: &mut Services,
+) -> anyhow::Result<Option<Arc<runtime::Runtime>>> {
+    let plan = node::Plan {
+        layout: layout.clone(),
+        node_name: settings.node_name.clone(),
+        node_ip,
+        cluster_dns: vec![settings.dns_service_ip().into()],
+        cluster_domain: settings.cluster_domain.clone(),
+        cluster_cidrs: vec![settings.cluster_cidr.into()],
+        service_cidrs: vec![settings.service_cidr.into()],
+        kubelet_port: settings.kubelet_port,
+        kubelet_tls: Arc::new(kubelet_tls(settings, pki, node_ip)?),
+        runtime_endpoint: args.container_runtime_endpoint.clone(),
+        services_on_node: true,
+    };
+    let user = UserInfo::new(format!("system:node:{}", settings.node_name), ["system:nodes", AUTHENTICATED]);
+    let clients = node::Clients { kubelet: api.client(user, "kubelet"), informers: api.informers.clone() };
+    let started = plan.start(services, clients).await?;
+    if let Some(endpoint) = started.dns_address {
+        node::publish_dns(&api.admin(), settings.dns_service_ip().into(), endpoint).await?;
+    }
+    let (socket, runtime) = (control::socket(layout), started.runtime.clone());
+    services.start("control", |stop| control::serve(socket, runtime, stop));
+    node::node_ready(&api.informers, &settings.node_name, &CancellationToken::new()).await;
+    Ok(started.runtime)
+}
+
+fn kubelet_tls(settings: &Settings, pki: &Pki, node_ip: IpAddr) -> anyhow::Result<rustls::ServerConfig> {
+    let names = [settings.node_name.clone()];
+    let usage = Usage::Server { names: &names, addresses: &[node_ip] };
+    let common_name = format!("system:node:{}", settings.node_name);
+    let identity = pki.identity("kubelet-serving", &common_name, &usage, Timestamp::now())?;
+    let ca = pki.ca_certificate().as_bytes();
+    Ok(apiserver::tls::server_config(identity.certificate.as_bytes(), identity.key.as_bytes(), ca)?)
+}
+
+/// Components that can run as processes of their own, with the identity each then has.
+const COMPONENTS: [(&str, &str, &[&str]); 3] = [
+    ("scheduler", "system:kube-scheduler", &[]),
+    ("controller-manager", "system:kube-controller-manager", &[]),
+    ("proxy", "system:kube-proxy", &[]),
+];
+
+fn write_kubeconfigs(layout: &Layout, settings: &Settings, pki: &Pki) -> anyhow::Result<()> {
+    let server = format!("https://127.0.0.1:{}", settings.secure_port);
+    let write = |path: &std::path::Path, file: &str, user: &str, groups: &[&str]| -> anyhow::Result<_> {
+        let identity = pki.identity(file, user, &Usage::Client { groups }, Timestamp::now())?;
+        let config = kubeconfig::new(&layout.context(), &server, pki.ca_certificate(), &identity);
+        kubeconfig::write(path, &config)?;
+        Ok(config)
+    };
+    for (component, user, groups) in COMPONENTS {
+        write(&layout.component_kubeconfig(component), component, user, groups)?;
+    }
+    let node = format!("system:node:{}", settings.node_name);
+    write(&layout.component_kubeconfig("kubelet"), "kubelet", &node, &["system:nodes"])?;
+    let admin = write(&layout.kubeconfig(), "admin", "kubernetes-admin", &["system:masters"])?;
+    if let Some(path) = kubeconfig::user_path() {
+        super::down::Traces::note_kube_folder(layout, &path)?;
+        if let Err(error) = kubeconfig::merge(&path, &admin) {
+            eprintln!("warning: {error}; use --kubeconfig {}", layout.kubeconfig().display());
+        }
+    }
+    Ok(())
+}

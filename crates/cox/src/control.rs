@@ -1,0 +1,109 @@
+//! The socket over which other `cox` processes of this machine talk to the running one: what the CRI and the
+//! Kubernetes API have no word for. Only root can open it.
+
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use client::CancellationToken;
+use futures_util::TryStreamExt;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use runtime::Runtime;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
+
+const IMAGES_PATH: &str = "/v1/images";
+
+pub fn socket(layout: &cluster::Layout) -> PathBuf {
+    layout.run().join("control.sock")
+}
+
+/// Answers until `stop`.
+pub async fn serve(
+    socket: PathBuf,
+    runtime: Option<Arc<Runtime>>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    cluster::files::remove(&socket)?;
+    let listener =
+        UnixListener::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let (stream, _) = accepted?;
+        let runtime = runtime.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let runtime = runtime.clone();
+                async move { Ok::<_, Infallible>(answer(request, runtime).await) }
+            });
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "control connection ended");
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn answer(request: Request<Incoming>, runtime: Option<Arc<Runtime>>) -> Response<Full<Bytes>> {
+    let result = match (request.method(), request.uri().path(), runtime) {
+        (&Method::POST, IMAGES_PATH, Some(runtime)) => import(request.into_body(), runtime).await,
+        (&Method::POST, IMAGES_PATH, None) => {
+            Err("the container runtime is not the built-in one: import with its own tool".to_owned())
+        }
+        (_, path, _) => Err(format!("{path} is not known")),
+    };
+    let (code, text) = match result {
+        Ok(text) => (StatusCode::OK, text),
+        Err(why) => (StatusCode::BAD_REQUEST, why),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = code;
+    response
+}
+
+/// Takes an archive as the body; answers with the names of its images, a line each.
+async fn import(body: Incoming, runtime: Arc<Runtime>) -> Result<String, String> {
+    let chunks = TryStreamExt::map_err(BodyStream::new(body), std::io::Error::other)
+        .try_filter_map(|frame| async move { Ok(frame.into_data().ok()) });
+    let reader = StreamReader::new(Box::pin(chunks));
+    let import = tokio::task::spawn_blocking(move || {
+        runtime::images::import(runtime.images(), SyncIoBridge::new(reader)).map_err(|e| e.to_string())
+    });
+    let images = import.await.map_err(|e| e.to_string())??;
+    Ok(images
+        .iter()
+        .map(|image| image.name.clone().unwrap_or_else(|| image.id.clone()))
+        .collect::<Vec<_>>()
+        .join("\n"))
+}
+
+/// Sends an archive to the running cluster; returns the names of its images.
+pub async fn send_archive(
+    socket: &Path,
+    archive: impl tokio::io::AsyncRead + Send + 'static,
+) -> anyhow::Result<Vec<String>> {
+    let stream = UnixStream::connect(socket)
+        .await
+        .with_context(|| format!("no cluster answers on {}; start it with `cox up`", socket.display()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let body = StreamBody::new(ReaderStream::new(archive).map_ok(Frame::data));
+    let request =
+        Request::post(IMAGES_PATH).header(http::header::HOST, "cox").body(BodyExt::boxed_unsync(body))?;
+    let response = sender.send_request(request).await?;
+    let code = response.status();
+    let text = String::from_utf8_lossy(&response.into_body().collect().await?.to_bytes()).into_owned();
+    if code != StatusCode::OK {
+        bail!("{text}");
+    }
+    Ok(text.lines().map(str::to_owned).collect())
+}

@@ -1,0 +1,141 @@
+//! API server, controllers and scheduler of one process.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use apiserver::{ApiServer, Cidr};
+use auth::UserInfo;
+use auth::jwt::SigningKey;
+use auth::serviceaccount::Issuer;
+use client::{CancellationToken, Client, Informers};
+use cluster::pki::{Identity, Pki, Usage};
+use cluster::{Layout, Settings};
+use jiff::Timestamp;
+use store::Store;
+use tokio::net::TcpListener;
+
+use super::Services;
+
+/// Everything a control plane is made of, before it runs.
+pub struct Plan<'a> {
+    pub layout: &'a Layout,
+    pub settings: &'a Settings,
+    pub pki: &'a Pki,
+    pub node_ip: IpAddr,
+}
+
+/// A started API server, and ways into it.
+#[derive(Clone)]
+pub struct Api {
+    server: Arc<ApiServer>,
+    /// What all components of this process share.
+    pub informers: Informers,
+}
+
+impl Api {
+    /// A client under the given identity.
+    pub fn client(&self, user: UserInfo, agent: &str) -> Client {
+        Client::new(self.server.in_process(user), agent)
+    }
+
+    pub fn admin(&self) -> Client {
+        self.client(UserInfo::new("kubernetes-admin", ["system:masters", AUTHENTICATED]), "cox")
+    }
+}
+
+pub const AUTHENTICATED: &str = "system:authenticated";
+
+impl Plan<'_> {
+    /// Opens the store and starts the API server.
+    pub async fn start_api(&self, services: &mut Services) -> anyhow::Result<Api> {
+        let store = Store::open(store::Config::new(self.layout.store())).await?;
+        let server = Arc::new(ApiServer::start(self.config()?, self.issuer()?, store).await?);
+        let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.secure_port));
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("API server cannot listen on {listen}"))?;
+        let tls = apiserver::tls::shared(self.serving_tls()?);
+        let serving = server.clone();
+        services.start("apiserver", |stop| async move {
+            serving.serve(listener, tls, stop).await;
+            Ok(())
+        });
+        let reader = UserInfo::new("system:apiserver", ["system:masters", AUTHENTICATED]);
+        let transport = server.in_process(reader);
+        let informers = Informers::new(Client::new(transport, "informers"), CancellationToken::new());
+        Ok(Api { server, informers })
+    }
+
+    fn config(&self) -> anyhow::Result<apiserver::Config> {
+        let advertise = SocketAddr::new(self.node_ip, self.settings.secure_port);
+        let service_cidr: Cidr = self.settings.service_cidr.to_string().parse()?;
+        let mut config = apiserver::Config::new(advertise, service_cidr);
+        config.node_ports = self.settings.node_ports.0..=self.settings.node_ports.1;
+        let usage = Usage::Client { groups: &["system:masters"] };
+        let identity = self.pki.identity(
+            "apiserver-kubelet-client",
+            "kube-apiserver-kubelet-client",
+            &usage,
+            Timestamp::now(),
+        )?;
+        config.kubelet_tls = Some(rest_config(String::new(), self.pki, &identity).tls()?);
+        Ok(config)
+    }
+
+    fn issuer(&self) -> anyhow::Result<Issuer> {
+        let key = self.pki.service_account_key(SigningKey::generate_pem)??;
+        let name = format!("https://kubernetes.default.svc.{}", self.settings.cluster_domain);
+        Ok(Issuer::new(name, Vec::new(), SigningKey::from_pem(key.as_bytes())?))
+    }
+
+    fn serving_tls(&self) -> anyhow::Result<rustls::ServerConfig> {
+        let domain = &self.settings.cluster_domain;
+        let service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
+        let mut names = service.to_vec();
+        names.extend([
+            format!("kubernetes.default.svc.{domain}"),
+            "localhost".to_owned(),
+            self.settings.node_name.clone(),
+        ]);
+        let mut addresses = vec![
+            Ipv4Addr::LOCALHOST.into(),
+            self.settings.api_service_ip().into(),
+            std::net::Ipv6Addr::LOCALHOST.into(),
+        ];
+        addresses.push(self.node_ip);
+        let usage = Usage::Server { names: &names, addresses: &addresses };
+        let identity = self.pki.identity("apiserver", "kube-apiserver", &usage, Timestamp::now())?;
+        let ca = self.pki.ca_certificate().as_bytes();
+        Ok(apiserver::tls::server_config(identity.certificate.as_bytes(), identity.key.as_bytes(), ca)?)
+    }
+
+    /// Starts the controllers and the scheduler.
+    pub fn start_deciders(&self, services: &mut Services, api: &Api) {
+        let config = controllers::Config { root_ca: self.pki.ca_certificate().to_owned() };
+        let (clients, informers) = (api.clone(), api.informers.clone());
+        services.start("controller-manager", |stop| async move {
+            let client_for =
+                |name: &'static str| clients.client(UserInfo::service_account("kube-system", name, ""), name);
+            controllers::run(&config, client_for, &informers, stop).await;
+            Ok(())
+        });
+        let client = api.client(UserInfo::new("system:kube-scheduler", [AUTHENTICATED]), "kube-scheduler");
+        let informers = api.informers.clone();
+        services.start("scheduler", |stop| async move {
+            scheduler::run(client, informers, stop).await;
+            Ok(())
+        });
+    }
+}
+
+/// How a client with this identity reaches `server`.
+pub fn rest_config(server: String, pki: &Pki, identity: &Identity) -> client::config::RestConfig {
+    client::config::RestConfig {
+        server,
+        certificate_authority: pki.ca_certificate().as_bytes().to_vec(),
+        client_certificate: Some(identity.certificate.as_bytes().to_vec()),
+        client_key: Some(identity.key.as_bytes().to_vec()),
+        bearer_token: None,
+    }
+}

@@ -1,0 +1,258 @@
+//! One node: container runtime, kubelet, pod network, service proxy and DNS.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use api::resource::{ENDPOINT_SLICES, NODES, SERVICES};
+use api::view::core::Node;
+use apimachinery::json;
+use client::{CancellationToken, Client, Informers};
+use cluster::Layout;
+use ipnet::IpNet;
+use runtime::{CriClients, Runtime};
+use tokio::sync::{oneshot, watch};
+
+use super::Services;
+use super::pod_network::{BuiltIn, Detached};
+
+/// Where cluster DNS answers on each node.
+const DNS_PORT: u16 = 53;
+
+/// Everything a node is made of, before it runs.
+pub struct Plan {
+    pub layout: Layout,
+    pub node_name: String,
+    pub node_ip: IpAddr,
+    pub cluster_dns: Vec<IpAddr>,
+    pub cluster_domain: String,
+    /// Pods here and elsewhere; empty means only this node's.
+    pub cluster_cidrs: Vec<IpNet>,
+    pub service_cidrs: Vec<IpNet>,
+    pub kubelet_port: u16,
+    /// Of the kubelet's own API.
+    pub kubelet_tls: Arc<rustls::ServerConfig>,
+    /// Another CRI runtime than the built-in one.
+    pub runtime_endpoint: Option<String>,
+    /// Whether proxy and DNS run here too.
+    pub services_on_node: bool,
+}
+
+/// The built-in runtime's settings, with the network it is to use.
+fn runtime_config(layout: &Layout, network: Arc<dyn runtime::PodNetwork>) -> anyhow::Result<runtime::Config> {
+    Ok(runtime::Config {
+        data_dir: layout.runtime(),
+        state_dir: layout.run().join("runtime"),
+        cgroup_root: layout.cgroup(),
+        shim: std::env::current_exe().context("cannot find this program's own file")?,
+        network,
+        plain_http_registries: Vec::new(),
+    })
+}
+
+/// Stops and removes every pod of the node.
+pub async fn remove_pods(layout: &Layout) -> anyhow::Result<()> {
+    let runtime = Runtime::open(runtime_config(layout, Arc::new(Detached))?).await?;
+    let removed = runtime.teardown_all().await;
+    runtime.close();
+    Ok(removed?)
+}
+
+/// Where the pod network keeps what it gave out.
+pub fn network_state(layout: &Layout) -> PathBuf {
+    layout.network().join("pods.json")
+}
+
+/// The node's ways to the API, each under its own identity.
+pub struct Clients {
+    pub kubelet: Client,
+    /// For the proxy and DNS.
+    pub informers: Informers,
+}
+
+/// A started node.
+pub struct Started {
+    pub cri: CriClients,
+    /// Absent with another CRI runtime.
+    pub runtime: Option<Arc<Runtime>>,
+    /// The node's own address in the pod network, where DNS answers.
+    pub dns_address: Option<IpAddr>,
+}
+
+impl Plan {
+    pub async fn start(self, services: &mut Services, clients: Clients) -> anyhow::Result<Started> {
+        let (network, known_network) = watch::channel(None);
+        let (cri, runtime) = self.start_runtime(services, known_network.clone()).await?;
+        let ready = self.start_kubelet(services, &clients, cri.clone());
+        ready.await.context("the kubelet did not start")?;
+        let nodes =
+            clients.informers.get_selected::<Node>(NODES, &format!("metadata.name={}", self.node_name));
+        let pod_cidrs = pod_cidrs(nodes).await;
+        let started = network::PodNetwork::start(self.network_config(pod_cidrs.clone())).await?;
+        network.send_replace(Some(started.clone()));
+        services.start("pod-network", |stop| async move { Ok(started.keep(stop.cancelled_owned()).await?) });
+        let gateway = first_address(&pod_cidrs);
+        if self.services_on_node {
+            self.start_proxy(services, clients.informers.clone());
+            self.start_dns(services, clients.informers, gateway);
+        }
+        Ok(Started { cri, runtime, dns_address: gateway })
+    }
+
+    async fn start_runtime(
+        &self,
+        services: &mut Services,
+        network: watch::Receiver<Option<network::PodNetwork>>,
+    ) -> anyhow::Result<(CriClients, Option<Arc<Runtime>>)> {
+        if let Some(endpoint) = &self.runtime_endpoint {
+            return Ok((runtime::connect(endpoint).await?, None));
+        }
+        let runtime = Runtime::open(runtime_config(&self.layout, Arc::new(BuiltIn::new(network)))?).await?;
+        let (serving, socket) = (runtime.clone(), self.layout.cri_socket());
+        services.start("runtime", |stop| async move {
+            let served = serving.clone().serve(&socket, stop).await;
+            serving.close();
+            Ok(served?)
+        });
+        Ok((runtime.clone().in_process(), Some(runtime)))
+    }
+
+    fn start_kubelet(
+        &self,
+        services: &mut Services,
+        clients: &Clients,
+        cri: CriClients,
+    ) -> oneshot::Receiver<()> {
+        let config = kubelet::Config {
+            node_name: self.node_name.clone(),
+            node_ip: self.node_ip,
+            root_dir: self.layout.kubelet(),
+            pod_logs_dir: self.layout.pod_logs(),
+            cgroup_root: self.layout.cgroup(),
+            cluster_dns: self.cluster_dns.clone(),
+            cluster_domain: self.cluster_domain.clone(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            max_pods: kubelet::config::MAX_PODS_DEFAULT,
+            node_labels: Default::default(),
+            listen: (std::net::Ipv4Addr::UNSPECIFIED, self.kubelet_port).into(),
+            tls: self.kubelet_tls.clone(),
+            version: crate::version::FULL.to_owned(),
+        };
+        let (told, ready) = oneshot::channel();
+        let client = clients.kubelet.clone();
+        services.start("kubelet", |stop| async move {
+            let informers = Informers::new(client.clone(), stop.clone());
+            let tell = || {
+                if told.send(()).is_err() {
+                    tracing::debug!("nobody waits for the kubelet");
+                }
+            };
+            Ok(kubelet::run(config, client, informers, cri, stop, tell).await?)
+        });
+        ready
+    }
+
+    fn network_config(&self, pod_cidrs: Vec<IpNet>) -> network::pod_network::Config {
+        let cluster_cidrs =
+            if self.cluster_cidrs.is_empty() { pod_cidrs.clone() } else { self.cluster_cidrs.clone() };
+        network::pod_network::Config {
+            cluster: self.layout.name().to_owned(),
+            pod_cidrs,
+            cluster_cidrs,
+            service_cidrs: self.service_cidrs.clone(),
+            addresses: Vec::new(),
+            state_file: network_state(&self.layout),
+        }
+    }
+
+    fn start_proxy(&self, services: &mut Services, informers: Informers) {
+        let config = network::proxy::Config {
+            cluster: self.layout.name().to_owned(),
+            node_name: self.node_name.clone(),
+        };
+        services
+            .start("proxy", |stop| async move { Ok(network::proxy::run(informers, config, stop).await?) });
+    }
+
+    fn start_dns(&self, services: &mut Services, informers: Informers, address: Option<IpAddr>) {
+        let Some(address) = address.filter(|_| !self.cluster_dns.is_empty()) else { return };
+        let config = network::dns::Config {
+            listen: vec![SocketAddr::new(address, DNS_PORT)],
+            domain: self.cluster_domain.clone(),
+            resolv_conf: "/etc/resolv.conf".into(),
+        };
+        services.start("dns", |stop| async move { Ok(network::dns::run(informers, config, stop).await?) });
+    }
+}
+
+/// Waits until the cluster has given the node its addresses.
+async fn pod_cidrs(nodes: client::Informer<Node>) -> Vec<IpNet> {
+    let mut changes = nodes.subscribe();
+    while let Some(delta) = changes.recv().await {
+        let spec = &delta.object().spec;
+        let cidrs: Vec<IpNet> =
+            spec.pod_cidrs.iter().chain([&spec.pod_cidr]).filter_map(|text| text.parse().ok()).collect();
+        if let Some(first) = cidrs.first() {
+            return if spec.pod_cidrs.is_empty() {
+                vec![*first]
+            } else {
+                cidrs[..spec.pod_cidrs.len()].to_vec()
+            };
+        }
+    }
+    Vec::new()
+}
+
+fn first_address(pod_cidrs: &[IpNet]) -> Option<IpAddr> {
+    pod_cidrs.first()?.hosts().next()
+}
+
+/// Makes the DNS Service lead to this node's DNS.
+pub async fn publish_dns(admin: &Client, service_ip: IpAddr, endpoint: IpAddr) -> Result<(), client::Error> {
+    const NAMESPACE: &str = "kube-system";
+    const NAME: &str = "kube-dns";
+    let labels =
+        json!({"k8s-app": NAME, "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"});
+    let ports = |key: &str| json!([{"name": "dns", "protocol": "UDP", key: DNS_PORT}, {"name": "dns-tcp", "protocol": "TCP", key: DNS_PORT}]);
+    let service = json!({
+        "kind": "Service", "apiVersion": "v1",
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": labels},
+        "spec": {"clusterIP": service_ip.to_string(), "ports": ports("port")},
+    });
+    let mut slice_labels = labels.clone();
+    slice_labels["kubernetes.io/service-name"] = NAME.into();
+    slice_labels["endpointslice.kubernetes.io/managed-by"] = "coxswain".into();
+    let slice = json!({
+        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": slice_labels},
+        "addressType": "IPv4", "ports": ports("port"),
+        "endpoints": [{"addresses": [endpoint.to_string()], "conditions": {"ready": true, "serving": true, "terminating": false}}],
+    });
+    for (resource, object) in [(SERVICES, &service), (ENDPOINT_SLICES, &slice)] {
+        match admin.create(resource, NAMESPACE, object).await {
+            Err(error) if error.is_already_exists() => {
+                let merge = client::PatchType::Merge;
+                admin.patch(resource, NAMESPACE, NAME, None, merge, object).await.map(drop)?;
+            }
+            other => drop(other?),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the node is Ready in the API.
+pub async fn node_ready(informers: &Informers, node_name: &str, stop: &CancellationToken) -> bool {
+    let nodes = informers.get_selected::<Node>(NODES, &format!("metadata.name={node_name}"));
+    let mut changes = nodes.subscribe();
+    let wait = async {
+        while let Some(delta) = changes.recv().await {
+            let ready = apimachinery::meta::find_condition(&delta.object().status.conditions, "Ready");
+            if ready.is_some_and(|condition| condition.is_true()) {
+                return true;
+            }
+        }
+        false
+    };
+    stop.run_until_cancelled(wait).await.unwrap_or(false)
+}
