@@ -31,6 +31,13 @@ impl Runtime {
         if config.metadata.is_none() {
             return Err(Error::InvalidArgument("sandbox config has no metadata".to_owned()));
         }
+        if !handler.is_empty() {
+            return Err(Error::InvalidArgument(format!("no runtime for {handler:?} is configured")));
+        }
+        let users = sandbox_namespaces(&config).userns_options.unwrap_or_default();
+        if users.mode() == NamespaceMode::Pod && !users.uids.is_empty() {
+            return Err(Error::InvalidArgument("user namespaces are not supported".to_owned()));
+        }
         let id = random_id();
         let parent = config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default();
         let cgroup = if parent.is_empty() { format!("{}/{id}", self.config.cgroup_root) } else { parent };

@@ -16,6 +16,8 @@ use super::{Error, Result};
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const WHITEOUT_OPAQUE: &[u8] = b".wh..wh..opq";
+/// Other names that begin so are bookkeeping of the aufs file system.
+const AUFS_PREFIX: &[u8] = b".wh..wh.";
 const OPAQUE_ATTRIBUTE: &std::ffi::CStr = c"trusted.overlay.opaque";
 const XATTR_RECORD: &str = "SCHILY.xattr.";
 /// A layer that inflates past this is refused.
@@ -111,6 +113,9 @@ struct Layer {
 
 impl Layer {
     fn apply<R: Read>(&mut self, entry: &mut Entry<R>) -> Result<()> {
+        if entry.header().entry_type() == EntryType::XGlobalHeader {
+            return Ok(());
+        }
         let path = entry.path().map_err(|e| Error::malformed("layer", e))?.into_owned();
         let relative = safe_relative(&path)?;
         let target = self.dir.join(&relative);
@@ -121,6 +126,9 @@ impl Layer {
         let name = relative.file_name().map(|name| name.as_bytes().to_owned()).unwrap_or_default();
         if name == WHITEOUT_OPAQUE {
             return set_xattr(target.parent().unwrap_or(&self.dir), OPAQUE_ATTRIBUTE, b"y");
+        }
+        if name.starts_with(AUFS_PREFIX) {
+            return Ok(());
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX) {
             let hidden = target.with_file_name(std::ffi::OsStr::from_bytes(hidden));

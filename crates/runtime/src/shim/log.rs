@@ -142,6 +142,8 @@ fn timestamp(nanos: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check(outputs: &[&str], expect: &[&str]) {
@@ -176,5 +178,31 @@ mod tests {
         assert_eq!(timestamp(0), "1970-01-01T00:00:00.000000000Z");
         assert_eq!(timestamp(951_782_400 * NANOS_PER_SECOND + 7), "2000-02-29T00:00:00.000000007Z");
         assert_eq!(timestamp(1_767_323_045 * NANOS_PER_SECOND), "2026-01-02T03:04:05.000000000Z");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_chunks_the_log_holds_all_output(
+            chunks in prop::collection::vec((0..2 * LINE_BYTES_MAX, any::<bool>()), 0..6),
+        ) {
+            let chunks: Vec<String> =
+                chunks.iter().map(|(length, ends)| "x".repeat(*length) + if *ends { "\n" } else { "" }).collect();
+            let mut lines = Lines::new(StreamKind::Stderr);
+            let mut entries = Vec::new();
+            for chunk in &chunks {
+                entries.extend(lines.entries(chunk.as_bytes(), 0));
+            }
+            let mut text = String::new();
+            for line in String::from_utf8(entries).unwrap().lines() {
+                let parts: Vec<&str> = line.splitn(4, ' ').collect();
+                prop_assert!(parts[3].len() <= LINE_BYTES_MAX);
+                text.push_str(parts[3]);
+                if parts[2] == "F" {
+                    text.push('\n');
+                }
+            }
+            text.push_str(std::str::from_utf8(&lines.rest).unwrap());
+            prop_assert_eq!(text, chunks.concat());
+        }
     }
 }

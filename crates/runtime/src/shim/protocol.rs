@@ -164,6 +164,8 @@ fn invalid(text: String) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -187,5 +189,15 @@ mod tests {
         let mut bytes = Header { descriptors: 0, length: 0 }.encode();
         bytes[1] += 1;
         assert!(Header::decode(&bytes).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_is_read_within_the_limits_or_refused(bytes in any::<[u8; HEADER_BYTES]>()) {
+            if let Ok(header) = Header::decode(&bytes) {
+                prop_assert!(header.length <= FRAME_BYTES_MAX && header.descriptors <= DESCRIPTORS_MAX);
+                prop_assert_eq!(header.encode(), bytes);
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Targets inside the root are resolved by the kernel with `RESOLVE_IN_ROOT`: no link in an image leads outside.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -10,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknod};
@@ -21,6 +22,8 @@ use super::sys;
 
 type Result<T> = std::result::Result<T, String>;
 
+/// Links followed from one mount target (the kernel's own limit is 40).
+const LINKS_MAX: usize = 8;
 /// The links every container finds in `/dev`.
 const DEV_LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "dev/ptmx"),
@@ -174,31 +177,42 @@ impl Root {
         Ok(())
     }
 
-    /// An `O_PATH` descriptor of a path inside the root, made with its parents if missing.
+    /// An `O_PATH` descriptor of a path inside the root, made with its parents if missing. Where a link leads to
+    /// nothing (an image's `/etc/resolv.conf` often does), what it leads to is made.
     fn open_or_create(&self, target: &Path, is_dir: bool) -> Result<OwnedFd> {
-        match self.resolve(target) {
-            Ok(fd) => return Ok(fd),
-            Err(Errno::ENOENT) => {}
-            Err(e) => return Err(format!("resolve {}: {e}", target.display())),
+        let mut target = target.to_owned();
+        for _ in 0..LINKS_MAX {
+            match self.resolve(&target) {
+                Ok(fd) => return Ok(fd),
+                Err(Errno::ENOENT) => {}
+                Err(e) => return Err(format!("resolve {}: {e}", target.display())),
+            }
+            let dir = target.parent().ok_or("mount target has no parent")?.to_owned();
+            let name = target.file_name().ok_or("mount target has no name")?.to_owned();
+            let parent = self.create_dirs(&dir)?;
+            match readlinkat(&parent, name.as_os_str()) {
+                Ok(link) => target = dir.join(link),
+                Err(_) => {
+                    create(&parent, &name, is_dir)
+                        .map_err(|e| format!("create {}: {e}", target.display()))?;
+                }
+            }
         }
-        let parent = target.parent().ok_or("mount target has no parent")?;
-        let name = target.file_name().ok_or("mount target has no name")?;
-        let parent = self.create_dirs(parent)?;
-        if is_dir {
-            mkdirat(&parent, name, Mode::from_bits_truncate(0o755)).map_err(|e| format!("mkdir: {e}"))?;
-        } else {
-            let flags =
-                OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-            nix::fcntl::openat(&parent, name, flags, Mode::from_bits_truncate(0o644))
-                .map_err(|e| format!("create file: {e}"))?;
-        }
-        self.resolve(target).map_err(|e| format!("resolve {}: {e}", target.display()))
+        Err(format!("too many links at {}", target.display()))
     }
 
     fn create_dirs(&self, dir: &Path) -> Result<OwnedFd> {
         let mut walked = PathBuf::from("/");
         for part in dir.components() {
-            let Component::Normal(name) = part else { continue };
+            let name = match part {
+                Component::Normal(name) => name,
+                Component::ParentDir => {
+                    // Within the root: the kernel goes no further up than there.
+                    walked.push("..");
+                    continue;
+                }
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => continue,
+            };
             let parent = self.resolve(&walked).map_err(|e| format!("resolve {}: {e}", walked.display()))?;
             walked.push(name);
             match self.resolve(&walked) {
@@ -217,6 +231,14 @@ impl Root {
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         openat2(&self.fd, path, how)
     }
+}
+
+fn create(parent: &OwnedFd, name: &OsStr, is_dir: bool) -> nix::Result<()> {
+    if is_dir {
+        return mkdirat(parent, name, Mode::from_bits_truncate(0o755));
+    }
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    openat(parent, name, flags, Mode::from_bits_truncate(0o644)).map(drop)
 }
 
 fn filesystem(kind: &MountKind) -> (&'static str, MsFlags, String) {

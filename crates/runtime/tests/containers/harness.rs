@@ -1,4 +1,5 @@
-//! A runtime of its own per test: folders, cgroup and image; gone when dropped by `Node::finish`.
+//! A runtime of its own per test: folders, cgroup and image. `Node::finish` removes all and checks that nothing is left;
+//! a test that panics removes what it can.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,26 @@ pub struct Node {
     pub cri: CriClients,
     pub dir: TempDir,
     pub cgroup_root: String,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let runtime = self.runtime.clone();
+        // The test's own executor is still running, but may not be blocked on from here.
+        let cleaner = std::thread::spawn(move || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(runtime.teardown_all())
+        });
+        if let Ok(Err(error)) = cleaner.join() {
+            eprintln!("cannot clean up: {error}");
+        }
+    }
 }
 
 impl Node {
@@ -238,12 +259,14 @@ pub fn busybox_archive() -> Vec<u8> {
     );
     for applet in [
         "sh", "sleep", "cat", "echo", "id", "ls", "grep", "head", "hostname", "stty", "mknod", "tty", "wc",
-        "mount", "touch", "unshare", "dd", "nc", "env", "readlink", "ps", "kill", "seq",
+        "mount", "touch", "unshare", "dd", "nc", "env", "readlink", "ps", "kill", "seq", "mkdir",
     ] {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
     let passwd = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/tmp:/bin/sh\n";
+    let mut link = header(tar::EntryType::Symlink, 0o777, 0);
+    layer.append_link(&mut link, "etc/resolv.conf", "../run/resolve/resolv.conf").unwrap();
     append(&mut layer, "etc/passwd", tar::EntryType::Regular, 0o644, passwd);
     append(
         &mut layer,

@@ -248,3 +248,24 @@ async fn an_unfinished_sandbox_leaves_nothing() {
     assert!(error.message().contains("net.no.such.thing"), "{}", error.message());
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_made_of_the_running_program_runs() {
+    let mut node = Node::new().await;
+    let files = runtime::images::program_files("/program".as_ref()).unwrap();
+    let config = runtime::images::ContainerConfig {
+        entrypoint: ["/program", "--list", "an_image_made_of"].map(str::to_owned).to_vec(),
+        ..Default::default()
+    };
+    runtime::images::import_rootfs(node.runtime.images(), "demo:latest", files, config).unwrap();
+    let sandbox = node.sandbox().await;
+    let mut config = shell("main", "");
+    config.image = Some(ImageSpec { image: "demo".to_owned(), ..Default::default() });
+    config.command = Vec::new();
+    let (code, output) = node.script(&sandbox, config).await;
+    assert!(
+        code == 0 && output.contains("an_image_made_of_the_running_program_runs: test"),
+        "{code} {output}"
+    );
+    node.finish().await;
+}

@@ -107,3 +107,71 @@ async fn pid_namespaces_are_own_or_shared() {
     assert_eq!(node.script(&shared, second).await.1, "2\n/proc/1/comm\n");
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_may_look_at_another_ones_processes() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut target = sleeper("target");
+    let own = NamespaceOption { pid: NamespaceMode::Container as i32, ..Default::default() };
+    security(&mut target).namespace_options = Some(own);
+    let target = node.run(&sandbox, target).await;
+    let mut debugger = shell("debugger", "ps | grep -c 'trap .exi[t]'");
+    let options = NamespaceOption {
+        pid: NamespaceMode::Target as i32,
+        target_id: target.clone(),
+        ..Default::default()
+    };
+    security(&mut debugger).namespace_options = Some(options);
+    assert_eq!(node.script(&sandbox, debugger).await, (0, "1\n".to_owned()));
+    assert_eq!(node.status(&target).await.state(), ContainerState::ContainerRunning);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_nodes_namespaces_are_used_when_asked_for() {
+    let mut node = Node::new().await;
+    let mut config = node.sandbox_config();
+    let options = NamespaceOption {
+        network: NamespaceMode::Node as i32,
+        pid: NamespaceMode::Node as i32,
+        ipc: NamespaceMode::Node as i32,
+        ..Default::default()
+    };
+    config.linux.as_mut().unwrap().security_context =
+        Some(LinuxSandboxSecurityContext { namespace_options: Some(options.clone()), ..Default::default() });
+    let sandbox = node.run_sandbox(config).await;
+    let mut main = shell("main", "for n in net ipc uts pid; do readlink /proc/self/ns/$n; done");
+    security(&mut main).namespace_options = Some(options);
+    let expect: String = ["net", "ipc", "uts", "pid"]
+        .map(|name| format!("{}\n", std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display()))
+        .concat();
+    assert_eq!(node.script(&sandbox, main).await, (0, expect));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bidirectional_mount_shows_the_node_what_is_mounted_in_it() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let shared = node.dir.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let none: Option<&str> = None;
+    nix::mount::mount(Some("none"), &shared, Some("tmpfs"), nix::mount::MsFlags::empty(), none).unwrap();
+    nix::mount::mount(none, &shared, none, nix::mount::MsFlags::MS_SHARED, none).unwrap();
+    let mut config =
+        shell("main", "mkdir /shared/in && mount -t tmpfs inner /shared/in && touch /shared/in/file");
+    security(&mut config).privileged = true;
+    config.mounts = vec![Mount {
+        container_path: "/shared".to_owned(),
+        host_path: shared.display().to_string(),
+        propagation: MountPropagation::PropagationBidirectional as i32,
+        ..Default::default()
+    }];
+    let (code, _) = node.script(&sandbox, config).await;
+    assert_eq!(code, 0);
+    assert!(shared.join("in/file").exists());
+    nix::mount::umount2(&shared.join("in"), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    nix::mount::umount2(&shared, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    node.finish().await;
+}
