@@ -109,6 +109,11 @@ fn endpoint_slice(core: &Core) -> Value {
 
 /// Creates the object unless there is one of its name.
 async fn ensure(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(), BootstrapError> {
+    // Looked for first: a Service's address is taken once the Service is there.
+    let path = resource.path(&text(&object, "namespace"), &text(&object, "name"));
+    if send(core, Method::GET, &path, &Value::Null).await.is_ok() {
+        return Ok(());
+    }
     match create(core, resource, &object).await {
         Err(status) if !status.is_already_exists() => Err(failed(resource, &object, status)),
         _ => Ok(()),
