@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{major, minor};
 
@@ -23,6 +23,7 @@ use crate::record::{self, ContainerRecord, User};
 use crate::runtime::{Runtime, not_found, now};
 use crate::shim::protocol::{Reply, Request};
 use crate::shim::spec::{DeviceSpec, ExitRecord};
+use crate::shim::sys;
 use crate::{Error, Result, shim_client};
 
 /// How long a killed container may take to end: only a kernel that waits for a device takes longer.
@@ -396,13 +397,11 @@ fn parse_signal(text: &str) -> Signal {
 
 /// A file of an image, read from the topmost layer that has it. The kernel keeps links inside the layer.
 fn find_in_layers(layers_dir: &Path, image: &Image, path: &str) -> String {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let mut text = String::new();
     let found = image.layers.iter().rev().find_map(|layer| {
         let root = File::open(layers_dir.join(&layer.name)).ok()?;
-        let file = File::from(openat2(root, path, how).ok()?);
+        let file =
+            File::from(sys::open_in_root(&root, path.as_ref(), OFlag::O_RDONLY | OFlag::O_NONBLOCK).ok()?);
         file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file)
     });
     let read = found.map(|file| file.take(USER_FILE_BYTES_MAX).read_to_string(&mut text));

@@ -6,11 +6,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 const SECCOMP_SET_MODE_FILTER: libc::c_ulong = 1;
+
+/// Each try loses only to a mount or rename within the same microseconds.
+const RESOLVE_TRIES_MAX: u32 = 1000;
 
 /// Attributes of a mount, see mount_setattr(2).
 pub const MOUNT_ATTR_RDONLY: u64 = 0x1;
@@ -21,6 +27,21 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
 
 fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Opens a path as if `root` were `/`: no link leads outside. The kernel gives up on `..` when anything is mounted or
+/// renamed at the same time, on the whole machine, so it is asked again.
+pub fn open_in_root(root: &impl AsFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    for _ in 1..RESOLVE_TRIES_MAX {
+        match openat2(root, path, how) {
+            Err(Errno::EAGAIN) => std::thread::yield_now(),
+            result => return result,
+        }
+    }
+    openat2(root, path, how)
 }
 
 /// A detached copy of the mounts at `path`, with those below it when `recursive`.
