@@ -29,7 +29,11 @@ pub fn mutate(
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
-    call.core.admission.admit(&request(call, place, operation, old), object, &*call.core)
+    call.core.admission.admit(
+        &request(call, place, operation, place.part.subresource(), old),
+        object,
+        &*call.core,
+    )
 }
 
 /// The validating half, right before the commit.
@@ -43,14 +47,16 @@ pub fn validate(
     if place.kind.resource.group == RBAC_GROUP && operation != Operation::Delete {
         call.core.authorizer.check_escalation(&call.user, object, old)?;
     }
-    call.core.admission.validate(&request(call, place, operation, old), object, &*call.core)
+    let request = request(call, place, operation, place.part.subresource(), old);
+    call.core.admission.validate(&request, object, &*call.core)
 }
 
 /// A pod often comes before the default service account of its new namespace: waits for it for a moment.
 pub async fn await_default_account(call: &Call, place: &Place, object: &Value) {
     let core = &call.core;
-    let awaits =
-        || admission::awaits_default_account(&request(call, place, Operation::Create, None), object, &**core);
+    let awaits = || {
+        admission::awaits_default_account(&request(call, place, Operation::Create, "", None), object, &**core)
+    };
     if !awaits() {
         return;
     }
@@ -70,10 +76,18 @@ pub async fn await_default_account(call: &Call, place: &Place, object: &Value) {
     }
 }
 
+/// Both halves for what is posted to a subresource of an object: a Binding, an Eviction, a TokenRequest.
+pub fn posted(call: &Call, place: &Place, subresource: &str, object: &mut Value) -> Result<(), Status> {
+    let request = request(call, place, Operation::Create, subresource, None);
+    call.core.admission.admit(&request, object, &*call.core)?;
+    call.core.admission.validate(&request, object, &*call.core)
+}
+
 fn request<'a>(
     call: &'a Call,
     place: &'a Place,
     operation: Operation,
+    subresource: &'a str,
     old: Option<&'a Value>,
 ) -> Request<'a> {
     let resource = &place.kind.resource;
@@ -82,7 +96,7 @@ fn request<'a>(
         operation,
         group: resource.group,
         resource: resource.plural,
-        subresource: place.part.subresource(),
+        subresource,
         namespace: &place.key.namespace,
         name: &place.key.name,
         old,

@@ -2,15 +2,17 @@
 //! and only then what it does. Follows upstream's `DefaultBuildHandlerChain`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::Status;
 use auth::{Attributes, Presented, UserInfo};
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use hyper::upgrade::OnUpgrade;
+use tokio::time::timeout;
 
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::call::{self, Call};
 use crate::core::Core;
 use crate::impersonation;
@@ -23,6 +25,12 @@ use crate::{nonresource, resource};
 
 /// Every response carries the id under which the server knows the request.
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Every request but the long-running ones is answered within this time (upstream: `--request-timeout`).
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A client that has not sent its request's body by then is let go.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who is at the other end, as far as the transport knows.
 #[derive(Clone, Debug)]
@@ -38,6 +46,16 @@ pub struct Payload {
     pub body: Body,
     /// The connection itself, when the client wants to speak another protocol on it.
     pub upgrade: Option<OnUpgrade>,
+}
+
+impl Payload {
+    /// With a body that has come as a whole.
+    async fn buffered(self) -> Result<Payload, Status> {
+        match timeout(BODY_TIMEOUT, body::read(self.body)).await {
+            Ok(bytes) => Ok(Payload { body: body::full(bytes?), ..self }),
+            Err(_) => Err(Status::failure(408, "Timeout", "the request's body did not come in time")),
+        }
+    }
 }
 
 /// Answers a request. Never fails: a failure is an answer.
@@ -89,10 +107,12 @@ async fn answer(
     };
     let user = impersonation::effective_user(&core, user, &parts.headers)?;
     core.authorizer.check(&attributes(&info, &user))?;
+    let long_running = info.is_long_running();
+    // Whoever sends slowly waits before taking a seat, and takes nobody else's.
+    let payload = if long_running { payload } else { payload.buffered().await? };
     let _seat = core.in_flight.enter(&info, &user)?;
     // Paths that are no resources serve formats of their own.
-    let mut target =
-        if info.is_resource && !info.is_long_running() { target? } else { target.unwrap_or_default() };
+    let mut target = if info.is_resource && !long_running { target? } else { target.unwrap_or_default() };
     target.pretty |= query.flag("pretty");
     let mut call = Call {
         core,
@@ -105,10 +125,18 @@ async fn answer(
         now,
         warnings: Vec::new(),
     };
+    if long_running {
+        return route(&mut call, payload, parts.uri).await;
+    }
+    let too_late = |_| Err(Status::timeout("request did not complete within the allotted timeout", 0));
+    timeout(REQUEST_TIMEOUT, route(&mut call, payload, parts.uri)).await.unwrap_or_else(too_late)
+}
+
+async fn route(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {
     if call.info.is_resource {
-        resource::serve(&mut call, payload, parts.uri).await
+        resource::serve(call, payload, uri).await
     } else {
-        nonresource::serve(&mut call).await
+        nonresource::serve(call).await
     }
 }
 

@@ -22,9 +22,10 @@ const STATIC_BAND_MIN: u128 = 16;
 const STATIC_BAND_MAX: u128 = 256;
 const STATIC_BAND_FRACTION: u128 = 16;
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Allocator(Arc<Mutex<State>>);
 
+#[derive(Debug)]
 struct State {
     cidr: Cidr,
     node_ports: RangeInclusive<u16>,
@@ -44,6 +45,7 @@ struct Holding {
 }
 
 /// What a write has taken; given back on drop unless the write was made.
+#[derive(Debug)]
 pub struct Reservation {
     allocator: Option<Allocator>,
     taken: Holding,
@@ -340,7 +342,7 @@ mod tests {
         let allocator = allocator("10.0.0.0/30", 30000..=30001);
         for _ in 0..5 {
             let mut service = node_port_service();
-            let reservation = allocator.reserve(services(), &mut service, None).ok().expect("there is room");
+            let reservation = allocator.reserve(services(), &mut service, None).expect("there is room");
             assert_eq!(service["spec"]["ports"][0]["nodePort"], service["spec"]["ports"][1]["nodePort"]);
             assert_ne!(service["spec"]["ports"][0]["nodePort"], service["spec"]["ports"][2]["nodePort"]);
             drop(reservation);
@@ -353,7 +355,7 @@ mod tests {
         let allocator = allocator("10.0.0.0/30", 30000..=30001);
         let asked = json!({"spec": {"clusterIP": "10.0.0.1"}});
         let mut first = asked.clone();
-        allocator.reserve(services(), &mut first, None).ok().expect("is free").keep(Some(&first));
+        allocator.reserve(services(), &mut first, None).expect("is free").keep(Some(&first));
         let errors = allocator.reserve(services(), &mut asked.clone(), None).err().expect("is taken");
         assert!(
             errors[0]
@@ -363,7 +365,7 @@ mod tests {
             errors[0]
         );
         let mut update = json!({"spec": {}});
-        allocator.reserve(services(), &mut update, Some(&first)).ok().expect("keeps").keep(Some(&update));
+        allocator.reserve(services(), &mut update, Some(&first)).expect("keeps").keep(Some(&update));
         assert_eq!(update["spec"]["clusterIP"], "10.0.0.1");
         allocator.release(services(), &update);
         assert!(allocator.0.lock().addresses.is_empty());
@@ -375,7 +377,7 @@ mod tests {
         let with =
             |port: u16| json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}});
         let mut taken = with(30080);
-        allocator.reserve(services(), &mut taken, None).ok().expect("is free").keep(Some(&taken));
+        allocator.reserve(services(), &mut taken, None).expect("is free").keep(Some(&taken));
         let refusal = |port| {
             allocator.reserve(services(), &mut with(port), None).err().expect("is refused")[0].to_string()
         };

@@ -70,6 +70,10 @@ impl Place {
         call.core.store.get(&self.key).ok_or_else(|| self.not_found())
     }
 
+    fn already_exists(&self) -> Status {
+        Status::already_exists(&self.kind.resource.group_resource(), &self.key.name)
+    }
+
     fn modified(&self) -> Status {
         Status::modified(&self.kind.resource.group_resource(), &self.key.name)
     }
@@ -94,10 +98,13 @@ pub async fn create(
         metadata::set_name(&mut object, &metadata::generated_name(prefix, &call.core.config.random))?;
     }
     metadata::fill_new(&mut object, metadata::new_uid(&call.core.config.random), call.now)?;
+    let place = place_of(kind, &object);
+    if !call.info.name.is_empty() {
+        check_name(&place.key.name, &call.info.name)?;
+    }
     if !owned {
         ownership::created(call, stored, &mut object, options);
     }
-    let mut place = place_of(kind, &object);
     admit::await_default_account(call, &place, &object).await;
     admit::mutate(call, &place, Operation::Create, &mut object, None)?;
     stored.prepare_for_create(&mut object);
@@ -110,29 +117,39 @@ pub async fn create(
     admit::validate(call, &place, Operation::Create, &object, None)?;
     call.warnings.extend(stored.strategy.warnings(&object, None));
     stored.strategy.canonicalize(&mut object);
-    let created = |bytes| Written { bytes, created: true };
-    if options.dry_run {
-        if call.core.store.get(&place.key).is_some() {
-            return Err(Status::already_exists(&kind.resource.group_resource(), &place.key.name));
+    let bytes = if options.dry_run {
+        match call.core.store.get(&place.key) {
+            Some(_) => return Err(place.already_exists()),
+            None => encode_as(&object, None).into(),
         }
-        return Ok(created(encode_as(&object, None).into()));
-    }
+    } else {
+        let bytes = commit_new(call, place, &mut object, prefix.as_deref()).await?;
+        reservation.keep(Some(&object));
+        bytes
+    };
+    Ok(Written { bytes, created: true })
+}
+
+/// Stores a new object; if its name was generated and is taken, under another one.
+async fn commit_new(
+    call: &Call,
+    mut place: Place,
+    object: &mut Value,
+    prefix: Option<&str>,
+) -> Result<Bytes, Status> {
     for _ in 0..GENERATED_NAME_ATTEMPTS {
-        let op = Op::Put(draft(stored, &object));
+        let op = Op::Put(draft(place.kind.stored(), object));
         match call.core.store.commit(&place.key, Expected::Absent, op).await {
-            Ok(entry) => {
-                reservation.keep(Some(&object));
-                return Ok(created(entry.bytes.clone()));
-            }
+            Ok(entry) => return Ok(entry.bytes.clone()),
             Err(CommitError::Conflict { .. }) => {
-                let Some(prefix) = &prefix else { break };
-                metadata::set_name(&mut object, &metadata::generated_name(prefix, &call.core.config.random))?;
-                place = place_of(kind, &object);
+                let Some(prefix) = prefix else { break };
+                metadata::set_name(object, &metadata::generated_name(prefix, &call.core.config.random))?;
+                place = place_of(place.kind, object);
             }
             Err(error) => return Err(commit_failed(&error)),
         }
     }
-    Err(Status::already_exists(&kind.resource.group_resource(), &place.key.name))
+    Err(place.already_exists())
 }
 
 fn place_of(kind: &'static Kind, object: &Value) -> Place {
@@ -193,28 +210,37 @@ async fn attempt(
     admit::validate(call, place, Operation::Update, &object, Some(old))?;
     stored.strategy.canonicalize(&mut object);
     ownership::forget_unchanged(&mut object, old);
-    let written = |bytes| Ok(Attempt::Done(Written { bytes, created: false }));
-    let warnings = stored.strategy.warnings(&object, Some(old));
     let completes = deletion::completes_deletion(stored, &object, old);
-    if !completes && same(&object, old) {
-        call.warnings.extend(warnings);
-        return written(current.bytes.clone());
-    }
-    if options.dry_run {
-        call.warnings.extend(warnings);
-        return written(encode_as(&object, Some(current.revision)).into());
-    }
-    let next = draft(stored, &object);
-    let op = if completes { Op::Delete(next) } else { Op::Put(next) };
-    match call.core.store.commit(&place.key, Expected::At(current.revision), op).await {
-        Ok(entry) => {
-            reservation.keep((!completes).then_some(&object));
-            call.warnings.extend(warnings);
-            written(entry.bytes.clone())
+    let bytes = if !completes && same(&object, old) {
+        current.bytes.clone()
+    } else if options.dry_run {
+        encode_as(&object, Some(current.revision)).into()
+    } else {
+        let next = draft(stored, &object);
+        let op = if completes { Op::Delete(next) } else { Op::Put(next) };
+        match call.core.store.commit(&place.key, Expected::At(current.revision), op).await {
+            Ok(entry) => {
+                reservation.keep((!completes).then_some(&object));
+                entry.bytes.clone()
+            }
+            Err(CommitError::Conflict { .. }) => return Ok(Attempt::Overtaken),
+            Err(error) => return Err(commit_failed(&error)),
         }
-        Err(CommitError::Conflict { .. }) => Ok(Attempt::Overtaken),
-        Err(error) => Err(commit_failed(&error)),
+    };
+    call.warnings.extend(stored.strategy.warnings(&object, Some(old)));
+    Ok(Attempt::Done(Written { bytes, created: false }))
+}
+
+fn check_name(name: &str, path: &str) -> Result<(), Status> {
+    if name.is_empty() {
+        return Err(Status::bad_request("name must be provided"));
     }
+    if name != path {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({path})"
+        )));
+    }
+    Ok(())
 }
 
 /// An update is about the object the path names, in the state the writer saw.
@@ -223,15 +249,7 @@ fn check_identity(place: &Place, object: &mut Value, old: &Value) -> Result<(), 
     let metadata = metadata::metadata_mut(object)?;
     let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (name, uid, version) = (text("name"), text("uid"), text("resourceVersion"));
-    if name.is_empty() {
-        return Err(Status::bad_request("name must be provided"));
-    }
-    if name != *place.key.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            place.key.name
-        )));
-    }
+    check_name(&name, &place.key.name)?;
     let old_uid = str_at(old, &["metadata", "uid"]);
     if !uid.is_empty() && uid != old_uid {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");

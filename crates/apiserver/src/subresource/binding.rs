@@ -11,6 +11,7 @@ use http::Response;
 use jiff::Timestamp;
 use store::Key;
 
+use crate::admit;
 use crate::body::Body;
 use crate::call::Call;
 use crate::negotiation::format_of_request;
@@ -26,16 +27,20 @@ const EXPECTED: Expected =
 pub async fn bind(call: &mut Call, body: &Bytes) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let format = format_of_request(&call.headers)?;
-    let binding = wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
-    let name = str_at(&binding, &["metadata", "name"]);
-    let name = if call.info.name.is_empty() { name } else { &call.info.name };
-    check(&binding, name)?;
+    let mut binding =
+        wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
+    let name = match call.info.name.as_str() {
+        "" => str_at(&binding, &["metadata", "name"]).to_owned(),
+        name => name.to_owned(),
+    };
+    check(&binding, &name)?;
     let pods = catalogue::by_resource("", "v1", resource::PODS.plural).ok_or_else(Status::path_not_found)?;
     let place = Place {
         kind: pods,
         part: Part::Binding,
         key: Key::new(pods.storage, call.info.namespace.as_str(), name),
     };
+    admit::posted(call, &place, "binding", &mut binding)?;
     let now = call.now;
     let change = |pod: &Value| assign(pod, &binding, now).map(|object| Proposal { object, owned: false });
     write::update(call, &place, &options, &change).await?;

@@ -8,6 +8,7 @@ use apimachinery::{Status, Value};
 use bytes::Bytes;
 use http::Response;
 
+use crate::admit;
 use crate::body::Body;
 use crate::call::Call;
 use crate::delete;
@@ -24,18 +25,20 @@ const EXPECTED: Expected =
 pub async fn evict(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Response<Body>, Status> {
     let write = WriteOptions::parse(&call.query, "CreateOptions")?;
     let format = format_of_request(&call.headers)?;
-    let eviction = wire::decode_body(EXPECTED, format, body, write.field_validation, &mut call.warnings)?;
+    let mut eviction = wire::decode_body(EXPECTED, format, body, write.field_validation, &mut call.warnings)?;
     let named = str_at(&eviction, &["metadata", "name"]);
     if !named.is_empty() && named != call.info.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    let place = Place::of(call, kind, Part::Main);
+    admit::posted(call, &place, "eviction", &mut eviction)?;
     let options = eviction.get("deleteOptions").cloned().unwrap_or(Value::Null);
     let options: DeleteOptions = match options {
         Value::Null => DeleteOptions::default(),
         options => serde_json::from_value(options).map_err(|e| Status::bad_request(e.to_string()))?,
     };
     let dry_run = options.validate()? || write.dry_run;
-    delete::delete_object(call, &Place::of(call, kind, Part::Main), &options, dry_run).await?;
+    delete::delete_object(call, &place, &options, dry_run).await?;
     call.target = call.target.plain();
     let mut success = Status::success(StatusDetails::default());
     success.details = None;

@@ -10,7 +10,7 @@ use apimachinery::meta::str_at;
 use apimachinery::{Status, Value};
 use http::{Response, Uri};
 
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::call::Call;
 use crate::conversion;
 use crate::forward::{self, Destination};
@@ -19,6 +19,9 @@ use crate::query::Query;
 
 /// Where kubelets listen unless their Node says otherwise.
 const KUBELET_PORT: u16 = 10250;
+
+/// A refusal longer than this is no explanation.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
 pub async fn serve(
     call: &mut Call,
@@ -41,8 +44,25 @@ pub async fn serve(
         (resource::SERVICES, "proxy") => service_proxy(call, &uri)?,
         _ => return Err(Status::path_not_found()),
     };
-    let _counted = call.core.metrics.long_running(call);
-    forward::forward(call, destination, payload).await
+    let response = forward::forward(call, destination, payload).await?;
+    if call.info.subresource == "log" && !response.status().is_success() {
+        return Err(refusal(response).await?);
+    }
+    Ok(response)
+}
+
+/// A kubelet's refusal to show a log, which is plain text, as the Status clients understand
+/// (upstream: GenericHttpResponseChecker).
+async fn refusal(response: Response<Body>) -> Result<Status, Status> {
+    let code = response.status().as_u16();
+    let text = body::read_at_most(response.into_body(), REFUSAL_BYTES_MAX).await?;
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    Ok(match code {
+        400 => Status::bad_request(text),
+        404 => Status::failure(code, "NotFound", text),
+        500 => Status::internal(text),
+        code => Status::failure(code, "", text),
+    })
 }
 
 fn proxied_path(call: &Call, uri: &Uri) -> String {
@@ -213,8 +233,9 @@ fn service_proxy(call: &Call, uri: &Uri) -> Result<Destination, Status> {
 /// The name of the Service's port that a path names by name or number; the first when it names none.
 fn service_port_name(service: &Value, port: &str) -> Result<String, Status> {
     let ports = service.pointer("/spec/ports").and_then(Value::as_array);
+    let number: Option<u64> = port.parse().ok();
     let matches =
-        |p: &&Value| port.is_empty() || str_at(p, &["name"]) == port || p["port"].to_string() == port;
+        |p: &&Value| port.is_empty() || str_at(p, &["name"]) == port || p["port"].as_u64() == number;
     let found = ports.into_iter().flatten().find(matches);
     let name = str_at(service, &["metadata", "name"]);
     let found = found.ok_or_else(|| {

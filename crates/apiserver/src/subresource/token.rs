@@ -9,6 +9,7 @@ use auth::serviceaccount::{Binding, EXPIRATION_SECONDS_MAX, EXPIRATION_SECONDS_M
 use bytes::Bytes;
 use http::Response;
 
+use crate::admit;
 use crate::body::Body;
 use crate::call::Call;
 use crate::conversion;
@@ -33,7 +34,9 @@ pub async fn request(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Resu
     let format = format_of_request(&call.headers)?;
     let mut request =
         wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
-    let account = conversion::decode(&Place::of(call, kind, Part::Main).current(call)?.bytes);
+    let place = Place::of(call, kind, Part::Main);
+    let account = conversion::decode(&place.current(call)?.bytes);
+    admit::posted(call, &place, "token", &mut request)?;
     let expiration =
         request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(EXPIRATION_SECONDS);
     check_expiration(expiration)?;

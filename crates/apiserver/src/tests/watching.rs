@@ -79,12 +79,41 @@ async fn a_watch_resumes_after_a_revision() {
     check(&mut stream, "ADDED b").await;
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_watch_ends_at_its_timeout() {
     let api = Fixture::new().await;
     let version = api.check(&format!("GET {MAPS}"), json!(null), 200, json!({})).await;
     let version = version["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned();
     let mut stream =
         api.stream(&format!("GET {MAPS}?watch=true&timeoutSeconds=5&resourceVersion={version}")).await;
+    tokio::time::pause();
     assert!(stream.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn a_watch_that_cannot_begin_is_refused() {
+    let api = Fixture::new().await;
+    let error =
+        api.check(&format!("GET {MAPS}?watch=true&resourceVersion=x"), json!(null), 400, json!({})).await;
+    assert_eq!(error["reason"], "BadRequest");
+    let contradictory = format!("GET {MAPS}?watch=true&sendInitialEvents=true");
+    api.check(&contradictory, json!(null), 422, json!({"reason": "Invalid"})).await;
+}
+
+#[tokio::test]
+async fn frames_are_had_in_protobuf() {
+    let api = Fixture::new().await;
+    api.check(&format!("POST {MAPS}"), config_map("a"), 201, json!({})).await;
+    let accept = "Accept: application/vnd.kubernetes.protobuf;stream=watch";
+    let mut stream = api.stream(&format!("GET {MAPS}?watch=true\n{accept}")).await;
+    let frame = stream.frame().await.expect("goes on").expect("is not broken").into_data().expect("data");
+    let (length, body) = frame.split_at(4);
+    assert_eq!(u32::from_be_bytes(length.try_into().expect("four bytes")) as usize, body.len());
+    let (event_type, object) = apimachinery::codec::protobuf::parse_watch_event(body).expect("is an event");
+    assert_eq!(event_type, "ADDED");
+    let object = apimachinery::codec::protobuf::decode_any(api::schema(), object).expect("is an object");
+    assert_eq!(object["metadata"]["name"], "a");
+    let list = api.send(&format!("GET {MAPS}\nAccept: application/vnd.kubernetes.protobuf"), "").await;
+    let list = apimachinery::codec::protobuf::decode_any(api::schema(), &list.bytes).expect("is a list");
+    assert_eq!(list["items"][0]["data"]["a"], "1");
 }

@@ -125,6 +125,16 @@ async fn bodies_that_do_not_fit_are_refused() {
     elsewhere["metadata"]["namespace"] = "other".into();
     api.check(&format!("POST {MAPS}"), elsewhere, 400, json!({"message": "the namespace of the provided object does not match the namespace sent on the request"})).await;
     api.check(&format!("PUT {MAPS}/b"), config_map("a"), 404, json!({})).await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    api.check(
+        &format!("PUT {leases}/b"),
+        json!({"metadata": {"name": "a"}}),
+        400,
+        json!({"message": "the name of the object (a) does not match the name on the URL (b)"}),
+    )
+    .await;
+    api.check(&format!("PUT {leases}/a"), json!({"metadata": {"name": "a"}}), 201, json!({"kind": "Lease"}))
+        .await;
     let garbage = api.send(&format!("POST {MAPS}"), "{\"kind\":").await;
     assert_eq!(garbage.code, 400);
     let huge = api.send(&format!("POST {MAPS}"), vec![b' '; crate::body::REQUEST_BODY_BYTES_MAX + 1]).await;
