@@ -1,0 +1,9 @@
+#!/bin/sh
+# Counts a call in redis and answers with the count.
+answer=$(printf 'INCR hits\r\nQUIT\r\n' | nc -w 5 "${REDIS_HOST:-redis-leader}" 6379)
+hits=$(printf '%s' "$answer" | sed -n 's/^:\([0-9]*\).*/\1/p')
+if [ -z "$hits" ]; then
+    printf 'Status: 503 Service Unavailable\r\nContent-Type: text/plain\r\n\r\nredis does not answer\n'
+    exit 0
+fi
+printf 'Status: 200 OK\r\nContent-Type: application/json\r\n\r\n{"version":"VERSION","hits":%s,"pod":"%s"}\n' "$hits" "$(hostname)"
