@@ -1,31 +1,70 @@
 //! Every controller in one table.
 
 use client::{Client, Informers};
+use ipnet::IpNet;
 
 use crate::controller::Controller;
-use crate::{deployment, endpointslice, replicaset, rootca, serviceaccount};
+use crate::{
+    deployment, endpoint, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle, podgc,
+    replicaset, rootca, serviceaccount, tainteviction,
+};
 
 /// What controllers need to know about the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The certificate bundle, PEM, that `kube-root-ca.crt` publishes.
     pub root_ca: String,
+    /// Where pods' addresses come from, one CIDR per family; none leaves `spec.podCIDR` of nodes to others.
+    pub cluster_cidrs: Vec<IpNet>,
 }
 
 /// One controller.
 pub struct Row {
-    /// Its service account in kube-system, whose rights are those of the ClusterRole `system:controller:NAME`; also
-    /// the source of its events.
+    /// Also the source of its events.
     pub name: &'static str,
+    /// Its service account in kube-system, whose rights are those of the ClusterRole `system:controller:ACCOUNT`.
+    pub account: &'static str,
     pub new: fn(&Config, &Informers, &Client) -> Box<dyn Controller>,
     /// How many keys are worked on at once (upstream: the `--concurrent-*-syncs` flags).
     pub workers: usize,
 }
 
+const fn row(
+    name: &'static str,
+    account: &'static str,
+    new: fn(&Config, &Informers, &Client) -> Box<dyn Controller>,
+    workers: usize,
+) -> Row {
+    Row { name, account, new, workers }
+}
+
+#[rustfmt::skip]
 pub static CATALOGUE: &[Row] = &[
-    Row { name: "deployment-controller", new: deployment::new, workers: 5 },
-    Row { name: "replicaset-controller", new: replicaset::new, workers: 5 },
-    Row { name: "endpointslice-controller", new: endpointslice::new, workers: 5 },
-    Row { name: "service-account-controller", new: serviceaccount::new, workers: 1 },
-    Row { name: "root-ca-cert-publisher", new: rootca::new, workers: 1 },
+    row("namespace-controller", "namespace-controller", namespace::new, 10),
+    row("service-account-controller", "service-account-controller", serviceaccount::new, 1),
+    row("root-ca-cert-publisher", "root-ca-cert-publisher", rootca::new, 1),
+    row("deployment-controller", "deployment-controller", deployment::new, 5),
+    row("replicaset-controller", "replicaset-controller", replicaset::new, 5),
+    row("endpoint-controller", "endpoint-controller", endpoint::new, 5),
+    row("endpointslice-controller", "endpointslice-controller", endpointslice::new, 5),
+    row("garbage-collector-controller", "generic-garbage-collector", garbagecollector::new, 20),
+    row("node-controller", "node-controller", nodelifecycle::new, 8),
+    row("taint-eviction-controller", "node-controller", tainteviction::new, 8),
+    // One at a time: two could give out the same CIDR.
+    row("cidrAllocator", "node-controller", nodeipam::new, 1),
+    row("pod-garbage-collector", "pod-garbage-collector", podgc::new, 1),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_controller_has_a_name_of_its_own_and_workers() {
+        let mut names: Vec<&str> = CATALOGUE.iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CATALOGUE.len());
+        assert!(CATALOGUE.iter().all(|row| row.workers > 0));
+    }
+}

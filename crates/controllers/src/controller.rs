@@ -80,14 +80,9 @@ impl Watches {
         self.syncing.push(Box::pin(async move { informer.synced().await }));
     }
 
-    /// Queues a key once, at the start.
-    pub fn once(&mut self, key: Key) {
-        self.queue.add(key);
-    }
-
-    /// The queue itself, for a controller that learns of changes in another way.
-    pub fn queue(&self) -> WorkQueue<Key> {
-        self.queue.clone()
+    /// Runs beside the workers, for a controller that learns of changes in another way; it may add keys to the queue.
+    pub fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, task: impl FnOnce(WorkQueue<Key>) -> F) {
+        self.tasks.spawn(task(self.queue.clone()));
     }
 
     /// Waits until every informer holds its first list.

@@ -3,18 +3,28 @@
 mod catalogue;
 mod consistency;
 mod controller;
+mod discovery;
 mod execute;
 mod ownership;
 mod plan;
+mod podstatus;
 mod run;
+mod taint;
 #[cfg(test)]
 mod testing;
 
 mod deployment;
+mod endpoint;
 mod endpointslice;
+mod garbagecollector;
+mod namespace;
+mod nodeipam;
+mod nodelifecycle;
+mod podgc;
 mod replicaset;
 mod rootca;
 mod serviceaccount;
+mod tainteviction;
 
 pub use catalogue::{CATALOGUE, Config, Row};
 pub use run::run;

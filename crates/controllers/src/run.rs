@@ -12,8 +12,8 @@ use crate::consistency::{Consistency, Readiness};
 use crate::controller::{Controller, FailureKind, Key, Watches};
 use crate::execute::Executor;
 
-/// Runs all controllers of the catalogue until `stop`. `client_for` gives each its own identity: for the name
-/// `deployment-controller` that of the service account `kube-system/deployment-controller`.
+/// Runs all controllers of the catalogue until `stop`. `client_for` gives each its own identity: for the account
+/// `deployment-controller` that of `system:serviceaccount:kube-system:deployment-controller`.
 pub async fn run(
     config: &Config,
     client_for: impl Fn(&'static str) -> Client,
@@ -22,7 +22,7 @@ pub async fn run(
 ) {
     let mut controllers = JoinSet::new();
     for row in CATALOGUE {
-        let client = client_for(row.name);
+        let client = client_for(row.account);
         let controller = (row.new)(config, informers, &client);
         let running = run_one(row, controller.into(), client);
         controllers.spawn(stop.clone().run_until_cancelled_owned(running));

@@ -7,6 +7,7 @@ use api::resource::Resource;
 use api::view::View;
 use apimachinery::meta::str_at;
 use apimachinery::{Value, json};
+use client::PatchType;
 use jiff::Timestamp;
 
 use crate::plan::{Action, Plan};
@@ -121,9 +122,15 @@ impl Cluster {
                 });
                 name.clone()
             }
-            Action::Patch { resource, namespace, name, patch, .. } => {
-                self.check_version(*resource, namespace, name, patch);
-                self.edit(*resource, namespace, name, |stored| merge(stored, patch));
+            Action::Patch { resource, namespace, name, patch, kind, .. } => {
+                if !str_at(patch, &["metadata", "resourceVersion"]).is_empty() {
+                    self.check_version(*resource, namespace, name, patch);
+                }
+                let patch = match kind {
+                    PatchType::Strategic => self.with_all_conditions(*resource, namespace, name, patch),
+                    _ => patch.clone(),
+                };
+                self.edit(*resource, namespace, name, |stored| merge(stored, &patch));
                 name.clone()
             }
             Action::Delete { resource, namespace, name, options } => {
@@ -139,6 +146,21 @@ impl Cluster {
                 String::new()
             }
         }
+    }
+
+    /// A strategic patch of conditions as the merge patch it comes to: they merge by type.
+    fn with_all_conditions(&self, resource: Resource, namespace: &str, name: &str, patch: &Value) -> Value {
+        let stored = self.value(resource, namespace, name).expect("what is changed is there");
+        let mut all = stored["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        for condition in patch["status"]["conditions"].as_array().into_iter().flatten() {
+            match all.iter_mut().find(|present| present["type"] == condition["type"]) {
+                Some(present) => merge(present, condition),
+                None => all.push(condition.clone()),
+            }
+        }
+        let mut patch = patch.clone();
+        patch["status"]["conditions"] = all.into();
+        patch
     }
 
     fn check_version(&self, resource: Resource, namespace: &str, name: &str, change: &Value) {

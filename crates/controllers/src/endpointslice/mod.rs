@@ -21,7 +21,9 @@ use crate::catalogue::Config;
 use crate::controller::{Controller, Key, Watches, itself};
 use crate::plan::Plan;
 
-pub use reconcile::{World, reconcile};
+pub use endpoint::{hostname, target};
+pub use ports::named_ports_of;
+pub use reconcile::{HEADLESS, World, reconcile};
 
 /// Says to which Service a slice belongs.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";

@@ -1,0 +1,222 @@
+//! Which resources the server has, custom ones included, and the metadata of all their objects: what the garbage
+//! collector and the namespace controller work on.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::resource::Resource;
+use api::view::PartialObject;
+use client::error::Result;
+use client::{Client, Delta, Informers};
+use http::Method;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::task::JoinSet;
+
+/// The pause after a discovery that failed; it doubles up to the maximum.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// A resource as the server describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    pub resource: Resource,
+    pub verbs: Vec<String>,
+}
+
+impl Served {
+    pub fn can(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|v| v == verb)
+    }
+}
+
+/// What discovery found, in the preferred version of each group.
+#[derive(Clone, Debug, Default)]
+pub struct Discovered {
+    pub resources: Vec<Served>,
+    /// What went wrong for groups that could not be asked.
+    pub errors: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct GroupList {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    preferred_version: GroupVersion,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GroupVersion {
+    group_version: String,
+}
+
+#[derive(Deserialize)]
+struct ResourceList {
+    resources: Vec<ApiResource>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ApiResource {
+    name: String,
+    #[serde(default)]
+    singular_name: String,
+    namespaced: bool,
+    kind: String,
+    #[serde(default)]
+    verbs: Vec<String>,
+}
+
+pub async fn discover(client: &Client) -> Result<Discovered> {
+    let mut discovered = Discovered::default();
+    let core: ResourceList = client.json(Method::GET, "/api/v1", None).await?;
+    discovered.add("v1", core);
+    let groups: GroupList = client.json(Method::GET, "/apis", None).await?;
+    for group in groups.groups {
+        let version = group.preferred_version.group_version;
+        match client.json::<ResourceList>(Method::GET, &format!("/apis/{version}"), None).await {
+            Ok(list) => discovered.add(&version, list),
+            Err(error) => discovered.errors.push(format!("{version}: {error}")),
+        }
+    }
+    Ok(discovered)
+}
+
+impl Discovered {
+    fn add(&mut self, group_version: &str, list: ResourceList) {
+        let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
+        let resources = list.resources.into_iter().filter(|r| !r.name.contains('/'));
+        self.resources.extend(resources.map(|r| Served {
+            resource: Resource {
+                group: intern(group),
+                version: intern(version),
+                kind: intern(&r.kind),
+                plural: intern(&r.name),
+                singular: intern(&r.singular_name),
+                namespaced: r.namespaced,
+            },
+            verbs: r.verbs,
+        }));
+    }
+}
+
+/// Keeps each name once for the life of the process: as many as there were names of kinds.
+fn intern(text: &str) -> &'static str {
+    static NAMES: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
+    let mut names = NAMES.lock();
+    let names = names.get_or_insert_default();
+    match names.get(text) {
+        Some(name) => name,
+        None => {
+            let name: &'static str = Box::leak(text.to_owned().into_boxed_str());
+            names.insert(name);
+            name
+        }
+    }
+}
+
+/// Follows the metadata of all objects that can be listed, watched and deleted, and finds new resources when a
+/// CustomResourceDefinition changes.
+pub struct Monitors {
+    pub client: Client,
+    pub informers: Informers,
+}
+
+impl Monitors {
+    /// Runs for ever: `found` hears of every discovery, `changed` of every change of an object.
+    pub async fn run(
+        self,
+        found: impl Fn(&Discovered),
+        changed: impl Fn(Resource, &Delta<PartialObject>) + Send + Sync + 'static,
+    ) {
+        let changed = Arc::new(changed);
+        let mut known = HashSet::new();
+        let mut followers = JoinSet::new();
+        let mut definitions = None;
+        loop {
+            let discovered = self.discover().await;
+            found(&discovered);
+            for served in discovered.resources.iter().filter(|served| is_monitored(served)) {
+                if !known.insert(served.resource) {
+                    continue;
+                }
+                if served.resource.plural == "customresourcedefinitions" {
+                    definitions = Some(self.metadata(served.resource).subscribe());
+                }
+                followers.spawn(follow(self.metadata(served.resource), served.resource, changed.clone()));
+            }
+            let Some(definitions) = &mut definitions else { return drain(followers).await };
+            if definitions.recv().await.is_none() {
+                return drain(followers).await;
+            }
+            // A burst of changes needs one discovery.
+            while definitions.try_recv().is_ok() {}
+        }
+    }
+
+    fn metadata(&self, resource: Resource) -> client::Informer<PartialObject> {
+        self.informers.get_selected(resource, "")
+    }
+
+    async fn discover(&self) -> Discovered {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            match discover(&self.client).await {
+                Ok(discovered) => return discovered,
+                Err(error) => tracing::warn!(%error, "discovery failed, will retry"),
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+}
+
+/// Events own nothing, are owned by nothing and expire by themselves.
+fn is_monitored(served: &Served) -> bool {
+    ["list", "watch", "delete"].iter().all(|verb| served.can(verb)) && served.resource.plural != "events"
+}
+
+async fn follow(
+    informer: client::Informer<PartialObject>,
+    resource: Resource,
+    changed: Arc<impl Fn(Resource, &Delta<PartialObject>)>,
+) {
+    let mut deltas = informer.subscribe();
+    while let Some(delta) = deltas.recv().await {
+        changed(resource, &delta);
+    }
+}
+
+async fn drain(mut followers: JoinSet<()>) {
+    while followers.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+
+    use super::*;
+
+    #[test]
+    fn subresources_are_left_out_and_names_are_kept_once() {
+        let mut discovered = Discovered::default();
+        let list = json!({"resources": [
+            {"name": "widgets", "singularName": "widget", "namespaced": true, "kind": "Widget", "verbs": ["list", "watch"]},
+            {"name": "widgets/status", "singularName": "", "namespaced": true, "kind": "Widget", "verbs": ["get"]},
+        ]});
+        for _ in 0..2 {
+            discovered.add("example.com/v2", serde_json::from_value(list.clone()).expect("a list"));
+        }
+        let [first, second] = &discovered.resources[..] else { panic!("two were added") };
+        assert_eq!(first, second);
+        assert!(std::ptr::eq(first.resource.plural, second.resource.plural));
+        assert_eq!(first.resource.path("a", "x"), "/apis/example.com/v2/namespaces/a/widgets/x");
+        assert!(first.can("list") && !is_monitored(first));
+    }
+}
