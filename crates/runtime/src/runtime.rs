@@ -254,7 +254,7 @@ impl Runtime {
     }
 
     /// Without its shim a sandbox is over: nobody reaps its containers or takes their output.
-    fn on_shim_death(&self, id: &str) {
+    pub(crate) fn on_shim_death(&self, id: &str) {
         let Some(mut sandbox) = self.state.lock().sandboxes.get(id).cloned() else { return };
         if !sandbox.ready {
             return;

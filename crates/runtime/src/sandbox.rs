@@ -47,7 +47,10 @@ impl Runtime {
                 sandbox.ready = true;
                 self.save_sandbox(sandbox)?;
                 self.emit(&id, &id, ContainerEventType::ContainerCreatedEvent);
-                self.clone().watch_shim(&id).await?;
+                if let Err(error) = self.clone().watch_shim(&id).await {
+                    self.on_shim_death(&id);
+                    return Err(error);
+                }
                 self.emit(&id, &id, ContainerEventType::ContainerStartedEvent);
                 Ok(id)
             }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use proptest::prelude::*;
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
 
@@ -379,4 +380,19 @@ async fn what_is_missing_and_what_is_unreachable_are_told_apart() {
     let unreachable = pull(&given, "127.0.0.1:1/app:v1").await.unwrap_err();
     assert_eq!(unreachable.code(), tonic::Code::Unavailable);
     assert!(unreachable.to_string().contains("connect to 127.0.0.1:1"), "{unreachable}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_damaged_layer_is_refused_or_unpacked_but_never_panics(at in 0..2048_usize, byte: u8, cut in 0..4096_usize) {
+        let mut tar = tar_of(&[("dir/", ""), ("dir/file", "text"), ("link", "@dir/file"), ("dir/.wh.gone", "")]);
+        tar[at] = byte;
+        tar.truncate(cut);
+        let dir = TempDir::new().unwrap();
+        if let Ok(unpacked) = layer::unpack(tar.as_slice(), dir.path()) {
+            prop_assert_eq!(unpacked.diff_id, digest_of(&tar));
+        }
+    }
 }

@@ -22,11 +22,13 @@ pub enum StreamKind {
 pub struct Log {
     path: Option<PathBuf>,
     file: Option<File>,
+    /// Whether the last write failed: a full disk is complained of once, not per line.
+    failed: bool,
 }
 
 impl Log {
     pub fn open(path: Option<PathBuf>) -> io::Result<Log> {
-        let mut log = Log { path, file: None };
+        let mut log = Log { path, file: None, failed: false };
         log.reopen()?;
         Ok(log)
     }
@@ -43,10 +45,14 @@ impl Log {
 
     /// Writes entries in one system call. A full disk loses output but must not stop the container.
     fn write(&mut self, entries: &[u8]) {
-        if let Some(file) = &mut self.file
-            && let Err(error) = file.write_all(entries)
-        {
-            eprintln!("write log {:?}: {error}", self.path);
+        let Some(file) = &mut self.file else { return };
+        match file.write_all(entries) {
+            Ok(()) => self.failed = false,
+            Err(_) if self.failed => {}
+            Err(error) => {
+                self.failed = true;
+                eprintln!("write log {:?}: {error}", self.path);
+            }
         }
     }
 }

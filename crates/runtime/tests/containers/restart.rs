@@ -80,3 +80,21 @@ async fn an_idle_shim_is_small() {
     assert!(pss < PSS_KB_MAX, "{pss} kB");
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shims_outlive_the_process_they_were_forked_from() {
+    let mut node = Node::new().await;
+    let first = node.sandbox().await;
+    let id = node.run(&first, sleeper("main")).await;
+    let shim = shim_pid(&mut node, &first).await;
+    let status = std::fs::read_to_string(format!("/proc/{shim}/status")).unwrap();
+    let zygote = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    assert_eq!(std::fs::read_to_string(format!("/proc/{zygote}/comm")).unwrap(), "cox-zygote\n");
+    kill(Pid::from_raw(zygote), Signal::SIGKILL).unwrap();
+    let mut config = node.sandbox_config();
+    config.metadata.as_mut().unwrap().name = "second".to_owned();
+    let second = node.run_sandbox(config).await;
+    assert_eq!(node.script(&second, shell("other", "echo new")).await, (0, "new\n".to_owned()));
+    assert_eq!(node.exec(&id, &["/bin/echo", "old"]).await.stdout, b"old\n");
+    node.finish().await;
+}
