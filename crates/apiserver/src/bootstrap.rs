@@ -9,6 +9,7 @@ use api::{Resource, resource};
 use apimachinery::{GroupVersion, Status, Value, json};
 use auth::UserInfo;
 use auth::user::MASTERS;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 
@@ -23,6 +24,8 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 /// The Service by which pods reach the API, in the namespace `default`.
 const SERVICE: &str = "kubernetes";
 const SERVICE_PORT: u16 = 443;
+/// Enough to fill a batch of the store's log.
+const WRITES_AT_ONCE: usize = 32;
 /// An answer longer than this is none of those expected here.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -39,11 +42,7 @@ pub async fn run(core: &Arc<Core>) -> Result<(), BootstrapError> {
     for name in NAMESPACES {
         ensure(core, resource::NAMESPACES, json!({"metadata": {"name": name}})).await?;
     }
-    for object in auth::bootstrap_objects() {
-        if let Some(kind) = kind_of(&object) {
-            ensure(core, kind.resource, object).await?;
-        }
-    }
+    ensure_all(core, auth::bootstrap_objects()).await?;
     for (name, value, description) in PRIORITY_CLASSES {
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
         ensure(core, resource::PRIORITY_CLASSES, class).await?;
@@ -107,11 +106,20 @@ fn endpoint_slice(core: &Core) -> Value {
     })
 }
 
+/// As `ensure`, many at once, so that they share the flushes of the store's log.
+async fn ensure_all(core: &Arc<Core>, objects: Vec<Value>) -> Result<(), BootstrapError> {
+    let known = objects.into_iter().filter_map(|object| Some((kind_of(&object)?.resource, object)));
+    let writes = stream::iter(known).map(|(resource, object)| {
+        let core = core.clone();
+        async move { ensure(&core, resource, object).await }
+    });
+    writes.buffer_unordered(WRITES_AT_ONCE).try_collect().await
+}
+
 /// Creates the object unless there is one of its name.
 async fn ensure(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(), BootstrapError> {
     // Looked for first: a Service's address is taken once the Service is there.
-    let path = resource.path(&text(&object, "namespace"), &text(&object, "name"));
-    if send(core, Method::GET, &path, &Value::Null).await.is_ok() {
+    if core.object(resource, &text(&object, "namespace"), &text(&object, "name")).is_some() {
         return Ok(());
     }
     match create(core, resource, &object).await {

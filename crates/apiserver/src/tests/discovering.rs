@@ -62,3 +62,13 @@ async fn requests_are_counted() {
     let text = String::from_utf8_lossy(&metrics.bytes);
     assert!(text.contains("apiserver_request_total{code=\"200\",dry_run=\"\",component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"cluster\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1"), "{text}");
 }
+
+#[tokio::test]
+async fn a_second_start_finds_what_the_first_made() {
+    let api = Fixture::new().await;
+    let before =
+        api.check("GET /api/v1/namespaces/default/services/kubernetes", json!(null), 200, json!({})).await;
+    let api = api.restart().await;
+    api.check("GET /api/v1/namespaces/default/services/kubernetes", json!(null), 200, before).await;
+    assert_eq!(api.send("GET /readyz", "").await.bytes, "ok");
+}

@@ -20,7 +20,21 @@ use crate::{ApiServer, Config};
 pub struct Fixture {
     pub server: ApiServer,
     admin: Arc<dyn Transport>,
+    store: Store,
     dir: PathBuf,
+}
+
+/// A server over this store, and an administrator's way to it.
+async fn start(store: Store, configure: impl FnOnce(&mut Config)) -> (ApiServer, Arc<dyn Transport>) {
+    let key = SigningKey::generate_pem().expect("a key");
+    let key = SigningKey::from_pem(key.as_bytes()).expect("reads back");
+    let issuer = Issuer::new("https://kubernetes.default.svc", Vec::new(), key);
+    let mut config =
+        Config::new("192.0.2.9:6443".parse().expect("an address"), "10.96.0.0/16".parse().expect("a range"));
+    configure(&mut config);
+    let server = ApiServer::start(config, issuer, store).await.expect("starts");
+    let admin = server.in_process(UserInfo::new("admin", [MASTERS]));
+    (server, admin)
 }
 
 pub struct Answer {
@@ -53,17 +67,8 @@ impl Fixture {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("apiserver-test-{}-{number}", std::process::id()));
         let store = Store::open(StoreConfig::new(&dir)).await.expect("opens");
-        let key = SigningKey::generate_pem().expect("a key");
-        let key = SigningKey::from_pem(key.as_bytes()).expect("reads back");
-        let issuer = Issuer::new("https://kubernetes.default.svc", Vec::new(), key);
-        let mut config = Config::new(
-            "192.0.2.9:6443".parse().expect("an address"),
-            "10.96.0.0/16".parse().expect("a range"),
-        );
-        configure(&mut config);
-        let server = ApiServer::start(config, issuer, store).await.expect("starts");
-        let admin = server.in_process(UserInfo::new("admin", [MASTERS]));
-        let fixture = Fixture { server, admin, dir };
+        let (server, admin) = start(store.clone(), configure).await;
+        let fixture = Fixture { server, admin, store, dir };
         fixture
             .check(
                 "POST /api/v1/namespaces/default/serviceaccounts",
@@ -73,6 +78,12 @@ impl Fixture {
             )
             .await;
         fixture
+    }
+
+    /// Another server over the same store, in place of this one.
+    pub async fn restart(mut self) -> Fixture {
+        (self.server, self.admin) = start(self.store.clone(), |_| {}).await;
+        self
     }
 
     /// `request` is method and path; extra headers follow as `Name: value` lines.
