@@ -150,7 +150,9 @@ fn mount_token(spec: &mut Value, world: &dyn World) {
     let mount = json!({"name": name, "readOnly": true, "mountPath": MOUNT_PATH});
     let mut is_needed = false;
     for kind in ["initContainers", "containers"] {
-        for container in spec[kind].as_array_mut().into_iter().flatten().filter(|c| c.is_object()) {
+        for container in
+            spec.get_mut(kind).and_then(Value::as_array_mut).into_iter().flatten().filter(|c| c.is_object())
+        {
             let mounts = &mut container["volumeMounts"];
             if !list(mounts).iter().any(|mount| mount["mountPath"] == MOUNT_PATH) {
                 push(mounts, mount.clone());
