@@ -112,7 +112,10 @@ impl Plan<'_> {
 
     /// Starts the controllers and the scheduler.
     pub fn start_deciders(&self, services: &mut Services, api: &Api) {
-        let config = controllers::Config { root_ca: self.pki.ca_certificate().to_owned() };
+        let config = controllers::Config {
+            root_ca: self.pki.ca_certificate().to_owned(),
+            cluster_cidrs: vec![self.settings.cluster_cidr.into()],
+        };
         let (clients, informers) = (api.clone(), api.informers.clone());
         services.start("controller-manager", |stop| async move {
             let client_for =
