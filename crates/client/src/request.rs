@@ -128,7 +128,11 @@ impl Client {
         kind: PatchType,
         patch: &Value,
     ) -> Result<Value> {
-        let path = object_path(resource, namespace, name, subresource);
+        let mut path = object_path(resource, namespace, name, subresource);
+        if kind == PatchType::Apply {
+            // A component is the authority on what it applies.
+            path = format!("{path}?fieldManager={}&force=true", escape(&self.user_agent));
+        }
         let body = Some((kind.content_type(), encode(patch)));
         decode(self.send(Method::PATCH, &path, body).await?).await
     }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use api::resource::{ENDPOINT_SLICES, NODES, SERVICES};
 use api::view::core::Node;
 use apimachinery::json;
-use client::{CancellationToken, Client, Informers};
+use client::{CancellationToken, Client, Informers, PatchType};
 use cluster::Layout;
 use ipnet::IpNet;
 use runtime::{CriClients, Runtime};
@@ -230,13 +230,7 @@ pub async fn publish_dns(admin: &Client, service_ip: IpAddr, endpoint: IpAddr) -
         "endpoints": [{"addresses": [endpoint.to_string()], "conditions": {"ready": true, "serving": true, "terminating": false}}],
     });
     for (resource, object) in [(SERVICES, &service), (ENDPOINT_SLICES, &slice)] {
-        match admin.create(resource, NAMESPACE, object).await {
-            Err(error) if error.is_already_exists() => {
-                let merge = client::PatchType::Merge;
-                admin.patch(resource, NAMESPACE, NAME, None, merge, object).await.map(drop)?;
-            }
-            other => drop(other?),
-        }
+        admin.patch(resource, NAMESPACE, NAME, None, PatchType::Apply, object).await?;
     }
     Ok(())
 }
