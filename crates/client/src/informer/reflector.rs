@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::resource::Resource;
 use api::view::Object;
-use apimachinery::Status;
+use apimachinery::{Status, Value};
 use http::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -95,7 +95,7 @@ impl<V: Object> Reflector<V> {
             let path = format!("{}?{query}", self.resource.collection_path(""));
             let page: List = self.client.json(Method::GET, &path, None).await?;
             for item in page.items.unwrap_or_default() {
-                objects.push(parse(&item)?);
+                objects.extend(self.decode(&item));
             }
             token = page.metadata.continue_token;
             if token.is_empty() {
@@ -117,6 +117,17 @@ impl<V: Object> Reflector<V> {
         Ok(())
     }
 
+    /// An object that the view cannot hold is passed over: it must not keep the others from being seen.
+    fn decode(&self, raw: &RawValue) -> Option<V> {
+        match parse(raw).or_else(|_| parse_without_nulls(raw)) {
+            Ok(object) => Some(object),
+            Err(error) => {
+                tracing::warn!(resource = self.resource.plural, %error, object = raw.get(), "object cannot be read");
+                None
+            }
+        }
+    }
+
     fn take(&self, frame: Frame, version: &mut String) -> Result<()> {
         if frame.kind == "ERROR" {
             let status: Status = parse(&frame.object)?;
@@ -126,7 +137,7 @@ impl<V: Object> Reflector<V> {
             *version = parse::<Bookmark>(&frame.object)?.metadata.resource_version;
             return Ok(());
         }
-        let object: V = parse(&frame.object)?;
+        let Some(object) = self.decode(&frame.object) else { return Ok(()) };
         version.clone_from(&object.meta().resource_version);
         if frame.kind == "DELETED" {
             self.cache.remove(object)
@@ -139,4 +150,39 @@ impl<V: Object> Reflector<V> {
 
 fn parse<T: serde::de::DeserializeOwned>(raw: &RawValue) -> Result<T> {
     serde_json::from_str(raw.get()).map_err(|e| Error::Malformed(e.to_string()))
+}
+
+/// Upstream's Go types write some absent lists and maps as null; views know them as absent only.
+fn parse_without_nulls<T: serde::de::DeserializeOwned>(raw: &RawValue) -> Result<T> {
+    let mut value: Value = parse(raw)?;
+    remove_nulls(&mut value);
+    serde_json::from_value(value).map_err(|e| Error::Malformed(e.to_string()))
+}
+
+fn remove_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(remove_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_nulls),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::view::core::Pod;
+    use apimachinery::json;
+
+    use super::*;
+
+    #[test]
+    fn null_is_read_as_absent() {
+        let raw = serde_json::value::to_raw_value(
+            &json!({"spec": {"volumes": null, "containers": [{"name": "a", "env": null}]}}),
+        );
+        let pod: Pod = parse_without_nulls(&raw.expect("encodes")).expect("reads");
+        assert_eq!(pod.spec.containers[0].name, "a");
+    }
 }
