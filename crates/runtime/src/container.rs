@@ -236,7 +236,7 @@ impl Runtime {
             tracing::debug!(container = container.id, %error, "shim is gone already");
         }
         let dir = self.container_dir(&container.id);
-        remove_dir(&dir).map_err(Error::io("remove", &dir))?;
+        remove_dir_off_thread(dir).await?;
         self.state.lock().containers.remove(&container.id);
         self.emit(&container.id, &container.sandbox_id, ContainerEventType::ContainerDeletedEvent);
         Ok(())
@@ -306,6 +306,13 @@ impl Runtime {
             })
             .collect()
     }
+}
+
+/// A container may have written a lot.
+async fn remove_dir_off_thread(dir: PathBuf) -> Result<()> {
+    let removed =
+        tokio::task::spawn_blocking(move || remove_dir(&dir).map_err(Error::io("remove", &dir))).await;
+    removed.unwrap_or_else(|panicked| Err(Error::FailedPrecondition(panicked.to_string())))
 }
 
 fn container_state(container: &ContainerRecord) -> ContainerState {

@@ -88,8 +88,6 @@ async fn a_rotated_log_is_continued_in_a_new_file() {
     node.finish().await;
 }
 
-/// Runs one line of input through `kubectl exec -i`'s way: the streaming server's URL, spoken to over WebSocket, is
-/// the streaming module's own test; here it is enough that the URL is given for what runs and refused for what not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streaming_urls_are_given_for_running_containers_only() {
     let mut node = Node::new().await;
