@@ -356,7 +356,7 @@ mod tests {
         let asked = json!({"spec": {"clusterIP": "10.0.0.1"}});
         let mut first = asked.clone();
         allocator.reserve(services(), &mut first, None).expect("is free").keep(Some(&first));
-        let errors = allocator.reserve(services(), &mut asked.clone(), None).err().expect("is taken");
+        let errors = allocator.reserve(services(), &mut asked.clone(), None).expect_err("is taken");
         assert!(
             errors[0]
                 .to_string()
@@ -379,7 +379,7 @@ mod tests {
         let mut taken = with(30080);
         allocator.reserve(services(), &mut taken, None).expect("is free").keep(Some(&taken));
         let refusal = |port| {
-            allocator.reserve(services(), &mut with(port), None).err().expect("is refused")[0].to_string()
+            allocator.reserve(services(), &mut with(port), None).expect_err("is refused")[0].to_string()
         };
         assert_eq!(
             refusal(30080),
