@@ -5,8 +5,8 @@ use ipnet::IpNet;
 
 use crate::controller::Controller;
 use crate::{
-    deployment, endpoint, endpointslice, garbagecollector, namespace, nodeipam, nodelifecycle, podgc,
-    replicaset, rootca, serviceaccount, tainteviction,
+    clusterroleaggregation, deployment, endpoint, endpointslice, endpointslicemirroring, garbagecollector,
+    namespace, nodeipam, nodelifecycle, podgc, replicaset, rootca, serviceaccount, tainteviction,
 };
 
 /// What controllers need to know about the cluster.
@@ -47,6 +47,8 @@ pub static CATALOGUE: &[Row] = &[
     row("replicaset-controller", "replicaset-controller", replicaset::new, 5),
     row("endpoint-controller", "endpoint-controller", endpoint::new, 5),
     row("endpointslice-controller", "endpointslice-controller", endpointslice::new, 5),
+    row("endpointslicemirroring-controller", "endpointslicemirroring-controller", endpointslicemirroring::new, 5),
+    row("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", clusterroleaggregation::new, 5),
     row("garbage-collector-controller", "generic-garbage-collector", garbagecollector::new, 20),
     row("node-controller", "node-controller", nodelifecycle::new, 8),
     row("taint-eviction-controller", "node-controller", tainteviction::new, 8),

@@ -13,9 +13,11 @@ mod taint;
 #[cfg(test)]
 mod testing;
 
+mod clusterroleaggregation;
 mod deployment;
 mod endpoint;
 mod endpointslice;
+mod endpointslicemirroring;
 mod garbagecollector;
 mod namespace;
 mod nodeipam;

@@ -149,6 +149,17 @@ impl Action {
         }
     }
 
+    #[cfg(test)]
+    pub fn namespace(&self) -> &str {
+        match self {
+            Action::Create { namespace, .. }
+            | Action::Update { namespace, .. }
+            | Action::Patch { namespace, .. }
+            | Action::Delete { namespace, .. }
+            | Action::DeleteCollection { namespace, .. } => namespace,
+        }
+    }
+
     /// Whether several of this sort may be under way at once.
     pub fn is_parallel(&self) -> bool {
         matches!(self, Action::Create { .. } | Action::Delete { .. } | Action::DeleteCollection { .. })

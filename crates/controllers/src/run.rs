@@ -105,3 +105,6 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,17 +90,31 @@ impl Cluster {
     }
 
     /// Carries a plan out, insisting on its preconditions.
-    pub fn apply(&mut self, plan: &Plan) {
+    /// Returns what was written last.
+    pub fn apply(&mut self, plan: &Plan) -> Value {
+        let mut written = Value::Null;
         for event in &plan.events {
             self.told.push((event.reason.to_owned(), event.message.clone()));
         }
         for step in &plan.steps {
             let name = self.act(&step.action);
+            let place = Self::place(step.action.resource(), step.action.namespace(), &name);
+            written = self.objects.get(&place).cloned().unwrap_or_default();
             if let Some(event) = &step.done {
                 let message = event.message.replace(crate::plan::NAME, &name);
                 self.told.push((event.reason.to_owned(), message));
             }
         }
+        written
+    }
+
+    pub fn values(&self, resource: Resource) -> Vec<&Value> {
+        let of_kind = self.objects.iter().filter(|(place, _)| place.0 == resource.plural);
+        of_kind.map(|(_, object)| object).collect()
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     fn act(&mut self, action: &Action) -> String {
