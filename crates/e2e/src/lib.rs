@@ -1,1 +1,26 @@
-//! Placeholder until the crate's first module lands.
+//! What the end-to-end tests stand on: a cluster of one's own for each test, on a machine of its own made of
+//! namespaces, with real `kubectl` in front and real containers behind.
+//!
+//! Nothing of a cluster's code is used here: the tests know the `cox` program, `kubectl` and the network, as a user
+//! does.
+
+mod cluster;
+mod http;
+mod images;
+mod kubectl;
+mod load;
+mod machine;
+mod process;
+mod program;
+mod slots;
+mod traces;
+
+pub use cluster::Cluster;
+pub use http::{Answer, get};
+pub use images::archive;
+pub use kubectl::Kubectl;
+pub use load::{Load, Report};
+pub use machine::{Machine, NODE_IP, Process};
+pub use process::{Background, Finished};
+pub use program::kubectls;
+pub use traces::Traces;

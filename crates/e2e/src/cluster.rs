@@ -1,0 +1,207 @@
+//! A cluster of a test's own, from `cox up` to the proof that nothing of it is left.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+
+use crate::http::{self, Answer};
+use crate::kubectl::Kubectl;
+use crate::machine::{Machine, NODE_IP};
+use crate::process::{self, Finished};
+use crate::slots::Slot;
+use crate::traces::{Scope, Traces};
+use crate::{images, program};
+
+/// What starting or stopping a cluster may take; a debug build on a busy machine.
+const LIFE_DEADLINE: Duration = Duration::from_secs(120);
+/// Lines of the log that a failure shows.
+const LOG_LINES: usize = 150;
+
+/// Tells clusters of one test program apart.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+pub struct Cluster {
+    name: String,
+    machine: Arc<Machine>,
+    /// Holds everything of the test: `bin`, `home`, `data`, `etc`, `run`.
+    dir: PathBuf,
+    before: Traces,
+    /// The test reached its end: no evidence is needed.
+    finished: bool,
+    _slot: Slot,
+}
+
+impl Cluster {
+    /// A machine with `cox` and no cluster yet.
+    pub fn prepare() -> anyhow::Result<Self> {
+        let slot = Slot::take()?;
+        let name = format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(format!("cox-{name}"));
+        for folder in ["bin", "home"] {
+            fs::create_dir_all(dir.join(folder))?;
+        }
+        // A file of the test's own: cargo may build the next one while this test runs.
+        let (built, own) = (program::cox()?, dir.join("bin/cox"));
+        if fs::hard_link(&built, &own).is_err() {
+            fs::copy(&built, &own).context("cannot copy cox")?;
+        }
+        let machine = Arc::new(Machine::start()?);
+        let before = Traces::of(&scope(&machine, &name, &dir))?;
+        Ok(Cluster { name, machine, dir, before, finished: false, _slot: slot })
+    }
+
+    /// A running cluster with these images.
+    pub fn start(image_names: &[&str]) -> anyhow::Result<Self> {
+        let cluster = Cluster::prepare()?;
+        cluster.up(&[])?;
+        for name in image_names {
+            let archive = images::archive(name)?;
+            cluster.cox(&["image", "import"], &[&archive.display().to_string()])?.success()?;
+        }
+        Ok(cluster)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn machine(&self) -> &Arc<Machine> {
+        &self.machine
+    }
+
+    /// A folder for the test's own files.
+    pub fn scratch(&self) -> anyhow::Result<PathBuf> {
+        let dir = self.dir.join("scratch");
+        fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data").join(&self.name)
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.dir.join("home")
+    }
+
+    /// `cox COMMAND --name .. --data-dir .. REST`, whatever comes of it.
+    pub fn cox(&self, command: &[&str], rest: &[&str]) -> anyhow::Result<Finished> {
+        let mut made = self.machine.command(&self.dir.join("bin/cox"), LIFE_DEADLINE);
+        made.args(command).args(["--name", &self.name]);
+        for (flag, folder) in [("--data-dir", "data"), ("--config-dir", "etc"), ("--run-dir", "run")] {
+            made.arg(flag).arg(self.dir.join(folder));
+        }
+        made.args(rest).env("HOME", self.home()).env_remove("KUBECONFIG");
+        process::run(made, format!("cox {} {}", command.join(" "), rest.join(" ")), "")
+    }
+
+    pub fn up(&self, flags: &[&str]) -> anyhow::Result<String> {
+        self.cox(&["up", "--detach"], flags)?.success_with_stderr()
+    }
+
+    /// Ends the cluster's one process as a power cut would.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        let pid = self.pid()?;
+        self.machine.kill(pid)
+    }
+
+    /// The cluster's one process.
+    fn pid(&self) -> anyhow::Result<u32> {
+        let path = self.dir.join("run").join(&self.name).join("lock");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        text.trim().parse().context("the lock names a process")
+    }
+
+    /// The newest `kubectl` of this machine, with the kubeconfig that `cox up` left in the home folder.
+    pub fn kubectl(&self) -> anyhow::Result<Kubectl> {
+        let (_, program) = program::kubectls()?.pop().context("at least one is there")?;
+        Ok(Kubectl::new(self.machine.clone(), program, self.home()))
+    }
+
+    /// Asks a port of the node.
+    pub fn get(&self, port: u16, path: &str) -> anyhow::Result<Answer> {
+        self.get_from(SocketAddr::new(NODE_IP.parse()?, port), path)
+    }
+
+    pub fn get_from(&self, address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
+        self.machine.in_network(|| http::get(address, path))?
+    }
+
+    /// What differs from before the cluster was made.
+    pub fn left_behind(&self) -> anyhow::Result<Vec<String>> {
+        self.before.difference_now(&scope(&self.machine, &self.name, &self.dir))
+    }
+
+    /// Stops the cluster; fails if anything of it is left.
+    pub fn finish(mut self) -> anyhow::Result<()> {
+        self.cox(&["down"], &["--purge"])?.success()?;
+        remove_dir(&self.dir.join("scratch"))?;
+        let left = self.left_behind()?;
+        ensure!(left.is_empty(), "`cox down --purge` left the machine different:\n{}", left.join("\n"));
+        self.finished = true;
+        Ok(())
+    }
+
+    /// What a person would look at first.
+    fn show_evidence(&self) {
+        eprintln!("=== evidence from cluster {}", self.name);
+        if let Ok(kubectl) = self.kubectl() {
+            let looks: [&[&str]; 4] = [
+                &["get", "all", "-A", "-o", "wide"],
+                &["get", "nodes", "-o", "wide"],
+                &["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"],
+                &["describe", "pods", "-A"],
+            ];
+            for look in looks {
+                match kubectl.attempt(&[look, &["--request-timeout=10s"]].concat(), "") {
+                    Ok(finished) => eprintln!("{finished}"),
+                    Err(error) => eprintln!("{error:#}"),
+                }
+            }
+        }
+        match self.machine.processes() {
+            Ok(processes) => {
+                processes.iter().for_each(|process| eprintln!("{:>7} {}", process.pid, process.command))
+            }
+            Err(error) => eprintln!("{error:#}"),
+        }
+        let log = fs::read_to_string(self.data().join("log/cox.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        eprintln!("--- the last {LOG_LINES} lines of cox.log");
+        lines[lines.len().saturating_sub(LOG_LINES)..].iter().for_each(|line| eprintln!("{line}"));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.show_evidence();
+            match self.cox(&["down"], &["--purge"]) {
+                Ok(finished) if finished.status.success() => {}
+                Ok(finished) => eprintln!("{finished}"),
+                Err(error) => eprintln!("{error:#}"),
+            }
+        }
+        if let Err(error) = remove_dir(&self.dir) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn scope<'a>(machine: &'a Machine, name: &'a str, dir: &Path) -> Scope<'a> {
+    Scope { machine, cgroup: name, folders: vec![dir.to_owned()] }
+}
+
+fn remove_dir(dir: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,109 @@
+//! Real `kubectl` on a test's machine.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::machine::{COMMAND_SECONDS, Machine};
+use crate::process::{self, Background, Finished};
+
+/// How long a wait may take that `kubectl` itself does.
+pub const WAIT: &str = "--timeout=90s";
+
+#[derive(Clone)]
+pub struct Kubectl {
+    machine: Arc<Machine>,
+    program: PathBuf,
+    home: PathBuf,
+    namespace: String,
+    /// More environment, such as `KUBE_EDITOR`.
+    environment: Vec<(String, String)>,
+}
+
+impl Kubectl {
+    pub fn new(machine: Arc<Machine>, program: PathBuf, home: PathBuf) -> Self {
+        Kubectl { machine, program, home, namespace: "default".to_owned(), environment: Vec::new() }
+    }
+
+    pub fn in_namespace(&self, namespace: &str) -> Self {
+        Kubectl { namespace: namespace.to_owned(), ..self.clone() }
+    }
+
+    /// Another version of the program.
+    pub fn of(&self, program: &Path) -> Self {
+        Kubectl { program: program.to_owned(), ..self.clone() }
+    }
+
+    pub fn with_env(&self, name: &str, value: &str) -> Self {
+        let mut other = self.clone();
+        other.environment.push((name.to_owned(), value.to_owned()));
+        other
+    }
+
+    /// Whatever comes of it.
+    pub fn attempt(&self, args: &[&str], input: &str) -> anyhow::Result<Finished> {
+        let command = self.machine.command(&self.program, Duration::from_secs(COMMAND_SECONDS));
+        process::run(self.prepare(command, args), self.shown(args), input)
+    }
+
+    /// What it prints; an error if it fails.
+    pub fn run(&self, args: &[&str]) -> anyhow::Result<String> {
+        self.attempt(args, "")?.success()
+    }
+
+    pub fn apply(&self, manifest: &str) -> anyhow::Result<String> {
+        self.attempt(&["apply", "-f", "-"], manifest)?.success()
+    }
+
+    pub fn json(&self, args: &[&str]) -> anyhow::Result<Value> {
+        let text = self.run(&[args, &["-o", "json"]].concat())?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// One value of one object, as text.
+    pub fn field(&self, object: &str, path: &str) -> anyhow::Result<String> {
+        self.run(&["get", object, "-o", &format!("jsonpath={{{path}}}")])
+    }
+
+    /// Waits until a deployment is rolled out.
+    pub fn rolled_out(&self, deployment: &str) -> anyhow::Result<()> {
+        self.run(&["rollout", "status", &format!("deployment/{deployment}"), WAIT]).map(drop)
+    }
+
+    /// Waits for `condition=Ready`, `jsonpath=..`, `delete` or whatever `kubectl wait --for` knows.
+    pub fn wait(&self, object: &str, what: &str) -> anyhow::Result<()> {
+        self.run(&["wait", object, &format!("--for={what}"), WAIT]).map(drop)
+    }
+
+    pub fn background(&self, args: &[&str]) -> anyhow::Result<Background> {
+        let command = self.machine.background_command(&self.program);
+        Background::start(self.prepare(command, args), self.shown(args))
+    }
+
+    /// Runs with a terminal, on which `input` is typed.
+    pub fn on_terminal(&self, args: &[&str], input: &str) -> anyhow::Result<String> {
+        let quoted: Vec<String> = args.iter().map(|arg| format!("'{arg}'")).collect();
+        let line =
+            format!("'{}' --namespace {} {}", self.program.display(), self.namespace, quoted.join(" "));
+        let deadline = Duration::from_secs(COMMAND_SECONDS);
+        let mut command = self.machine.command(Path::new("script"), deadline);
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        command.env("HOME", &self.home).env_remove("KUBECONFIG").env("TERM", "xterm");
+        process::run(command, line, input)?.success()
+    }
+
+    fn prepare(&self, mut command: Command, args: &[&str]) -> Command {
+        command.args(["--namespace", &self.namespace]).args(args);
+        command.env("HOME", &self.home).env_remove("KUBECONFIG");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn shown(&self, args: &[&str]) -> String {
+        let name = self.program.file_name().unwrap_or_default().to_string_lossy();
+        format!("{name} --namespace {} {}", self.namespace, args.join(" "))
+    }
+}

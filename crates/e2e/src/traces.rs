@@ -1,0 +1,111 @@
+//! What a cluster may leave on a machine: links, addresses, routes, firewall rules, mounts, control groups,
+//! processes and files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::machine::Machine;
+
+/// What a process that was killed gets to disappear.
+const SETTLE: Duration = Duration::from_secs(10);
+const SETTLE_STEP: Duration = Duration::from_millis(100);
+/// Folders within folders that are looked at below a cgroup controller.
+const CGROUP_DEPTH: usize = 2;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces(BTreeMap<&'static str, BTreeSet<String>>);
+
+/// Where to look.
+pub struct Scope<'a> {
+    pub machine: &'a Machine,
+    /// A part of the name of all control groups of the cluster.
+    pub cgroup: &'a str,
+    /// Folders that belong to the test.
+    pub folders: Vec<PathBuf>,
+}
+
+impl Traces {
+    pub fn of(scope: &Scope<'_>) -> anyhow::Result<Self> {
+        let machine = scope.machine;
+        let lines = |program, args: &[&str]| -> anyhow::Result<BTreeSet<String>> {
+            Ok(machine.run(program, args)?.success()?.lines().map(str::trim_end).map(str::to_owned).collect())
+        };
+        let mut found = BTreeMap::new();
+        let links = lines("ip", &["-o", "link", "show"])?;
+        found.insert("links", links.iter().filter_map(|l| l.split(": ").nth(1)).map(str::to_owned).collect());
+        found.insert("addresses", lines("ip", &["-4", "-br", "addr", "show"])?);
+        found.insert("routes", lines("ip", &["-4", "route", "show", "table", "all"])?);
+        found.insert("rules", lines("ip", &["rule", "show"])?);
+        found.insert("firewall", lines("nft", &["list", "ruleset"])?);
+        let mounts = machine.mounts()?;
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned);
+        found.insert("mounts", places.collect());
+        found.insert("cgroups", cgroups(scope.cgroup));
+        let commands = machine.processes()?.into_iter().map(|process| process.command);
+        found.insert("processes", commands.collect());
+        let mut files = BTreeSet::new();
+        for folder in &scope.folders {
+            walk(folder, &mut files)?;
+        }
+        found.insert("files", files);
+        Ok(Traces(found))
+    }
+
+    /// What is there and was not, and what was there and is not; empty if nothing changed.
+    pub fn difference(&self, after: &Traces) -> Vec<String> {
+        let mut found = Vec::new();
+        for (what, before) in &self.0 {
+            let after = &after.0[what];
+            found.extend(after.difference(before).map(|line| format!("{what}: left behind: {line}")));
+            found.extend(before.difference(after).map(|line| format!("{what}: lost: {line}")));
+        }
+        found
+    }
+
+    /// As `difference` with the present state, once killed processes had time to go.
+    pub fn difference_now(&self, scope: &Scope<'_>) -> anyhow::Result<Vec<String>> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let difference = self.difference(&Traces::of(scope)?);
+            if difference.is_empty() || Instant::now() > deadline {
+                return Ok(difference);
+            }
+            std::thread::sleep(SETTLE_STEP);
+        }
+    }
+}
+
+/// Control groups with `name` in their own, of all controllers and both versions.
+fn cgroups(name: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
+    while let Some((dir, depth)) = open.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            // Links lead from one controller's name to another's.
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            if entry.file_name().to_string_lossy().contains(name) {
+                found.insert(path.display().to_string());
+            } else if depth < CGROUP_DEPTH {
+                open.push((path, depth + 1));
+            }
+        }
+    }
+    found
+}
+
+fn walk(dir: &Path, found: &mut BTreeSet<String>) -> anyhow::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        found.insert(path.display().to_string());
+        if entry.file_type()?.is_dir() {
+            walk(&path, found)?;
+        }
+    }
+    Ok(())
+}
