@@ -8,7 +8,7 @@ mod events;
 mod report;
 mod start;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -94,7 +94,7 @@ pub fn spawn(shared: Arc<Shared>, pod: Arc<Pod>, stop: CancellationToken) -> mps
         memory: Memory::default(),
         inbox,
         sender: sender.clone(),
-        running: BTreeMap::new(),
+        running: BTreeSet::new(),
         probers: HashMap::new(),
         terminating: CancellationToken::new(),
         refresh_at: None,
@@ -113,7 +113,7 @@ struct Worker {
     inbox: mpsc::Receiver<Message>,
     sender: mpsc::Sender<Message>,
     /// Actions under way, by key.
-    running: BTreeMap<String, ()>,
+    running: BTreeSet<String>,
     probers: HashMap<(String, ProbeType), AbortHandle>,
     /// Cancelled when the pod is to end: pulls are given up.
     terminating: CancellationToken,
@@ -269,14 +269,14 @@ impl Worker {
                 message: "Pod was active on the node longer than the specified deadline".to_owned(),
             });
         }
+        self.memory.busy =
+            self.running.iter().filter_map(|key| act::started_by(key)).map(str::to_owned).collect();
         self.memory.starting.clear();
         for (spec, _) in crate::pod::all_containers(pod) {
             let Some(container) = observed.container(&spec.name).filter(|c| c.state == State::Running) else {
                 continue;
             };
-            if crate::lifecycle::post_start(spec).is_some()
-                && self.running.contains_key(&act::start_key(&spec.name))
-            {
+            if crate::lifecycle::post_start(spec).is_some() && self.memory.busy.contains(&spec.name) {
                 self.memory.starting.insert(container.id.clone());
                 continue;
             }

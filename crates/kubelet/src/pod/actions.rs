@@ -223,6 +223,9 @@ impl Step<'_> {
 
     /// Whether a plain init container has succeeded; if not, brings it on.
     fn complete(&mut self, spec: &Spec) -> bool {
+        if self.memory.busy.contains(&spec.name) {
+            return false;
+        }
         match self.in_sandbox(&spec.name) {
             Some(c) if c.state == State::Exited && c.exit_code == 0 => return true,
             Some(c) if c.state == State::Exited && self.pod.spec.restart_policy == "Never" => {}
@@ -245,6 +248,9 @@ impl Step<'_> {
         let Some(container) = self.in_sandbox(&spec.name).cloned() else {
             return self.start(spec, kind);
         };
+        if self.memory.busy.contains(&spec.name) {
+            return;
+        }
         match container.state {
             State::Running => {
                 if let Some(why) = self.memory.unhealthy.get(&container.id) {

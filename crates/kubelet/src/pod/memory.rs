@@ -31,6 +31,8 @@ pub struct Memory {
     pub probes: BTreeMap<String, ProbeState>,
     /// Ids of containers whose liveness or startup probe failed for good, with the message to log.
     pub unhealthy: BTreeMap<String, String>,
+    /// Names of containers whose start is under way; whatever they look like meanwhile is nobody else's business.
+    pub busy: BTreeSet<String>,
     /// Ids of containers whose post-start hook has not returned yet: they do not count as started.
     pub starting: BTreeSet<String>,
     /// Crash pauses by container name.

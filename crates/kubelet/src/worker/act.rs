@@ -17,8 +17,15 @@ use crate::volumes;
 /// Pauses after a failure that is not the container's own (upstream's volume manager starts at 0.5 s).
 pub const RETRY: SignedDuration = SignedDuration::from_secs(2);
 
-pub fn start_key(name: &str) -> String {
-    format!("start {name}")
+const START: &str = "start ";
+
+fn start_key(name: &str) -> String {
+    format!("{START}{name}")
+}
+
+/// The container that the action of this key starts, if it starts one.
+pub fn started_by(key: &str) -> Option<&str> {
+    key.strip_prefix(START)
 }
 
 impl Worker {
@@ -71,7 +78,7 @@ impl Worker {
     }
 
     fn run_action(&mut self, key: String, action: impl Future<Output = Outcome> + Send + 'static) {
-        if self.running.insert(key.clone(), ()).is_some() {
+        if !self.running.insert(key.clone()) {
             return;
         }
         let sender = self.sender.clone();

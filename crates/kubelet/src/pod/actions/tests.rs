@@ -173,3 +173,15 @@ fn only_the_last_dead_attempt_is_kept() {
     ];
     check(&pod, Some(true), &containers, &["rm a1"]);
 }
+
+#[test]
+fn a_container_being_started_is_left_alone() {
+    let pod = two_step("Always");
+    let mut memory = Memory::default();
+    memory.busy.insert("a".into());
+    for state in [State::Created, State::Exited, State::Unknown] {
+        let containers = vec![container(&pod, "a", state, 1, 0), container(&pod, "i", State::Exited, 0, 0)];
+        let observed = Observed { sandboxes: vec![sandbox(true)], containers };
+        assert_eq!(words(&pod_actions(&pod, &observed, &memory, Timestamp::UNIX_EPOCH)), [""; 0]);
+    }
+}
