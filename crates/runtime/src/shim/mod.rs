@@ -85,6 +85,7 @@ fn set_up(dir: &Path) -> Result<Server, String> {
     let pod_init = spec.shared_pid.then(launch::start_pod_init).transpose()?;
     let listener = listen().map_err(told("listen"))?;
     announce().map_err(told("announce"))?;
+    server::release_code_pages();
     Ok(Server::new(listener, signals, pod_init))
 }
 

@@ -167,7 +167,11 @@ impl Server {
     /// `None`: the reply comes later.
     fn handle(&mut self, client: u64, request: Request, descriptors: Vec<OwnedFd>) -> Option<Reply> {
         let result = match request {
-            Request::Start(spec) => self.start(*spec),
+            Request::Start(spec) => {
+                let reply = self.start(*spec);
+                release_code_pages();
+                reply
+            }
             Request::Exec { container, process } => self.exec(client, &container, &process, descriptors),
             Request::Attach { container, stdin, stdout, stderr } => {
                 self.attach(&container, [stdin, stdout, stderr], descriptors)
@@ -304,6 +308,13 @@ impl Server {
         for client in subscribers {
             self.reply(client, &Reply::Exited { container: id.clone(), exit });
         }
+    }
+}
+
+/// Starting takes code that waiting does not.
+pub fn release_code_pages() {
+    if let Err(error) = sys::release_code_pages() {
+        eprintln!("release code pages: {error}");
     }
 }
 

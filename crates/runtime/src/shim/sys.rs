@@ -224,3 +224,25 @@ pub fn set_nonblocking(fd: &impl AsRawFd) -> io::Result<()> {
         check(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK).into()).map(drop)
     }
 }
+
+/// Lets go of this program's code pages; those that are needed again come back from the page cache. The kernel maps far
+/// more of a large program than it runs, and the shim waits most of the time.
+pub fn release_code_pages() -> io::Result<()> {
+    let program = std::fs::read_link("/proc/self/exe")?;
+    for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (range, permissions) = (fields.next().unwrap_or_default(), fields.next());
+        if permissions != Some("r-xp") || fields.nth(3).map(Path::new) != Some(&program) {
+            continue;
+        }
+        let address = |text: &str| usize::from_str_radix(text, 16).ok();
+        let Some((start, end)) = range.split_once('-').and_then(|(a, b)| Some((address(a)?, address(b)?)))
+        else {
+            continue;
+        };
+        // SAFETY: the range is a mapping of the program's file that cannot be written to, so nothing is lost: its
+        // pages are read again when they are next executed.
+        check(unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) }.into())?;
+    }
+    Ok(())
+}

@@ -17,6 +17,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork};
 
 use super::protocol::{receive_with_descriptors, send_with_descriptors};
+use super::sys;
 
 /// The argument that asks for a zygote instead of a shim.
 pub const ARGUMENT: &str = "zygote";
@@ -48,6 +49,7 @@ fn serve() -> io::Result<Option<PathBuf>> {
     prctl::set_name(c"cox-zygote")?;
     // The kernel reaps shims that end: the agent hears of it through their sockets.
     set_child_signal(SigHandler::SigIgn)?;
+    sys::release_code_pages()?;
     let stdin = io::stdin();
     loop {
         let mut path = vec![0; PATH_BYTES_MAX];
