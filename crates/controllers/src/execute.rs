@@ -3,7 +3,7 @@
 
 use apimachinery::Value;
 use apimachinery::meta::str_at;
-use client::{Client, EventRecorder};
+use client::{Client, DeleteOptions, EventRecorder};
 use futures_util::future::join_all;
 
 use crate::consistency::Consistency;
@@ -79,7 +79,10 @@ impl Executor {
                 client.delete(*resource, namespace, name, options).await
             }
             Action::DeleteCollection { resource, namespace } => {
-                client.delete_collection(*resource, namespace, "", &Default::default()).await
+                // What a kind would orphan by default must go too.
+                let options =
+                    DeleteOptions { propagation_policy: Some("Background"), ..DeleteOptions::default() };
+                client.delete_collection(*resource, namespace, "", &options).await
             }
         }
     }

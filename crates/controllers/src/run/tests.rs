@@ -209,7 +209,7 @@ async fn a_lagging_cache_makes_no_pod_twice() {
 async fn refused_pods_are_tried_again_and_the_refusal_is_told() {
     let done = |state: &State| {
         let is_told = |event: &&Value| event["reason"] == "FailedCreate";
-        let told = state.cluster.values(EVENTS).iter().any(|event| is_told(&event));
+        let told = state.cluster.values(EVENTS).iter().any(is_told);
         let whole =
             replica_set(state).is_some_and(|rs| rs.status.replicas == 3 && rs.status.conditions.is_empty());
         told && whole
