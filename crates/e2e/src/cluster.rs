@@ -120,7 +120,8 @@ impl Cluster {
     /// The newest `kubectl` of this machine, with the kubeconfig that `cox up` left in the home folder.
     pub fn kubectl(&self) -> anyhow::Result<Kubectl> {
         let (_, program) = program::kubectls()?.pop().context("at least one is there")?;
-        Ok(Kubectl::new(self.machine.clone(), program, self.home()))
+        let cache = self.scratch()?.join("kubectl-cache");
+        Ok(Kubectl::new(self.machine.clone(), program, self.home(), cache))
     }
 
     /// Asks a port of the node.
@@ -140,7 +141,6 @@ impl Cluster {
     /// Stops the cluster; fails if anything of it is left.
     pub fn finish(mut self) -> anyhow::Result<()> {
         self.cox(&["down"], &["--purge"])?.success()?;
-        remove_dir(&self.dir.join("scratch"))?;
         let left = self.left_behind()?;
         ensure!(left.is_empty(), "`cox down --purge` left the machine different:\n{}", left.join("\n"));
         self.finished = true;
@@ -194,7 +194,8 @@ impl Drop for Cluster {
 }
 
 fn scope<'a>(machine: &'a Machine, name: &'a str, dir: &Path) -> Scope<'a> {
-    Scope { machine, cgroup: name, folders: vec![dir.to_owned()] }
+    let folders = ["home", "data", "etc", "run"].map(|folder| dir.join(folder)).to_vec();
+    Scope { machine, cgroup: name, folders }
 }
 
 fn remove_dir(dir: &Path) -> anyhow::Result<()> {

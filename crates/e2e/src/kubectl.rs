@@ -18,14 +18,16 @@ pub struct Kubectl {
     machine: Arc<Machine>,
     program: PathBuf,
     home: PathBuf,
+    /// Outside the home folder, which must be as it was when the cluster is gone.
+    cache: PathBuf,
     namespace: String,
     /// More environment, such as `KUBE_EDITOR`.
     environment: Vec<(String, String)>,
 }
 
 impl Kubectl {
-    pub fn new(machine: Arc<Machine>, program: PathBuf, home: PathBuf) -> Self {
-        Kubectl { machine, program, home, namespace: "default".to_owned(), environment: Vec::new() }
+    pub fn new(machine: Arc<Machine>, program: PathBuf, home: PathBuf, cache: PathBuf) -> Self {
+        Kubectl { machine, program, home, cache, namespace: "default".to_owned(), environment: Vec::new() }
     }
 
     pub fn in_namespace(&self, namespace: &str) -> Self {
@@ -41,6 +43,16 @@ impl Kubectl {
         let mut other = self.clone();
         other.environment.push((name.to_owned(), value.to_owned()));
         other
+    }
+
+    /// With another kubeconfig than the user's.
+    pub fn with_kubeconfig(&self, path: &str) -> Self {
+        self.with_env("KUBECONFIG", path)
+    }
+
+    /// The address of the API server in the kubeconfig.
+    pub fn server(&self) -> anyhow::Result<String> {
+        self.run(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"])
     }
 
     /// Whatever comes of it.
@@ -96,7 +108,7 @@ impl Kubectl {
     }
 
     fn prepare(&self, mut command: Command, args: &[&str]) -> Command {
-        command.args(["--namespace", &self.namespace]).args(args);
+        command.args(["--namespace", &self.namespace]).arg("--cache-dir").arg(&self.cache).args(args);
         command.env("HOME", &self.home).env_remove("KUBECONFIG");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use nix::sched::{CloneFlags, setns};
@@ -19,6 +19,9 @@ pub const NODE_IP: &str = "10.199.0.2";
 pub const NODE_NAME: &str = "e2e-node";
 /// What one command gets, unless it is given more.
 pub const COMMAND_SECONDS: u64 = 120;
+
+/// Between two looks at what no watch tells.
+const UNTIL_STEP: Duration = Duration::from_millis(50);
 
 /// Run by the first process. `cat` ends when the test does; the shell stays to reap orphans meanwhile.
 const BOOT: &str = "set -e
@@ -151,6 +154,16 @@ impl Machine {
         }
         found.sort();
         Ok(found)
+    }
+
+    /// Waits for what no watch tells, such as a process that ends or a port that opens.
+    pub fn until(&self, what: &str, mut done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(COMMAND_SECONDS);
+        while !done()? {
+            ensure!(Instant::now() < deadline, "in {COMMAND_SECONDS} s it did not happen that {what}");
+            std::thread::sleep(UNTIL_STEP);
+        }
+        Ok(())
     }
 
     /// Sends SIGKILL to a process of the machine.

@@ -46,7 +46,8 @@ impl Traces {
         let commands = machine.processes()?.into_iter().map(|process| process.command);
         found.insert("processes", commands.collect());
         let mut files = BTreeSet::new();
-        for folder in &scope.folders {
+        for folder in scope.folders.iter().filter(|folder| folder.exists()) {
+            files.insert(folder.display().to_string());
             walk(folder, &mut files)?;
         }
         found.insert("files", files);

@@ -104,8 +104,9 @@ impl Runtime {
         for id in ids {
             self.remove_sandbox(&id).await?;
         }
-        self.cgroups.remove_if_empty(&self.config.cgroup_root);
-        Ok(())
+        // With what the kubelet made in it, one for each quality of service.
+        let root = &self.config.cgroup_root;
+        self.cgroups.remove(root).await.map_err(Error::io("remove cgroup", root.as_ref()))
     }
 
     pub fn images(&self) -> &Arc<Store> {

@@ -1,0 +1,117 @@
+//! What a kubelet owes its pods: init containers, configuration, volumes, tokens, probes, limits, restarts.
+
+use anyhow::ensure;
+use e2e::{Cluster, Kubectl};
+
+const PODS: &str = include_str!("manifests/probes.yaml");
+
+#[test]
+fn probes_and_limits() -> anyhow::Result<()> {
+    let cluster = Cluster::start(&["busybox-1"])?;
+    let kubectl = cluster.kubectl()?;
+    kubectl.apply(PODS)?;
+    configuration_reaches_the_container(&kubectl)?;
+    limits_are_those_of_the_cgroup(&kubectl)?;
+    the_projected_token_is_accepted(&kubectl)?;
+    a_failed_liveness_probe_restarts(&kubectl)?;
+    only_ready_pods_are_endpoints(&kubectl)?;
+    memory_beyond_the_limit_ends_the_container(&kubectl)?;
+    a_crashing_container_backs_off(&kubectl)?;
+    kubectl.run(&["delete", "pods", "--all"])?;
+    cluster.finish()
+}
+
+fn in_configured(kubectl: &Kubectl, script: &str) -> anyhow::Result<String> {
+    kubectl.run(&["exec", "configured", "-c", "main", "--", "sh", "-c", script])
+}
+
+fn configuration_reaches_the_container(kubectl: &Kubectl) -> anyhow::Result<()> {
+    kubectl.wait("pod/configured", "condition=Ready")?;
+    let address = kubectl.field("pod/configured", ".status.podIP")?;
+    let said = in_configured(
+        kubectl,
+        "echo $GREETING $PASSWORD $BOTH; cat /etc/settings/file.conf /etc/keys/password",
+    )?;
+    ensure!(said == format!("hello hunter2 hello {address}\nline one\nhunter2"), "{said}");
+    let shared = in_configured(kubectl, "cat /shared/init /shared/side")?;
+    ensure!(shared == "from-init\nand-second\nfrom-side\n", "{shared}");
+    let first = kubectl.run(&["logs", "configured", "-c", "second"])?;
+    ensure!(first == "from-init\n", "{first}");
+    let name = in_configured(kubectl, "hostname; nslookup kubernetes.default | grep -c 'Address.*10[.]'")?;
+    ensure!(name.starts_with("configured\n"), "{name}");
+    // A changed ConfigMap reaches the mounted file without a restart.
+    kubectl.run(&["patch", "configmap/settings", "--patch", r#"{"data":{"file.conf":"line two\n"}}"#])?;
+    in_configured(kubectl, "until grep -q two /etc/settings/file.conf; do sleep 0.2; done")?;
+    Ok(())
+}
+
+fn limits_are_those_of_the_cgroup(kubectl: &Kubectl) -> anyhow::Result<()> {
+    let script =
+        "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || true";
+    let memory = in_configured(kubectl, script)?;
+    ensure!(memory.trim() == (32 << 20).to_string(), "the container sees a memory limit of {memory}");
+    let class = kubectl.field("pod/configured", ".status.qosClass")?;
+    ensure!(class == "Burstable", "{class}");
+    Ok(())
+}
+
+/// The container asks the API server with the token, authority and address it was given.
+fn the_projected_token_is_accepted(kubectl: &Kubectl) -> anyhow::Result<()> {
+    let folder = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let files = in_configured(kubectl, &format!("cd {folder}; ls; cat namespace; head -1 ca.crt"))?;
+    ensure!(files == "ca.crt\nnamespace\ntoken\ndefault-----BEGIN CERTIFICATE-----\n", "{files}");
+    let token = in_configured(kubectl, &format!("cat {folder}/token"))?;
+    // `--token` on top of an administrator's certificate would not be asked: only the token may speak.
+    let bare = ["--server", &kubectl.server()?, "--insecure-skip-tls-verify", "--token", token.trim()];
+    let who = kubectl.with_kubeconfig("/dev/null").run(&[&bare[..], &["auth", "whoami"]].concat())?;
+    ensure!(who.contains("system:serviceaccount:default:default"), "{who}");
+    Ok(())
+}
+
+fn a_failed_liveness_probe_restarts(kubectl: &Kubectl) -> anyhow::Result<()> {
+    kubectl.wait("pod/ailing", "condition=Ready")?;
+    kubectl.run(&["exec", "ailing", "--", "rm", "/tmp/healthy"])?;
+    kubectl.wait("pod/ailing", "jsonpath={.status.containerStatuses[0].restartCount}=1")?;
+    kubectl.wait("pod/ailing", "condition=Ready")?;
+    let described = kubectl.run(&["describe", "pod/ailing"])?;
+    ensure!(described.contains("Liveness probe failed") && described.contains("Unhealthy"), "{described}");
+    ensure!(described.contains("failed liveness probe, will be restarted"), "{described}");
+    Ok(())
+}
+
+fn only_ready_pods_are_endpoints(kubectl: &Kubectl) -> anyhow::Result<()> {
+    kubectl.wait("pod/gated", "jsonpath={.status.phase}=Running")?;
+    let ready = "jsonpath={.items[0].endpoints[0].conditions.ready}";
+    let slices = ["get", "endpointslices", "-l", "kubernetes.io/service-name=gated", "-o", ready];
+    ensure!(kubectl.run(&slices)? == "false");
+    let ask = "wget -q -T 2 -O - http://gated/";
+    ensure!(in_configured(kubectl, ask).is_err(), "a pod that is not ready was served from");
+    kubectl.run(&["exec", "gated", "--", "touch", "/tmp/ready"])?;
+    kubectl.wait("pod/gated", "condition=Ready")?;
+    let answer = in_configured(kubectl, &format!("until {ask}; do sleep 0.1; done"))?;
+    ensure!(answer == "served\n", "{answer}");
+    kubectl.run(&["exec", "gated", "--", "rm", "/tmp/ready"])?;
+    kubectl.wait("pod/gated", "condition=Ready=false")?;
+    in_configured(kubectl, &format!("while {ask}; do sleep 0.1; done"))?;
+    Ok(())
+}
+
+fn memory_beyond_the_limit_ends_the_container(kubectl: &Kubectl) -> anyhow::Result<()> {
+    kubectl.wait("pod/greedy", "jsonpath={.status.phase}=Failed")?;
+    let state = ".status.containerStatuses[0].state.terminated";
+    let reason = kubectl.field("pod/greedy", &format!("{state}.reason"))?;
+    let code = kubectl.field("pod/greedy", &format!("{state}.exitCode"))?;
+    ensure!((reason.as_str(), code.as_str()) == ("OOMKilled", "137"), "{reason} {code}");
+    Ok(())
+}
+
+fn a_crashing_container_backs_off(kubectl: &Kubectl) -> anyhow::Result<()> {
+    let status = ".status.containerStatuses[0]";
+    kubectl.wait("pod/crashing", &format!("jsonpath={{{status}.state.waiting.reason}}=CrashLoopBackOff"))?;
+    let code = kubectl.field("pod/crashing", &format!("{status}.lastState.terminated.exitCode"))?;
+    let message = kubectl.field("pod/crashing", &format!("{status}.lastState.terminated.message"))?;
+    ensure!(code == "3" && message == "last words\n", "{code} {message:?}");
+    let previous = kubectl.run(&["logs", "crashing", "--previous"])?;
+    ensure!(previous == "last words\n", "{previous}");
+    Ok(())
+}
