@@ -65,6 +65,14 @@ fn missing_file_systems(known: &str) -> Vec<Problem> {
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 fn cgroups() -> Vec<Problem> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    if !mounts
+        .lines()
+        .any(|line| line.split_whitespace().nth(2).is_some_and(|kind| kind.starts_with("cgroup")))
+    {
+        let remedy = "Mount it with `mount -t cgroup2 none /sys/fs/cgroup`.";
+        return vec![Problem::new("no cgroup file system is mounted", remedy)];
+    }
     let v2 = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").ok();
     let v1 = std::fs::read_to_string("/proc/cgroups").unwrap_or_default();
     missing_controllers(v2.as_deref(), &v1)

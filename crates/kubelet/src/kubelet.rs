@@ -46,6 +46,7 @@ pub async fn run(
     let services = informers.get::<Service>();
     let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));
 
+    let runtime_name = facts.runtime_name().to_owned();
     node::register(&client, &config, &facts).await;
     let reference = node::reference(&config.node_name);
     recorder.event(&reference, EventType::Normal, "Starting", "Starting kubelet.");
@@ -60,6 +61,7 @@ pub async fn run(
     let shared = Arc::new(Shared {
         allocatable: capacity.allocatable(),
         memory_capacity: capacity.memory_bytes,
+        runtime_name,
         config,
         client,
         runtime: runtime.clone(),

@@ -103,6 +103,11 @@ impl Facts {
         };
         Ok(Facts { capacity, info, port })
     }
+
+    /// The part of `NAME://VERSION` before the colon.
+    pub fn runtime_name(&self) -> &str {
+        self.info.container_runtime_version.split(':').next().unwrap_or_default()
+    }
 }
 
 /// As Go spells it.

@@ -1,7 +1,5 @@
 //! What the runtime shows of one pod, in the kubelet's own words.
 
-use std::time::Duration;
-
 use api::view::core::Pod;
 use jiff::Timestamp;
 use runtime::cri;
@@ -196,6 +194,3 @@ fn state(value: i32) -> State {
 fn timestamp(nanoseconds: i64) -> Option<Timestamp> {
     if nanoseconds == 0 { None } else { Timestamp::from_nanosecond(nanoseconds.into()).ok() }
 }
-
-/// How long an answer to a plain CRI question may take.
-pub const RUNTIME_REQUEST_TIMEOUT: Duration = Duration::from_secs(120);

@@ -72,6 +72,8 @@ pub struct Shared {
     pub services: Informer<Service>,
     pub allocatable: Allocatable,
     pub memory_capacity: i64,
+    /// What the runtime calls itself.
+    pub runtime_name: String,
 }
 
 /// Where a pod's logs go, as upstream lays them out.

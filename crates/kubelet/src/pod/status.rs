@@ -15,6 +15,8 @@ use crate::observe::{Container, Observed, State};
 /// Facts about the node that a pod's status repeats.
 pub struct NodeFacts<'a> {
     pub host_ip: &'a str,
+    /// The runtime's own name, the scheme of container ids.
+    pub runtime_name: &'a str,
 }
 
 /// Words the status. `ended` means that nothing of the pod will run again, so its phase is final.
@@ -26,7 +28,7 @@ pub fn pod_status(
     ended: bool,
     now: Timestamp,
 ) -> PodStatus {
-    let teller = Teller { pod, observed, memory, ended, now };
+    let teller = Teller { node, pod, observed, memory, ended, now };
     let init = teller.statuses(&pod.spec.init_containers, true);
     let regular = teller.statuses(&pod.spec.containers, false);
     let ephemeral = teller.statuses(&pod.spec.ephemeral_containers, false);
@@ -68,6 +70,7 @@ fn pod_ips(pod: &Pod, observed: &Observed, node: &NodeFacts<'_>) -> Vec<String> 
 }
 
 struct Teller<'a> {
+    node: &'a NodeFacts<'a>,
     pod: &'a Pod,
     observed: &'a Observed,
     memory: &'a Memory,
@@ -134,12 +137,12 @@ impl Teller<'_> {
             restart_count: i32::try_from(container.attempt).unwrap_or(i32::MAX),
             image: spec.image.clone(),
             image_id: container.image_id.clone(),
-            container_id: container_id(&container.id),
+            container_id: self.container_id(container),
             started: Some(false),
             ..Default::default()
         };
         if let Some(previous) = self.observed.previous(&spec.name) {
-            status.last_state.terminated = Some(terminated(previous));
+            status.last_state.terminated = Some(self.terminated(previous));
         }
         match container.state {
             State::Running => self.tell_running(spec, container, init, &mut status),
@@ -147,6 +150,15 @@ impl Teller<'_> {
             State::Created | State::Unknown => status.state.waiting = Some(self.waiting(spec, init)),
         }
         status
+    }
+
+    /// Ids in the API say whose they are.
+    fn container_id(&self, container: &Container) -> String {
+        format!("{}://{}", self.node.runtime_name, container.id)
+    }
+
+    fn terminated(&self, container: &Container) -> ContainerStateTerminated {
+        terminated(container, self.container_id(container))
     }
 
     fn tell_running(&self, spec: &Spec, container: &Container, init: bool, status: &mut ContainerStatus) {
@@ -161,7 +173,7 @@ impl Teller<'_> {
     }
 
     fn tell_exited(&self, spec: &Spec, container: &Container, init: bool, status: &mut ContainerStatus) {
-        let end = terminated(container);
+        let end = self.terminated(container);
         let plain_init = init && !is_sidecar(spec);
         status.ready = plain_init && container.exit_code == 0;
         let again = !self.ended
@@ -217,12 +229,7 @@ impl Teller<'_> {
     }
 }
 
-/// The API names the runtime too.
-pub fn container_id(id: &str) -> String {
-    format!("containerd://{id}")
-}
-
-fn terminated(container: &Container) -> ContainerStateTerminated {
+fn terminated(container: &Container, container_id: String) -> ContainerStateTerminated {
     let reason = match (container.reason.as_str(), container.exit_code) {
         ("", 0) => "Completed",
         ("", _) => "Error",
@@ -234,7 +241,7 @@ fn terminated(container: &Container) -> ContainerStateTerminated {
         message: container.message.clone(),
         started_at: container.started_at,
         finished_at: container.finished_at,
-        container_id: container_id(&container.id),
+        container_id,
         ..Default::default()
     }
 }

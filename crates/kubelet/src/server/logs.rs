@@ -287,7 +287,7 @@ impl Changes {
         use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         inotify.add_watch(path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF)?;
-        Ok(Changes { inotify: tokio::io::unix::AsyncFd::new(std::os::fd::OwnedFd::from(inotify))? })
+        Ok(Changes { inotify: tokio::io::unix::AsyncFd::register(std::os::fd::OwnedFd::from(inotify))? })
     }
 
     async fn wait(&mut self) -> io::Result<()> {

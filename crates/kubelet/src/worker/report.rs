@@ -14,7 +14,8 @@ impl Worker {
     /// Writes the status if it differs from what was written last.
     pub(super) async fn report(&mut self, pod: &Pod, observed: &Observed, ended: bool, now: Timestamp) {
         let host_ip = self.shared.config.node_ip.to_string();
-        let status = pod_status(pod, observed, &self.memory, &NodeFacts { host_ip: &host_ip }, ended, now);
+        let node = NodeFacts { host_ip: &host_ip, runtime_name: &self.shared.runtime_name };
+        let status = pod_status(pod, observed, &self.memory, &node, ended, now);
         if self.reported.as_ref() == Some(&status) {
             return;
         }

@@ -4,7 +4,7 @@ use super::*;
 use crate::observe::Sandbox;
 use crate::pod::memory::{ProbeState, Waiting};
 
-const NODE: NodeFacts<'static> = NodeFacts { host_ip: "192.0.2.1" };
+const NODE: NodeFacts<'static> = NodeFacts { host_ip: "192.0.2.1", runtime_name: "coxswain" };
 
 fn pod(spec: apimachinery::Value) -> Pod {
     let metadata = json!({"name": "p", "namespace": "d", "uid": "u", "generation": 1});
