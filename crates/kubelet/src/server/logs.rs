@@ -287,7 +287,10 @@ impl Changes {
         use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         inotify.add_watch(path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF)?;
-        Ok(Changes { inotify: tokio::io::unix::AsyncFd::register(std::os::fd::OwnedFd::from(inotify))? })
+        let descriptor = std::os::fd::OwnedFd::from(inotify);
+        // SAFETY: an OwnedFd gives the same open descriptor until it is dropped, which AsyncFd does after deregistering.
+        let inotify = unsafe { tokio::io::unix::AsyncFd::register(descriptor) }?;
+        Ok(Changes { inotify })
     }
 
     async fn wait(&mut self) -> io::Result<()> {
