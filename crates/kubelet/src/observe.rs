@@ -157,7 +157,8 @@ async fn container_status(
         sandbox_id: listed.pod_sandbox_id,
         state: state(status.state),
         image: status.image.unwrap_or_default().image,
-        image_id: if status.image_id.is_empty() { status.image_ref } else { status.image_id },
+        // What `status.imageID` shows is the reference: it names the image's digest at its registry.
+        image_id: if status.image_ref.is_empty() { status.image_id } else { status.image_ref },
         created_at: timestamp(status.created_at),
         started_at: timestamp(status.started_at),
         finished_at: timestamp(status.finished_at),
