@@ -22,6 +22,9 @@ const LIFE_DEADLINE: Duration = Duration::from_secs(120);
 /// Lines of the log that a failure shows.
 const LOG_LINES: usize = 150;
 
+/// Prints namespace and name of each pod.
+const POD_NAMES: &str = r#"jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{"\n"}{end}"#;
+
 /// Tells clusters of one test program apart.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -157,11 +160,10 @@ impl Cluster {
                 &["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"],
                 &["describe", "pods", "-A"],
             ];
-            for look in looks {
-                match kubectl.attempt(&[look, &["--request-timeout=10s"]].concat(), "") {
-                    Ok(finished) => eprintln!("{finished}"),
-                    Err(error) => eprintln!("{error:#}"),
-                }
+            looks.iter().for_each(|look| show(&kubectl, look));
+            let pods = kubectl.run(&["get", "pods", "-A", "-o", POD_NAMES]).unwrap_or_default();
+            for (namespace, name) in pods.lines().filter_map(|line| line.split_once(' ')) {
+                show(&kubectl.in_namespace(namespace), &["logs", name, "--all-containers", "--tail=20"]);
             }
         }
         match self.machine.processes() {
@@ -190,6 +192,13 @@ impl Drop for Cluster {
         if let Err(error) = remove_dir(&self.dir) {
             eprintln!("{error:#}");
         }
+    }
+}
+
+fn show(kubectl: &Kubectl, look: &[&str]) {
+    match kubectl.attempt(&[look, &["--request-timeout=10s"]].concat(), "") {
+        Ok(finished) => eprintln!("{finished}"),
+        Err(error) => eprintln!("{error:#}"),
     }
 }
 

@@ -7,6 +7,7 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
 const NGINX_CONF: &str = include_str!("catalogue/nginx.conf");
+const WEB_START: &str = include_str!("catalogue/web.sh");
 const API_HITS: &str = include_str!("catalogue/hits.sh");
 const API_START: &str = include_str!("catalogue/api.sh");
 
@@ -38,19 +39,21 @@ fn busybox() -> anyhow::Result<Image> {
     })
 }
 
-/// nginx: says its version and its pod's name at `/`, hands `/api/` on to the Service `api`.
+/// nginx: says its version and its pod's name at `/`, hands `/api/hits` on to the Service `api`.
 fn web(tag: &'static str) -> anyhow::Result<Image> {
     let mut files = shell()?;
     files.program("nginx")?;
     files.host_file("/etc/nginx/mime.types")?;
     files.text("/etc/nginx/nginx.conf", &NGINX_CONF.replace("VERSION", tag), 0o644);
+    files.text("/bin/web", WEB_START, 0o755);
+    files.dir("/run", 0o755);
     files.dir("/var/lib/nginx", 0o755);
     files.dir("/var/log/nginx", 0o755);
     Ok(Image {
         name: "web",
         tag,
         files,
-        entrypoint: &["/usr/sbin/nginx", "-g", "daemon off;"],
+        entrypoint: &["/bin/web"],
         command: &[],
         ports: &["80/tcp"],
         // nginx's own word for finishing what it has begun.
