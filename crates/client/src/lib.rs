@@ -9,6 +9,7 @@ pub mod event;
 pub mod informer;
 pub mod queue;
 pub mod request;
+pub mod service_account;
 pub mod transport;
 pub mod watch;
 
@@ -17,5 +18,6 @@ pub use event::EventRecorder;
 pub use informer::{Delta, Informer, Informers};
 pub use queue::WorkQueue;
 pub use request::{Client, DeleteOptions, PatchType};
+pub use service_account::ServiceAccount;
 pub use tokio_util::sync::CancellationToken;
 pub use transport::{Body, Transport};

@@ -201,6 +201,9 @@ pub struct ControllerManagerArgs {
     /// The authority that pods are to trust, PEM; that of the kubeconfig if not given
     #[arg(long)]
     pub root_ca_file: Option<PathBuf>,
+    /// Address range from which nodes get theirs for pods; without it others do that
+    #[arg(long)]
+    pub cluster_cidr: Vec<ipnet::IpNet>,
 }
 
 #[derive(Args, Clone)]

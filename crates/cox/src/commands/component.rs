@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use client::{CancellationToken, Informers};
+use client::config::RestConfig;
+use client::transport::Https;
+use client::{CancellationToken, Client, Informers, ServiceAccount};
 use network::{dns, proxy};
 
 use super::status::client_of;
@@ -57,13 +59,20 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
         Some(path) => {
             std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?
         }
-        None => {
-            String::from_utf8(config.certificate_authority).context("the certificate authority is not PEM")?
-        }
+        None => String::from_utf8(config.certificate_authority.clone())
+            .context("the certificate authority is not PEM")?,
     };
+    let without_identity =
+        RestConfig { client_certificate: None, client_key: None, bearer_token: None, ..config };
+    let anonymous = Https::new(&without_identity)?;
+    let cluster_cidrs = args.cluster_cidr;
     run_one(&args.component, "kube-controller-manager", |informers, stop| async move {
-        let config = controllers::Config { root_ca, ..Default::default() };
-        controllers::run(&config, |_| client.clone(), &informers, stop).await;
+        let config = controllers::Config { root_ca, cluster_cidrs };
+        let client_for = |account: &'static str| {
+            let transport = ServiceAccount::new(client.clone(), anonymous.clone(), "kube-system", account);
+            Client::new(transport, account)
+        };
+        controllers::run(&config, client_for, &informers, stop).await;
         Ok(())
     })
 }

@@ -49,7 +49,9 @@ pub const AUTHENTICATED: &str = "system:authenticated";
 impl Plan<'_> {
     /// Opens the store and starts the API server.
     pub async fn start_api(&self, services: &mut Services) -> anyhow::Result<Api> {
-        let store = Store::open(store::Config::new(self.layout.store())).await?;
+        let store = Store::open(store::Config::new(self.layout.store())).await;
+        let store =
+            store.with_context(|| format!("cannot open the store in {}", self.layout.store().display()))?;
         let server = Arc::new(ApiServer::start(self.config()?, self.issuer()?, store).await?);
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.secure_port));
         let listener = TcpListener::bind(listen)

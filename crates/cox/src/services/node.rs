@@ -73,7 +73,6 @@ pub struct Clients {
 
 /// A started node.
 pub struct Started {
-    pub cri: CriClients,
     /// Absent with another CRI runtime.
     pub runtime: Option<Arc<Runtime>>,
     /// The node's own address in the pod network, where DNS answers.
@@ -84,7 +83,7 @@ impl Plan {
     pub async fn start(self, services: &mut Services, clients: Clients) -> anyhow::Result<Started> {
         let (network, known_network) = watch::channel(None);
         let (cri, runtime) = self.start_runtime(services, known_network.clone()).await?;
-        let ready = self.start_kubelet(services, &clients, cri.clone());
+        let ready = self.start_kubelet(services, &clients, cri);
         ready.await.context("the kubelet did not start")?;
         let nodes =
             clients.informers.get_selected::<Node>(NODES, &format!("metadata.name={}", self.node_name));
@@ -97,7 +96,7 @@ impl Plan {
             self.start_proxy(services, clients.informers.clone());
             self.start_dns(services, clients.informers, gateway);
         }
-        Ok(Started { cri, runtime, dns_address: gateway })
+        Ok(Started { runtime, dns_address: gateway })
     }
 
     async fn start_runtime(
