@@ -212,6 +212,12 @@ pub struct AgentArgs {
     pub cluster: ClusterArgs,
     #[command(flatten)]
     pub component: ComponentArgs,
+    /// The service proxy's own way to the API server; the kubelet's if not given
+    #[arg(long)]
+    pub proxy_kubeconfig: Option<PathBuf>,
+    /// Cluster DNS's own way to the API server; the kubelet's if not given
+    #[arg(long)]
+    pub dns_kubeconfig: Option<PathBuf>,
     /// Address by which this machine is known in the cluster; found if not given
     #[arg(long)]
     pub node_ip: Option<IpAddr>,

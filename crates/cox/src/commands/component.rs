@@ -1,6 +1,7 @@
 //! Single components against any API server: `cox scheduler`, `cox controller-manager`, `cox kubelet`, `cox proxy`,
 //! `cox dns`, and `cox agent`, a whole node.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -113,6 +114,11 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
     logging::start(args.component.verbose);
     let layout = args.cluster.layout()?;
     let (client, _) = client_of(&args.component.kubeconfig, "kubelet")?;
+    let own = |path: &Option<PathBuf>, agent: &str| match path {
+        Some(path) => client_of(path, agent).map(|(client, _)| client),
+        None => Ok(client.clone()),
+    };
+    let (proxy, dns) = (own(&args.proxy_kubeconfig, "kube-proxy")?, own(&args.dns_kubeconfig, "dns")?);
     let read = |path: &std::path::Path| {
         std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
     };
@@ -138,9 +144,10 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
     super::block_on(async {
         memory::return_in_background();
         let _lock = cluster::lock::Lock::take(&layout.lock())?;
-        let informers = Informers::new(client.clone(), CancellationToken::new());
+        let informers = |client: Client| Informers::new(client, CancellationToken::new());
+        let clients = node::Clients { kubelet: client, proxy: informers(proxy), dns: informers(dns) };
         let mut services = Services::default();
-        let started = plan.start(&mut services, node::Clients { kubelet: client, informers }).await?;
+        let started = plan.start(&mut services, clients).await?;
         let (socket, runtime) = (control::socket(&layout), started.runtime);
         services.start("control", |stop| control::serve(socket, runtime, stop));
         Progress::on_terminal().step("node is registered");

@@ -166,7 +166,11 @@ async fn start_node(
         services_on_node: true,
     };
     let user = UserInfo::new(format!("system:node:{}", settings.node_name), ["system:nodes", AUTHENTICATED]);
-    let clients = node::Clients { kubelet: api.client(user, "kubelet"), informers: api.informers.clone() };
+    let clients = node::Clients {
+        kubelet: api.client(user, "kubelet"),
+        proxy: api.informers.clone(),
+        dns: api.informers.clone(),
+    };
     let started = plan.start(services, clients).await?;
     if let Some(endpoint) = started.dns_address {
         node::publish_dns(&api.admin(), settings.dns_service_ip().into(), endpoint).await?;
@@ -187,10 +191,11 @@ fn kubelet_tls(settings: &Settings, pki: &Pki, node_ip: IpAddr) -> anyhow::Resul
 }
 
 /// Components that can run as processes of their own, with the identity each then has.
-const COMPONENTS: [(&str, &str, &[&str]); 3] = [
+const COMPONENTS: [(&str, &str, &[&str]); 4] = [
     ("scheduler", "system:kube-scheduler", &[]),
     ("controller-manager", "system:kube-controller-manager", &[]),
     ("proxy", "system:kube-proxy", &[]),
+    ("dns", node::DNS_USER, &[]),
 ];
 
 fn write_kubeconfigs(layout: &Layout, settings: &Settings, pki: &Pki) -> anyhow::Result<()> {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use api::resource::{ENDPOINT_SLICES, NODES, SERVICES};
+use api::resource::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ENDPOINT_SLICES, NODES, Resource, SERVICES};
 use api::view::core::Node;
-use apimachinery::json;
+use apimachinery::{Value, json};
 use client::{CancellationToken, Client, Informers, PatchType};
 use cluster::Layout;
 use ipnet::IpNet;
@@ -67,8 +67,8 @@ pub fn network_state(layout: &Layout) -> PathBuf {
 /// The node's ways to the API, each under its own identity.
 pub struct Clients {
     pub kubelet: Client,
-    /// For the proxy and DNS.
-    pub informers: Informers,
+    pub proxy: Informers,
+    pub dns: Informers,
 }
 
 /// A started node.
@@ -85,16 +85,15 @@ impl Plan {
         let (cri, runtime) = self.start_runtime(services, known_network.clone()).await?;
         let ready = self.start_kubelet(services, &clients, cri);
         ready.await.context("the kubelet did not start")?;
-        let nodes =
-            clients.informers.get_selected::<Node>(NODES, &format!("metadata.name={}", self.node_name));
+        let nodes = clients.proxy.get_selected::<Node>(NODES, &format!("metadata.name={}", self.node_name));
         let pod_cidrs = pod_cidrs(nodes).await;
         let started = network::PodNetwork::start(self.network_config(pod_cidrs.clone())).await?;
         network.send_replace(Some(started.clone()));
         services.start("pod-network", |stop| async move { Ok(started.keep(stop.cancelled_owned()).await?) });
         let gateway = first_address(&pod_cidrs);
         if self.services_on_node {
-            self.start_proxy(services, clients.informers.clone());
-            self.start_dns(services, clients.informers, gateway);
+            self.start_proxy(services, clients.proxy);
+            self.start_dns(services, clients.dns, gateway);
         }
         Ok(Started { runtime, dns_address: gateway })
     }
@@ -231,7 +230,28 @@ pub async fn publish_dns(admin: &Client, service_ip: IpAddr, endpoint: IpAddr) -
     for (resource, object) in [(SERVICES, &service), (ENDPOINT_SLICES, &slice)] {
         admin.patch(resource, NAMESPACE, NAME, None, PatchType::Apply, object).await?;
     }
+    for (resource, object) in dns_rights() {
+        admin.patch(resource, "", DNS_USER, None, PatchType::Apply, &object).await?;
+    }
     Ok(())
+}
+
+/// Who cluster DNS is when it asks the API server by itself; the role is named as the one of CoreDNS.
+pub const DNS_USER: &str = "system:coredns";
+
+fn dns_rights() -> [(Resource, Value); 2] {
+    let rbac = "rbac.authorization.k8s.io";
+    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+    let role = json!({
+        "kind": "ClusterRole", "apiVersion": format!("{rbac}/v1"), "metadata": {"name": DNS_USER},
+        "rules": [rule("", &["services", "namespaces"]), rule("discovery.k8s.io", &["endpointslices"])],
+    });
+    let binding = json!({
+        "kind": "ClusterRoleBinding", "apiVersion": format!("{rbac}/v1"), "metadata": {"name": DNS_USER},
+        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": DNS_USER},
+        "subjects": [{"apiGroup": rbac, "kind": "User", "name": DNS_USER}],
+    });
+    [(CLUSTER_ROLES, role), (CLUSTER_ROLE_BINDINGS, binding)]
 }
 
 /// Waits until the node is Ready in the API.
