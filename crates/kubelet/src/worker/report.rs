@@ -58,6 +58,10 @@ fn status_patch(status: &PodStatus, before: &PodStatus) -> Value {
     let mut patch = encode(status);
     // The API server computes it at creation.
     patch.as_object_mut().expect("a struct is an object").remove("qosClass");
+    // Merged by address otherwise: the pod would keep those of a sandbox that is gone.
+    if let Some(addresses) = patch.get_mut("podIPs").and_then(Value::as_array_mut) {
+        addresses.insert(0, json!({"$patch": "replace"}));
+    }
     if let (Value::Object(patch), Value::Object(before)) = (&mut patch, encode(before)) {
         for key in before
             .keys()
@@ -67,4 +71,25 @@ fn status_patch(status: &PodStatus, before: &PodStatus) -> Value {
         }
     }
     patch
+}
+
+#[cfg(test)]
+mod tests {
+    use api::view::core::PodIp;
+
+    use super::*;
+
+    #[test]
+    fn a_new_address_replaces_the_old_one_and_what_is_gone_is_nulled() {
+        let status = |ip: &str, reason: &str| PodStatus {
+            pod_ip: ip.into(),
+            pod_ips: vec![PodIp { ip: ip.into() }],
+            reason: reason.into(),
+            ..Default::default()
+        };
+        let patch = status_patch(&status("10.0.0.2", ""), &status("10.0.0.1", "Evicted"));
+        assert_eq!(patch["podIPs"], json!([{"$patch": "replace"}, {"ip": "10.0.0.2"}]));
+        assert_eq!((&patch["podIP"], &patch["reason"]), (&json!("10.0.0.2"), &Value::Null));
+        assert!(patch.get("qosClass").is_none());
+    }
 }
