@@ -65,7 +65,13 @@ impl Plan<'_> {
         });
         let reader = UserInfo::new("system:apiserver", ["system:masters", AUTHENTICATED]);
         let transport = server.in_process(reader);
-        let informers = Informers::new(Client::new(transport, "informers"), CancellationToken::new());
+        let informers_stop = CancellationToken::new();
+        let informers = Informers::new(Client::new(transport, "informers"), informers_stop.clone());
+        services.start("informers", |stop| async move {
+            stop.cancelled().await;
+            informers_stop.cancel();
+            Ok(())
+        });
         Ok(Api { server, informers })
     }
 
