@@ -51,10 +51,7 @@ fn wrong_manifests_get_upstreams_answers() -> anyhow::Result<()> {
 
     kubectl.run(&["create", "configmap", "once"])?;
     let again = kubectl.attempt(&["create", "configmap", "once"], "")?.failure()?;
-    ensure!(
-        again.contains("configmaps \"once\" already exists"),
-        "{again}"
-    );
+    ensure!(again.contains("configmaps \"once\" already exists"), "{again}");
     let stale =
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: once\n  resourceVersion: \"1\"\ndata: {a: b}\n";
     let conflict = kubectl.attempt(&["replace", "-f", "-"], stale)?.failure()?;

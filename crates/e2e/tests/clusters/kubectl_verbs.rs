@@ -120,8 +120,9 @@ fn port_forward(cluster: &Cluster, kubectl: &Kubectl) -> anyhow::Result<()> {
         let port = line.split(':').nth(1).and_then(|rest| rest.split(' ').next()).context("a port")?;
         let address = format!("127.0.0.1:{port}").parse()?;
         // More than one, one after the other, through one session.
-        for _ in 0..5 {
-            let answer = cluster.get_from(address, "/")?;
+        for round in 0..5 {
+            let answer =
+                cluster.get_from(address, "/").with_context(|| format!("{object}, round {round}"))?;
             ensure!(answer.body.starts_with("web 1 on first-app-"), "{answer:?}");
         }
     }

@@ -11,7 +11,7 @@ const REGISTRY: &str = "127.0.0.1:5000";
 fn images_come_from_a_registry_by_tag_and_by_digest() -> anyhow::Result<()> {
     let cluster = Cluster::start(&[])?;
     let kubectl = cluster.kubectl()?;
-    let _registry = registry(&cluster)?;
+    let registry = registry(&cluster)?;
     push(&cluster, "web-1", "web:1")?;
     push(&cluster, "web-2", "web:2")?;
 
@@ -42,6 +42,7 @@ fn images_come_from_a_registry_by_tag_and_by_digest() -> anyhow::Result<()> {
     cluster.cox(&["image", "remove"], &[&second])?.success()?;
     let list = cluster.cox(&["image", "list"], &[])?.success()?;
     ensure!(!list.contains(&second) && list.contains(&image), "{list}");
+    drop(registry);
     cluster.finish()
 }
 

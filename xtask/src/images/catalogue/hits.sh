@@ -6,4 +6,5 @@ if [ -z "$hits" ]; then
     printf 'Status: 503 Service Unavailable\r\nContent-Type: text/plain\r\n\r\nredis does not answer\n'
     exit 0
 fi
-printf 'Status: 200 OK\r\nContent-Type: application/json\r\n\r\n{"version":"VERSION","hits":%s,"pod":"%s"}\n' "$hits" "$(hostname)"
+body=$(printf '{"version":"VERSION","hits":%s,"pod":"%s"}' "$hits" "$(hostname)")
+printf 'Status: 200 OK\r\nContent-Type: application/json\r\nContent-Length: %s\r\n\r\n%s' "${#body}" "$body"
