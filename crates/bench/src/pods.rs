@@ -71,11 +71,11 @@ pub fn is_running(pod: &Value) -> bool {
     pod["status"]["phase"] == "Running"
 }
 
-/// Why the pod will never run, if so.
+/// Why the pod will never run, if so. One that is being deleted has run, and may end as Failed by the signal.
 pub fn failure(pod: &Value) -> Option<String> {
     let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
     let stuck =
         matches!(waiting["reason"].as_str(), Some("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName"));
-    let failed = pod["status"]["phase"] == "Failed";
+    let failed = pod["status"]["phase"] == "Failed" && pod["metadata"]["deletionTimestamp"].is_null();
     (stuck || failed).then(|| format!("pod {} cannot run: {}", name(pod), pod["status"]))
 }
