@@ -18,6 +18,7 @@ pub mod quantity;
 pub mod schema;
 pub mod status;
 pub mod time;
+pub mod version;
 
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
 pub use serde_json::{Map, Value, json};

@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::negotiation::{accept, alternatives};
 use crate::nonresource::text;
-use crate::version::git_version;
+use apimachinery::version::GIT_VERSION;
 
 /// The URL and the document's hash of every group version.
 static HASHES: OnceLock<Vec<(GroupVersion, String)>> = OnceLock::new();
@@ -37,10 +37,10 @@ fn v2(call: &Call) -> Result<Response<Body>, Status> {
     let wants = alternatives(accept(&call.headers).unwrap_or_default());
     if wants.first().is_some_and(|first| V2_PROTOBUF.contains(&first.essence)) {
         // The older spelling is asked for but is no valid media type, so that no client could read it in the answer.
-        return text(V2_PROTOBUF[0], openapi::v2_protobuf(api::schema(), &resources, &git_version()));
+        return text(V2_PROTOBUF[0], openapi::v2_protobuf(api::schema(), &resources, GIT_VERSION));
     }
     let mut document = Vec::new();
-    openapi::v2(api::schema(), &resources, &git_version(), &mut document).map_err(Status::internal)?;
+    openapi::v2(api::schema(), &resources, GIT_VERSION, &mut document).map_err(Status::internal)?;
     text("application/json", document)
 }
 
@@ -60,7 +60,7 @@ fn v3_document(group_version: &GroupVersion) -> Result<Option<Vec<u8>>, Status> 
         return Ok(None);
     }
     let mut document = Vec::new();
-    openapi::v3(api::schema(), &resources, &git_version(), &mut document).map_err(Status::internal)?;
+    openapi::v3(api::schema(), &resources, GIT_VERSION, &mut document).map_err(Status::internal)?;
     Ok(Some(document))
 }
 

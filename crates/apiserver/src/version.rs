@@ -1,16 +1,7 @@
 //! What the server says it is (`/version`).
 
+use apimachinery::version::{GIT_VERSION, MAJOR, MINOR};
 use apimachinery::{Value, json};
-
-/// The Kubernetes release whose API is served.
-pub const MAJOR: &str = "1";
-pub const MINOR: &str = "36";
-const PATCH: &str = "2";
-
-/// `v1.36.2+coxswain.0.1.0`: a release clients can compare, with the project's own version as build metadata.
-pub fn git_version() -> String {
-    format!("v{MAJOR}.{MINOR}.{PATCH}+coxswain.{}", env!("CARGO_PKG_VERSION"))
-}
 
 pub fn version() -> Value {
     let platform = format!("{}/{}", std::env::consts::OS, go_arch(std::env::consts::ARCH));
@@ -21,7 +12,7 @@ pub fn version() -> Value {
         "emulationMinor": MINOR,
         "minCompatibilityMajor": MAJOR,
         "minCompatibilityMinor": "35",
-        "gitVersion": git_version(),
+        "gitVersion": GIT_VERSION,
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",

@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 #[derive(Parser)]
 #[command(
     name = "cox",
-    version = crate::version::FULL,
+    version = apimachinery::version::GIT_VERSION,
     about = "Kubernetes in one binary: API server, store, scheduler, controllers, kubelet, runtime, proxy and DNS",
     after_help = "Examples:\n  cox up --demo            start a cluster and show a running application\n  \
                   cox up -d                start a cluster in the background\n  \

@@ -36,11 +36,11 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn version(output: OutputFormat) -> anyhow::Result<ExitCode> {
     match output {
         OutputFormat::Text => {
-            println!("cox {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), crate::version::KUBERNETES)
+            println!("cox {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), apimachinery::version::KUBERNETES)
         }
         OutputFormat::Json => println!(
             "{}",
-            serde_json::json!({"cox": env!("CARGO_PKG_VERSION"), "kubernetes": crate::version::KUBERNETES})
+            serde_json::json!({"cox": env!("CARGO_PKG_VERSION"), "kubernetes": apimachinery::version::KUBERNETES})
         ),
     }
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,6 @@ mod logging;
 mod memory;
 mod progress;
 mod services;
-mod version;
 
 use std::process::ExitCode;
 

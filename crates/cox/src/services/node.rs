@@ -135,7 +135,7 @@ impl Plan {
             node_labels: Default::default(),
             listen: (std::net::Ipv4Addr::UNSPECIFIED, self.kubelet_port).into(),
             tls: self.kubelet_tls.clone(),
-            version: crate::version::FULL.to_owned(),
+            version: apimachinery::version::GIT_VERSION.to_owned(),
         };
         let (told, ready) = oneshot::channel();
         let client = clients.kubelet.clone();
