@@ -95,7 +95,7 @@ pub async fn observe(runtime: &Runtime, pod: &Pod) -> Result<Observed, tonic::St
     listed.sort_by_key(|s| std::cmp::Reverse(s.created_at));
     let mut observed = Observed::default();
     for sandbox in listed {
-        observed.sandboxes.push(sandbox_status(runtime, sandbox).await?);
+        observed.sandboxes.extend(sandbox_status(runtime, sandbox).await?);
     }
     let filter = cri::ContainerFilter { label_selector: selector.into(), ..Default::default() };
     let mut listed = client
@@ -112,22 +112,29 @@ pub async fn observe(runtime: &Runtime, pod: &Pod) -> Result<Observed, tonic::St
     Ok(observed)
 }
 
-async fn sandbox_status(runtime: &Runtime, sandbox: cri::PodSandbox) -> Result<Sandbox, tonic::Status> {
+/// `None` when the sandbox went away between the list and the question.
+async fn sandbox_status(
+    runtime: &Runtime,
+    sandbox: cri::PodSandbox,
+) -> Result<Option<Sandbox>, tonic::Status> {
     let request = cri::PodSandboxStatusRequest { pod_sandbox_id: sandbox.id.clone(), verbose: false };
-    let status =
-        runtime.runtime.clone().pod_sandbox_status(request).await?.into_inner().status.unwrap_or_default();
+    let answer = match runtime.runtime.clone().pod_sandbox_status(request).await {
+        Err(status) if status.code() == tonic::Code::NotFound => return Ok(None),
+        other => other?.into_inner(),
+    };
+    let status = answer.status.unwrap_or_default();
     let network = status.network.unwrap_or_default();
     let mut ips = Vec::new();
     if !network.ip.is_empty() {
         ips.push(network.ip);
         ips.extend(network.additional_ips.into_iter().map(|ip| ip.ip));
     }
-    Ok(Sandbox {
+    Ok(Some(Sandbox {
         ready: status.state == cri::PodSandboxState::SandboxReady as i32,
         attempt: sandbox.metadata.unwrap_or_default().attempt,
         id: sandbox.id,
         ips,
-    })
+    }))
 }
 
 /// `None` when the container went away between the list and the question.
