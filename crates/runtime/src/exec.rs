@@ -235,7 +235,7 @@ impl Runtime {
         }
     }
 
-    async fn port_forward(&self, sandbox_id: &str, port: u16, mut stream: Box<dyn Duplex>) -> Result<()> {
+    async fn port_forward(&self, sandbox_id: &str, port: u16, stream: Box<dyn Duplex>) -> Result<()> {
         let sandbox = self.sandbox(sandbox_id)?;
         if !sandbox.ready {
             return Err(Error::FailedPrecondition(format!("sandbox {} is not ready", sandbox.id)));
@@ -243,18 +243,15 @@ impl Runtime {
         let netns = shim::network_namespace(nix::unistd::Pid::from_raw(sandbox.shim));
         let namespace = File::open(&netns).map_err(Error::io("open network namespace", &netns))?;
         let connected = connect_in(namespace, port).await;
-        let mut peer = connected.map_err(|error| {
+        let peer = connected.map_err(|error| {
             Error::FailedPrecondition(format!(
                 "failed to connect to localhost:{port} inside sandbox: {error}"
             ))
         })?;
-        match tokio::io::copy_bidirectional(&mut stream, &mut peer).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                tracing::debug!(%error, port, "forwarded connection ended");
-                Ok(())
-            }
+        if let Err(error) = crate::relay::relay(stream, peer).await {
+            tracing::debug!(%error, port, "forwarded connection ended");
         }
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ mod identity;
 mod image_service;
 pub mod images;
 mod record;
+mod relay;
 mod runtime;
 mod sandbox;
 mod service;
