@@ -15,6 +15,7 @@ mod pod;
 mod probe;
 mod resources;
 mod server;
+mod termination_message;
 mod volumes;
 mod worker;
 

@@ -13,8 +13,6 @@ pub const CONTAINER_NAME_LABEL: &str = "io.kubernetes.container.name";
 /// The part of the container's spec that a running container must match.
 pub const CONTAINER_HASH_ANNOTATION: &str = "io.kubernetes.container.hash";
 pub const CONTAINER_RESTART_COUNT_ANNOTATION: &str = "io.kubernetes.container.restartCount";
-/// Where on the node the container's termination message is written.
-pub const TERMINATION_MESSAGE_PATH_ANNOTATION: &str = "io.kubernetes.container.terminationMessagePath";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -151,11 +149,7 @@ async fn container_status(
     let annotation = |key: &str| status.annotations.get(key).cloned().unwrap_or_default();
     let exited = status.state == cri::ContainerState::ContainerExited as i32;
     let attempt = status.metadata.as_ref().map_or(0, |m| m.attempt);
-    let message = if exited && status.message.is_empty() {
-        termination_message(&annotation(TERMINATION_MESSAGE_PATH_ANNOTATION))
-    } else {
-        status.message.clone()
-    };
+    let message = if exited { crate::termination_message::of(&status) } else { status.message.clone() };
     Ok(Some(Container {
         name: status.labels.get(CONTAINER_NAME_LABEL).cloned().unwrap_or_default(),
         attempt: annotation(CONTAINER_RESTART_COUNT_ANNOTATION).parse().unwrap_or(attempt),
@@ -174,19 +168,6 @@ async fn container_status(
         message,
         log_path: status.log_path,
     }))
-}
-
-/// Upstream's limit of a termination message.
-const TERMINATION_MESSAGE_BYTES_MAX: u64 = 4096;
-
-fn termination_message(path: &str) -> String {
-    use std::io::Read as _;
-    let Ok(file) = std::fs::File::open(path) else { return String::new() };
-    let mut bytes = Vec::new();
-    match file.take(TERMINATION_MESSAGE_BYTES_MAX).read_to_end(&mut bytes) {
-        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(_) => String::new(),
-    }
 }
 
 fn state(value: i32) -> State {
