@@ -143,6 +143,8 @@ impl Cluster {
 
     /// Stops the cluster; fails if anything of it is left.
     pub fn finish(mut self) -> anyhow::Result<()> {
+        // Older versions of kubectl cache in the home folder, whatever they are told.
+        remove_dir(&self.home().join(".kube/cache"))?;
         self.cox(&["down"], &["--purge"])?.success()?;
         let left = self.left_behind()?;
         ensure!(left.is_empty(), "`cox down --purge` left the machine different:\n{}", left.join("\n"));

@@ -81,7 +81,7 @@ fn only_ready_pods_are_endpoints(kubectl: &Kubectl) -> anyhow::Result<()> {
     let ready = "jsonpath={.items[0].endpoints[0].conditions.ready}";
     let slices = ["get", "endpointslices", "-l", "kubernetes.io/service-name=gated", "-o", ready];
     ensure!(kubectl.run(&slices)? == "false");
-    let ask = "wget -q -T 2 -O - http://gated/";
+    let ask = "timeout 3 wget -q -O - http://gated/";
     ensure!(in_configured(kubectl, ask).is_err(), "a pod that is not ready was served from");
     kubectl.run(&["exec", "gated", "--", "touch", "/tmp/ready"])?;
     kubectl.wait("pod/gated", "condition=Ready")?;
