@@ -21,6 +21,8 @@ struct State<K> {
     processing: HashSet<K>,
     /// By time due, then key.
     delayed: BTreeSet<(Instant, K)>,
+    /// When each key of `delayed` is due, which is in there once.
+    due: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
 }
 
@@ -51,6 +53,7 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
                 dirty: HashSet::new(),
                 processing: HashSet::new(),
                 delayed: BTreeSet::new(),
+                due: HashMap::new(),
                 failures: HashMap::new(),
             })),
             changed: Arc::new(Notify::new()),
@@ -62,11 +65,12 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
         self.changed.notify_one();
     }
 
+    /// Of several delays of one key the one that ends first counts, as in client-go's delaying queue.
     pub fn add_after(&self, key: K, delay: Duration) {
         if delay.is_zero() {
             return self.add(key);
         }
-        self.state.lock().delayed.insert((Instant::now() + delay, key));
+        self.state.lock().add_at(key, Instant::now() + delay);
         self.changed.notify_one();
     }
 
@@ -137,10 +141,21 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
         }
     }
 
+    fn add_at(&mut self, key: K, at: Instant) {
+        match self.due.get(&key) {
+            Some(earlier) if *earlier <= at => return,
+            Some(later) => self.delayed.remove(&(*later, key.clone())),
+            None => false,
+        };
+        self.due.insert(key.clone(), at);
+        self.delayed.insert((at, key));
+    }
+
     /// Moves what is due from `delayed` to `ready`.
     fn release(&mut self, now: Instant) {
         while self.delayed.first().is_some_and(|(at, _)| *at <= now) {
             let (_, key) = self.delayed.pop_first().expect("it was there a line ago");
+            self.due.remove(&key);
             self.add(key);
         }
     }
@@ -191,6 +206,19 @@ mod tests {
         }
         queue.forget(&"late");
         assert_eq!(queue.failures(&"late"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_several_delays_of_a_key_the_shortest_counts() {
+        let queue = WorkQueue::new();
+        for seconds in [20, 10, 30] {
+            queue.add_after("a", Duration::from_secs(seconds));
+        }
+        let start = Instant::now();
+        assert_eq!(queue.get().await, "a");
+        assert_eq!(start.elapsed().as_secs(), 10);
+        queue.done(&"a");
+        assert!(tokio::time::timeout(Duration::from_secs(60), queue.get()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

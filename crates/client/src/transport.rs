@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, Uri};
@@ -14,6 +15,13 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::config::RestConfig;
 use crate::error::{Error, Result};
+
+/// A server that has not taken the connection, TLS included, by then is unreachable (client-go: 30 s, and 10 s for TLS).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A server that is silent while a request waits is asked whether it is still there, so that a watch over a connection
+/// that died unseen ends (client-go: ReadIdleTimeout and PingTimeout).
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A response body: data as it comes.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -38,6 +46,8 @@ impl Https {
         let client = HyperClient::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
             .build(connector);
         let server = config
             .server
@@ -95,11 +105,12 @@ mod tls {
     use hyper_util::client::legacy::connect::{Connected, Connection};
     use hyper_util::rt::TokioIo;
     use tokio::net::TcpStream;
+    use tokio::time::timeout;
     use tokio_rustls::TlsConnector;
     use tokio_rustls::client::TlsStream;
     use tower_service::Service;
 
-    use super::{BoxError, HttpConnector, RestConfig, Result, Uri};
+    use super::{BoxError, CONNECT_TIMEOUT, HttpConnector, RestConfig, Result, Uri};
 
     #[derive(Clone)]
     pub struct Connector {
@@ -139,8 +150,11 @@ mod tls {
             Box::pin(async move {
                 let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
                 let name = rustls::pki_types::ServerName::try_from(host)?;
-                let stream = connect(&mut tcp, uri).await?;
-                Ok(Stream(TokioIo::new(tls.connect(name, stream).await?)))
+                let connected = async {
+                    let stream = connect(&mut tcp, uri).await?;
+                    Ok::<_, BoxError>(tls.connect(name, stream).await?)
+                };
+                Ok(Stream(TokioIo::new(timeout(CONNECT_TIMEOUT, connected).await??)))
             })
         }
     }

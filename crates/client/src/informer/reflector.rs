@@ -65,7 +65,6 @@ impl<V: Object> Reflector<V> {
                 Ok(()) => {}
                 Err(error) if error.is_expired() => {
                     tracing::debug!(resource = self.resource.plural, "history expired, listing again");
-                    continue;
                 }
                 Err(error) => {
                     tracing::warn!(resource = self.resource.plural, %error, "list and watch failed, will retry");
