@@ -1,14 +1,14 @@
 //! Makes sure that an image is there before a container starts (follows the kubelet's `images/image_manager.go`).
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use api::view::core::{Container, Pod, Secret};
 use apimachinery::Value;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::event::EventType;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use runtime::cri;
 
 use crate::pod::backoff::Backoff;
@@ -32,8 +32,42 @@ pub struct Failure {
 /// Pauses between pulls that failed, shared by all pods of the node.
 #[derive(Default)]
 pub struct ImageManager {
-    backoff: Mutex<Backoff>,
+    failures: Mutex<Failures>,
 }
+
+/// Failed pulls by pod and image.
+#[derive(Default)]
+struct Failures {
+    backoff: Backoff,
+    /// What went wrong last, told while the pause lasts (upstream: `prevPullErrMsg`).
+    messages: HashMap<String, String>,
+}
+
+impl Failures {
+    fn note(&mut self, key: &str, message: String, now: Timestamp) {
+        self.backoff.fail(key, now);
+        self.messages.insert(key.to_owned(), message);
+        self.messages.retain(|key, _| self.backoff.is_known(key));
+    }
+
+    /// What to wait for, while a pause lasts.
+    fn pause(&self, key: &str, image: &str, now: Timestamp) -> Option<Failure> {
+        let (retry_at, _) = self.backoff.until_since_failure(key, now)?;
+        let last = self.messages.get(key).map(|last| format!(": ErrImagePull: {last}")).unwrap_or_default();
+        let message = format!("Back-off pulling image {image:?}{last}");
+        Some(Failure { waiting: Waiting { reason: "ImagePullBackOff".to_owned(), message }, retry_at })
+    }
+
+    fn forget(&mut self, key: &str) {
+        self.backoff.forget(key);
+        self.messages.remove(key);
+    }
+}
+
+/// How long `ErrImagePull` shows before it becomes `ImagePullBackOff`.
+const ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(1);
+/// When to look again for an image that is not to be pulled, or has no valid name (upstream: `backOffPeriod`).
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 impl ImageManager {
     pub async fn ensure(
@@ -44,15 +78,13 @@ impl ImageManager {
         secrets: &[Secret],
         events: &PodEvents<'_>,
     ) -> Result<Image, Failure> {
-        let present = status(runtime, &container.image)
-            .await
-            .map_err(|e| self.refused(pod, "ImageInspectError", &e))?;
+        let present = status(runtime, &container.image).await.map_err(|e| refused(&e))?;
         match (container.image_pull_policy.as_str(), present) {
             ("Never", None) => {
                 let message =
                     format!("Container image {:?} is not present with pull policy of Never", container.image);
                 events.container(container, EventType::Warning, "ErrImageNeverPull", message.clone());
-                Err(self.failure(pod, container, "ErrImageNeverPull", message))
+                Err(failure("ErrImageNeverPull", message, LOOK_AGAIN))
             }
             ("Never" | "IfNotPresent", Some(image)) => {
                 let message = format!("Container image {:?} already present on machine", container.image);
@@ -72,14 +104,10 @@ impl ImageManager {
         events: &PodEvents<'_>,
     ) -> Result<Image, Failure> {
         let key = format!("{}_{}", pod.metadata.uid, container.image);
-        let now = Timestamp::now();
-        let pause =
-            self.backoff.lock().expect("no one panics while holding it").until_since_failure(&key, now);
-        if let Some((retry_at, _)) = pause {
+        if let Some(pause) = self.failures().pause(&key, &container.image, Timestamp::now()) {
             let message = format!("Back-off pulling image {:?}", container.image);
-            events.container(container, EventType::Normal, "BackOff", message.clone());
-            let waiting = Waiting { reason: "ImagePullBackOff".to_owned(), message };
-            return Err(Failure { waiting, retry_at });
+            events.container(container, EventType::Normal, "BackOff", message);
+            return Err(pause);
         }
         events.container(
             container,
@@ -90,7 +118,7 @@ impl ImageManager {
         let started = std::time::Instant::now();
         match pull(runtime, container, &auth_configs(secrets, &container.image)).await {
             Ok(image) => {
-                self.backoff.lock().expect("no one panics while holding it").forget(&key);
+                self.failures().forget(&key);
                 let took = started.elapsed().as_millis();
                 let message = format!("Successfully pulled image {:?} in {took}ms", container.image);
                 events.container(container, EventType::Normal, "Pulled", message);
@@ -100,28 +128,26 @@ impl ImageManager {
                 let message = format!("Failed to pull image {:?}: {}", container.image, status.message());
                 events.container(container, EventType::Warning, "Failed", message.clone());
                 events.container(container, EventType::Warning, "Failed", "Error: ErrImagePull".to_owned());
-                Err(self.failure_at(&key, "ErrImagePull", status.message().to_owned(), Timestamp::now()))
+                self.failures().note(&key, status.message().to_owned(), Timestamp::now());
+                Err(failure("ErrImagePull", status.message().to_owned(), ERROR_SHOWN))
             }
         }
     }
 
-    fn failure(&self, pod: &Pod, container: &Container, reason: &str, message: String) -> Failure {
-        let key = format!("{}_{}", pod.metadata.uid, container.image);
-        self.failure_at(&key, reason, message, Timestamp::now())
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().expect("no one panics while holding it")
     }
+}
 
-    fn refused(&self, pod: &Pod, reason: &str, status: &tonic::Status) -> Failure {
-        let reason = if status.code() == tonic::Code::InvalidArgument { "InvalidImageName" } else { reason };
-        self.failure_at(&pod.metadata.uid, reason, status.message().to_owned(), Timestamp::now())
-    }
+fn failure(reason: &str, message: String, pause: SignedDuration) -> Failure {
+    let waiting = Waiting { reason: reason.to_owned(), message };
+    Failure { waiting, retry_at: Timestamp::now() + pause }
+}
 
-    /// A first failure shows itself before the pause does: upstream reports `ErrImagePull`, then `ImagePullBackOff`.
-    fn failure_at(&self, key: &str, reason: &str, message: String, now: Timestamp) -> Failure {
-        let delay = self.backoff.lock().expect("no one panics while holding it").fail(key, now);
-        const SHOWN: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
-        let retry_at = now + delay.min(SHOWN);
-        Failure { waiting: Waiting { reason: reason.to_owned(), message }, retry_at }
-    }
+fn refused(status: &tonic::Status) -> Failure {
+    let is_name = status.code() == tonic::Code::InvalidArgument;
+    let reason = if is_name { "InvalidImageName" } else { "ImageInspectError" };
+    failure(reason, status.message().to_owned(), LOOK_AGAIN)
 }
 
 fn spec(name: &str) -> cri::ImageSpec {
@@ -193,15 +219,33 @@ fn registries(secret: &Secret) -> HashMap<String, Value> {
     }
 }
 
+/// Whether credentials for `registry` may be sent to where `image` comes from: the host must be the same, part by
+/// part, where `*` in a part stands for anything but a dot; a path is a prefix (upstream: `URLsMatch`).
 fn image_matches(image: &str, registry: &str) -> bool {
-    let host = registry.trim_start_matches("https://").trim_start_matches("http://");
-    let host = host.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
-    let first = image.split('/').next().unwrap_or_default();
-    let named = image.contains('/') && (first.contains('.') || first.contains(':') || first == "localhost");
-    if named {
-        image.starts_with(host)
-    } else {
-        matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io")
+    let registry = registry.trim_start_matches("https://").trim_start_matches("http://");
+    let registry = registry.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
+    let (host, path) = registry.split_once('/').unwrap_or((registry, ""));
+    let (first, rest) = image.split_once('/').unwrap_or(("", image));
+    let is_host = first.contains('.') || first.contains(':') || first == "localhost";
+    if !is_host || DOCKER_HUB.contains(&first) {
+        return DOCKER_HUB.contains(&host);
+    }
+    let (parts, globs) = (first.split('.'), host.split('.'));
+    parts.clone().count() == globs.clone().count()
+        && parts.zip(globs).all(|(part, glob)| part_matches(part, glob))
+        && rest.starts_with(path)
+}
+
+/// What Docker Hub is called.
+const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+
+/// One part of a host name, which may hold one `*`.
+fn part_matches(part: &str, glob: &str) -> bool {
+    match glob.split_once('*') {
+        None => part == glob,
+        Some((before, after)) => {
+            part.len() >= before.len() + after.len() && part.starts_with(before) && part.ends_with(after)
+        }
     }
 }
 
@@ -239,5 +283,37 @@ mod tests {
         assert_eq!(users("reg.example:5000/a/b:1"), [("me".to_owned(), "secret:x".to_owned())]);
         assert_eq!(users("nginx"), [("hub".to_owned(), "p".to_owned())]);
         assert!(users("other.example/a").is_empty());
+    }
+
+    #[test]
+    fn credentials_match_whole_hosts_and_a_prefix_of_the_path() {
+        let check = |image: &str, registry: &str, expect: bool| {
+            assert_eq!(image_matches(image, registry), expect, "{image} {registry}");
+        };
+        check("reg.example/a", "reg.example", true);
+        check("reg.example.evil.test/a", "reg.example", false);
+        check("reg.example:5000/a", "reg.example", false);
+        check("reg.example/team/a", "https://reg.example/team/", true);
+        check("reg.example/other/a", "https://reg.example/team/", false);
+        check("a.reg.example/b", "*.reg.example", true);
+        check("a.b.reg.example/c", "*.reg.example", false);
+        check("docker.io/library/nginx", "https://index.docker.io/v1/", true);
+        check("team/nginx", "https://index.docker.io/v1/", true);
+        check("team/nginx", "reg.example", false);
+    }
+
+    #[test]
+    fn the_reason_of_a_failed_pull_is_told_while_the_next_is_put_off() {
+        let mut failures = Failures::default();
+        let now = Timestamp::UNIX_EPOCH;
+        failures.note("k", "manifest unknown".to_owned(), now);
+        let pause = failures.pause("k", "reg.example/a", now).expect("a pause");
+        assert_eq!(
+            (pause.waiting.reason.as_str(), pause.waiting.message.as_str()),
+            ("ImagePullBackOff", r#"Back-off pulling image "reg.example/a": ErrImagePull: manifest unknown"#)
+        );
+        assert_eq!(pause.retry_at.duration_since(now).as_secs(), 10);
+        failures.forget("k");
+        assert!(failures.pause("k", "reg.example/a", now).is_none());
     }
 }

@@ -9,6 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 const INITIAL: SignedDuration = SignedDuration::from_secs(10);
 /// Upstream: `MaxContainerBackOff`, `MaxImageBackOff`.
 const MAX: SignedDuration = SignedDuration::from_secs(300);
+/// Upstream: `hasExpired`, twice the maximum.
+const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_secs(600);
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -23,12 +25,10 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Notes a failure and returns the pause that follows it.
+    /// Notes a failure and returns the pause that follows it; forgets what failed too long ago.
     pub fn fail(&mut self, key: &str, now: Timestamp) -> SignedDuration {
-        let delay = match self.entries.get(key) {
-            Some(entry) if now.duration_since(entry.failed_at) <= MAX * 2 => (entry.delay * 2).min(MAX),
-            _ => INITIAL,
-        };
+        self.entries.retain(|_, entry| now.duration_since(entry.failed_at) <= FORGOTTEN_AFTER);
+        let delay = self.entries.get(key).map_or(INITIAL, |entry| (entry.delay * 2).min(MAX));
         self.entries.insert(key.to_owned(), Entry { delay, failed_at: now });
         delay
     }
@@ -44,6 +44,15 @@ impl Backoff {
     pub fn until_since_failure(&self, key: &str, now: Timestamp) -> Option<(Timestamp, SignedDuration)> {
         let failed_at = self.entries.get(key)?.failed_at;
         self.until(key, failed_at, now)
+    }
+
+    /// Whether it failed once, but longer ago than counts.
+    pub fn is_expired(&self, key: &str, now: Timestamp) -> bool {
+        self.entries.get(key).is_some_and(|entry| now.duration_since(entry.failed_at) > FORGOTTEN_AFTER)
+    }
+
+    pub fn is_known(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
     }
 
     pub fn forget(&mut self, key: &str) {
@@ -69,5 +78,13 @@ mod tests {
         assert!(backoff.until_since_failure("c", now - SignedDuration::from_secs(1)).is_some());
         assert!(backoff.until_since_failure("c", now).is_none());
         assert_eq!(backoff.fail("c", now + SignedDuration::from_secs(601)).as_secs(), 10);
+    }
+
+    #[test]
+    fn failures_of_what_is_gone_take_no_memory_for_ever() {
+        let mut backoff = Backoff::default();
+        backoff.fail("gone", Timestamp::UNIX_EPOCH);
+        backoff.fail("c", Timestamp::UNIX_EPOCH + FORGOTTEN_AFTER + SignedDuration::from_secs(1));
+        assert!(!backoff.is_known("gone"));
     }
 }
