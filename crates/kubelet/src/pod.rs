@@ -7,7 +7,7 @@ pub mod memory;
 pub mod sandbox;
 pub mod status;
 
-use api::view::core::{Container, Pod};
+use api::view::core::{Container, ContainerStatus, Pod};
 
 /// Init containers that keep running beside the others.
 pub fn is_sidecar(container: &Container) -> bool {
@@ -20,6 +20,14 @@ pub fn all_containers(pod: &Pod) -> impl Iterator<Item = (&Container, &'static s
     let regular = pod.spec.containers.iter().map(|c| (c, "spec.containers"));
     let ephemeral = pod.spec.ephemeral_containers.iter().map(|c| (c, "spec.ephemeralContainers"));
     init.chain(regular).chain(ephemeral)
+}
+
+/// What the API says of the container of this name.
+pub fn container_status<'p>(pod: &'p Pod, name: &str) -> Option<&'p ContainerStatus> {
+    let status = &pod.status;
+    let lists =
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    lists.into_iter().flatten().find(|s| s.name == name)
 }
 
 /// The seconds a pod has to end by itself.

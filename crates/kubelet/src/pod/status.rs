@@ -86,7 +86,7 @@ impl Teller<'_> {
     fn status(&self, spec: &Spec, init: bool) -> ContainerStatus {
         let mut status = match self.observed.container(&spec.name) {
             Some(container) => self.from_container(spec, container, init),
-            None => self.without_container(spec, init),
+            None => self.without_container(spec),
         };
         if self.ended && status.state.running.is_none() && status.state.terminated.is_none() {
             self.close(&mut status);
@@ -94,12 +94,19 @@ impl Teller<'_> {
         status
     }
 
-    fn without_container(&self, spec: &Spec, init: bool) -> ContainerStatus {
-        let known = self.known(spec, init);
+    /// How a container ended stays known when its remains are gone, as after a reboot.
+    fn without_container(&self, spec: &Spec) -> ContainerStatus {
+        let known = self.known(spec);
+        let ended = known.filter(|k| k.state.terminated.is_some());
+        let starts_again = !self.ended && self.memory.waiting.contains_key(&spec.name);
+        if let Some(ended) = ended.filter(|_| !starts_again) {
+            return ended.clone();
+        }
+        let last_state = |k: &ContainerStatus| ended.map_or(&k.last_state, |e| &e.state).clone();
         ContainerStatus {
             name: spec.name.clone(),
-            state: ContainerState { waiting: Some(self.waiting(spec, init)), ..Default::default() },
-            last_state: known.map(|k| k.last_state.clone()).unwrap_or_default(),
+            state: ContainerState { waiting: Some(self.waiting(spec)), ..Default::default() },
+            last_state: known.map(last_state).unwrap_or_default(),
             restart_count: known.map_or(0, |k| k.restart_count),
             image: spec.image.clone(),
             started: Some(false),
@@ -108,26 +115,19 @@ impl Teller<'_> {
     }
 
     /// What the API already says of this container.
-    fn known(&self, spec: &Spec, init: bool) -> Option<&ContainerStatus> {
-        let status = &self.pod.status;
-        let list = if init { &status.init_container_statuses } else { &status.container_statuses };
-        list.iter().find(|s| s.name == spec.name)
+    fn known(&self, spec: &Spec) -> Option<&ContainerStatus> {
+        super::container_status(self.pod, &spec.name)
     }
 
-    fn waiting(&self, spec: &Spec, init: bool) -> ContainerStateWaiting {
+    fn waiting(&self, spec: &Spec) -> ContainerStateWaiting {
         if let Some(waiting) = self.memory.waiting.get(&spec.name) {
             return ContainerStateWaiting {
                 reason: waiting.reason.clone(),
                 message: waiting.message.clone(),
             };
         }
-        let initialising =
-            !init || self.pod.spec.init_containers.first().is_none_or(|first| first.name != spec.name);
-        let reason = if initialising && !self.pod.spec.init_containers.is_empty() {
-            "PodInitializing"
-        } else {
-            "ContainerCreating"
-        };
+        let reason =
+            if self.pod.spec.init_containers.is_empty() { "ContainerCreating" } else { "PodInitializing" };
         ContainerStateWaiting { reason: reason.to_owned(), message: String::new() }
     }
 
@@ -147,7 +147,7 @@ impl Teller<'_> {
         match container.state {
             State::Running => self.tell_running(spec, container, init, &mut status),
             State::Exited => self.tell_exited(spec, container, init, &mut status),
-            State::Created | State::Unknown => status.state.waiting = Some(self.waiting(spec, init)),
+            State::Created | State::Unknown => status.state.waiting = Some(self.waiting(spec)),
         }
         status
     }

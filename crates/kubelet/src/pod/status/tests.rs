@@ -113,6 +113,37 @@ fn an_image_that_cannot_be_pulled_is_the_reason() {
 }
 
 #[test]
+fn an_end_stays_known_when_the_container_is_gone() {
+    let mut pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
+    pod.status = tell(&pod, vec![container("a", State::Exited, 3, 0)], &Memory::default(), true);
+    assert_eq!(pod.status.phase, "Failed");
+    let status =
+        pod_status(&pod, &Observed::default(), &Memory::default(), &NODE, true, Timestamp::UNIX_EPOCH);
+    assert_eq!(status.container_statuses, pod.status.container_statuses);
+}
+
+#[test]
+fn a_container_that_cannot_start_again_waits_with_its_known_end_in_view() {
+    let mut pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a"}]}));
+    pod.status = tell(&pod, vec![container("a", State::Exited, 3, 0)], &Memory::default(), false);
+    let mut memory = Memory::default();
+    memory.waiting.insert("a".into(), Waiting { reason: "ErrImagePull".into(), message: "gone".into() });
+    let status = tell(&pod, vec![], &memory, false).container_statuses.remove(0);
+    assert_eq!(status.state.waiting.expect("waits").reason, "ErrImagePull");
+    assert_eq!(status.last_state.terminated.expect("ended").exit_code, 3);
+}
+
+#[test]
+fn an_init_container_that_has_not_run_is_initialising() {
+    // kubectl shows any other reason as `Init:REASON`, this one as `Init:0/1`.
+    let pod = pod(
+        json!({"restartPolicy": "Always", "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]}),
+    );
+    let status = tell(&pod, vec![], &Memory::default(), false).init_container_statuses.remove(0);
+    assert_eq!(status.state.waiting.expect("waits").reason, "PodInitializing");
+}
+
+#[test]
 fn durations_read_as_go_prints_them() {
     assert_eq!(["10s", "1m20s", "5m0s"], [10, 80, 300].map(go_duration).each_ref().map(String::as_str));
 }
