@@ -54,7 +54,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn wake(&mut self, at: Timestamp) {
+    pub fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
     }
 }
@@ -121,6 +121,7 @@ fn replace_sandbox(pod: &Pod, observed: &Observed, memory: &Memory, now: Timesta
         plan.actions.push(kill(
             pod,
             container,
+            None,
             "Pod sandbox changed, it will be killed and re-created.".to_owned(),
         ));
     }
@@ -166,7 +167,8 @@ fn run_in_sandbox(
 ) {
     remove_old_attempts(pod, observed, plan);
     if nothing_left_to_run(pod, observed) {
-        let sidecars = observed.running().map(|c| kill(pod, c, format!("Stopping container {}", c.name)));
+        let sidecars =
+            observed.running().map(|c| kill(pod, c, None, format!("Stopping container {}", c.name)));
         plan.actions.extend(sidecars);
         if plan.actions.iter().all(|a| matches!(a, Action::RemoveContainer { .. })) {
             plan.actions.push(Action::StopSandbox { id: sandbox.to_owned() });
@@ -255,10 +257,16 @@ impl Step<'_> {
             State::Running => {
                 if let Some(why) = self.memory.unhealthy.get(&container.id) {
                     let message = format!("Container {} {why}, will be restarted", spec.name);
-                    self.plan.actions.push(kill_probed(self.pod, spec, &container, message));
+                    let probe = if self.memory.probes.get(&container.id).is_some_and(|p| p.started) {
+                        &spec.liveness_probe
+                    } else {
+                        &spec.startup_probe
+                    };
+                    let own = probe.as_ref().and_then(|p| p.termination_grace_period_seconds);
+                    self.plan.actions.push(kill(self.pod, &container, own, message));
                 } else if container.hash != super::container::hash(spec) {
                     let message = format!("Container {} definition changed, will be restarted", spec.name);
-                    self.plan.actions.push(kill(self.pod, &container, message));
+                    self.plan.actions.push(kill(self.pod, &container, None, message));
                 }
             }
             State::Exited if kind == ContainerType::Init || should_restart(self.pod, spec, &container) => {
@@ -304,23 +312,14 @@ pub fn should_restart(pod: &Pod, spec: &Spec, container: &Container) -> bool {
     }
 }
 
-fn kill(pod: &Pod, container: &Container, reason: String) -> Action {
+/// The probe that failed may bring a grace period of its own.
+fn kill(pod: &Pod, container: &Container, own_grace_seconds: Option<i64>, reason: String) -> Action {
     Action::Kill {
         id: container.id.clone(),
         name: container.name.clone(),
-        grace_seconds: grace_period_seconds(pod),
+        grace_seconds: own_grace_seconds.unwrap_or_else(|| grace_period_seconds(pod)),
         reason,
     }
-}
-
-/// A probe may bring its own grace period.
-fn kill_probed(pod: &Pod, spec: &Spec, container: &Container, reason: String) -> Action {
-    let own = [&spec.startup_probe, &spec.liveness_probe]
-        .into_iter()
-        .flatten()
-        .find_map(|probe| probe.termination_grace_period_seconds);
-    let grace_seconds = own.unwrap_or_else(|| grace_period_seconds(pod));
-    Action::Kill { id: container.id.clone(), name: container.name.clone(), grace_seconds, reason }
 }
 
 #[cfg(test)]

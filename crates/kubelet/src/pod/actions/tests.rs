@@ -2,6 +2,7 @@ use apimachinery::json;
 
 use super::*;
 use crate::observe::Sandbox;
+use crate::pod::memory::ProbeState;
 
 fn pod(spec: apimachinery::Value) -> Pod {
     serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec})).expect("a pod")
@@ -134,6 +135,26 @@ fn an_unhealthy_or_changed_container_is_killed() {
         words(&pod_actions(&pod, &observed(&changed), &Memory::default(), Timestamp::UNIX_EPOCH)),
         ["kill a0"]
     );
+}
+
+#[test]
+fn the_probe_that_failed_says_how_long_the_container_may_take_to_end() {
+    let pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a",
+        "startupProbe": {"terminationGracePeriodSeconds": 1}, "livenessProbe": {"terminationGracePeriodSeconds": 7}}]}));
+    let observed = Observed {
+        sandboxes: vec![sandbox(true)],
+        containers: vec![container(&pod, "a", State::Running, 0, 0)],
+    };
+    for (started, expect) in [(false, 1), (true, 7)] {
+        let mut memory = Memory::default();
+        memory.probes.insert("a0".into(), ProbeState { started, ready: true });
+        memory.unhealthy.insert("a0".into(), "failed a probe".into());
+        let plan = pod_actions(&pod, &observed, &memory, Timestamp::UNIX_EPOCH);
+        assert!(
+            matches!(plan.actions[..], [Action::Kill { grace_seconds, .. }] if grace_seconds == expect),
+            "{plan:?}"
+        );
+    }
 }
 
 #[test]
