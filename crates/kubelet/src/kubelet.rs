@@ -11,6 +11,7 @@ use client::{CancellationToken, Client, Delta, EventRecorder, Informers};
 use runtime::cri;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::config::Config;
 use crate::images::ImageManager;
@@ -113,8 +114,8 @@ impl Manager {
                     None => return,
                 },
                 event = events.recv() => match event {
-                    Some(Some(uid)) => self.tell(&uid, Message::Runtime).await,
-                    Some(None) => self.tell_all().await,
+                    Some(Some(uid)) => self.runtime_changed(&uid),
+                    Some(None) => self.all_changed(),
                     None => return,
                 },
             }
@@ -146,11 +147,18 @@ impl Manager {
         }
     }
 
-    async fn tell_all(&mut self) {
-        let uids: Vec<String> = self.workers.keys().cloned().collect();
-        for uid in uids {
-            self.tell(&uid, Message::Runtime).await;
+    /// Waits for nobody: a worker whose inbox is full looks at the runtime anyway when it gets to it.
+    fn runtime_changed(&mut self, uid: &str) {
+        if let Some(worker) = self.workers.get(uid)
+            && let Err(TrySendError::Closed(_)) = worker.try_send(Message::Runtime)
+        {
+            self.workers.remove(uid);
         }
+    }
+
+    fn all_changed(&mut self) {
+        let uids: Vec<String> = self.workers.keys().cloned().collect();
+        uids.iter().for_each(|uid| self.runtime_changed(uid));
     }
 
     /// Ends sandboxes whose pods left the API while nobody watched, and removes the files of such pods.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::view::core::{Container, Handler, Probe};
 use apimachinery::Value;
+use jiff::{SignedDuration, Timestamp};
 use runtime::cri;
 use tokio::sync::mpsc;
 
@@ -30,6 +31,11 @@ impl ProbeType {
             ProbeType::Readiness => "Readiness",
             ProbeType::Liveness => "Liveness",
         }
+    }
+
+    /// Whether its failure restarts the container.
+    pub fn restarts(self) -> bool {
+        self != ProbeType::Readiness
     }
 }
 
@@ -87,10 +93,23 @@ impl Threshold {
     }
 }
 
+/// What is left of a probe's initial delay, which counts from the start of the container.
+pub fn delay(probe: &Probe, started_at: Option<Timestamp>, now: Timestamp) -> Duration {
+    let delay = SignedDuration::from_secs(probe.initial_delay_seconds.into());
+    let running = started_at.map_or(SignedDuration::ZERO, |at| now.duration_since(at));
+    Duration::try_from(delay - running).unwrap_or_default()
+}
+
 /// Probes until the channel closes; a startup probe until it passed. Liveness stops at its first failure for good.
-pub async fn run(target: Target, kind: ProbeType, probe: Probe, verdicts: mpsc::Sender<Message>) {
+pub async fn run(
+    target: Target,
+    kind: ProbeType,
+    probe: Probe,
+    delay: Duration,
+    verdicts: mpsc::Sender<Message>,
+) {
     let seconds = |n: i32, min: u64| Duration::from_secs(u64::try_from(n).unwrap_or(0).max(min));
-    tokio::time::sleep(seconds(probe.initial_delay_seconds, 0)).await;
+    tokio::time::sleep(delay).await;
     let mut ticker = tokio::time::interval(seconds(probe.period_seconds, 1));
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let timeout = seconds(probe.timeout_seconds, 1);
@@ -202,6 +221,15 @@ mod tests {
             &[no, None, yes, no],
         );
         check(json!({"failureThreshold": 2}), &[false, true, false, false], &[None, yes, None, no]);
+    }
+
+    #[test]
+    fn the_initial_delay_counts_from_the_start_of_the_container() {
+        let probe: Probe = serde_json::from_value(json!({"initialDelaySeconds": 30})).expect("a probe");
+        let now = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1000);
+        let left = |age: i64| delay(&probe, Some(now - SignedDuration::from_secs(age)), now).as_secs();
+        assert_eq!([left(0), left(10), left(30), left(900)], [30, 20, 0, 0]);
+        assert_eq!(delay(&probe, None, now).as_secs(), 30);
     }
 
     #[test]

@@ -221,14 +221,18 @@ impl Worker {
         let ending = pod.metadata.is_being_deleted() || pod.is_terminal() || self.memory.failed.is_some();
         if ending {
             self.terminating.cancel();
+            self.stop_restarting_probes();
         }
         plan.finished &= self.running.is_empty();
-        if !self.gone {
-            self.report(&pod, &observed, plan.finished, now).await;
+        if !self.gone && !self.report(&pod, &observed, plan.finished, now).await {
+            plan.wake(now + act::RETRY);
         }
         if plan.finished && pod.metadata.is_being_deleted() {
-            self.remove(&pod, &observed).await?;
-            return Ok(None);
+            if self.remove(&pod, &observed).await? {
+                return Ok(None);
+            }
+            plan.wake(now + act::RETRY);
+            return Ok(Some(plan));
         }
         self.refresh_volumes(&pod, &observed, now);
         for action in std::mem::take(&mut plan.actions) {
@@ -282,7 +286,7 @@ impl Worker {
                 self.memory.starting.insert(container.id.clone());
                 continue;
             }
-            self.probe(observed, spec, &container.id);
+            self.probe(observed, spec, container, now);
         }
         self.probers.retain(|(id, _), prober| {
             let running = observed.running().any(|c| c.id == *id);
@@ -294,10 +298,11 @@ impl Worker {
     }
 
     /// Starts the probes that the container's state asks for and that do not run yet.
-    fn probe(&mut self, observed: &Observed, spec: &Container, id: &str) {
-        let initial =
-            ProbeState { started: spec.startup_probe.is_none(), ready: spec.readiness_probe.is_none() };
-        let state = *self.memory.probes.entry(id.to_owned()).or_insert(initial);
+    fn probe(&mut self, observed: &Observed, spec: &Container, running: &observe::Container, now: Timestamp) {
+        let id = running.id.as_str();
+        let known = crate::pod::container_status(&self.pod, &spec.name);
+        let initial = || ProbeState::initial(spec, id, known);
+        let state = *self.memory.probes.entry(id.to_owned()).or_insert_with(initial);
         if self.memory.unhealthy.contains_key(id) {
             return;
         }
@@ -309,13 +314,25 @@ impl Worker {
         for (kind, probe) in probes {
             let Some(probe) = probe else { continue };
             let key = (id.to_owned(), kind);
-            if self.probers.contains_key(&key) {
+            let unwanted = self.terminating.is_cancelled() && kind.restarts();
+            if unwanted || self.probers.contains_key(&key) {
                 continue;
             }
             let target = self.target(observed, spec, id);
-            let task = tokio::spawn(probe::run(target, kind, probe.clone(), self.sender.clone()));
+            let delay = probe::delay(probe, running.started_at, now);
+            let task = tokio::spawn(probe::run(target, kind, probe.clone(), delay, self.sender.clone()));
             self.probers.insert(key, task.abort_handle());
         }
+    }
+
+    /// A container that is to end anyway is not called unhealthy (upstream: `StopLivenessAndStartup`).
+    fn stop_restarting_probes(&mut self) {
+        self.probers.retain(|(_, kind), prober| {
+            if kind.restarts() {
+                prober.abort();
+            }
+            !kind.restarts()
+        });
     }
 
     fn target(&self, observed: &Observed, spec: &Container, id: &str) -> Target {
@@ -337,8 +354,8 @@ impl Worker {
         }
     }
 
-    /// Removes the pod's remains from the node, then from the API.
-    async fn remove(&mut self, pod: &Pod, observed: &Observed) -> Result<(), tonic::Status> {
+    /// Removes the pod's remains from the node, then from the API; false when the API must be told again.
+    async fn remove(&mut self, pod: &Pod, observed: &Observed) -> Result<bool, tonic::Status> {
         for sandbox in &observed.sandboxes {
             let request = runtime::cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id.clone() };
             self.shared.runtime.runtime.clone().remove_pod_sandbox(request).await?;
@@ -347,10 +364,7 @@ impl Worker {
         if let Err(error) = remove_files(&self.shared.config.root_dir, &pod.metadata.uid, &logs) {
             tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "files of a removed pod remain");
         }
-        if !self.gone {
-            self.delete_from_api(pod).await;
-        }
-        Ok(())
+        Ok(self.gone || self.delete_from_api(pod).await)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::view::core::{Container as Spec, ContainerStatus};
 use jiff::Timestamp;
 
 use super::backoff::Backoff;
@@ -21,6 +22,19 @@ pub struct ProbeState {
     pub started: bool,
     /// The readiness probe's last verdict; meaningless until started.
     pub ready: bool,
+}
+
+impl ProbeState {
+    /// Before the first verdict. What the API knows of this very container (`known`) holds until a probe says
+    /// otherwise: a kubelet that starts again takes no container out of service (as upstream since 1.35).
+    pub fn initial(spec: &Spec, id: &str, known: Option<&ContainerStatus>) -> Self {
+        let is_this = |s: &&ContainerStatus| s.container_id.rsplit("://").next() == Some(id);
+        let known = known.filter(is_this);
+        ProbeState {
+            started: spec.startup_probe.is_none() || known.is_some_and(|s| s.started == Some(true)),
+            ready: spec.readiness_probe.is_none() || known.is_some_and(|s| s.ready),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -48,10 +62,16 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Counts each exit once; the first restart has no pause.
+    /// Counts each exit once; the first restart has no pause, nor has the one after a long good run.
     pub fn count_exit(&mut self, container: &Container, now: Timestamp) {
-        if self.counted_exits.insert(container.id.clone()) && container.attempt > 0 {
-            self.crashes.fail(&container.name, container.finished_at.unwrap_or(now));
+        if !self.counted_exits.insert(container.id.clone()) || container.attempt == 0 {
+            return;
+        }
+        let ended_at = container.finished_at.unwrap_or(now);
+        if self.crashes.is_expired(&container.name, ended_at) {
+            self.crashes.forget(&container.name);
+        } else {
+            self.crashes.fail(&container.name, ended_at);
         }
     }
 
@@ -62,5 +82,65 @@ impl Memory {
         self.unhealthy.retain(|id, _| known.contains(id.as_str()));
         self.starting.retain(|id| known.contains(id.as_str()));
         self.counted_exits.retain(|id| known.contains(id.as_str()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::observe::State;
+
+    #[test]
+    fn probes_go_on_from_what_the_api_knows_of_the_same_container() {
+        let spec: Spec =
+            serde_json::from_value(json!({"name": "a", "startupProbe": {}, "readinessProbe": {}}))
+                .expect("a container");
+        let known = ContainerStatus {
+            container_id: "coxswain://1".into(),
+            started: Some(true),
+            ready: true,
+            ..Default::default()
+        };
+        let passed = ProbeState { started: true, ready: true };
+        assert_eq!(ProbeState::initial(&spec, "1", Some(&known)), passed);
+        assert_eq!(ProbeState::initial(&spec, "2", Some(&known)), ProbeState::default());
+        assert_eq!(ProbeState::initial(&spec, "1", None), ProbeState::default());
+        assert_eq!(ProbeState::initial(&Spec::default(), "1", None), passed);
+    }
+
+    #[test]
+    fn a_long_good_run_makes_the_next_restart_immediate() {
+        let exit = |attempt: u32, seconds: i64| Container {
+            id: attempt.to_string(),
+            name: "a".into(),
+            sandbox_id: "s".into(),
+            attempt,
+            state: State::Exited,
+            hash: String::new(),
+            image: String::new(),
+            image_id: String::new(),
+            created_at: None,
+            started_at: None,
+            finished_at: Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds)),
+            exit_code: 1,
+            reason: String::new(),
+            message: String::new(),
+            log_path: String::new(),
+        };
+        let mut memory = Memory::default();
+        let mut pause_after = |attempt, seconds| {
+            let container = exit(attempt, seconds);
+            let at = container.finished_at.expect("set above");
+            memory.count_exit(&container, at);
+            memory.crashes.until("a", at, at).map(|(_, delay)| delay.as_secs())
+        };
+        assert_eq!(pause_after(0, 0), None);
+        assert_eq!(pause_after(1, 1), Some(10));
+        assert_eq!(pause_after(2, 12), Some(20));
+        assert_eq!(pause_after(3, 1000), None);
+        assert_eq!(pause_after(4, 1001), Some(10));
     }
 }

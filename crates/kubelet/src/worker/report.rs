@@ -11,13 +11,19 @@ use crate::observe::Observed;
 use crate::pod::status::{NodeFacts, pod_status};
 
 impl Worker {
-    /// Writes the status if it differs from what was written last.
-    pub(super) async fn report(&mut self, pod: &Pod, observed: &Observed, ended: bool, now: Timestamp) {
+    /// Writes the status if it differs from what was written last; false when it must be tried again.
+    pub(super) async fn report(
+        &mut self,
+        pod: &Pod,
+        observed: &Observed,
+        ended: bool,
+        now: Timestamp,
+    ) -> bool {
         let host_ip = self.shared.config.node_ip.to_string();
         let node = NodeFacts { host_ip: &host_ip, runtime_name: &self.shared.runtime_name };
         let status = pod_status(pod, observed, &self.memory, &node, ended, now);
         if self.reported.as_ref() == Some(&status) {
-            return;
+            return true;
         }
         let meta = &pod.metadata;
         let patch = json!({"metadata": {"uid": meta.uid}, "status": status_patch(&status, self.reported.as_ref().unwrap_or(&pod.status))});
@@ -27,16 +33,21 @@ impl Worker {
             .patch(PODS, &meta.namespace, &meta.name, Some("status"), PatchType::Strategic, &patch)
             .await;
         match written {
-            Ok(_) => self.reported = Some(status),
+            Ok(_) => {
+                self.reported = Some(status);
+                return true;
+            }
             Err(error) if error.is_not_found() => self.gone = true,
             Err(error) => {
-                tracing::warn!(pod = %meta.namespaced_name(), %error, "status could not be written")
+                tracing::warn!(pod = %meta.namespaced_name(), %error, "status could not be written, will retry")
             }
         }
+        false
     }
 
     /// Confirms the end: the object goes for good. A pod of the same name but another uid is left alone.
-    pub(super) async fn delete_from_api(&self, pod: &Pod) {
+    /// False when it must be tried again.
+    pub(super) async fn delete_from_api(&self, pod: &Pod) -> bool {
         let meta = &pod.metadata;
         let options = DeleteOptions {
             grace_period_seconds: Some(0),
@@ -45,9 +56,10 @@ impl Worker {
         };
         match self.shared.client.delete(PODS, &meta.namespace, &meta.name, &options).await {
             Err(error) if !error.is_not_found() && !error.is_conflict() => {
-                tracing::warn!(pod = %meta.namespaced_name(), %error, "pod could not be removed from the API");
+                tracing::warn!(pod = %meta.namespaced_name(), %error, "pod could not be removed from the API, will retry");
+                false
             }
-            _ => {}
+            _ => true,
         }
     }
 }
