@@ -57,24 +57,21 @@ impl Part {
 
     pub fn prepare(self, kind: &Kind, object: &mut Value, old: &Value) {
         match self {
-            Part::Main | Part::Scale | Part::EphemeralContainers | Part::Resize => {
-                kind.prepare_for_update(object, old)
+            Part::Main | Part::Scale => kind.prepare_for_update(object, old),
+            Part::Binding => objectmeta::prepare_for_update(object, old),
+            Part::Status | Part::EphemeralContainers | Part::Resize | Part::Finalize => {
+                kind.prepare_for_subresource_update(self.subresource(), object, old);
             }
-            Part::Status => kind.prepare_for_status_update(object, old),
-            Part::Finalize | Part::Binding => objectmeta::prepare_for_update(object, old),
         }
     }
 
     pub fn validate(self, kind: &Kind, object: &Value, old: &Value) -> ErrorList {
         match self {
             Part::Main | Part::Scale => kind.validate_update(object, old),
-            Part::Status => kind.validate_status_update(object, old),
-            Part::EphemeralContainers | Part::Resize => {
-                let mut errors = objectmeta::validate_update(object, old);
-                errors.extend(kind.strategy.validate(object));
-                errors
+            Part::Binding => objectmeta::validate_update(object, old),
+            Part::Status | Part::EphemeralContainers | Part::Resize | Part::Finalize => {
+                kind.validate_subresource_update(self.subresource(), object, old)
             }
-            Part::Finalize | Part::Binding => objectmeta::validate_update(object, old),
         }
     }
 }
@@ -139,6 +136,20 @@ mod tests {
         assert_eq!(new["spec"]["finalizers"], json!([]));
         assert_eq!(new["status"], old["status"]);
         assert_eq!(new["metadata"], json!({"name": "a", "resourceVersion": "7", "labels": {"x": "y"}}));
+    }
+
+    #[test]
+    fn a_debug_container_may_join_a_running_pod_but_not_start_with_it() {
+        let kind = api::catalogue::by_resource("", "v1", "pods").expect("a row");
+        let container = |name: &str| json!({"name": name, "image": "i", "terminationMessagePolicy": "File", "imagePullPolicy": "Always"});
+        let old = json!({"metadata": {"name": "a", "namespace": "d", "uid": "u", "resourceVersion": "1"}, "spec": {
+            "containers": [container("main")], "restartPolicy": "Always", "dnsPolicy": "ClusterFirst",
+            "terminationGracePeriodSeconds": 30}});
+        let mut new = old.clone();
+        new["spec"]["ephemeralContainers"] = json!([container("debugger")]);
+        Part::EphemeralContainers.prepare(kind, &mut new, &old);
+        assert_eq!(Part::EphemeralContainers.validate(kind, &new, &old), []);
+        assert_ne!(kind.validate(&new), []);
     }
 
     #[test]
