@@ -95,7 +95,8 @@ impl Worker {
                 tracing::debug!(controller = self.row.name, %key, failure = failure.message, "plan not carried out");
                 self.controller.carried_out(key, Some(&failure));
                 if failure.kind != FailureKind::NamespaceTerminating {
-                    self.queue.add_rate_limited(key.clone());
+                    // The next decision asks for its own time; this one's would undo the growing pause.
+                    return self.queue.add_rate_limited(key.clone());
                 }
             }
         }

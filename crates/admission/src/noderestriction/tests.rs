@@ -1,3 +1,5 @@
+//! Cases of what a kubelet may and may not write.
+
 use apimachinery::json;
 use auth::UserInfo;
 use auth::user::NODES;

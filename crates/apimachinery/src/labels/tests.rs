@@ -1,3 +1,5 @@
+//! Selectors, read, printed and matched.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Ownership through applies and updates, by example and by property.
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 

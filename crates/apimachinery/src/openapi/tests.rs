@@ -1,3 +1,5 @@
+//! The documents that clients read, made from a small schema.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tokens issued, read back, and refused.
+
 use std::collections::HashMap;
 
 use super::*;

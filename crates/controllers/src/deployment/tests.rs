@@ -1,3 +1,5 @@
+//! Rollouts, step by step.
+
 use std::sync::Arc;
 
 use api::resource::{DEPLOYMENTS, PODS, REPLICA_SETS};

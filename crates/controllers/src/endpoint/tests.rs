@@ -1,3 +1,5 @@
+//! Endpoints from Services and pods.
+
 use std::sync::Arc;
 
 use api::resource::{ENDPOINTS, SERVICES};

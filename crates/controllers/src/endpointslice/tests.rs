@@ -1,3 +1,5 @@
+//! Slices from Services and pods.
+
 use std::sync::Arc;
 
 use api::resource::{ENDPOINT_SLICES, PODS, SERVICES};

@@ -1,3 +1,5 @@
+//! Slices from Endpoints that people write.
+
 use std::sync::Arc;
 
 use api::resource::{ENDPOINTS, SERVICES};

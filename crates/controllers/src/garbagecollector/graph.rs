@@ -10,7 +10,7 @@ use client::Delta;
 
 use super::reconcile::{OwnerState, is_orphaning, is_waiting};
 
-/// UIDs of owners remembered as gone, so that the dependents of one owner do not each ask for it (upstream:
+/// Owners remembered as gone, so that the dependents of one owner do not each ask for it (upstream:
 /// `NewReferenceCache(500)`).
 const GONE_MAX: usize = 500;
 
@@ -26,14 +26,48 @@ impl Node {
     }
 }
 
+/// An owner as a reference in some namespace names it. Not the UID alone: who refers to another's UID under a false name,
+/// or from another namespace, would have the true dependents deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Coordinates {
+    /// Empty for what is not namespaced.
+    namespace: String,
+    api_version: String,
+    kind: String,
+    name: String,
+    uid: String,
+}
+
+impl Coordinates {
+    pub fn new(owner: &OwnerReference, namespace: &str) -> Self {
+        Coordinates {
+            namespace: namespace.to_owned(),
+            api_version: owner.api_version.clone(),
+            kind: owner.kind.clone(),
+            name: owner.name.clone(),
+            uid: owner.uid.clone(),
+        }
+    }
+
+    fn of(node: &Node) -> Self {
+        Coordinates {
+            namespace: node.meta().namespace.clone(),
+            api_version: node.resource.api_version(),
+            kind: node.resource.kind.to_owned(),
+            name: node.meta().name.clone(),
+            uid: node.meta().uid.clone(),
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Graph {
     nodes: HashMap<String, Node>,
     /// An owner's UID to those of its dependents, whether the owner is known or not.
     dependents: HashMap<String, BTreeSet<String>>,
-    gone: HashSet<String>,
+    gone: HashSet<Coordinates>,
     /// `gone`, oldest first.
-    gone_order: VecDeque<String>,
+    gone_order: VecDeque<Coordinates>,
 }
 
 impl Graph {
@@ -74,9 +108,10 @@ impl Graph {
     fn remove(&mut self, uid: &str) -> Vec<String> {
         let mut concerned: Vec<String> = self.unlink(uid);
         concerned.extend(self.dependents.get(uid).into_iter().flatten().cloned());
-        self.nodes.remove(uid);
-        if self.dependents.contains_key(uid) {
-            self.note_gone(uid);
+        if let Some(node) = self.nodes.remove(uid)
+            && self.dependents.contains_key(uid)
+        {
+            self.note_gone(Coordinates::of(&node));
         }
         concerned
     }
@@ -103,9 +138,9 @@ impl Graph {
     }
 
     /// A UID never comes back.
-    pub fn note_gone(&mut self, uid: &str) {
-        if self.gone.insert(uid.to_owned()) {
-            self.gone_order.push_back(uid.to_owned());
+    pub fn note_gone(&mut self, owner: Coordinates) {
+        if self.gone.insert(owner.clone()) {
+            self.gone_order.push_back(owner);
         }
         if self.gone_order.len() > GONE_MAX
             && let Some(oldest) = self.gone_order.pop_front()
@@ -117,7 +152,8 @@ impl Graph {
     /// What the graph knows of an owner. One that stands elsewhere than the reference says is no owner, but only the
     /// server can say so for certain.
     pub fn owner_state(&self, node: &Node, owner: &OwnerReference) -> OwnerState {
-        if self.gone.contains(&owner.uid) {
+        let namespaces = ["", node.meta().namespace.as_str()];
+        if namespaces.iter().any(|namespace| self.gone.contains(&Coordinates::new(owner, namespace))) {
             return OwnerState::Dangling;
         }
         let Some(found) = self.nodes.get(&owner.uid) else { return OwnerState::Unseen };

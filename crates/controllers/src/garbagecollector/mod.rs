@@ -23,7 +23,7 @@ use crate::controller::{Controller, Key, Watches};
 use crate::discovery::{Discovered, Monitors};
 use crate::plan::Plan;
 
-use graph::{Graph, Node};
+use graph::{Coordinates, Graph, Node};
 use reconcile::{OwnerState, World, reconcile};
 
 struct GarbageCollector {
@@ -109,7 +109,8 @@ impl GarbageCollector {
             Ok(found) if reconcile::is_waiting(&found.metadata) => Ok(OwnerState::Waiting),
             Ok(_) => Ok(OwnerState::Solid),
             Err(error) if error.is_not_found() => {
-                self.state.lock().graph.note_gone(&owner.uid);
+                let namespace = if resource.namespaced { namespace } else { "" };
+                self.state.lock().graph.note_gone(Coordinates::new(owner, namespace));
                 Ok(OwnerState::Dangling)
             }
             Err(error) => Err(error),

@@ -1,3 +1,5 @@
+//! What goes with its owners, and what stays.
+
 use std::sync::Arc;
 
 use api::resource::{CONFIG_MAPS, NAMESPACES, PODS, REPLICA_SETS, Resource};
@@ -5,7 +7,7 @@ use api::view::PartialObject;
 use apimachinery::{Value, json};
 use client::Delta;
 
-use super::graph::Graph;
+use super::graph::{Coordinates, Graph};
 use super::reconcile::{OwnerState, World, reconcile};
 use crate::plan::Action;
 
@@ -71,6 +73,20 @@ fn an_owner_that_only_the_server_knows_counts() {
     assert!(decide(&graph, "p", OwnerState::Solid).is_empty());
     assert!(decide(&graph, "p", OwnerState::Unknown).is_empty());
     assert_eq!(decide(&graph, "p", OwnerState::Dangling), ["delete p Background"]);
+}
+
+#[test]
+fn a_false_reference_to_an_owner_elsewhere_harms_only_itself() {
+    let pod = object("p", &[("rs", true)], &[], false);
+    let owner = object("rs", &[], &[], false);
+    let mut graph = graph(&[(PODS, pod.clone())]);
+    let reference = &pod.metadata.owner_references[0];
+    graph.note_gone(Coordinates::new(reference, "elsewhere"));
+    assert!(decide(&graph, "p", OwnerState::Solid).is_empty());
+    graph.apply(REPLICA_SETS, &Delta::Added(owner));
+    assert!(decide(&graph, "p", OwnerState::Dangling).is_empty());
+    graph.note_gone(Coordinates::new(reference, "a"));
+    assert_eq!(decide(&graph, "p", OwnerState::Solid), ["delete p Background"]);
 }
 
 #[test]

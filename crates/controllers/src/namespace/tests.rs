@@ -1,3 +1,5 @@
+//! A namespace on its way out.
+
 use api::resource::{CONFIG_MAPS, PODS, Resource};
 use api::view::core::Namespace;
 use apimachinery::{Value, json};

@@ -1,3 +1,5 @@
+//! Nodes that fall silent and come back.
+
 use std::sync::Arc;
 
 use api::resource::{NODES, PODS};

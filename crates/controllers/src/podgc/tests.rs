@@ -1,3 +1,5 @@
+//! Pods that nobody will miss.
+
 use std::sync::Arc;
 
 use api::view::core::Pod;

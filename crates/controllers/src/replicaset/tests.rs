@@ -1,3 +1,5 @@
+//! Pods made, removed, adopted and released.
+
 use std::sync::Arc;
 
 use api::resource::{PODS, REPLICA_SETS};

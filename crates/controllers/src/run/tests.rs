@@ -16,11 +16,13 @@ use client::transport::{BoxError, ResponseFuture, Transport};
 use client::{Body, CancellationToken, Client, Informers};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::run;
-use crate::catalogue::Config;
+use super::{run, run_one};
+use crate::catalogue::{CATALOGUE, Config};
+use crate::controller::{Controller, Key, Watches};
 use crate::plan::{Action, Plan, Step};
 use crate::testing::Cluster;
 
@@ -189,6 +191,38 @@ async fn run_until(refused: usize, done: impl Fn(&State) -> bool) -> Arc<Server>
     };
     tokio::join!(run(&config, client_for, &informers, stop.clone()), waiting);
     server
+}
+
+/// Asks to be called again at once, and wants what is always refused.
+struct Stubborn {
+    decisions: Arc<Mutex<usize>>,
+}
+
+#[async_trait::async_trait]
+impl Controller for Stubborn {
+    fn watch(&self, watches: &mut Watches) {
+        watches.spawn(|queue| async move { queue.add(Key::new("a", "x")) });
+    }
+
+    async fn reconcile(&self, _: &Key, _: &Client, now: Timestamp) -> client::error::Result<Plan> {
+        *self.decisions.lock() += 1;
+        let mut plan = Plan::default();
+        plan.act(Action::create(PODS, "a", json!({"metadata": {"name": "x"}})));
+        plan.requeue(now);
+        Ok(plan)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_tried_ever_more_rarely_whatever_the_plan_asks() {
+    let server = Arc::new(Server::default());
+    server.state.lock().pods_refused = usize::MAX;
+    let decisions = Arc::new(Mutex::new(0));
+    let controller = Arc::new(Stubborn { decisions: decisions.clone() });
+    let running = run_one(&CATALOGUE[0], controller, Client::new(server, "test"));
+    tokio::time::timeout(Duration::from_secs(60), running).await.expect_err("it never ends");
+    let decisions = *decisions.lock();
+    assert!((10..20).contains(&decisions), "{decisions} decisions in a minute");
 }
 
 fn replica_set(state: &State) -> Option<Arc<ReplicaSet>> {

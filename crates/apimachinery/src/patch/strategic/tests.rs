@@ -1,3 +1,5 @@
+//! Strategic merges, directive by directive.
+
 use super::*;
 use crate::json;
 use crate::schema::{self, List, Scalar, Type};

@@ -1,3 +1,5 @@
+//! Decisions as roles and bindings come and go.
+
 use apimachinery::json;
 
 use super::*;
