@@ -1,3 +1,5 @@
+//! What to do next for a pod, by example.
+
 use apimachinery::json;
 
 use super::*;

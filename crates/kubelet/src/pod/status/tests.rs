@@ -1,3 +1,5 @@
+//! What is reported of a pod, by example.
+
 use apimachinery::json;
 
 use super::*;
