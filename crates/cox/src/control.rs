@@ -25,16 +25,22 @@ pub fn socket(layout: &cluster::Layout) -> PathBuf {
     layout.run().join("control.sock")
 }
 
-/// Answers until `stop`.
-pub async fn serve(
-    socket: PathBuf,
-    runtime: Option<Arc<Runtime>>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
+/// Opens the socket: from now on others can connect, and are answered once `serve` runs.
+pub fn listen(layout: &cluster::Layout) -> anyhow::Result<UnixListener> {
+    let socket = socket(layout);
     cluster::files::remove(&socket)?;
     let listener =
         UnixListener::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers until `stop`.
+pub async fn serve(
+    listener: UnixListener,
+    runtime: Option<Arc<Runtime>>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let (stream, _) = accepted?;
         let runtime = runtime.clone();

@@ -148,8 +148,8 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
         let clients = node::Clients { kubelet: client, proxy: informers(proxy), dns: informers(dns) };
         let mut services = Services::default();
         let started = plan.start(&mut services, clients).await?;
-        let (socket, runtime) = (control::socket(&layout), started.runtime);
-        services.start("control", |stop| control::serve(socket, runtime, stop));
+        let (listener, runtime) = (control::listen(&layout)?, started.runtime);
+        services.start("control", |stop| control::serve(listener, runtime, stop));
         Progress::on_terminal().step("node is registered");
         until_interrupted(services).await
     })

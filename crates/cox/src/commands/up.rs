@@ -175,8 +175,8 @@ async fn start_node(
     if let Some(endpoint) = started.dns_address {
         node::publish_dns(&api.admin(), settings.dns_service_ip().into(), endpoint).await?;
     }
-    let (socket, runtime) = (control::socket(layout), started.runtime.clone());
-    services.start("control", |stop| control::serve(socket, runtime, stop));
+    let (listener, runtime) = (control::listen(layout)?, started.runtime.clone());
+    services.start("control", |stop| control::serve(listener, runtime, stop));
     node::node_ready(&api.informers, &settings.node_name, &CancellationToken::new()).await;
     Ok(started.runtime)
 }
