@@ -14,11 +14,12 @@ pub const CONTAINER_NAME_LABEL: &str = "io.kubernetes.container.name";
 pub const CONTAINER_HASH_ANNOTATION: &str = "io.kubernetes.container.hash";
 pub const CONTAINER_RESTART_COUNT_ANNOTATION: &str = "io.kubernetes.container.restartCount";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     Created,
     Running,
     Exited,
+    #[default]
     Unknown,
 }
 
@@ -31,7 +32,7 @@ pub struct Sandbox {
     pub ips: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
     pub id: String,
     pub name: String,

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use api::view::core::Pod;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Response, StatusCode};
@@ -15,7 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
 
 use super::route::{Target, query_flag, query_value};
 use super::{Body, Refusal, Server};
-use crate::observe::{self, State};
+use crate::observe::{self, Container, Observed, State};
 use crate::worker::container_log;
 
 /// What of a log the client wants.
@@ -42,12 +43,12 @@ impl Options {
             Some(text) => Some(text.parse().map_err(|_| format!("sinceTime: Invalid value: {text:?}"))?),
         };
         let since_seconds =
-            number("sinceSeconds")?.map(|s| now - SignedDuration::from_secs(i64::try_from(s).unwrap_or(0)));
+            number("sinceSeconds")?.map(|s| SignedDuration::from_secs(i64::try_from(s).unwrap_or(i64::MAX)));
         Ok(Options {
             follow: query_flag(query, "follow"),
             timestamps: query_flag(query, "timestamps"),
             previous: query_flag(query, "previous"),
-            since: since_time.or(since_seconds),
+            since: since_time.or(since_seconds.map(|s| now.saturating_sub(s).unwrap_or(Timestamp::MIN))),
             tail_lines: number("tailLines")?.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
             limit_bytes: number("limitBytes")?,
         })
@@ -66,7 +67,7 @@ pub async fn serve(server: &Server, target: &Target, query: &str) -> Result<Resp
     let observed =
         observed.map_err(|s| Refusal(StatusCode::INTERNAL_SERVER_ERROR, s.message().to_owned()))?;
     let wanted = if options.previous {
-        observed.previous(&target.container)
+        previous(&pod, &observed, &target.container)
     } else {
         observed.container(&target.container)
     };
@@ -97,6 +98,15 @@ pub async fn serve(server: &Server, target: &Target, query: &str) -> Result<Resp
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
     Ok(response)
+}
+
+/// The container that the API shows as the last to have ended: while a crashed one waits to start again that is itself,
+/// not the one before it (upstream: `validateContainerLogStatus`).
+fn previous<'o>(pod: &Pod, observed: &'o Observed, name: &str) -> Option<&'o Container> {
+    let ended = crate::pod::container_status(pod, name).and_then(|s| s.last_state.terminated.as_ref());
+    let id = ended.and_then(|end| end.container_id.rsplit("://").next());
+    let told = observed.containers.iter().find(|c| Some(c.id.as_str()) == id);
+    told.or_else(|| observed.previous(name))
 }
 
 /// Tells a follower whether more can come.
@@ -339,6 +349,30 @@ mod tests {
         check("tailLines=99", "one\ntwo\nthree\n").await;
         check("sinceTime=2026-01-01T00:00:03Z&timestamps=true", "2026-01-01T00:00:03Z three\n").await;
         check("limitBytes=5", "one\nt").await;
+    }
+
+    #[test]
+    fn the_previous_container_is_the_one_the_api_shows_as_ended() {
+        let container = |id: &str| Container { id: id.into(), name: "a".into(), ..Default::default() };
+        let observed = Observed { containers: ["2", "1"].map(container).into(), ..Default::default() };
+        let check = |container_id: Option<&str>, expect: &str| {
+            let last = apimachinery::json!({"terminated": {"containerID": container_id.unwrap_or_default()}});
+            let status = apimachinery::json!({"name": "a", "lastState": if container_id.is_some() { last } else { apimachinery::json!({}) }});
+            let pod = apimachinery::json!({"status": {"containerStatuses": [status]}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            assert_eq!(previous(&pod, &observed, "a").expect("one").id, expect, "{container_id:?}");
+        };
+        check(Some("coxswain://2"), "2");
+        check(Some("coxswain://1"), "1");
+        check(Some("coxswain://removed"), "1");
+        check(None, "1");
+    }
+
+    #[test]
+    fn any_number_of_seconds_is_a_time() {
+        let query = format!("sinceSeconds={}", u64::MAX);
+        let options = Options::parse(&query, Timestamp::now()).expect("options");
+        assert_eq!(options.since, Some(Timestamp::MIN));
     }
 
     #[test]
