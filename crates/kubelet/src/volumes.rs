@@ -168,17 +168,29 @@ fn sub_path_of(volume: &Path, sub_path: &str) -> Result<PathBuf, String> {
     if !plain {
         return Err(format!("subPath {sub_path:?} must be a relative path without '..'"));
     }
-    let path = volume.join(sub_path);
-    if !path.exists() {
-        fs::create_dir_all(&path).map_err(|e| format!("subPath {sub_path:?} cannot be made: {e}"))?;
-    }
-    let resolved = path.canonicalize().map_err(|e| format!("subPath {sub_path:?}: {e}"))?;
     let root = volume.canonicalize().map_err(|e| e.to_string())?;
-    if resolved.starts_with(&root) {
-        Ok(resolved)
-    } else {
-        Err(format!("subPath {sub_path:?} leads out of its volume"))
+    let resolved =
+        make_below(&root, Path::new(sub_path)).map_err(|e| format!("subPath {sub_path:?}: {e}"))?;
+    resolved.ok_or_else(|| format!("subPath {sub_path:?} leads out of its volume"))
+}
+
+/// Step by step, so that nothing is made where a link leads out of `root`: then `None`. What is made may be used by whom
+/// `root` may be used by (upstream: `SafeMakeDir`).
+fn make_below(root: &Path, sub_path: &Path) -> std::io::Result<Option<PathBuf>> {
+    let permissions = fs::metadata(root)?.permissions();
+    let mut path = root.to_owned();
+    for component in sub_path.components() {
+        path.push(component);
+        if !path.exists() {
+            fs::create_dir(&path)?;
+            fs::set_permissions(&path, permissions.clone())?;
+        }
+        path = path.canonicalize()?;
+        if !path.starts_with(root) {
+            return Ok(None);
+        }
     }
+    Ok(Some(path))
 }
 
 /// Removes everything of a pod from the node.
@@ -238,6 +250,34 @@ mod tests {
         assert!(sub_path_of(&volume, "a/b").is_ok_and(|path| path.ends_with("a/b") && path.exists()));
         for bad in ["../x", "/etc", "out", "a/../../x"] {
             assert!(sub_path_of(&volume, bad).is_err(), "{bad}");
+        }
+        fs::remove_dir_all(volume).expect("removes");
+    }
+
+    #[test]
+    fn nothing_is_made_where_a_link_leads_out() {
+        let base = std::env::temp_dir().join(format!("sub-path-out-{}", std::process::id()));
+        let (volume, outside) = (base.join("volume"), base.join("outside"));
+        for dir in [&volume, &outside] {
+            fs::create_dir_all(dir).expect("makes");
+        }
+        std::os::unix::fs::symlink(&outside, volume.join("out")).expect("links");
+        std::os::unix::fs::symlink(outside.join("new"), volume.join("dangling")).expect("links");
+        for bad in ["out/new", "dangling/x"] {
+            assert!(sub_path_of(&volume, bad).is_err(), "{bad}");
+        }
+        assert_eq!(fs::read_dir(&outside).expect("there").count(), 0);
+        fs::remove_dir_all(base).expect("removes");
+    }
+
+    #[test]
+    fn what_is_made_for_a_sub_path_may_be_used_as_the_volume_may() {
+        let volume = std::env::temp_dir().join(format!("sub-path-mode-{}", std::process::id()));
+        fs::create_dir_all(&volume).expect("makes");
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o2777)).expect("opens");
+        let made = sub_path_of(&volume, "a/b").expect("made");
+        for dir in [made.as_path(), made.parent().expect("a")] {
+            assert_eq!(fs::metadata(dir).expect("there").permissions().mode() & 0o7777, 0o2777);
         }
         fs::remove_dir_all(volume).expect("removes");
     }

@@ -26,7 +26,8 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Result<()
     }
     fs::create_dir_all(dir)?;
     if shows(dir, payload) {
-        return Ok(());
+        // The names are made after the data is swapped, and we may have died in between.
+        return link_names(dir, payload);
     }
     let stamped = unused_name(dir)?;
     fs::create_dir(dir.join(&stamped))?;
@@ -144,6 +145,16 @@ mod tests {
         write(&dir, &payload(&[("a", "3")]), None).expect("writes");
         assert_eq!(fs::read_to_string(dir.join("a")).expect("there"), "3");
         assert!(!dir.join("d").exists() && !dir.join(before).exists());
+        fs::remove_dir_all(dir).expect("removable");
+    }
+
+    #[test]
+    fn names_that_an_interrupted_write_left_out_are_made_up_for() {
+        let dir = scratch("interrupted");
+        write(&dir, &payload(&[("a", "1"), ("b", "2")]), None).expect("writes");
+        fs::remove_file(dir.join("b")).expect("removable");
+        write(&dir, &payload(&[("a", "1"), ("b", "2")]), None).expect("links");
+        assert_eq!(fs::read_to_string(dir.join("b")).expect("there"), "2");
         fs::remove_dir_all(dir).expect("removable");
     }
 
