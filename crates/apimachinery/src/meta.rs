@@ -26,9 +26,9 @@ pub struct ObjectMeta {
     pub resource_version: String,
     #[serde(skip_serializing_if = "is_zero")]
     pub generation: i64,
-    #[serde(with = "time::time", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "time::rfc3339", skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<Timestamp>,
-    #[serde(with = "time::time", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "time::rfc3339", skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_period_seconds: Option<i64>,
@@ -110,13 +110,13 @@ pub struct Condition {
     pub status: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    #[serde(with = "time::time", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "time::rfc3339", skip_serializing_if = "Option::is_none")]
     pub last_probe_time: Option<Timestamp>,
-    #[serde(with = "time::time", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "time::rfc3339", skip_serializing_if = "Option::is_none")]
     pub last_heartbeat_time: Option<Timestamp>,
-    #[serde(with = "time::time", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "time::rfc3339", skip_serializing_if = "Option::is_none")]
     pub last_update_time: Option<Timestamp>,
-    #[serde(with = "time::time", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "time::rfc3339", skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<Timestamp>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,

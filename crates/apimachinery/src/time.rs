@@ -18,7 +18,7 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
 }
 
 /// A `metav1.Time` field of a typed view.
-pub mod time {
+pub mod rfc3339 {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer};
 

@@ -21,6 +21,15 @@ use crate::schema::{Schema, TypeId, TypeKind};
 /// How deep objects and lists may nest: serde_json's own limit, held by every format.
 pub const DEPTH_MAX: usize = 128;
 
+/// How many objects and lists stand within each other.
+pub(crate) fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Issues reported per object; what is beyond is not worth a client's while.
 pub const ISSUES_MAX: usize = 100;
 

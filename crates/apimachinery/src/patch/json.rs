@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use crate::codec::depth;
 use crate::status::{Status, StatusCause, StatusDetails};
 use crate::{Value, status};
 
@@ -157,15 +158,6 @@ impl Patching {
         }
         let failed = |why| Error::At { op: op.to_owned(), path: path.to_owned(), why };
         with(parent, &unescape(key)).map_err(failed)
-    }
-}
-
-/// How many objects and lists stand within each other.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        _ => 0,
     }
 }
 

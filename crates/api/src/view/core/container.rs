@@ -294,7 +294,7 @@ pub struct ContainerStateWaiting {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerStateRunning {
-    #[serde(with = "time::time", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "time::rfc3339", skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
 }
 
@@ -308,9 +308,9 @@ pub struct ContainerStateTerminated {
     pub reason: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    #[serde(with = "time::time", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "time::rfc3339", skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
-    #[serde(with = "time::time", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "time::rfc3339", skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
     #[serde(rename = "containerID", skip_serializing_if = "String::is_empty")]
     pub container_id: String,

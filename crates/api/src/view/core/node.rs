@@ -100,7 +100,7 @@ pub struct Taint {
     pub value: String,
     /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
     pub effect: String,
-    #[serde(with = "time::time", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "time::rfc3339", skip_serializing_if = "Option::is_none")]
     pub time_added: Option<Timestamp>,
 }
 

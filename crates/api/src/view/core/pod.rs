@@ -205,7 +205,7 @@ pub struct PodStatus {
     pub pod_ip: String,
     #[serde(rename = "podIPs", skip_serializing_if = "Vec::is_empty")]
     pub pod_ips: Vec<PodIp>,
-    #[serde(with = "time::time", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "time::rfc3339", skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Timestamp>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub init_container_statuses: Vec<ContainerStatus>,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::wire::{Reader, Wire};
 use super::{Error, MAGIC, RAW, decode_any, raw};
 use crate::codec::protobuf::encode::is_message;
-use crate::codec::{DEPTH_MAX, scalar};
+use crate::codec::{DEPTH_MAX, depth, scalar};
 use crate::quantity;
 use crate::schema::{Object, Presence, Scalar, Schema, TypeId, TypeKind};
 use crate::time::{format_micro_time, format_time};
@@ -149,7 +149,12 @@ impl Decoder<'_> {
         if raw.starts_with(MAGIC) {
             return decode_any(self.schema, raw);
         }
-        serde_json::from_slice(raw).map_err(|e| Error::Syntax(e.to_string()))
+        let value: Value = serde_json::from_slice(raw).map_err(|e| Error::Syntax(e.to_string()))?;
+        // A level of messages is a list and an object at most.
+        if 2 * self.depth + depth(&value) >= DEPTH_MAX {
+            return Err(Error::Type("exceeded max depth".into()));
+        }
+        Ok(value)
     }
 
     fn omit_empties(self, object: &Object, map: &mut Map<String, Value>) {
@@ -206,7 +211,7 @@ fn scalar_message(scalar: Scalar, bytes: &[u8]) -> Result<Value, Error> {
             if scalar == Scalar::Time { format_time(at).into() } else { format_micro_time(at).into() }
         }
         Scalar::IntOrString if numbers[1] == 1 => text.into(),
-        Scalar::IntOrString => numbers[2].into(),
+        Scalar::IntOrString => (numbers[2] as i32).into(),
         Scalar::Duration => scalar::duration_from_nanos(numbers[1]).into(),
         _ if text.is_empty() => Value::Null,
         _ => quantity::canonical(text).map_err(|e| Error::Type(e.to_string()))?.into_owned().into(),
