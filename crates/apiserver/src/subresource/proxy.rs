@@ -250,15 +250,46 @@ fn parse_port(text: &str) -> Result<u64, Status> {
 
 fn destination(address: IpAddr, port: u64, tls: bool, path_and_query: String) -> Result<Destination, Status> {
     let port = u16::try_from(port).map_err(|_| Status::bad_request(format!("invalid port {port}")))?;
-    if address.is_loopback() || address.is_multicast() || address.is_unspecified() {
+    if !is_global_unicast(address) {
         return Err(Status::bad_request("address not allowed"));
     }
     Ok(Destination { address: (address, port).into(), tls, path_and_query })
 }
 
+/// Whether it may belong to a pod: not to this machine, nor to its link, where clouds keep their secrets
+/// (upstream: `isProxyableIP`).
+fn is_global_unicast(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let is_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !is_local && !address.is_loopback() && !address.is_multicast() && !address.is_unspecified()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_can_be_a_pod_is_proxied_to() {
+        let allowed = |address: &str| is_global_unicast(address.parse().expect("an address"));
+        for address in ["10.0.0.1", "192.0.2.7", "fd00::1"] {
+            assert!(allowed(address), "{address}");
+        }
+        for address in [
+            "127.0.0.1",
+            "169.254.169.254",
+            "255.255.255.255",
+            "224.0.0.1",
+            "0.0.0.0",
+            "::1",
+            "fe80::1",
+            "::ffff:169.254.169.254",
+        ] {
+            assert!(!allowed(address), "{address}");
+        }
+    }
 
     #[test]
     fn stream_options_are_renamed_for_the_kubelet() {
