@@ -251,15 +251,18 @@ impl State {
         if !needs_ports(service) {
             return;
         }
-        let mut claimed: HashMap<u64, u16> = HashMap::new();
         let mut numbers: Vec<Option<u16>> = ports(service).iter().map(node_port).collect();
+        let targets = ports(service).iter().map(|port| port.get("port").and_then(Value::as_u64));
+        // By the Service's port. Those asked for come first, so that none is given to another port meanwhile.
+        let mut claimed: HashMap<Option<u64>, u16> =
+            targets.zip(&numbers).filter_map(|(target, number)| Some((target, (*number)?))).collect();
         for (i, number) in numbers.iter().enumerate() {
             if let Some(number) = number.filter(|n| !held.ports.contains(n)) {
                 errors.extend(self.refuse_port(number, i));
             }
         }
         for (port, number) in ports(service).iter().zip(&mut numbers) {
-            let target = port.get("port").and_then(Value::as_u64).unwrap_or_default();
+            let target = port.get("port").and_then(Value::as_u64);
             // TCP and UDP on one port share one node port, as upstream has it.
             let chosen = number.or_else(|| claimed.get(&target).copied());
             let chosen = chosen.or_else(|| self.free_port(&claimed));
@@ -294,7 +297,7 @@ impl State {
         taken.then(|| Error::invalid(&path, number, "provided port is already allocated"))
     }
 
-    fn free_port(&mut self, claimed: &HashMap<u64, u16>) -> Option<u16> {
+    fn free_port(&mut self, claimed: &HashMap<Option<u64>, u16>) -> Option<u16> {
         let (first, last) = (*self.node_ports.start(), *self.node_ports.end());
         let free = |port: &u16| !self.ports.contains_key(port) && !claimed.values().any(|c| c == port);
         let port = (self.next_port..=last).chain(first..self.next_port).find(free)?;
@@ -369,6 +372,16 @@ mod tests {
         assert_eq!(update["spec"]["clusterIP"], "10.0.0.1");
         allocator.release(services(), &update);
         assert!(allocator.0.lock().addresses.is_empty());
+    }
+
+    #[test]
+    fn a_port_asked_for_is_not_given_to_the_port_before_it() {
+        let allocator = allocator("10.0.0.0/24", 30000..=30001);
+        let mut service = json!({"spec": {"type": "NodePort", "ports": [
+            {"port": 80, "protocol": "TCP"}, {"port": 443, "protocol": "TCP", "nodePort": 30000}]}});
+        allocator.reserve(services(), &mut service, None).expect("there is room").keep(Some(&service));
+        assert_eq!(service["spec"]["ports"][0]["nodePort"], 30001);
+        assert_eq!(service["spec"]["ports"][1]["nodePort"], 30000);
     }
 
     #[test]
