@@ -1,31 +1,36 @@
 //! Acting as somebody else (`kubectl --as`), for those whom the authorizer lets. Follows `WithImpersonation`.
 
+use std::collections::BTreeMap;
+
 use apimachinery::Status;
 use auth::user::{SERVICE_ACCOUNT_USER_PREFIX, UNAUTHENTICATED};
 use auth::{Attributes, UserInfo};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use crate::core::Core;
+use crate::query::percent_decode;
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
 const UID: &str = "impersonate-uid";
+/// What follows names the extra, percent-encoded.
+const EXTRA_PREFIX: &str = "impersonate-extra-";
 
 /// The user whom the request is made as: its author, or whom its author may and wants to be.
 pub fn effective_user(core: &Core, author: UserInfo, headers: &HeaderMap) -> Result<UserInfo, Status> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let (name, uid) = (text(USER), text(UID));
-    let groups: Vec<&str> = headers.get_all(GROUP).iter().filter_map(|v| v.to_str().ok()).collect();
+    let first = |name: &str| headers.get(name).map_or(Ok(""), text);
+    let (name, uid) = (first(USER)?, first(UID)?);
+    let groups = headers.get_all(GROUP).iter().map(text).collect::<Result<Vec<&str>, Status>>()?;
+    let extra = extra(headers)?;
     if name.is_empty() {
-        if groups.is_empty() && uid.is_empty() {
+        if groups.is_empty() && uid.is_empty() && extra.is_empty() {
             return Ok(author);
         }
         return Err(Status::bad_request("requested impersonation without impersonating a user"));
     }
+    let impersonate = Attributes { verb: "impersonate", ..Attributes::of(&author) };
     let may = |group: &str, resource: &str, namespace: &str, name: &str| {
-        let wanted =
-            Attributes { verb: "impersonate", group, resource, namespace, name, ..Attributes::of(&author) };
-        core.authorizer.check(&wanted)
+        core.authorizer.check(&Attributes { group, resource, namespace, name, ..impersonate })
     };
     let account = name.strip_prefix(SERVICE_ACCOUNT_USER_PREFIX).and_then(|rest| rest.split_once(':'));
     match account {
@@ -38,11 +43,38 @@ pub fn effective_user(core: &Core, author: UserInfo, headers: &HeaderMap) -> Res
     if !uid.is_empty() {
         may("authentication.k8s.io", "uids", "", uid)?;
     }
+    for (key, value) in extra.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value))) {
+        let (group, resource) = ("authentication.k8s.io", "userextras");
+        core.authorizer.check(&Attributes {
+            group,
+            resource,
+            subresource: key,
+            name: value,
+            ..impersonate
+        })?;
+    }
     let mut user = match account {
         Some((namespace, account)) if groups.is_empty() => UserInfo::service_account(namespace, account, uid),
         _ if name == auth::user::ANONYMOUS => UserInfo::anonymous(),
         _ => UserInfo::new(name, groups.iter().copied().filter(|g| *g != UNAUTHENTICATED)),
     };
     uid.clone_into(&mut user.uid);
+    user.extra = extra;
     Ok(user)
+}
+
+/// A header that cannot be read is refused: taken for absent, it would leave the request to its author's own power.
+fn text(value: &HeaderValue) -> Result<&str, Status> {
+    std::str::from_utf8(value.as_bytes())
+        .map_err(|_| Status::bad_request("the impersonation headers are not valid UTF-8"))
+}
+
+fn extra(headers: &HeaderMap) -> Result<BTreeMap<String, Vec<String>>, Status> {
+    let mut extra = BTreeMap::<String, Vec<String>>::new();
+    for (name, value) in headers {
+        if let Some(key) = name.as_str().strip_prefix(EXTRA_PREFIX) {
+            extra.entry(percent_decode(key, false)).or_default().push(text(value)?.to_owned());
+        }
+    }
+    Ok(extra)
 }

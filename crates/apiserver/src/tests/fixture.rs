@@ -109,7 +109,7 @@ impl Fixture {
         let mut builder = Request::builder().method(method.parse::<Method>().expect("a method")).uri(path);
         for line in lines {
             let (name, value) = line.trim().split_once(": ").expect("Name: value");
-            builder = builder.header(name, value);
+            builder = builder.header(name, value.as_bytes());
         }
         who.send(builder.body(body.into()).expect("a request")).await.expect("answers")
     }

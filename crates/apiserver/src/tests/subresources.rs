@@ -120,6 +120,22 @@ async fn who_may_do_what_is_answered() {
 }
 
 #[tokio::test]
+async fn acting_as_somebody_is_never_acting_as_oneself() {
+    let api = Fixture::new().await;
+    let pods = "GET /api/v1/namespaces/default/pods";
+    let named = json!({"message": "pods is forbidden: User \"josé\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""});
+    api.check(&format!("{pods}\nImpersonate-User: josé"), json!(null), 403, named).await;
+    api.check(&format!("{pods}\nImpersonate-Extra-Scopes: view"), json!(null), 400, json!({})).await;
+    let extra = format!("{pods}\nImpersonate-User: nobody\nImpersonate-Extra-Scopes: view");
+    let nobody = api.server.in_process(UserInfo::new("nobody", [""; 0]));
+    assert_eq!(api.send_by(&*nobody, &extra, "").await.code, 403);
+    let review = "POST /apis/authentication.k8s.io/v1/selfsubjectreviews\nImpersonate-User: jane\nImpersonate-Extra-Example.com%2fScopes: view";
+    let seen =
+        json!({"status": {"userInfo": {"username": "jane", "extra": {"example.com/scopes": ["view"]}}}});
+    api.check(review, json!({}), 201, seen).await;
+}
+
+#[tokio::test]
 async fn a_role_grants_as_soon_as_it_is_bound() {
     let api = Fixture::new().await;
     let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
@@ -140,4 +156,13 @@ async fn a_role_grants_as_soon_as_it_is_bound() {
     assert_eq!(code, 200);
     let escalating = json!({"metadata": {"name": "e"}, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]});
     assert_eq!(api.send_by(&*jane, &format!("POST {rbac}/roles"), escalating.to_string()).await.code, 403);
+}
+
+#[tokio::test]
+async fn a_path_nobody_serves_makes_no_series_of_its_own() {
+    let api = Fixture::new().await;
+    let strange = "GET /api/v1/namespaces/default/pods/p/%22strange";
+    assert_eq!(api.send(strange, "").await.code, 404);
+    let metrics = api.send("GET /metrics", "").await.bytes;
+    assert!(!String::from_utf8_lossy(&metrics).contains("strange"));
 }
