@@ -82,8 +82,7 @@ impl Follower {
                     self.known.insert(entry.key.clone());
                     self.core.authorizer.apply(&conversion::decode(&entry.bytes));
                 }
-                // Also how a closed store ends its watches; then listing and watching go no further than this.
-                Err(gone) if gone.asked == gone.oldest => return,
+                Err(gone) if gone.is_end() => return,
                 Err(_) => match self.list() {
                     Ok(fresh) => watch = fresh,
                     Err(gone) => {

@@ -110,7 +110,7 @@ async fn answer(
     let long_running = info.is_long_running();
     // Whoever sends slowly waits before taking a seat, and takes nobody else's.
     let payload = if long_running { payload } else { payload.buffered().await? };
-    let _seat = core.in_flight.enter(&info, &user)?;
+    let seat = core.in_flight.enter(&info, &user)?;
     // Paths that are no resources serve formats of their own.
     let mut target = if info.is_resource && !long_running { target? } else { target.unwrap_or_default() };
     target.pretty |= query.flag("pretty");
@@ -128,8 +128,22 @@ async fn answer(
     if long_running {
         return route(&mut call, payload, parts.uri).await;
     }
+    let writes = call.info.is_mutating();
+    let work = async move {
+        let _seat = seat;
+        route(&mut call, payload, parts.uri).await
+    };
+    let in_time = async { if writes { to_its_end(work).await } else { work.await } };
     let too_late = |_| Err(Status::timeout("request did not complete within the allotted timeout", 0));
-    timeout(REQUEST_TIMEOUT, route(&mut call, payload, parts.uri)).await.unwrap_or_else(too_late)
+    timeout(REQUEST_TIMEOUT, in_time).await.unwrap_or_else(too_late)
+}
+
+/// Does a write to its end even when nobody waits for it any more: what it has queued for the log comes true, and what
+/// it holds besides, such as a Service's address, must follow that (upstream: `finisher.FinishRequest`).
+async fn to_its_end(
+    work: impl Future<Output = Result<Response<Body>, Status>> + Send + 'static,
+) -> Result<Response<Body>, Status> {
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(Status::internal(error)))
 }
 
 async fn route(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {
@@ -158,5 +172,7 @@ pub fn attributes<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Attributes<'
 
 /// Whether the path names something served, so that metrics may carry its name.
 fn is_known(info: &RequestInfo) -> bool {
-    info.is_resource && api::catalogue::by_resource(&info.group, &info.version, &info.resource).is_some()
+    info.is_resource
+        && api::catalogue::by_resource(&info.group, &info.version, &info.resource)
+            .is_some_and(|kind| info.subresource.is_empty() || kind.subresource(&info.subresource).is_some())
 }

@@ -38,6 +38,13 @@ pub struct Gone {
     pub oldest: Revision,
 }
 
+impl Gone {
+    /// Whether nothing is missing, but the store has been closed: no newer change will ever come.
+    pub fn is_end(&self) -> bool {
+        self.asked == self.oldest
+    }
+}
+
 /// The retained changes of one resource, in order.
 #[derive(Debug)]
 pub(crate) struct History {

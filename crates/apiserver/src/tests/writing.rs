@@ -1,6 +1,11 @@
 //! Creation, update, patch, apply, dry run.
 
+use std::time::Duration;
+
+use apimachinery::codec::Format;
 use apimachinery::json;
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
 
 use super::fixture::{Fixture, config_map, pod};
 
@@ -197,4 +202,56 @@ async fn a_pod_waits_for_the_default_account_of_its_new_namespace() {
         json!({}),
     );
     tokio::join!(pod, account);
+}
+
+#[tokio::test]
+async fn a_service_keeps_its_address_though_its_client_went_away() {
+    let api = Fixture::new().await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = |name: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80}]}});
+    let request = format!("POST {services}");
+    let waiting = api.check(&request, service("first"), 201, json!({})).now_or_never();
+    assert!(waiting.is_none(), "the log takes its time");
+    let watch = format!("GET {services}?watch=true&fieldSelector=metadata.name%3Dfirst");
+    api.stream(&watch).await.frame().await.expect("is created").expect("is not broken");
+    api.check(&request, service("second"), 422, json!({"reason": "Invalid"})).await;
+}
+
+#[tokio::test]
+async fn an_event_lives_for_an_hour() {
+    let api = Fixture::new().await;
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "reason": "Tested", "type": "Normal"});
+    let events = "/api/v1/namespaces/default/events";
+    api.check(&format!("POST {events}"), event, 201, json!({})).await;
+    let mut stream = api.stream(&format!("GET {events}?watch=true&timeoutSeconds=7200")).await;
+    let mut next = async || {
+        let frame = stream.frame().await.expect("the watch goes on").expect("is not broken");
+        String::from_utf8_lossy(frame.data_ref().expect("data")).into_owned()
+    };
+    assert!(next().await.starts_with("{\"type\":\"ADDED\""));
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(3601)).await;
+    tokio::time::resume();
+    assert!(next().await.starts_with("{\"type\":\"DELETED\""));
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_back_as_json_is_refused_in_protobuf_too() {
+    let server = Fixture::new().await;
+    let encoded = |levels: usize| {
+        let fields = (0..levels).fold(json!({}), |inner, _| json!({"f:a": inner}));
+        let mut object = config_map(&format!("deep-{levels}"));
+        object["metadata"]["managedFields"] = json!([{"manager": "m", "operation": "Update", "apiVersion": "v1",
+            "fieldsType": "FieldsV1", "fieldsV1": fields}]);
+        let root = api::schema::type_id("io.k8s.api.core.v1.ConfigMap");
+        api::schema().encode(root, Format::Protobuf, &object).expect("encodes")
+    };
+    let request = format!("POST {MAPS}\nContent-Type: application/vnd.kubernetes.protobuf");
+    for (levels, code) in [(100, 201), (126, 400)] {
+        let answer = server.send(&request, encoded(levels)).await;
+        assert_eq!(answer.code, code, "{levels} levels: {}", String::from_utf8_lossy(&answer.bytes));
+    }
+    let table = format!("GET {MAPS}\nAccept: application/json;as=Table;v=v1;g=meta.k8s.io");
+    server.check(&table, json!(null), 200, json!({"kind": "Table"})).await;
 }
