@@ -2,6 +2,7 @@
 //! collector and the namespace controller work on.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,14 @@ use client::{Client, Delta, Informers};
 use http::Method;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// The pause after a discovery that failed; it doubles up to the maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// How long the first lists of all resources are waited for (upstream: `initialSyncTimeout`).
+const FIRST_LISTS_MAX: Duration = Duration::from_secs(30);
 
 /// A resource as the server describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,13 +133,17 @@ pub struct Monitors {
 }
 
 impl Monitors {
-    /// Runs for ever: `found` hears of every discovery, `changed` of every change of an object.
+    /// Runs for ever: `found` hears of every discovery, `changed` of every change of an object, and `filled` is told once
+    /// all objects that were there at the start have been shown.
     pub async fn run(
         self,
         found: impl Fn(&Discovered),
         changed: impl Fn(Resource, &Delta<PartialObject>) + Send + Sync + 'static,
+        filled: impl FnOnce() + Send + 'static,
     ) {
         let changed = Arc::new(changed);
+        let (listing, listed) = mpsc::channel(1);
+        let mut first = Some((listing, listed, filled));
         let mut known = HashSet::new();
         let mut followers = JoinSet::new();
         let mut definitions = None;
@@ -149,7 +157,13 @@ impl Monitors {
                 if served.resource.plural == "customresourcedefinitions" {
                     definitions = Some(self.metadata(served.resource).subscribe());
                 }
-                followers.spawn(follow(self.metadata(served.resource), served.resource, changed.clone()));
+                let listing = first.as_ref().map(|(listing, ..)| listing.clone());
+                let informer = self.metadata(served.resource);
+                followers.spawn(follow(informer, served.resource, changed.clone(), listing));
+            }
+            if let Some((listing, listed, filled)) = first.take() {
+                drop(listing);
+                followers.spawn(first_lists(listed, filled));
             }
             let Some(definitions) = &mut definitions else { return drain(followers).await };
             if definitions.recv().await.is_none() {
@@ -182,12 +196,28 @@ fn is_monitored(served: &Served) -> bool {
     ["list", "watch", "delete"].iter().all(|verb| served.can(verb)) && served.resource.plural != "events"
 }
 
+/// Whoever has shown its first list drops its sender of this.
+type Listing = mpsc::Sender<Infallible>;
+
+async fn first_lists(mut listed: mpsc::Receiver<Infallible>, filled: impl FnOnce()) {
+    if tokio::time::timeout(FIRST_LISTS_MAX, listed.recv()).await.is_err() {
+        tracing::warn!("not all resources could be listed, going on without them");
+    }
+    filled();
+}
+
 async fn follow(
     informer: client::Informer<PartialObject>,
     resource: Resource,
     changed: Arc<impl Fn(Resource, &Delta<PartialObject>)>,
+    listing: Option<Listing>,
 ) {
     let mut deltas = informer.subscribe();
+    informer.synced().await;
+    while let Ok(delta) = deltas.try_recv() {
+        changed(resource, &delta);
+    }
+    drop(listing);
     while let Some(delta) = deltas.recv().await {
         changed(resource, &delta);
     }
@@ -202,6 +232,33 @@ mod tests {
     use apimachinery::json;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_there_is_shown_before_the_lists_count_as_in() {
+        let (informer, feeder) = client::Informer::detached();
+        for name in ["x", "y"] {
+            let object =
+                json!({"metadata": {"namespace": "a", "name": name, "uid": name, "resourceVersion": "1"}});
+            feeder.apply(serde_json::from_value(object).expect("metadata"));
+        }
+        let (shown, seen) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(None)));
+        let (listing, listed) = mpsc::channel(1);
+        let (count, filled) = (shown.clone(), (shown.clone(), seen.clone()));
+        let changed = Arc::new(move |_: Resource, _: &Delta<PartialObject>| *count.lock() += 1);
+        let following = follow(informer, api::resource::PODS, changed, Some(listing));
+        let waiting = first_lists(listed, move || *filled.1.lock() = Some(*filled.0.lock()));
+        let both = async { tokio::join!(waiting, following) };
+        tokio::time::timeout(FIRST_LISTS_MAX / 2, both).await.expect_err("it follows for ever");
+        assert_eq!(*seen.lock(), Some(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resource_that_cannot_be_listed_holds_nobody_up_for_ever() {
+        let (_listing, listed) = mpsc::channel(1);
+        let started = tokio::time::Instant::now();
+        first_lists(listed, || {}).await;
+        assert_eq!(started.elapsed(), FIRST_LISTS_MAX);
+    }
 
     #[test]
     fn subresources_are_left_out_and_names_are_kept_once() {

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use client::{Client, Informers};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::catalogue::Config;
 use crate::controller::{Controller, Key, Watches};
@@ -30,6 +31,8 @@ struct GarbageCollector {
     client: Client,
     informers: Informers,
     state: Arc<Mutex<State>>,
+    /// Whether the graph holds what there was at the start.
+    filled: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -40,14 +43,19 @@ struct State {
 }
 
 pub fn new(_: &Config, informers: &Informers, client: &Client) -> Box<dyn Controller> {
-    Box::new(GarbageCollector { client: client.clone(), informers: informers.clone(), state: Arc::default() })
+    Box::new(GarbageCollector {
+        client: client.clone(),
+        informers: informers.clone(),
+        state: Arc::default(),
+        filled: watch::Sender::new(false),
+    })
 }
 
 #[async_trait]
 impl Controller for GarbageCollector {
     fn watch(&self, watches: &mut Watches) {
         let monitors = Monitors { client: self.client.clone(), informers: self.informers.clone() };
-        let (kinds, state) = (self.state.clone(), self.state.clone());
+        let (kinds, state, filled) = (self.state.clone(), self.state.clone(), self.filled.clone());
         watches.spawn(|queue| {
             monitors.run(
                 move |discovered| kinds.lock().learn(discovered),
@@ -55,11 +63,15 @@ impl Controller for GarbageCollector {
                     let concerned = state.lock().graph.apply(resource, delta);
                     concerned.into_iter().for_each(|uid| queue.add(Key::new("", uid)));
                 },
+                move || drop(filled.send_replace(true)),
             )
         });
     }
 
     async fn reconcile(&self, key: &Key, client: &Client, _: Timestamp) -> client::error::Result<Plan> {
+        // An owner whose dependents have not been listed yet would be let go as if it had none.
+        let filled = self.filled.subscribe().wait_for(|filled| *filled).await.map(drop);
+        filled.expect("the sender lives as long as the controller");
         let Some((node, mut world)) = self.world(&key.name) else { return Ok(Plan::default()) };
         for (owner, state) in &mut world.owners {
             if *state == OwnerState::Unseen {

@@ -73,6 +73,7 @@ impl Controller for Namespaces {
                         queue.add(Key::new("", name.clone()));
                     }
                 },
+                || {},
             )
         });
     }
