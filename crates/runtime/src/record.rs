@@ -1,6 +1,7 @@
 //! What the runtime remembers of sandboxes and containers: one JSON file each, written whole.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -101,20 +102,74 @@ pub fn save(dir: &Path, record: &impl Serialize) -> Result<()> {
     write_atomically(&path, &bytes).map_err(Error::io("write", &path))
 }
 
-/// Every complete record below `dir`; folders without one are what a crash left of a creation, and are returned apart.
+/// Every record below `dir`; folders without one are what a crash left of a creation, and are returned apart. A record
+/// that cannot be read is an error, never taken for none: what it tells of may be running.
 pub fn load<T: DeserializeOwned>(dir: &Path) -> Result<(Vec<T>, Vec<PathBuf>)> {
     let (mut records, mut incomplete) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
-        let path = entry.map_err(Error::io("read", dir))?.path();
-        match fs::read(path.join(FILE_NAME)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-            Some(record) => records.push(record),
-            None => incomplete.push(path),
+        let folder = entry.map_err(Error::io("read", dir))?.path();
+        let path = folder.join(FILE_NAME);
+        match fs::read(&path) {
+            Ok(bytes) => records.push(decode(&bytes).map_err(Error::io("read", &path))?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => incomplete.push(folder),
+            Err(error) => return Err(Error::io("read", &path)(error)),
         }
     }
     Ok((records, incomplete))
 }
 
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Versioned { version } = serde_json::from_slice(bytes)?;
+    if version > VERSION {
+        let text = format!("a newer version wrote it (format {version}, known is {VERSION})");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(serde_json::from_slice(bytes)?)
+}
+
 pub fn read_exit(container_dir: &Path) -> Option<ExitRecord> {
     let bytes = fs::read(container_dir.join(EXIT_FILE_NAME)).ok()?;
     serde_json::from_slice(&bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Small {
+        version: u32,
+        name: String,
+    }
+
+    /// Loads one folder with this record, or with none.
+    fn check(record: Option<&str>) -> Result<(Vec<Small>, usize)> {
+        let dir = std::env::temp_dir().join(format!("records-{}", crate::files::random_id()));
+        fs::create_dir_all(dir.join("one")).expect("makes");
+        if let Some(record) = record {
+            fs::write(dir.join("one").join(FILE_NAME), record).expect("writes");
+        }
+        let loaded = load(&dir);
+        fs::remove_dir_all(dir).expect("removes");
+        loaded.map(|(records, incomplete)| (records, incomplete.len()))
+    }
+
+    #[test]
+    fn only_a_folder_without_a_record_is_incomplete() {
+        let known = Small { version: VERSION, name: "a".into() };
+        assert_eq!(check(Some(r#"{"version": 1, "name": "a"}"#)).expect("loads"), (vec![known], 0));
+        assert_eq!(check(None).expect("loads"), (vec![], 1));
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_named_and_left_alone() {
+        for bad in ["", "{", r#"{"version": 2, "name": "a"}"#, r#"{"version": 1}"#] {
+            let error = crate::error::with_sources(&check(Some(bad)).expect_err(bad));
+            assert!(error.contains(FILE_NAME), "{error}");
+        }
+    }
 }

@@ -238,19 +238,18 @@ impl Runtime {
     }
 
     pub(crate) fn on_exit(&self, id: &str, exit: ExitRecord, message: &str) {
-        let was_running =
-            self.state.lock().containers.get(id).is_some_and(|container| container.exit.is_none());
-        if !was_running {
-            return;
-        }
+        let running =
+            self.state.lock().containers.get(id).filter(|container| container.exit.is_none()).cloned();
+        let Some(ContainerRecord { sandbox_id, .. }) = running else { return };
         let updated = self.update_container(id, |container| {
             container.exit = Some(exit);
             container.message = message.to_owned();
         });
-        match updated {
-            Ok(container) => self.emit(id, &container.sandbox_id, ContainerEventType::ContainerStoppedEvent),
-            Err(error) => tracing::error!(container = id, %error, "cannot record a container's end"),
+        // Told even when it cannot be written, as on a full disk: it is known here, and the shim knows it after a restart.
+        if let Err(error) = updated {
+            tracing::error!(container = id, %error, "cannot record a container's end");
         }
+        self.emit(id, &sandbox_id, ContainerEventType::ContainerStoppedEvent);
         self.endings.send_modify(|count| *count += 1);
     }
 
