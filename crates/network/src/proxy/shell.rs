@@ -125,8 +125,11 @@ impl Programmer {
         }
         let desired = ruleset(self.table.name(), &tables);
         self.table.apply(desired)?;
-        let udp_changed = conntrack::udp_changed(&self.tables, &tables);
+        // Remembered only once the old flows are gone too: a failure has them looked for again.
+        if conntrack::udp_changed(&self.tables, &tables) {
+            conntrack::delete_stale(&tables)?;
+        }
         self.tables = tables;
-        if udp_changed { conntrack::delete_stale(&self.tables) } else { Ok(()) }
+        Ok(())
     }
 }
