@@ -7,7 +7,7 @@ use api::resource::SERVICE_ACCOUNTS;
 use apimachinery::meta::str_at;
 use apimachinery::{Value, json, time};
 use bytes::Bytes;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 
@@ -57,6 +57,13 @@ impl ServiceAccount {
         Ok(token.insert(new).authorization.clone())
     }
 
+    /// Forgets a token that was refused, for its account may have been made anew, unless there is another by now
+    /// (follows client-go's `ResetTokenOlderThan`).
+    async fn give_up(&self, refused: &HeaderValue) {
+        let mut token = self.token.lock().await;
+        token.take_if(|token| token.authorization == *refused);
+    }
+
     async fn request_token(&self) -> Result<Value> {
         let request = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
             "spec": {"expirationSeconds": TOKEN_SECONDS}});
@@ -86,15 +93,62 @@ impl Transport for ServiceAccount {
     fn send(&self, mut request: Request<Bytes>) -> ResponseFuture<'_> {
         Box::pin(async move {
             let authorization = self.authorization(Timestamp::now()).await?;
-            request.headers_mut().insert(header::AUTHORIZATION, authorization);
-            self.anonymous.send(request).await
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+            let response = self.anonymous.send(request).await?;
+            if response.status() == StatusCode::UNAUTHORIZED {
+                self.give_up(&authorization).await;
+            }
+            Ok(response)
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Method, Response};
+    use http_body_util::{BodyExt, Full};
+
     use super::*;
+
+    /// Issues numbered tokens, and refuses the first.
+    #[derive(Default)]
+    struct Server {
+        issued: AtomicUsize,
+    }
+
+    impl Transport for Server {
+        fn send(&self, request: Request<Bytes>) -> ResponseFuture<'_> {
+            let first =
+                request.headers().get(header::AUTHORIZATION).is_some_and(|value| value == "Bearer t1");
+            let (code, body) = if request.method() == Method::POST {
+                let number = self.issued.fetch_add(1, Ordering::Relaxed) + 1;
+                let expires = time::format_time(Timestamp::now() + SignedDuration::from_hours(1));
+                (201, json!({"status": {"token": format!("t{number}"), "expirationTimestamp": expires}}))
+            } else {
+                (if first { 401 } else { 200 }, json!({}))
+            };
+            Box::pin(async move {
+                let body = Full::from(body.to_string()).map_err(|never| match never {}).boxed_unsync();
+                Ok(Response::builder().status(code).body(body).expect("a response"))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_refused_is_not_shown_again() {
+        let server = Arc::new(Server::default());
+        let issuer = Client::new(server.clone(), "test");
+        let account = ServiceAccount::new(issuer, server.clone(), "kube-system", "a");
+        let send = || account.send(Request::get("/api").body(Bytes::new()).expect("a request"));
+        let mut codes = Vec::new();
+        for _ in 0..3 {
+            codes.push(send().await.expect("answers").status().as_u16());
+        }
+        assert_eq!(codes, [401, 200, 200]);
+        assert_eq!(server.issued.load(Ordering::Relaxed), 2);
+    }
 
     #[test]
     fn a_token_is_renewed_before_it_ends() {
