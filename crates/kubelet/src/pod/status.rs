@@ -85,8 +85,8 @@ impl Teller<'_> {
 
     fn status(&self, spec: &Spec, init: bool) -> ContainerStatus {
         let mut status = match self.observed.container(&spec.name) {
-            Some(container) => self.from_container(spec, container, init),
-            None => self.without_container(spec),
+            Some(container) => self.of_container(spec, container, init),
+            None => self.of_absent_container(spec),
         };
         if self.ended && status.state.running.is_none() && status.state.terminated.is_none() {
             self.close(&mut status);
@@ -95,7 +95,7 @@ impl Teller<'_> {
     }
 
     /// How a container ended stays known when its remains are gone, as after a reboot.
-    fn without_container(&self, spec: &Spec) -> ContainerStatus {
+    fn of_absent_container(&self, spec: &Spec) -> ContainerStatus {
         let known = self.known(spec);
         let ended = known.filter(|k| k.state.terminated.is_some());
         let starts_again = !self.ended && self.memory.waiting.contains_key(&spec.name);
@@ -131,7 +131,7 @@ impl Teller<'_> {
         ContainerStateWaiting { reason: reason.to_owned(), message: String::new() }
     }
 
-    fn from_container(&self, spec: &Spec, container: &Container, init: bool) -> ContainerStatus {
+    fn of_container(&self, spec: &Spec, container: &Container, init: bool) -> ContainerStatus {
         let mut status = ContainerStatus {
             name: spec.name.clone(),
             restart_count: i32::try_from(container.attempt).unwrap_or(i32::MAX),
@@ -305,7 +305,7 @@ fn conditions(
     status: &PodStatus,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let sandbox_ready = observed.ready_sandbox().is_some() && !memory.failed.is_some();
+    let sandbox_ready = observed.ready_sandbox().is_some() && memory.failed.is_none();
     let initialized = initialized(pod, status);
     let containers_ready = containers_ready(pod, status);
     let ready = ready(pod, &containers_ready);

@@ -135,7 +135,7 @@ mod tests {
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("accepts");
             let mut request = [0; 1024];
-            stream.read(&mut request).await.expect("reads");
+            assert_ne!(stream.read(&mut request).await.expect("reads"), 0);
             stream.write_all(text.as_bytes()).await.expect("writes");
         });
         port

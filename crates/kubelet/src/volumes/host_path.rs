@@ -11,12 +11,8 @@ pub fn check(source: &HostPathVolumeSource) -> Result<PathBuf, String> {
     let kind = source.kind.as_deref().unwrap_or_default();
     let io = |e: std::io::Error| format!("hostPath {:?}: {e}", source.path);
     match kind {
-        "" => {
-            // Unchecked; like upstream's runtimes, a missing directory is made.
-            if !path.exists() {
-                fs::create_dir_all(path).map_err(io)?;
-            }
-        }
+        // Unchecked; like upstream's runtimes, a missing directory is made.
+        "" if !path.exists() => fs::create_dir_all(path).map_err(io)?,
         "DirectoryOrCreate" if !path.exists() => {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(io)?;
         }
