@@ -51,7 +51,7 @@ fn all_tiers_work_together(cluster: &Cluster, kubectl: &Kubectl, port: u16) -> a
         kubectl.run(&["exec", "deployment/redis-leader", "--", "redis-cli", "WAIT", "2", "10000"])?;
     ensure!(confirmed.trim() == "2", "{confirmed}");
     let seen = kubectl.run(&["exec", "deployment/redis-follower", "--", "redis-cli", "GET", "hits"])?;
-    ensure!(second["hits"] == seen.trim(), "{seen}");
+    ensure!(seen.trim().parse().ok() == second["hits"].as_u64(), "{seen}");
 
     // A headless Service is a name with an address for each pod.
     let name = "redis-followers.default.svc.cluster.local";
