@@ -63,7 +63,9 @@ impl Controller for GarbageCollector {
                     let concerned = state.lock().graph.apply(resource, delta);
                     concerned.into_iter().for_each(|uid| queue.add(Key::new("", uid)));
                 },
-                move || drop(filled.send_replace(true)),
+                move || {
+                    filled.send_replace(true);
+                },
             )
         });
     }
