@@ -214,12 +214,11 @@ fn check_manager(manager: &str) -> Result<(), field::Error> {
     if manager.len() > FIELD_MANAGER_MAX {
         return Err(field::Error::too_long(&path, FIELD_MANAGER_MAX));
     }
-    match manager.chars().find(|c| c.is_control()) {
-        Some(c) => Err(field::Error::invalid(
-            &path,
-            manager,
-            format!("invalid character {:?} (at position 0)", u32::from(c)),
-        )),
+    match manager.char_indices().find(|(_, c)| c.is_control()) {
+        Some((at, c)) => {
+            let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+            Err(field::Error::invalid(&path, manager, why))
+        }
         None => Ok(()),
     }
 }
@@ -255,6 +254,13 @@ mod tests {
         let watch =
             ListOptions::parse(&Query::parse("sendInitialEvents=true"), true).expect_err("is refused");
         assert!(watch.message.contains("requires setting resourceVersionMatch to NotOlderThan"));
+    }
+
+    #[test]
+    fn a_field_manager_of_unprintable_characters_is_told_where() {
+        let status = WriteOptions::parse(&Query::parse("fieldManager=ab%07"), "CreateOptions");
+        let message = status.expect_err("is refused").message;
+        assert!(message.contains("invalid character U+0007 (at position 2)"), "{message}");
     }
 
     #[test]

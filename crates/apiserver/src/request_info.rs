@@ -63,7 +63,7 @@ impl RequestInfo {
     fn read_resource(&mut self, segments: &[&str]) {
         let segments = match segments {
             ["namespaces", namespace, below @ ..] => {
-                (*namespace).clone_into(&mut self.namespace);
+                self.namespace = decode_segment(namespace);
                 match below.first() {
                     Some(first) if !NAMESPACE_SUBRESOURCES.contains(first) => below,
                     _ => segments,
@@ -187,6 +187,8 @@ mod tests {
         check(get(), "/api/v1/pods", "list /v1 - pods - - -");
         check(get(), "/api/v1/namespaces", "list /v1 - namespaces - - -");
         check(get(), "/api/v1/namespaces/a", "get /v1 a namespaces a - -");
+        check(get(), "/api/v1/namespaces/a%2Db", "get /v1 a-b namespaces a-b - -");
+        check(get(), "/api/v1/namespaces/a%2Db/pods", "list /v1 a-b pods - - -");
         check(Method::PUT, "/api/v1/namespaces/a/finalize", "update /v1 a namespaces a finalize -");
         check(get(), "/api/v1/namespaces/a/pods", "list /v1 a pods - - -");
         check(get(), "/api/v1/namespaces/a/pods/p", "get /v1 a pods p - -");
