@@ -92,10 +92,20 @@ impl Cluster {
         self.dir.join("home")
     }
 
+    /// The name of a second cluster on the same machine.
+    pub fn neighbour(&self) -> String {
+        format!("{}-b", self.name)
+    }
+
     /// `cox COMMAND --name .. --data-dir .. REST`, whatever comes of it.
     pub fn cox(&self, command: &[&str], rest: &[&str]) -> anyhow::Result<Finished> {
+        self.cox_for(&self.name, command, rest)
+    }
+
+    /// As `cox`, for this cluster or its neighbour.
+    pub fn cox_for(&self, name: &str, command: &[&str], rest: &[&str]) -> anyhow::Result<Finished> {
         let mut made = self.machine.command(&self.dir.join("bin/cox"), LIFE_DEADLINE);
-        made.args(command).args(["--name", &self.name]);
+        made.args(command).args(["--name", name]);
         for (flag, folder) in [("--data-dir", "data"), ("--config-dir", "etc"), ("--run-dir", "run")] {
             made.arg(flag).arg(self.dir.join(folder));
         }
@@ -110,7 +120,11 @@ impl Cluster {
     /// Ends the cluster's one process as a power cut would.
     pub fn kill(&self) -> anyhow::Result<()> {
         let pid = self.pid()?;
-        self.machine.kill(pid)
+        self.machine.kill(pid)?;
+        // Its lock goes with it, and it takes a moment to go.
+        self.machine.until("the process is gone", || {
+            Ok(!self.machine.processes()?.iter().any(|process| process.pid == pid))
+        })
     }
 
     /// The cluster's one process.
@@ -185,10 +199,12 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if !self.finished {
             self.show_evidence();
-            match self.cox(&["down"], &["--purge"]) {
-                Ok(finished) if finished.status.success() => {}
-                Ok(finished) => eprintln!("{finished}"),
-                Err(error) => eprintln!("{error:#}"),
+            for name in [&self.name, &self.neighbour()] {
+                match self.cox_for(name, &["down"], &["--purge"]) {
+                    Ok(finished) if finished.status.success() => {}
+                    Ok(finished) => eprintln!("{finished}"),
+                    Err(error) => eprintln!("{error:#}"),
+                }
             }
         }
         if let Err(error) = remove_dir(&self.dir) {

@@ -21,17 +21,31 @@ pub struct Kubectl {
     /// Outside the home folder, which must be as it was when the cluster is gone.
     cache: PathBuf,
     namespace: String,
+    context: Option<String>,
     /// More environment, such as `KUBE_EDITOR`.
     environment: Vec<(String, String)>,
 }
 
 impl Kubectl {
     pub fn new(machine: Arc<Machine>, program: PathBuf, home: PathBuf, cache: PathBuf) -> Self {
-        Kubectl { machine, program, home, cache, namespace: "default".to_owned(), environment: Vec::new() }
+        Kubectl {
+            machine,
+            program,
+            home,
+            cache,
+            namespace: "default".to_owned(),
+            context: None,
+            environment: Vec::new(),
+        }
     }
 
     pub fn in_namespace(&self, namespace: &str) -> Self {
         Kubectl { namespace: namespace.to_owned(), ..self.clone() }
+    }
+
+    /// Another context of the kubeconfig than its current one.
+    pub fn in_context(&self, context: &str) -> Self {
+        Kubectl { context: Some(context.to_owned()), ..self.clone() }
     }
 
     /// Another version of the program.
@@ -108,7 +122,8 @@ impl Kubectl {
     }
 
     fn prepare(&self, mut command: Command, args: &[&str]) -> Command {
-        command.args(["--namespace", &self.namespace]).arg("--cache-dir").arg(&self.cache).args(args);
+        command.args(["--namespace", &self.namespace]).arg("--cache-dir").arg(&self.cache);
+        command.args(self.context.iter().flat_map(|context| ["--context", context])).args(args);
         command.env("HOME", &self.home).env_remove("KUBECONFIG");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

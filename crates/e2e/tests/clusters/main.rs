@@ -1,7 +1,12 @@
 //! Whole clusters, each on a machine of its own, driven by real `kubectl`, with real containers.
 
 mod bad_input;
+mod durability;
+mod hostile_clients;
 mod kubectl_verbs;
+mod neighbours;
+mod networking;
+mod pod_lifecycle;
 mod probes_and_limits;
 mod registry_pull;
 mod three_tier;
