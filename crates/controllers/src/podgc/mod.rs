@@ -38,8 +38,9 @@ impl Controller for PodGc {
         let nodes = self.nodes.clone();
         watches.on(PODS, &self.pods, move |delta| {
             let pod = delta.object();
-            let node = nodes.get("", &pod.spec.node_name);
-            let may_matter = pod.is_terminal() || pod.metadata.is_being_deleted() || node.is_none();
+            let name = &pod.spec.node_name;
+            let lost_node = !name.is_empty() && nodes.get("", name).is_none();
+            let may_matter = pod.is_terminal() || pod.metadata.is_being_deleted() || lost_node;
             let is_gone = matches!(delta, Delta::Deleted(_));
             (may_matter && !is_gone).then(Key::default).into_iter().collect()
         });
