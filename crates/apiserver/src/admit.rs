@@ -11,7 +11,6 @@ use store::{Scope, WatchItem};
 use tokio::time::timeout;
 
 use crate::call::Call;
-use crate::conversion;
 use crate::core::Core;
 use crate::metadata;
 use crate::write::Place;
@@ -106,14 +105,14 @@ fn request<'a>(
 impl World for Core {
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let entry = self.store.get(&store::Key::new(resource, namespace, name))?;
-        Some(Arc::new(conversion::decode(&entry.bytes)))
+        Some(self.decoded.get(&entry))
     }
 
     fn list(&self, resource: &str, namespace: &str) -> Vec<Arc<Value>> {
         let namespace = (!namespace.is_empty()).then_some(namespace);
         let page = self.store.range(resource, namespace, None, None, 0, &|_| true);
         let entries = page.map(|page| page.entries).unwrap_or_default();
-        entries.iter().map(|entry| Arc::new(conversion::decode(&entry.bytes))).collect()
+        entries.iter().map(|entry| self.decoded.get(entry)).collect()
     }
 
     fn random_suffix(&self) -> String {

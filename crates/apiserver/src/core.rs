@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::conversion;
+use crate::decoded::Decoded;
 use crate::frames::FrameCache;
 use crate::in_flight::InFlight;
 use crate::metrics::Metrics;
@@ -24,6 +25,7 @@ pub struct Core {
     pub authorizer: Authorizer,
     pub admission: admission::Chain,
     pub services: Allocator,
+    pub decoded: Decoded,
     pub frames: FrameCache,
     pub metrics: Metrics,
     pub in_flight: InFlight,
@@ -40,6 +42,7 @@ impl Core {
             authenticator: Authenticator::new(issuer),
             authorizer: Authorizer::default(),
             admission: admission::Chain::standard(),
+            decoded: Decoded::default(),
             frames: FrameCache::default(),
             metrics: Metrics::default(),
             in_flight: InFlight::default(),

@@ -31,6 +31,7 @@ mod write;
 mod admit;
 mod continue_token;
 mod conversion;
+mod decoded;
 mod deletion;
 mod draft;
 mod forward;
