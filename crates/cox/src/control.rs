@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
@@ -20,6 +21,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 const IMAGES_PATH: &str = "/v1/images";
+/// Pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub fn socket(layout: &cluster::Layout) -> PathBuf {
     layout.run().join("control.sock")
@@ -42,7 +45,15 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        let (stream, _) = accepted?;
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Descriptors have run out: no reason to end the cluster.
+                tracing::warn!(%error, "control connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
         let runtime = runtime.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| {

@@ -177,8 +177,11 @@ async fn start_node(
     }
     let (listener, runtime) = (control::listen(layout)?, started.runtime.clone());
     services.start("control", |stop| control::serve(listener, runtime, stop));
-    node::node_ready(&api.informers, &settings.node_name, &CancellationToken::new()).await;
-    Ok(started.runtime)
+    let never = CancellationToken::new();
+    tokio::select! {
+        _ = node::node_ready(&api.informers, &settings.node_name, &never) => Ok(started.runtime),
+        error = services.failed() => Err(error),
+    }
 }
 
 fn kubelet_tls(settings: &Settings, pki: &Pki, node_ip: IpAddr) -> anyhow::Result<rustls::ServerConfig> {

@@ -84,9 +84,15 @@ impl Plan {
         let (network, known_network) = watch::channel(None);
         let (cri, runtime) = self.start_runtime(services, known_network.clone()).await?;
         let ready = self.start_kubelet(services, &clients, cri);
-        ready.await.context("the kubelet did not start")?;
+        if ready.await.is_err() {
+            // It has ended without saying that it is ready: its error says why.
+            return Err(services.failed().await);
+        }
         let nodes = clients.proxy.get_selected::<Node>(NODES, &format!("metadata.name={}", self.node_name));
-        let pod_cidrs = pod_cidrs(nodes).await;
+        let pod_cidrs = tokio::select! {
+            cidrs = pod_cidrs(nodes) => cidrs,
+            error = services.failed() => return Err(error),
+        };
         let started = network::PodNetwork::start(self.network_config(pod_cidrs.clone())).await?;
         network.send_replace(Some(started.clone()));
         services.start("pod-network", |stop| async move { Ok(started.keep(stop.cancelled_owned()).await?) });
