@@ -13,6 +13,9 @@ use crate::process::{self, Background, Finished};
 /// How long a wait may take that `kubectl` itself does.
 pub const WAIT: &str = "--timeout=90s";
 
+/// The same for what this side waits for.
+const FIELD_WAIT: Duration = Duration::from_secs(90);
+
 #[derive(Clone)]
 pub struct Kubectl {
     machine: Arc<Machine>,
@@ -99,9 +102,17 @@ impl Kubectl {
         self.run(&["rollout", "status", &format!("deployment/{deployment}"), WAIT]).map(drop)
     }
 
-    /// Waits for `condition=Ready`, `jsonpath=..`, `delete` or whatever `kubectl wait --for` knows.
+    /// Waits for `condition=Ready` or `delete`, as `kubectl wait --for` does.
     pub fn wait(&self, object: &str, what: &str) -> anyhow::Result<()> {
         self.run(&["wait", object, &format!("--for={what}"), WAIT]).map(drop)
+    }
+
+    /// Waits until a field has a value. By a watch: older versions of `kubectl wait` know conditions only.
+    pub fn wait_for_field(&self, object: &str, path: &str, value: &str) -> anyhow::Result<()> {
+        // The brackets tell an end from a beginning: `[1]` is not in `[10]`.
+        let output = format!("jsonpath=[{{{path}}}]{{\"\\n\"}}");
+        let mut watch = self.background(&["get", object, "--watch", "--output", &output])?;
+        watch.line_with(&format!("[{value}]"), FIELD_WAIT).map(drop)
     }
 
     pub fn background(&self, args: &[&str]) -> anyhow::Result<Background> {

@@ -68,7 +68,9 @@ fn run_on_a_terminal(_: &Cluster, kubectl: &Kubectl) -> anyhow::Result<()> {
     let said = kubectl.on_terminal(&[&command[..], &[script]].concat(), "hello\n")?;
     ensure!(said.contains("typed:hello:42"), "{said}");
     ensure!(said.contains("pod \"tty\" deleted"), "{said}");
-    kubectl.wait("pod/tty", "delete")
+    // Waits for its end, if it is still on its way out.
+    kubectl.run(&["delete", "pod/tty", "--ignore-not-found"])?;
+    Ok(())
 }
 
 fn logs(_: &Cluster, kubectl: &Kubectl) -> anyhow::Result<()> {
@@ -166,7 +168,7 @@ fn scale(_: &Cluster, kubectl: &Kubectl) -> anyhow::Result<()> {
     let why = refused.failure()?;
     ensure!(why.contains("Expected replicas to be 2, was 3"), "{why}");
     kubectl.run(&["scale", "deployment/first-app", "--replicas=1"])?;
-    kubectl.wait("deployment/first-app", "jsonpath={.status.replicas}=1")
+    kubectl.wait_for_field("deployment/first-app", ".status.replicas", "1")
 }
 
 fn edit(_: &Cluster, kubectl: &Kubectl) -> anyhow::Result<()> {
@@ -272,7 +274,7 @@ fn get_forms(_: &Cluster, kubectl: &Kubectl) -> anyhow::Result<()> {
     let selected =
         kubectl.run(&["get", "pods", "-l", "watched=yes", "--field-selector=status.phase=Running"])?;
     ensure!(selected.lines().count() == 2, "{selected}");
-    let events = kubectl.run(&["events", "--for=pod/talker"])?;
+    let events = kubectl.run(&["get", "events", "--field-selector=involvedObject.name=talker"])?;
     ensure!(events.contains("Started"), "{events}");
     kubectl.run(&["delete", "pod/talker", "--now"])?;
     let gone = kubectl.attempt(&["get", "pod/talker"], "")?.failure()?;

@@ -67,10 +67,8 @@ fn a_rollout_that_cannot_succeed_leaves_the_old_pods(kubectl: &Kubectl) -> anyho
     kubectl.rolled_out("steady")?;
     kubectl.run(&["patch", "deployment/steady", "--patch", r#"{"spec":{"progressDeadlineSeconds":3}}"#])?;
     kubectl.run(&["set", "image", "deployment/steady", "busybox=127.0.0.1:1/nowhere:1"])?;
-    kubectl.wait(
-        "deployment/steady",
-        "jsonpath={.status.conditions[?(@.type==\"Progressing\")].reason}=ProgressDeadlineExceeded",
-    )?;
+    let reason = ".status.conditions[?(@.type==\"Progressing\")].reason";
+    kubectl.wait_for_field("deployment/steady", reason, "ProgressDeadlineExceeded")?;
     let said =
         kubectl.attempt(&["rollout", "status", "deployment/steady", "--timeout=30s"], "")?.failure()?;
     ensure!(said.contains("exceeded its progress deadline"), "{said}");

@@ -60,7 +60,9 @@ fn the_projected_token_is_accepted(kubectl: &Kubectl) -> anyhow::Result<()> {
     let token = in_configured(kubectl, &format!("cat {folder}/token"))?;
     // `--token` on top of an administrator's certificate would not be asked: only the token may speak.
     let bare = ["--server", &kubectl.server()?, "--insecure-skip-tls-verify", "--token", token.trim()];
-    let who = kubectl.with_kubeconfig("/dev/null").run(&[&bare[..], &["auth", "whoami"]].concat())?;
+    let ask = ["create", "--validate=false", "-o", "yaml", "-f", "-"];
+    let review = "kind: SelfSubjectReview\napiVersion: authentication.k8s.io/v1\n";
+    let who = kubectl.with_kubeconfig("/dev/null").attempt(&[&bare[..], &ask].concat(), review)?.success()?;
     ensure!(who.contains("system:serviceaccount:default:default"), "{who}");
     Ok(())
 }
@@ -68,7 +70,7 @@ fn the_projected_token_is_accepted(kubectl: &Kubectl) -> anyhow::Result<()> {
 fn a_failed_liveness_probe_restarts(kubectl: &Kubectl) -> anyhow::Result<()> {
     kubectl.wait("pod/ailing", "condition=Ready")?;
     kubectl.run(&["exec", "ailing", "--", "rm", "/tmp/healthy"])?;
-    kubectl.wait("pod/ailing", "jsonpath={.status.containerStatuses[0].restartCount}=1")?;
+    kubectl.wait_for_field("pod/ailing", ".status.containerStatuses[0].restartCount", "1")?;
     kubectl.wait("pod/ailing", "condition=Ready")?;
     let described = kubectl.run(&["describe", "pod/ailing"])?;
     ensure!(described.contains("Liveness probe failed") && described.contains("Unhealthy"), "{described}");
@@ -77,7 +79,7 @@ fn a_failed_liveness_probe_restarts(kubectl: &Kubectl) -> anyhow::Result<()> {
 }
 
 fn only_ready_pods_are_endpoints(kubectl: &Kubectl) -> anyhow::Result<()> {
-    kubectl.wait("pod/gated", "jsonpath={.status.phase}=Running")?;
+    kubectl.wait_for_field("pod/gated", ".status.phase", "Running")?;
     let ready = "jsonpath={.items[0].endpoints[0].conditions.ready}";
     let slices = ["get", "endpointslices", "-l", "kubernetes.io/service-name=gated", "-o", ready];
     ensure!(kubectl.run(&slices)? == "false");
@@ -94,7 +96,7 @@ fn only_ready_pods_are_endpoints(kubectl: &Kubectl) -> anyhow::Result<()> {
 }
 
 fn memory_beyond_the_limit_ends_the_container(kubectl: &Kubectl) -> anyhow::Result<()> {
-    kubectl.wait("pod/greedy", "jsonpath={.status.phase}=Failed")?;
+    kubectl.wait_for_field("pod/greedy", ".status.phase", "Failed")?;
     let state = ".status.containerStatuses[0].state.terminated";
     let reason = kubectl.field("pod/greedy", &format!("{state}.reason"))?;
     let code = kubectl.field("pod/greedy", &format!("{state}.exitCode"))?;
@@ -104,7 +106,7 @@ fn memory_beyond_the_limit_ends_the_container(kubectl: &Kubectl) -> anyhow::Resu
 
 fn a_crashing_container_backs_off(kubectl: &Kubectl) -> anyhow::Result<()> {
     let status = ".status.containerStatuses[0]";
-    kubectl.wait("pod/crashing", &format!("jsonpath={{{status}.state.waiting.reason}}=CrashLoopBackOff"))?;
+    kubectl.wait_for_field("pod/crashing", &format!("{status}.state.waiting.reason"), "CrashLoopBackOff")?;
     let code = kubectl.field("pod/crashing", &format!("{status}.lastState.terminated.exitCode"))?;
     let message = kubectl.field("pod/crashing", &format!("{status}.lastState.terminated.message"))?;
     ensure!(code == "3" && message == "last words\n", "{code} {message:?}");

@@ -30,8 +30,8 @@ fn images_come_from_a_registry_by_tag_and_by_digest() -> anyhow::Result<()> {
     kubectl.wait("pod/pinned", "condition=Ready")?;
 
     kubectl.run(&["run", "missing", &format!("--image={REGISTRY}/web:nosuchtag")])?;
-    let reason = "jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff";
-    kubectl.wait("pod/missing", reason)?;
+    let reason = ".status.containerStatuses[0].state.waiting.reason";
+    kubectl.wait_for_field("pod/missing", reason, "ImagePullBackOff")?;
     let described = kubectl.run(&["describe", "pod/missing"])?;
     ensure!(described.contains("not found") || described.contains("manifest unknown"), "{described}");
 

@@ -33,7 +33,8 @@ fn three_tier_application() -> anyhow::Result<()> {
     the_process_is_killed_and_nobody_notices(&cluster, &kubectl, port)?;
 
     kubectl.attempt(&["delete", "-f", "-", "--wait"], APPLICATION)?.success()?;
-    kubectl.wait("pods --all", "delete").or_else(|_| kubectl.run(&["delete", "pods", "--all"]).map(drop))?;
+    // Waits for those that are still on their way out.
+    kubectl.run(&["delete", "pods", "--all"])?;
     ensure!(cluster.get(port, "/").is_err(), "the port of a deleted Service still answers");
     cluster.finish()
 }
@@ -110,7 +111,7 @@ fn change_everything(cluster: &Cluster, kubectl: &Kubectl, port: u16) -> anyhow:
 fn scale(kubectl: &Kubectl, deployment: &str, replicas: u32) -> anyhow::Result<()> {
     kubectl.run(&["scale", &format!("deployment/{deployment}"), &format!("--replicas={replicas}")])?;
     kubectl.rolled_out(deployment)?;
-    kubectl.wait(&format!("deployment/{deployment}"), &format!("jsonpath={{.status.replicas}}={replicas}"))
+    kubectl.wait_for_field(&format!("deployment/{deployment}"), ".status.replicas", &replicas.to_string())
 }
 
 fn names(kubectl: &Kubectl, selector: &str) -> anyhow::Result<BTreeSet<String>> {
@@ -141,7 +142,7 @@ fn the_process_is_killed_and_nobody_notices(
     })?;
 
     cluster.up(&[])?;
-    kubectl.wait("pod/leaver", "jsonpath={.status.phase}=Failed")?;
+    kubectl.wait_for_field("pod/leaver", ".status.phase", "Failed")?;
     let code = kubectl.field("pod/leaver", ".status.containerStatuses[0].state.terminated.exitCode")?;
     ensure!(code == "7", "the exit code is {code}");
     for deployment in DEPLOYMENTS {
