@@ -76,9 +76,17 @@ impl Runtime {
         });
         runtime.clone().start_streaming().await?;
         let sandboxes: Vec<SandboxRecord> = runtime.state.lock().sandboxes.values().cloned().collect();
-        for sandbox in sandboxes {
+        let (ready, strays): (Vec<_>, Vec<_>) = sandboxes.into_iter().partition(|sandbox| sandbox.ready);
+        for sandbox in ready {
             runtime.clone().take_up(&sandbox).await;
         }
+        // Not awaited: the network they are detached from may start only after the runtime.
+        let ending = runtime.clone();
+        tokio::spawn(runtime.stop.clone().run_until_cancelled_owned(async move {
+            for stray in strays {
+                ending.end_stray_shim(&stray).await;
+            }
+        }));
         Ok(runtime)
     }
 
@@ -175,10 +183,6 @@ impl Runtime {
 
     /// Connects to the shim of a sandbox that was left running, and learns what happened meanwhile.
     async fn take_up(self: Arc<Self>, sandbox: &SandboxRecord) {
-        if !sandbox.ready {
-            self.end_stray_shim(sandbox).await;
-            return;
-        }
         if let Err(error) = self.clone().watch_shim(&sandbox.id).await {
             tracing::info!(sandbox = sandbox.id, %error, "sandbox did not survive");
             self.on_shim_death(&sandbox.id);
