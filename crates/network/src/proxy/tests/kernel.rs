@@ -245,7 +245,10 @@ fn the_shell_follows_informers_and_puts_back_a_flushed_ruleset() {
         let proxy = tokio::spawn(shell::run_with(services, slices, config, stop.clone()));
         let mut socket = Socket::open(Family::Netfilter).unwrap();
         let has = |set: &'static str, count: usize| {
-            move |listing: Option<&Listing>| listing.is_some_and(|listing| listing.elements[set] == count)
+            // A listing taken while the table is being made may lack its sets.
+            move |listing: Option<&Listing>| {
+                listing.is_some_and(|listing| listing.elements.get(set) == Some(&count))
+            }
         };
         service_feed.apply((*service("web", json!({}))).clone());
         until(&mut socket, has("service-no-endpoints-ip", 1)).await;
