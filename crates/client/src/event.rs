@@ -1,7 +1,7 @@
-//! Records Events: what a component did and why, for people. Alike events are counted up instead of repeated
-//! (follows client-go's `EventCorrelator` in its effect: one Event with a count).
+//! Records Events: what a component did and why, for people. Alike events are counted up instead of repeated.
 
-use std::collections::{HashMap, VecDeque};
+mod correlator;
+
 use std::sync::Arc;
 
 use api::resource::EVENTS;
@@ -11,11 +11,10 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::request::{Client, PatchType};
+use correlator::{Correlator, Remembered};
 
 /// Events waiting to be written; past that, new ones are dropped.
 const QUEUE_MAX: usize = 1000;
-/// Alike events remembered for counting.
-const REMEMBERED_MAX: usize = 4096;
 
 /// Whether something went as it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +40,7 @@ struct Occurrence {
     message: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Regarding {
     api_version: String,
     kind: String,
@@ -65,8 +64,8 @@ impl EventRecorder {
             client,
             component: component.into(),
             host: host.into(),
-            known: HashMap::new(),
-            order: VecDeque::new(),
+            correlator: Correlator::new(),
+            known: Remembered::new(),
         };
         tokio::spawn(writer.run(receiver));
         EventRecorder { sender }
@@ -105,41 +104,48 @@ struct Writer {
     client: Client,
     component: Arc<str>,
     host: Arc<str>,
-    known: HashMap<Occurrence, Written>,
-    /// Keys of `known`, oldest first.
-    order: VecDeque<Occurrence>,
+    correlator: Correlator,
+    /// By the key under which the correlator counts them together.
+    known: Remembered<Occurrence, Written>,
 }
 
 impl Writer {
     async fn run(mut self, mut receiver: mpsc::Receiver<(Occurrence, Timestamp)>) {
         while let Some((occurrence, at)) = receiver.recv().await {
-            if let Err(error) = self.write(occurrence, at).await {
+            let Some((key, occurrence)) = self.correlator.correlate(occurrence, at) else { continue };
+            if let Err(error) = self.write(key, occurrence, at).await {
                 tracing::debug!(%error, "event could not be written");
             }
         }
     }
 
-    async fn write(&mut self, occurrence: Occurrence, at: Timestamp) -> crate::error::Result<()> {
-        if let Some(written) = self.known.get_mut(&occurrence) {
+    async fn write(
+        &mut self,
+        key: Occurrence,
+        occurrence: Occurrence,
+        at: Timestamp,
+    ) -> crate::error::Result<()> {
+        if let Some(written) = self.known.get_mut(&key) {
             written.count += 1;
-            let patch = json!({"count": written.count, "lastTimestamp": time::format_time(at)});
+            let patch = json!({
+                "count": written.count, "lastTimestamp": time::format_time(at), "message": occurrence.message,
+            });
             let patched = self
                 .client
                 .patch(EVENTS, &written.namespace, &written.name, None, PatchType::Strategic, &patch)
                 .await;
             match patched {
                 // Events live an hour; an expired one starts anew.
-                Err(error) if error.is_not_found() => {
-                    self.known.remove(&occurrence);
-                    self.order.retain(|known| *known != occurrence);
-                }
+                Err(error) if error.is_not_found() => self.known.remove(&key),
                 other => return other.map(drop),
             }
         }
-        self.create(occurrence, at).await
+        let written = self.create(&occurrence, at).await?;
+        self.known.insert(key, written);
+        Ok(())
     }
 
-    async fn create(&mut self, occurrence: Occurrence, at: Timestamp) -> crate::error::Result<()> {
+    async fn create(&self, occurrence: &Occurrence, at: Timestamp) -> crate::error::Result<Written> {
         let regarding = &occurrence.regarding;
         let namespace =
             if regarding.namespace.is_empty() { "default" } else { &regarding.namespace }.to_owned();
@@ -162,17 +168,6 @@ impl Writer {
             object["involvedObject"]["fieldPath"] = regarding.field_path.as_str().into();
         }
         self.client.create(EVENTS, &namespace, &object).await?;
-        self.remember(occurrence, Written { namespace, name, count: 1 });
-        Ok(())
-    }
-
-    fn remember(&mut self, occurrence: Occurrence, written: Written) {
-        if self.order.len() == REMEMBERED_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        self.order.push_back(occurrence.clone());
-        self.known.insert(occurrence, written);
+        Ok(Written { namespace, name, count: 1 })
     }
 }

@@ -2,16 +2,22 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::resource::Resource;
 use apimachinery::{Status, Value, json};
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::transport::{Body, Transport};
+
+/// How often a request is sent again when the server says when to (client-go: `maxRetries`).
+const RETRIES_MAX: u32 = 10;
+/// The longest pause a server may ask for that is kept; past it the failure is returned.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// The three patches and apply, with their content types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,18 +182,14 @@ impl Client {
         path: &str,
         body: Option<(&str, Bytes)>,
     ) -> Result<Response<Body>> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::USER_AGENT, &*self.user_agent)
-            .header(header::ACCEPT, "application/json");
-        if let Some((content_type, _)) = &body {
-            request = request.header(header::CONTENT_TYPE, *content_type);
-        }
-        let request = request
-            .body(body.map(|(_, bytes)| bytes).unwrap_or_default())
-            .map_err(|e| Error::Transport(format!("path {path:?} is not valid: {e}")))?;
-        let response = self.transport.send(request).await?;
+        let mut retries = 0;
+        let response = loop {
+            let response = self.transport.send(self.request(&method, path, body.as_ref())?).await?;
+            let pause = retry_after(&response).filter(|_| retries < RETRIES_MAX);
+            let Some(pause) = pause else { break response };
+            retries += 1;
+            tokio::time::sleep(pause).await;
+        };
         if response.status().is_success() {
             return Ok(response);
         }
@@ -198,6 +200,30 @@ impl Client {
             Err(_) => Status::failure(code, "Unknown", String::from_utf8_lossy(&bytes).into_owned()).into(),
         })
     }
+
+    fn request(&self, method: &Method, path: &str, body: Option<&(&str, Bytes)>) -> Result<Request<Bytes>> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::USER_AGENT, &*self.user_agent)
+            .header(header::ACCEPT, "application/json");
+        if let Some((content_type, _)) = body {
+            request = request.header(header::CONTENT_TYPE, *content_type);
+        }
+        request
+            .body(body.map(|(_, bytes)| bytes.clone()).unwrap_or_default())
+            .map_err(|e| Error::Transport(format!("path {path:?} is not valid: {e}")))
+    }
+}
+
+/// How long a server that is too busy, or failed, asks to wait (client-go: 429 and 5xx with a `Retry-After`).
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let status = response.status();
+    if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
+        return None;
+    }
+    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds)).filter(|pause| *pause <= RETRY_AFTER_MAX)
 }
 
 fn object_path(resource: Resource, namespace: &str, name: &str, subresource: Option<&str>) -> String {
@@ -237,4 +263,61 @@ pub fn escape(value: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::transport::ResponseFuture;
+
+    /// Answers in turn: a code, and the seconds of its `Retry-After`.
+    struct Script(Mutex<Vec<(u16, Option<&'static str>)>>);
+
+    impl Transport for Script {
+        fn send(&self, _: Request<Bytes>) -> ResponseFuture<'_> {
+            let (code, after) = self.0.lock().pop().expect("an answer is left");
+            let mut response = Response::builder().status(code);
+            if let Some(after) = after {
+                response = response.header(header::RETRY_AFTER, after);
+            }
+            let body = Full::new(Bytes::from_static(b"{}")).map_err(|never| match never {}).boxed_unsync();
+            Box::pin(async { Ok(response.body(body).expect("builds")) })
+        }
+    }
+
+    async fn ask(mut answers: Vec<(u16, Option<&'static str>)>) -> (Result<Value>, usize) {
+        answers.reverse();
+        let script = Arc::new(Script(Mutex::new(answers)));
+        let answer = Client::new(script.clone(), "test").json(Method::GET, "/version", None).await;
+        (answer, script.0.lock().len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_sent_again_when_the_server_says_when() {
+        let (answer, left) = ask(vec![(429, Some("1")), (503, Some("2")), (200, None)]).await;
+        assert!(answer.is_ok());
+        assert_eq!(left, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_without_a_time_or_with_too_long_a_time_is_returned() {
+        for after in [None, Some("3600"), Some("soon")] {
+            let (answer, left) = ask(vec![(429, after), (200, None)]).await;
+            assert!(answer.is_err(), "{after:?}");
+            assert_eq!(left, 1);
+        }
+        let (answer, left) = ask(vec![(404, Some("1")), (200, None)]).await;
+        assert!(answer.is_err());
+        assert_eq!(left, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_not_sent_again_for_ever() {
+        let (answer, left) = ask(vec![(429, Some("1")); RETRIES_MAX as usize + 2]).await;
+        assert!(answer.is_err());
+        assert_eq!(left, 1);
+    }
 }

@@ -168,6 +168,11 @@ impl<V: Object> Cache<V> {
         self.state.lock().apply(object);
     }
 
+    /// Drops an object whose last state cannot be read.
+    pub fn forget(&self, name: &NamespacedName) {
+        self.state.lock().remove(name, None);
+    }
+
     /// `last` is the object's final state; it is what listeners see.
     pub fn remove(&self, last: V) {
         let name = last.meta().namespaced_name();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::resource::Resource;
-use api::view::Object;
+use api::view::{Object, PartialObject};
 use apimachinery::{Status, Value};
 use http::Method;
 use serde::Deserialize;
@@ -20,6 +20,8 @@ const PAGE_SIZE: usize = 500;
 /// The pause after the first failure; it doubles up to the maximum (client-go's reflector: 0.8 s to 30 s).
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A watch that ended sooner than this without any event counts as a failure (client-go: "very short watch").
+const WATCH_MIN: Duration = Duration::from_secs(1);
 
 pub struct Reflector<V> {
     client: Client,
@@ -109,9 +111,15 @@ impl<V: Object> Reflector<V> {
         let query =
             format!("watch=true&allowWatchBookmarks=true&resourceVersion={version}{}", self.field_selector);
         let path = format!("{}?{query}", self.resource.collection_path(""));
+        let began = tokio::time::Instant::now();
         let mut stream = WatchStream::new(self.client.send(Method::GET, &path, None).await?);
+        let mut silent = true;
         while let Some(frame) = stream.next().await? {
             self.take(frame, version)?;
+            silent = false;
+        }
+        if silent && began.elapsed() < WATCH_MIN {
+            return Err(Error::Transport("the server ended the watch at once".to_owned()));
         }
         Ok(())
     }
@@ -136,13 +144,23 @@ impl<V: Object> Reflector<V> {
             *version = parse::<Bookmark>(&frame.object)?.metadata.resource_version;
             return Ok(());
         }
-        let Some(object) = self.decode(&frame.object) else { return Ok(()) };
+        let Some(object) = self.decode(&frame.object) else {
+            return self.take_undecodable(&frame, version);
+        };
         version.clone_from(&object.meta().resource_version);
         if frame.kind == "DELETED" {
             self.cache.remove(object)
         } else {
             self.cache.apply(object)
         }
+        Ok(())
+    }
+
+    /// What the view cannot hold is not shown, and neither is what stood there before.
+    fn take_undecodable(&self, frame: &Frame, version: &mut String) -> Result<()> {
+        let object: PartialObject = parse(&frame.object)?;
+        self.cache.forget(&object.metadata.namespaced_name());
+        *version = object.metadata.resource_version;
         Ok(())
     }
 }
@@ -171,10 +189,51 @@ fn remove_nulls(value: &mut Value) {
 
 #[cfg(test)]
 mod tests {
+    use api::view::View;
     use api::view::core::Pod;
     use apimachinery::json;
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Empty};
 
     use super::*;
+    use crate::transport::{ResponseFuture, Transport};
+
+    /// Ends every request with an empty success.
+    struct Silent;
+
+    impl Transport for Silent {
+        fn send(&self, _: Request<bytes::Bytes>) -> ResponseFuture<'_> {
+            let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+            Box::pin(async { Ok(Response::new(body)) })
+        }
+    }
+
+    fn reflector() -> Reflector<Pod> {
+        let client = Client::new(Arc::new(Silent), "test");
+        Reflector::new(client, Pod::RESOURCE, "", Arc::new(Cache::new()))
+    }
+
+    fn frame(kind: &str, object: Value) -> Frame {
+        Frame { kind: kind.to_owned(), object: serde_json::value::to_raw_value(&object).expect("encodes") }
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_ends_at_once_is_a_failure() {
+        let ended = reflector().watch(&mut "1".to_owned()).await;
+        assert!(matches!(ended, Err(Error::Transport(_))));
+    }
+
+    #[test]
+    fn an_object_that_became_unreadable_is_no_longer_shown() {
+        let reflector = reflector();
+        let mut version = String::new();
+        let pod = |version: &str, spec: Value| json!({"metadata": {"namespace": "a", "name": "x", "uid": "1", "resourceVersion": version}, "spec": spec});
+        reflector.take(frame("ADDED", pod("1", json!({}))), &mut version).expect("taken");
+        assert!(reflector.cache.get("a", "x").is_some());
+        reflector.take(frame("MODIFIED", pod("2", json!("nonsense"))), &mut version).expect("taken");
+        assert!(reflector.cache.get("a", "x").is_none());
+        assert_eq!(version, "2");
+    }
 
     #[test]
     fn null_is_read_as_absent() {
