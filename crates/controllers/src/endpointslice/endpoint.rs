@@ -43,6 +43,7 @@ pub fn endpoint(service: &Service, pod: &Pod, is_ipv6: bool, zones: &StringMap) 
         hostname: hostname(service, pod),
         target_ref: Some(target(pod)),
         deprecated_topology: StringMap::new(),
+        hints: None,
         zone: node_name.as_ref().and_then(|node| zones.get(node)).cloned(),
         node_name,
     })

@@ -39,6 +39,8 @@ pub struct ServiceSpec {
     pub ip_families: Vec<String>,
     pub ip_family_policy: Option<String>,
     pub health_check_node_port: i32,
+    pub load_balancer_source_ranges: Vec<String>,
+    pub load_balancer_class: Option<String>,
 }
 
 impl ServiceSpec {
