@@ -4,6 +4,12 @@
 //! A row's methods are what the request pipeline calls: they join the rules of `ObjectMeta` with those of the kind's
 //! [`Strategy`].
 
+use std::borrow::Cow;
+use std::fmt;
+use std::mem;
+use std::ops::Deref;
+use std::sync::Arc;
+
 use apimachinery::Value;
 use apimachinery::field::ErrorList;
 use apimachinery::meta::str_at;
@@ -37,36 +43,66 @@ pub struct Subresource {
     pub verbs: &'static [&'static str],
 }
 
-/// One row: a kind as it is served in one version.
+/// The rules of a kind: part of the binary for built-in kinds, shared for custom ones.
+pub enum Rules {
+    Static(&'static dyn Strategy),
+    Shared(Arc<dyn Strategy>),
+}
+
+impl Deref for Rules {
+    type Target = dyn Strategy;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Rules::Static(strategy) => *strategy,
+            Rules::Shared(strategy) => &**strategy,
+        }
+    }
+}
+
+/// One row: a kind as it is served in one version. The rows of built-in kinds are static; a CustomResourceDefinition's
+/// are made when it is first asked for, with interned names.
 pub struct Kind {
     pub resource: Resource,
     pub list_kind: &'static str,
     /// Name of the schema definition, for example `io.k8s.api.core.v1.Pod`.
     pub type_name: &'static str,
-    pub short_names: &'static [&'static str],
-    pub categories: &'static [&'static str],
+    pub short_names: Cow<'static, [&'static str]>,
+    pub categories: Cow<'static, [&'static str]>,
     pub verbs: &'static [&'static str],
-    pub subresources: &'static [Subresource],
+    pub subresources: Cow<'static, [Subresource]>,
     /// Store prefix, shared by versions of one kind; empty for kinds that are answered and never stored.
     pub storage: &'static str,
-    pub strategy: &'static dyn Strategy,
+    pub strategy: Rules,
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kind").field(&self.resource).finish()
+    }
 }
 
 impl Kind {
-    const fn short(self, short_names: &'static [&'static str]) -> Self {
-        Kind { short_names, ..self }
+    // What a row was made with is empty and static: forgetting it is how a constant replaces it.
+
+    const fn short(mut self, short_names: &'static [&'static str]) -> Self {
+        mem::forget(mem::replace(&mut self.short_names, Cow::Borrowed(short_names)));
+        self
     }
 
-    const fn categories(self, categories: &'static [&'static str]) -> Self {
-        Kind { categories, ..self }
+    const fn categories(mut self, categories: &'static [&'static str]) -> Self {
+        mem::forget(mem::replace(&mut self.categories, Cow::Borrowed(categories)));
+        self
     }
 
-    const fn verbs(self, verbs: &'static [&'static str]) -> Self {
-        Kind { verbs, ..self }
+    const fn verbs(mut self, verbs: &'static [&'static str]) -> Self {
+        self.verbs = verbs;
+        self
     }
 
-    const fn subresources(self, subresources: &'static [Subresource]) -> Self {
-        Kind { subresources, ..self }
+    const fn subresources(mut self, subresources: &'static [Subresource]) -> Self {
+        mem::forget(mem::replace(&mut self.subresources, Cow::Borrowed(subresources)));
+        self
     }
 
     /// Whether objects are kept; the others are computed for each request (reviews, bindings).
@@ -85,7 +121,7 @@ impl Kind {
             .then_some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
     }
 
-    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|s| s.name == name)
     }
 
@@ -205,12 +241,12 @@ macro_rules! row {
             resource: resource::$resource,
             list_kind: concat!($kind, "List"),
             type_name: concat!($package, ".", $kind),
-            short_names: &[],
-            categories: &[],
+            short_names: Cow::Borrowed(&[]),
+            categories: Cow::Borrowed(&[]),
             verbs: ALL,
-            subresources: &[],
+            subresources: Cow::Borrowed(&[]),
             storage: $storage,
-            strategy: &$strategy,
+            strategy: Rules::Static(&$strategy),
         }
     };
 }

@@ -1,6 +1,9 @@
 //! The names of every resource: what paths, RBAC rules, messages and clients call it. Catalogue rows and typed views
 //! refer to these constants.
 
+use std::collections::HashSet;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use apimachinery::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource};
 
 /// One resource in one version.
@@ -78,6 +81,19 @@ impl Resource {
     }
 }
 
+/// Keeps a name once for the life of the process, so that resources made at run time are as cheap to hand around as
+/// those of the table. For the names of kinds only, of which there are as many as ever were defined.
+pub fn intern(name: &str) -> &'static str {
+    static NAMES: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let kept: &'static str = Box::leak(name.into());
+    names.insert(kept);
+    kept
+}
+
 macro_rules! resources {
     ($($name:ident: $group:literal $version:literal $kind:literal $plural:literal $singular:literal $namespaced:literal;)*) => {
         $(pub const $name: Resource = Resource::new($group, $version, $kind, $plural, $singular, $namespaced);)*
@@ -116,6 +132,12 @@ resources! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_kept_once() {
+        let (first, second) = (intern("widgets"), intern(&"widgets".to_owned()));
+        assert!(std::ptr::eq(first, second));
+    }
 
     #[test]
     fn paths_follow_group_and_scope() {

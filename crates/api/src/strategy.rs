@@ -35,7 +35,7 @@ pub enum GarbagePolicy {
 }
 
 /// The rules of one kind. Metadata rules that all kinds share are not repeated here.
-pub trait Strategy: Sync {
+pub trait Strategy: Send + Sync {
     /// Fills in what the schema's own defaults cannot say.
     fn default(&self, _obj: &mut Value) {}
 
@@ -85,7 +85,7 @@ pub trait Strategy: Sync {
     }
 
     /// The names of [`Strategy::selectable_fields`], to refuse others before any object is read.
-    fn selectable_field_names(&self) -> &'static [&'static str] {
+    fn selectable_field_names(&self) -> &[&'static str] {
         &[]
     }
 

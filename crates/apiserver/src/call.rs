@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use api::catalogue::Kind;
 use apimachinery::Status;
 use auth::UserInfo;
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use jiff::Timestamp;
 
 use crate::body::{self, Body};
 use crate::core::Core;
+use crate::kind::KindRef;
 use crate::negotiation::{Format, Target, accepts_gzip};
 use crate::query::{FIELD_MANAGER_MAX, Query};
 use crate::request_info::RequestInfo;
@@ -43,9 +43,9 @@ pub struct Call {
 }
 
 impl Call {
-    pub fn view(&self, kind: &'static Kind) -> Result<View, Status> {
+    pub fn view(&self, kind: &KindRef) -> Result<View, Status> {
         let include = IncludeObject::parse(&self.query)?;
-        Ok(View { kind, target: self.target, include, now: self.now })
+        Ok(View { kind: kind.clone(), target: self.target, include, now: self.now })
     }
 
     /// Who owns the fields this request writes: as the client says, else its user agent up to the first slash.
@@ -85,7 +85,7 @@ impl Call {
     pub fn respond_object(
         &self,
         code: u16,
-        kind: &'static Kind,
+        kind: &KindRef,
         stored: &Bytes,
     ) -> Result<Response<Body>, Status> {
         let view = self.view(kind)?;

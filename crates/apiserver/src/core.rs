@@ -15,6 +15,7 @@ use crate::conversion;
 use crate::decoded::Decoded;
 use crate::frames::FrameCache;
 use crate::in_flight::InFlight;
+use crate::kind::KindRef;
 use crate::metrics::Metrics;
 use crate::service_allocation::Allocator;
 
@@ -60,6 +61,11 @@ impl Core {
     /// Whether the objects every cluster starts with are there.
     pub fn is_bootstrapped(&self) -> bool {
         self.bootstrapped.load(Ordering::Acquire)
+    }
+
+    /// The kind that a path or a rule names, built in or custom.
+    pub fn kind(&self, group: &str, version: &str, plural: &str) -> Option<KindRef> {
+        api::catalogue::by_resource(group, version, plural).map(KindRef::BuiltIn)
     }
 
     /// An object straight from the store, in the version the store keeps.

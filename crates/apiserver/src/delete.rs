@@ -19,6 +19,7 @@ use crate::call::Call;
 use crate::conversion;
 use crate::deletion::{self, DeleteOptions, Verdict};
 use crate::draft::{draft, encode_as};
+use crate::kind::KindRef;
 use crate::list;
 use crate::negotiation::format_of_request;
 use crate::part::Part;
@@ -46,7 +47,7 @@ pub enum Deleted {
     Pending(Bytes),
 }
 
-pub async fn delete(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Response<Body>, Status> {
+pub async fn delete(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Response<Body>, Status> {
     let options = options(call, body)?;
     let dry_run = options.validate()?;
     let place = Place::of(call, kind, Part::Main);
@@ -97,11 +98,11 @@ pub async fn delete_object(
     options: &DeleteOptions,
     dry_run: bool,
 ) -> Result<Deleted, Status> {
-    let stored: &'static Kind = place.kind.stored();
+    let stored = place.kind.hub();
     for _ in 0..DELETE_ATTEMPTS {
         let current = place.current(call)?;
         let old = conversion::decode(&current.bytes);
-        options.check_preconditions(place.kind, &old)?;
+        options.check_preconditions(&place.kind, &old)?;
         admit::mutate(call, place, Operation::Delete, &mut Value::Null, Some(&old))?;
         admit::validate(call, place, Operation::Delete, &Value::Null, Some(&old))?;
         let (next, gone) = match deletion::decide(stored, &old, options, call.now) {
@@ -131,7 +132,7 @@ pub async fn delete_object(
 
 pub async fn delete_collection(
     call: &mut Call,
-    kind: &'static Kind,
+    kind: &KindRef,
     body: &Bytes,
 ) -> Result<Response<Body>, Status> {
     let delete_options = options(call, body)?;
@@ -142,7 +143,7 @@ pub async fn delete_collection(
         .map_err(|gone| Status::expired(gone.to_string()))?;
     for entry in &page.entries {
         let key = Key::new(kind.storage, entry.key.namespace.clone(), entry.key.name.clone());
-        let place = Place { kind, part: Part::Main, key };
+        let place = Place { kind: kind.clone(), part: Part::Main, key };
         match delete_object(call, &place, &delete_options, dry_run).await {
             Ok(_) => {}
             Err(status) if status.is_not_found() => {}

@@ -7,12 +7,14 @@ mod body;
 mod call;
 mod impersonation;
 mod in_flight;
+mod kind;
 mod negotiation;
 mod pipeline;
 mod query;
 mod request_info;
 
 // What it does.
+mod customresource;
 mod delete;
 mod discovery;
 mod health;

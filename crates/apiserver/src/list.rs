@@ -11,6 +11,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::continue_token::Continue;
 use crate::core::Core;
+use crate::kind::KindRef;
 use crate::query::{ListOptions, VersionMatch};
 use crate::selection::Selection;
 use crate::view::ListMeta;
@@ -49,7 +50,7 @@ struct Start {
     consistent: bool,
 }
 
-pub fn list(call: &Call, kind: &'static Kind) -> Result<Response<Body>, Status> {
+pub fn list(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query, false)?;
     let selection = Selection::parse(kind, &options)?;
     let view = call.view(kind)?;

@@ -32,7 +32,7 @@ pub fn created(call: &Call, kind: &Kind, object: &mut Value, options: &WriteOpti
 /// The writer owns all that differs from the old object.
 pub fn updated(call: &Call, place: &Place, old: &Value, object: &mut Value, options: &WriteOptions) {
     let manager = call.field_manager(&options.field_manager);
-    manage(place.kind, place.part, |fields| fields.update(Some(old), object, &manager, call.now));
+    manage(&place.kind, place.part, |fields| fields.update(Some(old), object, &manager, call.now));
 }
 
 /// Merges an applied configuration into the live object, none yet for a new one.
@@ -44,7 +44,7 @@ pub fn applied(
     now: Timestamp,
 ) -> Result<Value, Status> {
     let force = options.force.unwrap_or_default();
-    manage(place.kind, place.part, |fields| fields.apply(live, config, &options.field_manager, force, now))
+    manage(&place.kind, place.part, |fields| fields.apply(live, config, &options.field_manager, force, now))
 }
 
 /// A write that changes nothing but the times in the bookkeeping changes nothing at all

@@ -1,6 +1,5 @@
 //! The patch verb: JSON patch, merge patch, strategic merge patch, and apply. Follows `PatchResource`.
 
-use api::catalogue::Kind;
 use apimachinery::codec::{Format, Strictness};
 use apimachinery::field::{self, Path};
 use apimachinery::patch::{json_patch, merge_patch, strategic_merge_patch};
@@ -13,6 +12,7 @@ use parking_lot::Mutex;
 use crate::body::Body;
 use crate::call::Call;
 use crate::conversion;
+use crate::kind::KindRef;
 use crate::negotiation::media_type;
 use crate::ownership;
 use crate::part::Part;
@@ -96,7 +96,7 @@ impl Patch {
 
 pub async fn patch(
     call: &mut Call,
-    kind: &'static Kind,
+    kind: &KindRef,
     part: Part,
     body: &Bytes,
 ) -> Result<Response<Body>, Status> {
@@ -131,7 +131,7 @@ async fn change(
     patch: &Patch,
     options: &WriteOptions,
 ) -> Result<Written, Status> {
-    let kind = place.kind;
+    let kind = &place.kind;
     let api_version = kind.resource.api_version();
     let expected =
         Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };
@@ -154,7 +154,7 @@ async fn apply(
     patch: &Patch,
     options: &WriteOptions,
 ) -> Result<Written, Status> {
-    let kind = place.kind;
+    let kind = &place.kind;
     let api_version = kind.resource.api_version();
     let expected =
         Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };

@@ -1,6 +1,6 @@
 //! From a resource path to what serves it: the verbs on objects and collections, which are the same for every kind.
 
-use api::catalogue::{self, Kind};
+use api::catalogue::Kind;
 use apimachinery::{Status, Value};
 use bytes::Bytes;
 use http::{Response, Uri};
@@ -8,6 +8,7 @@ use http::{Response, Uri};
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::conversion;
+use crate::kind::KindRef;
 use crate::negotiation::format_of_request;
 use crate::part::Part;
 use crate::pipeline::{Payload, attributes};
@@ -24,8 +25,8 @@ const DEPRECATED: [(api::Resource, &str); 1] = [(
 
 pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {
     let info = &call.info;
-    let kind = catalogue::by_resource(&info.group, &info.version, &info.resource)
-        .ok_or_else(Status::path_not_found)?;
+    let kind =
+        &call.core.kind(&info.group, &info.version, &info.resource).ok_or_else(Status::path_not_found)?;
     if !scope_fits(call, kind) {
         return Err(Status::path_not_found());
     }
@@ -74,7 +75,7 @@ fn scope_fits(call: &Call, kind: &Kind) -> bool {
     }
 }
 
-pub fn get(call: &Call, kind: &'static Kind) -> Result<Response<Body>, Status> {
+pub fn get(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
     let entry = Place::of(call, kind, Part::Main).current(call)?;
     call.respond_object(200, kind, &entry.bytes)
 }
@@ -96,7 +97,7 @@ pub fn defaulted(kind: &Kind, mut object: Value) -> Value {
     conversion::to_stored(kind, object)
 }
 
-async fn create(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Response<Body>, Status> {
+async fn create(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let object = decode(call, kind, body, &options)?;
     let written = write::create(call, kind, Proposal { object, owned: false }, &options).await?;
@@ -105,7 +106,7 @@ async fn create(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Re
 
 pub async fn replace(
     call: &mut Call,
-    kind: &'static Kind,
+    kind: &KindRef,
     part: Part,
     body: &Bytes,
 ) -> Result<Response<Body>, Status> {

@@ -1,7 +1,6 @@
 //! Kinds that are answered and never stored: who is this, may they, what may I. Follows `registry/authentication` and
 //! `registry/authorization`.
 
-use api::catalogue::Kind;
 use api::resource;
 use apimachinery::meta::str_at;
 use apimachinery::{Status, Value, json};
@@ -11,12 +10,13 @@ use http::Response;
 
 use crate::body::Body;
 use crate::call::Call;
+use crate::kind::KindRef;
 use crate::negotiation::format_of_request;
 use crate::query::WriteOptions;
 use crate::subresource;
 use crate::wire::{self, Document, Expected};
 
-pub async fn create(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Response<Body>, Status> {
+pub async fn create(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Response<Body>, Status> {
     if kind.resource == resource::BINDINGS {
         return subresource::bind(call, body).await;
     }

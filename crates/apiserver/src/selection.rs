@@ -6,17 +6,18 @@ use apimachinery::{Status, Value, fields, labels};
 use store::Entry;
 
 use crate::conversion;
+use crate::kind::KindRef;
 use crate::query::ListOptions;
 
 /// Both selectors of one request.
 pub struct Selection {
-    kind: &'static Kind,
+    kind: KindRef,
     labels: labels::Selector,
     fields: fields::Selector,
 }
 
 impl Selection {
-    pub fn parse(kind: &'static Kind, options: &ListOptions) -> Result<Selection, Status> {
+    pub fn parse(kind: &KindRef, options: &ListOptions) -> Result<Selection, Status> {
         let labels =
             labels::parse(&options.label_selector).map_err(|e| Status::bad_request(e.to_string()))?;
         let fields =
@@ -26,7 +27,7 @@ impl Selection {
                 return Err(unknown_field(kind, options, &term.field));
             }
         }
-        Ok(Selection { kind, labels, fields })
+        Ok(Selection { kind: kind.clone(), labels, fields })
     }
 
     pub fn is_everything(&self) -> bool {
@@ -46,8 +47,8 @@ impl Selection {
         if self.fields.is_empty() {
             return true;
         }
-        if !conversion::is_stored_version(self.kind) {
-            let object = conversion::decode_entry(self.kind, entry);
+        if !conversion::is_stored_version(&self.kind) {
+            let object = conversion::decode_entry(&self.kind, entry);
             return self.fields_match_object(&object);
         }
         self.fields.matches(|field| match field {

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use api::catalogue::Kind;
 use apimachinery::{Map, Status, Value, json};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -15,6 +14,7 @@ use store::{Entry, Revision};
 use crate::body::Chunker;
 use crate::conversion;
 use crate::draft::{to_json, type_prefix};
+use crate::kind::KindRef;
 use crate::negotiation::{Shape, Target};
 use crate::query::Query;
 
@@ -65,7 +65,7 @@ impl ListMeta {
 /// The form in which one request sees objects of one kind.
 #[derive(Clone)]
 pub struct View {
-    pub kind: &'static Kind,
+    pub kind: KindRef,
     pub target: Target,
     pub include: IncludeObject,
     pub now: Timestamp,
@@ -74,7 +74,7 @@ pub struct View {
 impl View {
     /// One object as a document of its own. `stored` is the object as the store keeps it.
     pub fn object(&self, stored: &Bytes) -> Bytes {
-        let bytes = conversion::bytes_for(self.kind, stored);
+        let bytes = conversion::bytes_for(&self.kind, stored);
         match self.target.shape {
             Shape::Object => bytes,
             Shape::Metadata => self.partial_metadata(&bytes, true).into(),
@@ -86,7 +86,7 @@ impl View {
 
     /// All objects of a page as one document.
     pub fn list(&self, entries: &[Arc<Entry>], meta: &ListMeta) -> Vec<Bytes> {
-        let bytes = entries.iter().map(|entry| conversion::bytes_for(self.kind, &entry.bytes));
+        let bytes = entries.iter().map(|entry| conversion::bytes_for(&self.kind, &entry.bytes));
         match self.target.shape {
             Shape::Object => {
                 let prefix = self.item_prefix();

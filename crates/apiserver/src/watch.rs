@@ -19,6 +19,7 @@ use crate::call::Call;
 use crate::core::Core;
 use crate::draft::to_json;
 use crate::frames::{self, FrameType};
+use crate::kind::KindRef;
 use crate::list::{self, StartRevision};
 use crate::metrics::LongRunning;
 use crate::negotiation::{Format, Target};
@@ -56,7 +57,7 @@ struct Watching {
     _counted: LongRunning,
 }
 
-pub fn watch(call: &Call, kind: &'static Kind) -> Result<Response<Body>, Status> {
+pub fn watch(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query, true)?;
     let target = call.target;
     if target.format == Format::Yaml {
@@ -80,7 +81,7 @@ fn content_type(target: Target) -> &'static str {
 }
 
 impl Watching {
-    fn start(call: &Call, kind: &'static Kind, options: &ListOptions) -> Result<Watching, Status> {
+    fn start(call: &Call, kind: &KindRef, options: &ListOptions) -> Result<Watching, Status> {
         let selection = Selection::parse(kind, options)?;
         let view = call.view(kind)?;
         let core = call.core.clone();

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use admission::Operation;
-use api::catalogue::Kind;
 use apimachinery::meta::str_at;
 use apimachinery::{Status, Value};
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use crate::call::Call;
 use crate::conversion;
 use crate::deletion;
 use crate::draft::{draft, encode_as};
+use crate::kind::KindRef;
 use crate::metadata;
 use crate::ownership;
 use crate::part::Part;
@@ -50,16 +50,16 @@ pub struct Proposal {
 /// One object as the target of a write.
 #[derive(Clone)]
 pub struct Place {
-    pub kind: &'static Kind,
+    pub kind: KindRef,
     pub part: Part,
     pub key: Key,
 }
 
 impl Place {
     /// The place that the request's path names.
-    pub fn of(call: &Call, kind: &'static Kind, part: Part) -> Place {
+    pub fn of(call: &Call, kind: &KindRef, part: Part) -> Place {
         let namespace = if kind.resource.namespaced { call.info.namespace.as_str() } else { "" };
-        Place { kind, part, key: Key::new(kind.storage, namespace, call.info.name.as_str()) }
+        Place { kind: kind.clone(), part, key: Key::new(kind.storage, namespace, call.info.name.as_str()) }
     }
 
     pub fn not_found(&self) -> Status {
@@ -86,12 +86,12 @@ impl Place {
 /// Creates an object. Its namespace is that of the request, its name its own or generated.
 pub async fn create(
     call: &mut Call,
-    kind: &'static Kind,
+    kind: &KindRef,
     proposal: Proposal,
     options: &WriteOptions,
 ) -> Result<Written, Status> {
     let Proposal { mut object, owned } = proposal;
-    let stored: &'static Kind = kind.stored();
+    let stored = kind.hub();
     metadata::settle_namespace(&mut object, kind.resource.namespaced, &call.info.namespace)?;
     let prefix = metadata::generate_name(&object).map(str::to_owned);
     if let Some(prefix) = &prefix {
@@ -144,7 +144,7 @@ async fn commit_new(
             Err(CommitError::Conflict { .. }) => {
                 let Some(prefix) = prefix else { break };
                 metadata::set_name(object, &metadata::generated_name(prefix, &call.core.config.random))?;
-                place = place_of(place.kind, object);
+                place = place_of(&place.kind, object);
             }
             Err(error) => return Err(commit_failed(&error)),
         }
@@ -152,10 +152,10 @@ async fn commit_new(
     Err(place.already_exists())
 }
 
-fn place_of(kind: &'static Kind, object: &Value) -> Place {
+fn place_of(kind: &KindRef, object: &Value) -> Place {
     let namespace = if kind.resource.namespaced { str_at(object, &["metadata", "namespace"]) } else { "" };
     let key = Key::new(kind.storage, namespace, str_at(object, &["metadata", "name"]));
-    Place { kind, part: Part::Main, key }
+    Place { kind: kind.clone(), part: Part::Main, key }
 }
 
 /// Changes an object. `change` makes the wanted object from the current one, and is called again when somebody else
@@ -193,7 +193,7 @@ async fn attempt(
     proposal: Proposal,
 ) -> Result<Attempt, Status> {
     let Proposal { mut object, owned } = proposal;
-    let stored: &'static Kind = place.kind.stored();
+    let stored = place.kind.hub();
     place.part.confine(&mut object, old);
     check_identity(place, &mut object, old)?;
     if !owned {

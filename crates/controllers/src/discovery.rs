@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::resource::Resource;
+use api::resource::{Resource, intern};
 use api::view::PartialObject;
 use client::error::Result;
 use client::{Client, Delta, Informers};
@@ -107,21 +107,6 @@ impl Discovered {
             },
             verbs: r.verbs,
         }));
-    }
-}
-
-/// Keeps each name once for the life of the process: as many as there were names of kinds.
-fn intern(text: &str) -> &'static str {
-    static NAMES: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
-    let mut names = NAMES.lock();
-    let names = names.get_or_insert_default();
-    match names.get(text) {
-        Some(name) => name,
-        None => {
-            let name: &'static str = Box::leak(text.to_owned().into_boxed_str());
-            names.insert(name);
-            name
-        }
     }
 }
 

@@ -36,7 +36,7 @@ pub async fn bind(call: &mut Call, body: &Bytes) -> Result<Response<Body>, Statu
     check(&binding, &name)?;
     let pods = catalogue::by_resource("", "v1", resource::PODS.plural).ok_or_else(Status::path_not_found)?;
     let place = Place {
-        kind: pods,
+        kind: pods.into(),
         part: Part::Binding,
         key: Key::new(pods.storage, call.info.namespace.as_str(), name),
     };

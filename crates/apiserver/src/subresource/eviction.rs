@@ -1,7 +1,6 @@
 //! Evicting a pod: a deletion asked for by name. No kind of the catalogue holds disruption budgets, so none can object.
 //! Follows `EvictionREST.Create`.
 
-use api::catalogue::Kind;
 use apimachinery::meta::str_at;
 use apimachinery::status::StatusDetails;
 use apimachinery::{Status, Value};
@@ -13,6 +12,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::delete;
 use crate::deletion::DeleteOptions;
+use crate::kind::KindRef;
 use crate::negotiation::format_of_request;
 use crate::part::Part;
 use crate::query::WriteOptions;
@@ -22,7 +22,7 @@ use crate::write::Place;
 const EXPECTED: Expected =
     Expected { type_name: "io.k8s.api.policy.v1.Eviction", api_version: "policy/v1", kind: "Eviction" };
 
-pub async fn evict(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Response<Body>, Status> {
+pub async fn evict(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Response<Body>, Status> {
     let write = WriteOptions::parse(&call.query, "CreateOptions")?;
     let format = format_of_request(&call.headers)?;
     let mut eviction = wire::decode_body(EXPECTED, format, body, write.field_validation, &mut call.warnings)?;

@@ -9,19 +9,19 @@ mod token;
 
 pub use binding::bind;
 
-use api::catalogue::Kind;
 use apimachinery::Status;
 use http::{Response, Uri};
 
 use crate::body::{self, Body};
 use crate::call::Call;
+use crate::kind::KindRef;
 use crate::part::Part;
 use crate::pipeline::Payload;
 use crate::{patch, resource};
 
 pub async fn serve(
     call: &mut Call,
-    kind: &'static Kind,
+    kind: &KindRef,
     payload: Payload,
     uri: Uri,
 ) -> Result<Response<Body>, Status> {

@@ -4,7 +4,6 @@
 
 use std::net::IpAddr;
 
-use api::catalogue::Kind;
 use api::resource;
 use apimachinery::meta::str_at;
 use apimachinery::{Status, Value};
@@ -14,6 +13,7 @@ use crate::body::{self, Body};
 use crate::call::Call;
 use crate::conversion;
 use crate::forward::{self, Destination};
+use crate::kind::KindRef;
 use crate::pipeline::Payload;
 use crate::query::Query;
 
@@ -25,7 +25,7 @@ const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
 pub async fn serve(
     call: &mut Call,
-    kind: &'static Kind,
+    kind: &KindRef,
     payload: Payload,
     uri: Uri,
 ) -> Result<Response<Body>, Status> {

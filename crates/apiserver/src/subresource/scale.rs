@@ -1,6 +1,5 @@
 //! The `scale` subresource: a workload seen as a number of replicas. Follows `ScaleREST`.
 
-use api::catalogue::Kind;
 use apimachinery::field::{Error, Path};
 use apimachinery::meta::{LabelSelector, str_at};
 use apimachinery::{GroupKind, Status, Value, json, labels};
@@ -10,6 +9,7 @@ use http::Response;
 use crate::body::Body;
 use crate::call::Call;
 use crate::conversion;
+use crate::kind::KindRef;
 use crate::negotiation::{Format, format_of_request};
 use crate::part::Part;
 use crate::patch;
@@ -20,7 +20,7 @@ use crate::write::{self, Place, Proposal};
 const EXPECTED: Expected =
     Expected { type_name: "io.k8s.api.autoscaling.v1.Scale", api_version: "autoscaling/v1", kind: "Scale" };
 
-pub async fn serve(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Response<Body>, Status> {
+pub async fn serve(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Response<Body>, Status> {
     let place = Place::of(call, kind, Part::Scale);
     let bytes = match call.info.verb {
         "get" => place.current(call)?.bytes.clone(),

@@ -1,6 +1,5 @@
 //! Issuing tokens for service accounts. Follows `TokenREST.Create`.
 
-use api::catalogue::Kind;
 use api::resource;
 use apimachinery::field::{Error, Path};
 use apimachinery::meta::str_at;
@@ -13,6 +12,7 @@ use crate::admit;
 use crate::body::Body;
 use crate::call::Call;
 use crate::conversion;
+use crate::kind::KindRef;
 use crate::metadata;
 use crate::negotiation::format_of_request;
 use crate::part::Part;
@@ -29,7 +29,7 @@ const EXPECTED: Expected = Expected {
 /// The life of a token whose request does not say (upstream's default of `spec.expirationSeconds`).
 const EXPIRATION_SECONDS: i64 = 3600;
 
-pub async fn request(call: &mut Call, kind: &'static Kind, body: &Bytes) -> Result<Response<Body>, Status> {
+pub async fn request(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let format = format_of_request(&call.headers)?;
     let mut request =
