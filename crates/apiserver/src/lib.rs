@@ -56,6 +56,7 @@ mod follow;
 mod in_process;
 mod listener;
 mod server;
+mod websocket;
 pub mod tls;
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::metrics::Finished;
 use crate::negotiation::Target;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
+use crate::websocket::Wish;
 use crate::{nonresource, resource};
 
 /// Every response carries the id under which the server knows the request.
@@ -126,7 +127,7 @@ async fn answer(
         warnings: Vec::new(),
     };
     if long_running {
-        return route(&mut call, payload, parts.uri).await;
+        return stream(&mut call, payload, parts.uri).await;
     }
     let writes = call.info.is_mutating();
     let work = async move {
@@ -144,6 +145,15 @@ async fn to_its_end(
     work: impl Future<Output = Result<Response<Body>, Status>> + Send + 'static,
 ) -> Result<Response<Body>, Status> {
     tokio::spawn(work).await.unwrap_or_else(|error| Err(Status::internal(error)))
+}
+
+/// What is answered as long as the client listens, over WebSocket for one that wishes so.
+async fn stream(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {
+    let Some(wish) = Wish::of(&call.headers, &call.info) else {
+        return route(call, payload, uri).await;
+    };
+    let plain = Payload { body: payload.body, upgrade: None };
+    Ok(wish.fulfil(payload.upgrade, route(call, plain, uri).await?))
 }
 
 async fn route(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {

@@ -77,7 +77,7 @@ impl RequestInfo {
         self.name = next();
         self.subresource = next();
         self.tail = parts.map(|s| format!("/{s}")).collect();
-        if !self.tail.is_empty() && self.path.ends_with('/') {
+        if self.path.ends_with('/') && (!self.tail.is_empty() || self.subresource == "proxy") {
             self.tail.push('/');
         }
     }

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use api::resource;
 use apimachinery::meta::str_at;
 use apimachinery::{Status, Value};
-use http::{Response, Uri};
+use http::header::{LOCATION, UPGRADE};
+use http::{Method, Response, StatusCode, Uri};
 
 use crate::body::{self, Body};
 use crate::call::Call;
@@ -29,6 +30,9 @@ pub async fn serve(
     payload: Payload,
     uri: Uri,
 ) -> Result<Response<Body>, Status> {
+    if let Some(location) = root_of_proxied(call, &uri) {
+        return moved(&location);
+    }
     let destination = match (kind.resource, call.info.subresource.as_str()) {
         (resource::PODS, "proxy") => pod_proxy(call, &uri)?,
         (resource::PODS, streaming) => match pod_stream(call, streaming)? {
@@ -63,6 +67,20 @@ async fn refusal(response: Response<Body>) -> Result<Status, Status> {
         500 => Status::internal(text),
         code => Status::failure(code, "", text),
     })
+}
+
+/// Where a client that reads the root of what is proxied must go, so that relative links in it are right
+/// (upstream: `proxyRedirectsforRootPath`).
+fn root_of_proxied(call: &Call, uri: &Uri) -> Option<String> {
+    let reads = matches!(call.method, Method::GET | Method::HEAD);
+    let is_root = call.info.subresource == "proxy" && call.info.tail.is_empty();
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    (reads && is_root && !call.headers.contains_key(UPGRADE)).then(|| format!("{}/{query}", uri.path()))
+}
+
+fn moved(location: &str) -> Result<Response<Body>, Status> {
+    let response = Response::builder().status(StatusCode::MOVED_PERMANENTLY).header(LOCATION, location);
+    response.body(body::empty()).map_err(|error| Status::internal(error.to_string()))
 }
 
 fn proxied_path(call: &Call, uri: &Uri) -> String {

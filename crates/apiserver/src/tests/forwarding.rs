@@ -100,27 +100,47 @@ async fn logs_come_from_the_kubelet_of_the_pods_node() {
 }
 
 #[tokio::test]
+async fn the_root_of_what_is_proxied_ends_with_a_slash() {
+    let api = cluster_with_a_pod().await;
+    let answer = api.send("GET /api/v1/nodes/n/proxy?a=b", "").await;
+    assert_eq!(answer.code, 301);
+    let answer = api.send("GET /api/v1/nodes/n/proxy/?a=b", "").await;
+    assert_eq!(String::from_utf8_lossy(&answer.bytes), "/?a=b");
+}
+
+#[tokio::test]
+async fn a_log_is_read_over_websocket() {
+    let api = Arc::new(cluster_with_a_pod().await);
+    let (stop, served, mut near) = connect(&api).await;
+    let head = format!(
+        "GET {PODS}/p/log HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        admin_token(&api).await
+    );
+    near.write_all(head.as_bytes()).await.expect("writes");
+    let head = read_head(&mut near).await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+    let path = b"/containerLogs/default/p/c?";
+    let mut frame = vec![0; path.len() + 2];
+    near.read_exact(&mut frame).await.expect("reads a frame");
+    assert_eq!(frame[..2], [0x82, u8::try_from(path.len()).expect("is short")]);
+    assert_eq!(&frame[2..], path);
+    drop(near);
+    stop.cancel();
+    served.await.expect("serves to its end");
+}
+
+#[tokio::test]
 async fn an_upgraded_stream_passes_both_ways() {
     let api = Arc::new(cluster_with_a_pod().await);
-    let token = json!({"spec": {"expirationSeconds": 600}});
-    let token = api
-        .check("POST /api/v1/namespaces/default/serviceaccounts/default/token", token, 201, json!({}))
-        .await;
-    let binding = json!({"metadata": {"name": "b"}, "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}],
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}});
-    api.check("POST /apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding, 201, json!({})).await;
-
     let (stop, served, mut near) = connect(&api).await;
     let head = format!(
         "POST {PODS}/p/exec?command=sh&stdin=true&stdout=true HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
-        token["status"]["token"].as_str().expect("a token")
+        admin_token(&api).await
     );
     near.write_all(head.as_bytes()).await.expect("writes");
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(near.read_u8().await.expect("reads the head"));
-    }
-    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let answer = read_head(&mut near).await;
     assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
     assert!(answer.contains("x-path: /exec/default/p/c?command=sh&input=1&output=1"), "{answer}");
     near.write_all(b"ping").await.expect("writes");
@@ -130,6 +150,27 @@ async fn an_upgraded_stream_passes_both_ways() {
     drop(near);
     stop.cancel();
     served.await.expect("ends");
+}
+
+/// A token that may do everything.
+async fn admin_token(api: &Fixture) -> String {
+    let token = json!({"spec": {"expirationSeconds": 600}});
+    let token = api
+        .check("POST /api/v1/namespaces/default/serviceaccounts/default/token", token, 201, json!({}))
+        .await;
+    let binding = json!({"metadata": {"name": "b"}, "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}});
+    api.check("POST /apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding, 201, json!({})).await;
+    token["status"]["token"].as_str().expect("a token").to_owned()
+}
+
+/// A response's head, and not a byte more.
+async fn read_head(near: &mut (impl AsyncReadExt + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(near.read_u8().await.expect("reads the head"));
+    }
+    String::from_utf8_lossy(&head).into_owned()
 }
 
 /// A TLS connection to the server, which serves until the token is cancelled.
