@@ -201,8 +201,8 @@ pub struct ControllerManagerArgs {
     /// The authority that pods are to trust, PEM; that of the kubeconfig if not given
     #[arg(long)]
     pub root_ca_file: Option<PathBuf>,
-    /// Address range from which nodes get theirs for pods; without it others do that
-    #[arg(long)]
+    /// Address ranges from which nodes get theirs for pods, one or one per family; without it others do that
+    #[arg(long, value_delimiter = ',')]
     pub cluster_cidr: Vec<ipnet::IpNet>,
 }
 
@@ -230,6 +230,12 @@ pub struct AgentArgs {
     /// Domain of the cluster's names
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// Address ranges of all pods of the cluster, one or one per family
+    #[arg(long, value_delimiter = ',')]
+    pub cluster_cidr: Vec<ipnet::IpNet>,
+    /// Address ranges of Services, one or one per family
+    #[arg(long, value_delimiter = ',')]
+    pub service_cluster_ip_range: Vec<ipnet::IpNet>,
     /// Port of the kubelet's own API
     #[arg(long, default_value_t = 10250)]
     pub port: u16,
@@ -255,6 +261,21 @@ pub struct ProxyArgs {
     /// Name of this machine in the cluster; the host name if not given
     #[arg(long)]
     pub node_name: Option<String>,
+    /// Address ranges of all pods of the cluster: who is outside reaches Services under this node's address
+    #[arg(long, value_delimiter = ',')]
+    pub cluster_cidr: Vec<ipnet::IpNet>,
+    /// Address ranges of Services: what no Service has is dropped
+    #[arg(long, value_delimiter = ',')]
+    pub service_cluster_ip_range: Vec<ipnet::IpNet>,
+    /// Networks on whose addresses of this node node ports are open; all if not given
+    #[arg(long, value_delimiter = ',')]
+    pub nodeport_addresses: Vec<ipnet::IpNet>,
+    /// Where /healthz and /livez are answered
+    #[arg(long, default_value = "0.0.0.0:10256")]
+    pub healthz_bind_address: std::net::SocketAddr,
+    /// Where /metrics is answered
+    #[arg(long, default_value = "127.0.0.1:10249")]
+    pub metrics_bind_address: std::net::SocketAddr,
 }
 
 #[derive(Args)]

@@ -14,6 +14,8 @@ pub mod protocol;
 pub mod ipam;
 pub mod pod_network;
 
+mod http;
+mod metrics;
 mod service;
 
 pub mod proxy;

@@ -83,7 +83,17 @@ fn node_name(given: Option<String>) -> String {
 }
 
 pub fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {
-    let config = proxy::Config { cluster: args.name, node_name: node_name(args.node_name) };
+    let config = proxy::Config {
+        cluster: args.name,
+        node_name: node_name(args.node_name),
+        networks: proxy::Networks {
+            pods: args.cluster_cidr,
+            services: args.service_cluster_ip_range,
+            node_ports: args.nodeport_addresses,
+        },
+        healthz_address: Some(args.healthz_bind_address),
+        metrics_address: Some(args.metrics_bind_address),
+    };
     run_one(&args.component, "kube-proxy", |informers, stop| async move {
         Ok(proxy::run(informers, config, stop).await?)
     })
@@ -133,8 +143,8 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
         node_ip: node_ip.context("this machine's address cannot be found; give it with --node-ip")?,
         cluster_dns: args.cluster_dns,
         cluster_domain: args.cluster_domain,
-        cluster_cidrs: Vec::new(),
-        service_cidrs: Vec::new(),
+        cluster_cidrs: args.cluster_cidr,
+        service_cidrs: args.service_cluster_ip_range,
         kubelet_port: args.port,
         kubelet_tls: Arc::new(tls),
         runtime_endpoint: args.container_runtime_endpoint,

@@ -98,7 +98,7 @@ impl Plan {
         services.start("pod-network", |stop| async move { Ok(started.keep(stop.cancelled_owned()).await?) });
         let gateway = first_address(&pod_cidrs);
         if self.services_on_node {
-            self.start_proxy(services, clients.proxy);
+            self.start_proxy(services, clients.proxy, &pod_cidrs);
             self.start_dns(services, clients.dns, gateway);
         }
         Ok(Started { runtime, dns_address: gateway })
@@ -170,10 +170,21 @@ impl Plan {
         }
     }
 
-    fn start_proxy(&self, services: &mut Services, informers: Informers) {
+    fn start_proxy(&self, services: &mut Services, informers: Informers, pod_cidrs: &[IpNet]) {
+        let pods = if self.cluster_cidrs.is_empty() { pod_cidrs } else { &self.cluster_cidrs };
+        let networks = network::proxy::Networks {
+            pods: pods.to_vec(),
+            services: self.service_cidrs.clone(),
+            node_ports: Vec::new(),
+        };
+        // At the distance from the kubelet's port that upstream's have, so that several nodes fit on a machine.
+        let [healthz, metrics] = [self.kubelet_port.saturating_add(6), self.kubelet_port.saturating_sub(1)];
         let config = network::proxy::Config {
             cluster: self.layout.name().to_owned(),
             node_name: self.node_name.clone(),
+            networks,
+            healthz_address: Some((std::net::Ipv4Addr::UNSPECIFIED, healthz).into()),
+            metrics_address: Some((std::net::Ipv4Addr::LOCALHOST, metrics).into()),
         };
         services
             .start("proxy", |stop| async move { Ok(network::proxy::run(informers, config, stop).await?) });

@@ -24,7 +24,6 @@ const SCHEMA_VERSION: &str = "1.1.0";
 /// All SRV records weigh the same.
 const SRV_WEIGHT: u16 = 100;
 
-const BY_SERVICE: &str = "dns/service";
 const BY_ADDRESS: &str = "dns/address";
 
 /// Answers for the cluster's domain.
@@ -58,7 +57,7 @@ impl Zone {
     ) -> Zone {
         services
             .add_index(BY_ADDRESS, |service| cluster_ips(service).iter().map(IpAddr::to_string).collect());
-        slices.add_index(BY_SERVICE, |slice| service_of(slice).into_iter().collect());
+        service::index_by_service(&slices);
         slices.add_index(BY_ADDRESS, |slice| {
             slice.endpoints.iter().flat_map(|endpoint| endpoint.addresses.clone()).collect()
         });
@@ -256,9 +255,9 @@ impl Zone {
     }
 
     fn endpoints(&self, service: &Service) -> Vec<Ready> {
-        let key = format!("{}/{}", service.metadata.namespace, service.metadata.name);
         let not_ready_too = service.spec.publish_not_ready_addresses;
-        let slices = self.slices.by_index(BY_SERVICE, &key);
+        let metadata = &service.metadata;
+        let slices = service::slices_of(&self.slices, &metadata.namespace, &metadata.name);
         slices.into_iter().map(|slice| Ready { slice, not_ready_too }).collect()
     }
 }
@@ -346,11 +345,6 @@ impl Ready {
         };
         self.slice.ports.iter().filter(matching).filter_map(|port| port.port).collect()
     }
-}
-
-fn service_of(slice: &EndpointSlice) -> Option<String> {
-    let service = service_name(slice)?;
-    Some(format!("{}/{service}", slice.metadata.namespace))
 }
 
 fn protocol_label(name: &str) -> Option<&'static str> {

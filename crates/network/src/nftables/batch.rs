@@ -1,6 +1,8 @@
 //! One transaction: the messages that make one ruleset out of another, in an order the kernel
 //! accepts, each with a name for error reports.
 
+use std::collections::BTreeMap;
+
 use super::expression::{encode_value, encode_verdict};
 use super::ruleset::concatenated;
 use super::{ATTR_TABLE, Chain, Data, DataType, HookType, Ruleset, SUBSYSTEM, Set, Verdict, message, msg};
@@ -33,6 +35,27 @@ const POLICY_ACCEPT: u32 = 1;
 pub struct Batch {
     messages: Vec<Message>,
     names: Vec<String>,
+}
+
+/// A change of some of a table's content, for those who know what differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edit {
+    /// New chains, which only rules and maps lead to.
+    pub add_chains: BTreeMap<String, Vec<super::Rule>>,
+    pub remove_elements: Elements,
+    /// An element may be removed and added with other data.
+    pub add_elements: Elements,
+    /// Chains that nothing leads to any more.
+    pub remove_chains: Vec<String>,
+}
+
+/// Elements by set and key.
+pub type Elements = BTreeMap<String, BTreeMap<Vec<u8>, Data>>;
+
+impl Edit {
+    pub fn is_empty(&self) -> bool {
+        *self == Edit::default()
+    }
 }
 
 impl Batch {
@@ -72,6 +95,26 @@ impl Batch {
         batch.add_table(table);
         batch.delete_table(table);
         batch
+    }
+
+    /// Adds a change of some of a table's content.
+    pub fn edit(&mut self, table: &str, edit: &Edit) {
+        for (name, rules) in &edit.add_chains {
+            self.add_chain(table, name, &Chain::default());
+            rules.iter().for_each(|rule| self.add_rule(table, name, rule));
+        }
+        for name in &edit.remove_chains {
+            self.flush_chain(table, name);
+        }
+        for (set, elements) in &edit.remove_elements {
+            self.elements(msg::DELSETELEM, table, set, elements.iter());
+        }
+        for (set, elements) in &edit.add_elements {
+            self.elements(msg::NEWSETELEM, table, set, elements.iter());
+        }
+        for name in &edit.remove_chains {
+            self.delete_named(msg::DELCHAIN, 3, table, name, "delete chain");
+        }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -11,8 +11,9 @@ const DATA_VERDICT: u16 = 2;
 /// `NFT_REG32_00`: the sixteen four-byte registers follow it.
 const REG32_FIRST: u32 = 8;
 
-/// `NFT_FIB_RESULT_ADDRTYPE`, looking up the destination (`NFTA_FIB_F_DADDR`).
+/// `NFT_FIB_RESULT_ADDRTYPE`, looking up the source (`NFTA_FIB_F_SADDR`) or the destination.
 const FIB_RESULT_ADDRTYPE: u32 = 3;
+const FIB_SOURCE: u32 = 1;
 const FIB_DESTINATION: u32 = 2;
 
 /// `NFT_NG_RANDOM`.
@@ -67,6 +68,8 @@ pub enum CtKey {
 pub enum Verdict {
     Accept,
     Drop,
+    /// Goes on after the jump that led to the chain.
+    Return,
     Jump(String),
     Goto(String),
 }
@@ -99,7 +102,17 @@ pub enum Expression {
         register: Register,
         mask: Vec<u8>,
     },
-    /// The destination's address type (`RTN_LOCAL`, ...), four bytes in machine order.
+    /// Continues if the register is between the two values, both included, as bytes are ordered.
+    Range {
+        from: Register,
+        first: Vec<u8>,
+        last: Vec<u8>,
+    },
+    /// The source's address type (`RTN_LOCAL`, ...), four bytes in machine order.
+    FibSourceType {
+        to: Register,
+    },
+    /// The destination's address type.
     FibDestinationType {
         to: Register,
     },
@@ -157,7 +170,8 @@ impl Expression {
             Expression::Ct { .. } => "ct",
             Expression::Compare { .. } => "cmp",
             Expression::Mask { .. } => "bitwise",
-            Expression::FibDestinationType { .. } => "fib",
+            Expression::Range { .. } => "range",
+            Expression::FibSourceType { .. } | Expression::FibDestinationType { .. } => "fib",
             Expression::Random { .. } => "numgen",
             Expression::Contains { .. } | Expression::Map { .. } | Expression::VerdictMap { .. } => "lookup",
             Expression::Update { .. } => "dynset",
@@ -185,6 +199,14 @@ impl Expression {
                 data.u32_be(1, register.number()).u32_be(2, register.number()).u32_be(3, mask.len() as u32);
                 encode_value(4, mask, data);
                 encode_value(5, &vec![0; mask.len()], data);
+            }
+            Expression::Range { from, first, last } => {
+                data.u32_be(1, from.number()).u32_be(2, 0);
+                encode_value(3, first, data);
+                encode_value(4, last, data);
+            }
+            Expression::FibSourceType { to } => {
+                data.u32_be(1, to.number()).u32_be(2, FIB_RESULT_ADDRTYPE).u32_be(3, FIB_SOURCE);
             }
             Expression::FibDestinationType { to } => {
                 data.u32_be(1, to.number()).u32_be(2, FIB_RESULT_ADDRTYPE).u32_be(3, FIB_DESTINATION);
@@ -245,6 +267,7 @@ pub(super) fn encode_verdict(kind: u16, verdict: &Verdict, message: &mut Message
     let (code, chain) = match verdict {
         Verdict::Drop => (0, None),
         Verdict::Accept => (1, None),
+        Verdict::Return => (-5i32 as u32, None),
         Verdict::Jump(chain) => (-3i32 as u32, Some(chain)),
         Verdict::Goto(chain) => (-4i32 as u32, Some(chain)),
     };

@@ -12,6 +12,9 @@ const STATUS_DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
 const STATE_NEW: u32 = 8;
 
+/// `NF_CT_STATE_BIT` of `IP_CT_ESTABLISHED` and `IP_CT_RELATED`.
+const STATES_KNOWN: u32 = 2 | 4;
+
 /// `NF_CT_STATE_INVALID_BIT`.
 const STATE_INVALID: u32 = 1;
 
@@ -120,6 +123,15 @@ impl IpFamily {
         steps
     }
 
+    /// Matches packets that this host itself sends.
+    pub fn local_source(self) -> Vec<Expression> {
+        let to = Register(0);
+        vec![
+            Expression::FibSourceType { to },
+            Expression::Compare { from: to, equal: true, value: ADDRESS_LOCAL.to_ne_bytes().to_vec() },
+        ]
+    }
+
     fn address(self, offset: u32, to: Register) -> Expression {
         let len = self.address_type().padded_len() as u32;
         Expression::Payload { base: PayloadBase::Network, offset, len, to }
@@ -146,6 +158,16 @@ pub fn destination_translated() -> Vec<Expression> {
 /// Matches the first packet of a connection.
 pub fn new_connection() -> Vec<Expression> {
     has_bit(CtKey::State, STATE_NEW)
+}
+
+/// Matches packets of connections that exist, and of those that belong to one.
+pub fn known_connection() -> Vec<Expression> {
+    let to = Register(0);
+    vec![
+        Expression::Ct { key: CtKey::State, to },
+        Expression::Mask { register: to, mask: STATES_KNOWN.to_ne_bytes().to_vec() },
+        Expression::Compare { from: to, equal: false, value: 0u32.to_ne_bytes().to_vec() },
+    ]
 }
 
 /// Matches packets that connection tracking cannot place.

@@ -37,6 +37,12 @@ impl Programmed {
         Ok(())
     }
 
+    /// Carries out changes that the caller keeps account of.
+    pub fn commit(&mut self, batch: Batch) -> Result<(), Error> {
+        self.current = None;
+        batch.commit(&mut self.socket)
+    }
+
     /// Puts back what we last applied, whatever the table holds now.
     pub fn restore(&mut self) -> Result<(), Error> {
         match self.current.take() {

@@ -77,6 +77,9 @@ pub enum HookType {
 
 impl Hook {
     /// `NF_IP_PRI_NAT_DST`, `NF_IP_PRI_NAT_SRC`, `NF_IP_PRI_FILTER`.
+    /// What must see where a packet was addressed to comes before `NF_IP_PRI_NAT_DST`.
+    pub const PREROUTING_FIREWALL: Hook = Hook { kind: HookType::Filter, number: 0, priority: -110 };
+    pub const OUTPUT_FIREWALL: Hook = Hook { kind: HookType::Filter, number: 3, priority: -110 };
     pub const PREROUTING_NAT: Hook = Hook { kind: HookType::Nat, number: 0, priority: -100 };
     pub const OUTPUT_NAT: Hook = Hook { kind: HookType::Nat, number: 3, priority: -100 };
     pub const POSTROUTING_NAT: Hook = Hook { kind: HookType::Nat, number: 4, priority: 100 };

@@ -4,7 +4,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::plan::{Frontend, Tables};
+use super::plan::{Backends, Frontend, Origin};
+use super::tables::{Changes, Tables};
 use crate::netlink::{Attributes, Error, Family, Message, Reply, Socket};
 use crate::nftables::IpFamily;
 use crate::protocol::Protocol;
@@ -42,21 +43,27 @@ struct Flow {
     original: Vec<u8>,
 }
 
-/// Deletes entries of UDP frontends that lead to none of their present endpoints.
-pub(super) fn delete_stale(tables: &Tables) -> Result<(), Error> {
+/// Deletes entries of UDP frontends that lead to none of their present endpoints, if `changes` may
+/// have made any; tells how many.
+pub(super) fn delete_stale(tables: &Tables, changes: &Changes) -> Result<usize, Error> {
+    if !udp_changed(tables, changes) {
+        return Ok(0);
+    }
     let mut socket = Socket::open(Family::Netfilter)?;
+    let mut deleted = 0;
     for family in [libc::AF_INET, libc::AF_INET6] {
         let replies = socket.dump("list tracked connections", &list_udp(family))?;
-        for flow in replies.iter().filter_map(udp_flow).filter(|flow| is_stale(flow, tables)) {
+        let flows = replies.iter().filter_map(udp_flow);
+        for flow in flows.filter(|flow| is_stale(flow, tables, changes)) {
             let mut delete = message(DELETE, family);
             delete.bytes(TUPLE_ORIGINAL | NESTED, &flow.original);
             match socket.request(&format!("delete tracked connection to {}", flow.to), delete) {
                 Err(error) if !error.is_absent() => return Err(error),
-                _ => {}
+                _ => deleted += 1,
             }
         }
     }
-    Ok(())
+    Ok(deleted)
 }
 
 /// Lists UDP entries only; kernels before 5.8 list all.
@@ -73,27 +80,37 @@ fn list_udp(family: i32) -> Message {
     list
 }
 
-/// Whether UDP frontends differ, so that entries may have become stale.
-pub(super) fn udp_changed(old: &Tables, new: &Tables) -> bool {
-    let udp = |tables: &Tables| -> Vec<(Frontend, Vec<SocketAddr>)> {
-        let frontends = tables.frontends.iter().filter(|(frontend, _)| frontend.protocol == Protocol::Udp);
-        frontends.map(|(frontend, backends)| (*frontend, backends.endpoints.clone())).collect()
-    };
-    udp(old) != udp(new)
+fn udp_changed(tables: &Tables, changes: &Changes) -> bool {
+    let endpoints = |backends: Option<&Backends>| backends.map(|backends| backends.endpoints.clone());
+    changes
+        .frontends
+        .iter()
+        .filter(|(frontend, _)| frontend.protocol == Protocol::Udp)
+        .any(|(frontend, was)| endpoints(was.as_ref()) != endpoints(tables.backends(frontend)))
 }
 
 /// A node port has no address of its own: only what was translated is known to have been meant for
-/// it, the rest may be anybody's traffic to that port elsewhere.
-fn is_stale(flow: &Flow, tables: &Tables) -> bool {
-    let endpoints = |address: Option<IpAddr>| {
+/// it, the rest may be anybody's traffic to that port elsewhere. The same goes for what no frontend
+/// takes any more.
+fn is_stale(flow: &Flow, tables: &Tables, changes: &Changes) -> bool {
+    let frontend = |address: Option<IpAddr>, origin: Origin| {
         let family = IpFamily::of(flow.to.ip());
-        let frontend = Frontend { family, address, protocol: Protocol::Udp, port: flow.to.port() };
-        tables.frontends.get(&frontend).map(|backends| &backends.endpoints)
+        Frontend { family, address, protocol: Protocol::Udp, port: flow.to.port(), origin }
     };
-    match (endpoints(Some(flow.to.ip())), endpoints(None)) {
-        (Some(endpoints), _) => !endpoints.contains(&flow.answers),
-        (None, Some(endpoints)) => flow.answers != flow.to && !endpoints.contains(&flow.answers),
-        (None, None) => false,
+    let both = |address: Option<IpAddr>| [Origin::Anywhere, Origin::Cluster].map(|of| frontend(address, of));
+    let backends = |address: Option<IpAddr>| -> Vec<&Backends> {
+        both(address).iter().filter_map(|frontend| tables.backends(frontend)).collect()
+    };
+    let leads = |all: &[&Backends]| all.iter().any(|one| one.endpoints.contains(&flow.answers));
+    let (addressed, node_port) = (backends(Some(flow.to.ip())), backends(None));
+    let translated = flow.answers != flow.to;
+    if !addressed.is_empty() {
+        !leads(&addressed)
+    } else if !node_port.is_empty() {
+        translated && !leads(&node_port)
+    } else {
+        let gone = both(Some(flow.to.ip())).into_iter().chain(both(None));
+        translated && gone.into_iter().any(|frontend| changes.frontends.contains_key(&frontend))
     }
 }
 

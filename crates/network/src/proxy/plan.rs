@@ -1,17 +1,19 @@
-//! Which addresses and ports lead to which endpoints, decided from Services and EndpointSlices.
-//! Follows `newServiceInfo`, `CategorizeEndpoints` and the no-endpoint verdicts of upstream's
-//! `nftables.Proxier`.
+//! What one Service asks of the proxy: which addresses and ports lead to which endpoints, decided
+//! from the Service, its EndpointSlices and where the node is. Follows `newServiceInfo` and the
+//! verdicts of upstream's `nftables.Proxier`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use api::view::core::{Service, ServicePort};
-use api::view::discovery::{Endpoint, EndpointSlice};
+use api::view::core::{Node, Service, ServicePort};
+use api::view::discovery::EndpointSlice;
+use ipnet::IpNet;
 
+use super::endpoints::Endpoints;
 use crate::nftables::IpFamily;
 use crate::protocol::Protocol;
-use crate::service::{self, service_name};
+use crate::service;
 
 /// Leaves a Service to another proxy.
 const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -19,17 +21,50 @@ const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// Marks a slice or Service as one no proxy serves.
 const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
 
+/// Names the zone a node is in.
+const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
+
 /// Default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_SECONDS_DEFAULT: i32 = 10_800;
 
-/// Everything the proxy programs.
+/// Where the proxy is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tables {
+pub struct Place {
+    /// The node's name: endpoints that carry it are local.
+    pub node: String,
+    /// Empty while it is not known.
+    pub zone: String,
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Place {
+    /// What the node's own object says.
+    pub fn of(node: &Node) -> Place {
+        let addresses = node.status.addresses.iter().filter(|address| address.kind == "InternalIP");
+        Place {
+            node: node.metadata.name.clone(),
+            zone: node.metadata.labels.get(LABEL_ZONE).cloned().unwrap_or_default(),
+            addresses: addresses.filter_map(|address| address.address.parse().ok()).collect(),
+        }
+    }
+}
+
+/// Everything one Service asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServicePlan {
     pub frontends: BTreeMap<Frontend, Backends>,
-    /// All ClusterIPs: their other ports are refused.
+    /// ClusterIPs: their other ports are refused.
     pub cluster_ips: BTreeSet<IpAddr>,
-    /// Endpoints on this node, which may come to talk to themselves through a Service.
+    /// Endpoints on this node, which may come to talk to themselves through the Service.
     pub local_endpoints: BTreeSet<IpAddr>,
+    pub health_check: Option<HealthCheck>,
+}
+
+/// A port by which load balancers learn whether this node has endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub port: u16,
+    pub local_endpoints: usize,
 }
 
 /// What a client sends to.
@@ -40,6 +75,16 @@ pub struct Frontend {
     pub address: Option<IpAddr>,
     pub protocol: Protocol,
     pub port: u16,
+    pub origin: Origin,
+}
+
+/// Whose traffic a frontend takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    Anywhere,
+    /// Pods and this node itself, before `Anywhere` is looked at: policy `Local` is for traffic from
+    /// outside the cluster.
+    Cluster,
 }
 
 /// What becomes of it.
@@ -49,10 +94,13 @@ pub struct Backends {
     pub endpoints: Vec<SocketAddr>,
     /// What happens while there are none.
     pub otherwise: NoEndpoints,
-    /// Replies must come back through this node, so its address is put as the sender.
+    /// Replies must come back through this node, so its address is put as the sender; of origin
+    /// `Cluster`, only where the sender is this node.
     pub masquerade: bool,
     /// Seconds for which a client keeps its endpoint.
     pub affinity_seconds: Option<u32>,
+    /// Only these may send; all when empty.
+    pub sources: Vec<IpNet>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,22 +112,30 @@ pub enum NoEndpoints {
     Drop,
 }
 
-/// Decides everything anew. Of two Services that claim the same frontend, the first by namespace
-/// and name has it.
-pub fn plan(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &str) -> Tables {
-    let mut by_service: HashMap<(&str, &str), Vec<&EndpointSlice>> = HashMap::new();
-    for slice in slices {
-        if let Some(service) = service_name(slice) {
-            by_service.entry((slice.metadata.namespace.as_str(), service)).or_default().push(slice);
+/// Decides for one Service; `slices` are its own. Empty for one that no proxy serves.
+pub fn plan(service: &Service, slices: &[Arc<EndpointSlice>], place: &Place) -> ServicePlan {
+    let mut plan = ServicePlan::default();
+    if !is_served(service) {
+        return plan;
+    }
+    let mut ready_here: BTreeSet<IpAddr> = BTreeSet::new();
+    let cluster_ips = service::cluster_ips(service);
+    for port in &service.spec.ports {
+        let Some(protocol) = service::protocol(&port.protocol) else { continue };
+        for cluster_ip in &cluster_ips {
+            let family = IpFamily::of(*cluster_ip);
+            let endpoints = Endpoints::of(slices, family, port, protocol, place);
+            plan.local_endpoints.extend(&endpoints.here);
+            ready_here.extend(&endpoints.ready_here);
+            let port =
+                Port { service, port, protocol, cluster_ip: *cluster_ip, endpoints: &endpoints, place };
+            port.add_to(&mut plan.frontends);
         }
     }
-    let mut tables = Tables::default();
-    for service in services.iter().filter(|service| is_served(service)) {
-        let key = (service.metadata.namespace.as_str(), service.metadata.name.as_str());
-        let slices = by_service.get(&key).map(Vec::as_slice).unwrap_or_default();
-        add_service(&mut tables, service, slices, node);
-    }
-    tables
+    plan.cluster_ips.extend(cluster_ips);
+    plan.health_check =
+        health_check_port(service).map(|port| HealthCheck { port, local_endpoints: ready_here.len() });
+    plan
 }
 
 fn is_served(service: &Service) -> bool {
@@ -91,47 +147,94 @@ fn is_served(service: &Service) -> bool {
         && !labels.contains_key(LABEL_HEADLESS)
 }
 
-fn add_service(tables: &mut Tables, service: &Service, slices: &[&EndpointSlice], node: &str) {
-    let cluster_ips = service::cluster_ips(service);
-    for port in &service.spec.ports {
-        let Some(protocol) = service::protocol(&port.protocol) else { continue };
-        for cluster_ip in &cluster_ips {
-            tables.cluster_ips.insert(*cluster_ip);
-            let family = IpFamily::of(*cluster_ip);
-            let endpoints = Endpoints::of(slices, family, port, protocol, node);
-            tables.local_endpoints.extend(endpoints.local.iter().map(|endpoint| endpoint.ip()));
-            add_port(tables, service, port, *cluster_ip, protocol, &endpoints);
-        }
-    }
+fn health_check_port(service: &Service) -> Option<u16> {
+    let spec = &service.spec;
+    let port = u16::try_from(spec.health_check_node_port).ok().filter(|port| *port != 0)?;
+    (spec.kind == "LoadBalancer" && spec.external_traffic_policy == "Local").then_some(port)
 }
 
-fn add_port(
-    tables: &mut Tables,
-    service: &Service,
-    port: &ServicePort,
-    cluster_ip: IpAddr,
+/// One port of a Service in one family.
+struct Port<'a> {
+    service: &'a Service,
+    port: &'a ServicePort,
     protocol: Protocol,
-    endpoints: &Endpoints,
-) {
-    let spec = &service.spec;
-    let affinity_seconds = affinity_seconds(service);
-    let backends = |local: bool, external: bool| {
-        let (chosen, otherwise) = endpoints.under_policy(local);
-        Backends { endpoints: chosen, otherwise, masquerade: external && !local, affinity_seconds }
-    };
-    let family = IpFamily::of(cluster_ip);
-    let mut add = |address: Option<IpAddr>, port: u16, backends: Backends| {
-        tables.frontends.entry(Frontend { family, address, protocol, port }).or_insert(backends);
-    };
-    let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
-    add(Some(cluster_ip), port.port, backends(internal_local, false));
-    let external = backends(spec.external_traffic_policy == "Local", true);
-    let external_ips = spec.external_ips.iter().filter_map(|ip| ip.parse().ok());
-    for address in external_ips.chain(load_balancer_ips(service)).filter(|ip| IpFamily::of(*ip) == family) {
-        add(Some(address), port.port, external.clone());
+    cluster_ip: IpAddr,
+    endpoints: &'a Endpoints,
+    place: &'a Place,
+}
+
+impl Port<'_> {
+    fn add_to(&self, frontends: &mut BTreeMap<Frontend, Backends>) {
+        let spec = &self.service.spec;
+        let family = IpFamily::of(self.cluster_ip);
+        let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
+        let internal = self.frontend(Some(self.cluster_ip), self.port.port);
+        frontends.insert(internal, self.backends(internal_local, false));
+
+        let of_family = |address: &IpAddr| IpFamily::of(*address) == family;
+        let external_ips = spec.external_ips.iter().filter_map(|ip| ip.parse().ok()).filter(of_family);
+        external_ips.for_each(|ip| self.add_external(frontends, Some(ip), self.port.port, &[]));
+        let balanced: Vec<IpAddr> = load_balancer_ips(self.service).filter(of_family).collect();
+        let sources = self.sources(&balanced);
+        for ip in &balanced {
+            self.add_external(frontends, Some(*ip), self.port.port, &sources);
+        }
+        if self.port.node_port != 0 {
+            self.add_external(frontends, None, self.port.node_port, &[]);
+        }
     }
-    if port.node_port != 0 {
-        add(None, port.node_port, external);
+
+    /// Traffic from inside the cluster to an external frontend of policy `Local` goes to any
+    /// endpoint, as if it had come through the load balancer.
+    fn add_external(
+        &self,
+        frontends: &mut BTreeMap<Frontend, Backends>,
+        address: Option<IpAddr>,
+        port: u16,
+        sources: &[IpNet],
+    ) {
+        let local = self.service.spec.external_traffic_policy == "Local";
+        let frontend = self.frontend(address, port);
+        let backends = Backends { sources: sources.to_vec(), ..self.backends(local, !local) };
+        frontends.entry(frontend).or_insert(backends);
+        if local && !self.endpoints.cluster.is_empty() {
+            let inside = Frontend { origin: Origin::Cluster, ..frontend };
+            frontends.entry(inside).or_insert(self.backends(false, true));
+        }
+    }
+
+    fn frontend(&self, address: Option<IpAddr>, port: u16) -> Frontend {
+        let family = IpFamily::of(self.cluster_ip);
+        Frontend { family, address, protocol: self.protocol, port, origin: Origin::Anywhere }
+    }
+
+    fn backends(&self, local: bool, masquerade: bool) -> Backends {
+        let chosen = if local { &self.endpoints.local } else { &self.endpoints.cluster };
+        Backends {
+            endpoints: chosen.clone(),
+            otherwise: if self.endpoints.is_empty() { NoEndpoints::Reject } else { NoEndpoints::Drop },
+            masquerade,
+            affinity_seconds: affinity_seconds(self.service),
+            sources: Vec::new(),
+        }
+    }
+
+    /// `loadBalancerSourceRanges` of the family. A node that may send reaches a balanced address
+    /// that is its own with that address as the sender, so it must be allowed too.
+    fn sources(&self, balanced: &[IpAddr]) -> Vec<IpNet> {
+        let ranges = &self.service.spec.load_balancer_source_ranges;
+        let family = IpFamily::of(self.cluster_ip);
+        let mut sources: BTreeSet<IpNet> = ranges
+            .iter()
+            .filter_map(|range| range.trim().parse::<IpNet>().ok())
+            .filter(|range| IpFamily::of(range.addr()) == family)
+            .map(|range| range.trunc())
+            .collect();
+        let node_may = self.place.addresses.iter().any(|own| sources.iter().any(|range| range.contains(own)));
+        if node_may {
+            sources.extend(balanced.iter().map(|ip| IpNet::from(*ip)));
+        }
+        sources.into_iter().collect()
     }
 }
 
@@ -151,74 +254,4 @@ fn affinity_seconds(service: &Service) -> Option<u32> {
     let config = service.spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
     let seconds = config.and_then(|config| config.timeout_seconds).unwrap_or(AFFINITY_SECONDS_DEFAULT);
     u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)
-}
-
-/// The usable endpoints of one Service port in one family.
-struct Endpoints {
-    all: Vec<SocketAddr>,
-    /// Those on this node.
-    local: Vec<SocketAddr>,
-}
-
-impl Endpoints {
-    fn of(
-        slices: &[&EndpointSlice],
-        family: IpFamily,
-        port: &ServicePort,
-        protocol: Protocol,
-        node: &str,
-    ) -> Endpoints {
-        let (mut all, mut local) = (Preferred::default(), Preferred::default());
-        for slice in slices {
-            let ports = slice.ports.iter().filter(|candidate| {
-                candidate.name.as_deref().unwrap_or_default() == port.name
-                    && service::protocol(candidate.protocol.as_deref().unwrap_or_default()) == Some(protocol)
-            });
-            for target in ports.filter_map(|candidate| candidate.port) {
-                for endpoint in &slice.endpoints {
-                    let Some(address) = address_of(endpoint, family) else { continue };
-                    let address = SocketAddr::new(address, target);
-                    all.add(endpoint, address);
-                    if endpoint.node_name.as_deref() == Some(node) {
-                        local.add(endpoint, address);
-                    }
-                }
-            }
-        }
-        Endpoints { all: all.chosen(), local: local.chosen() }
-    }
-
-    fn under_policy(&self, local: bool) -> (Vec<SocketAddr>, NoEndpoints) {
-        let otherwise = if self.all.is_empty() { NoEndpoints::Reject } else { NoEndpoints::Drop };
-        (if local { self.local.clone() } else { self.all.clone() }, otherwise)
-    }
-}
-
-/// All addresses of one endpoint are taken to be equal; like upstream, the first is used.
-fn address_of(endpoint: &Endpoint, family: IpFamily) -> Option<IpAddr> {
-    let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
-    (IpFamily::of(address) == family).then_some(address)
-}
-
-/// Ready endpoints, or, while there are none, those that still serve while they terminate.
-#[derive(Default)]
-struct Preferred {
-    ready: BTreeSet<SocketAddr>,
-    terminating: BTreeSet<SocketAddr>,
-}
-
-impl Preferred {
-    fn add(&mut self, endpoint: &Endpoint, address: SocketAddr) {
-        let conditions = &endpoint.conditions;
-        if conditions.ready.unwrap_or(true) {
-            self.ready.insert(address);
-        } else if conditions.serving.unwrap_or(true) && conditions.terminating.unwrap_or(false) {
-            self.terminating.insert(address);
-        }
-    }
-
-    fn chosen(self) -> Vec<SocketAddr> {
-        let chosen = if self.ready.is_empty() { self.terminating } else { self.ready };
-        chosen.into_iter().collect()
-    }
 }

@@ -1,23 +1,41 @@
-//! Carries the proxy's plans out: waits for Services and EndpointSlices to change, or for somebody
-//! to touch our table, and programs the difference. Changes that arrive while the kernel is busy
-//! are taken together.
+//! Carries the proxy's plans out: waits for Services, EndpointSlices or the node to change, or for
+//! somebody to touch our table, plans anew what that concerns, and programs the difference. Changes
+//! that arrive while the kernel is busy are taken together.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use api::view::core::Service;
+use api::resource::NODES;
+use api::view::core::{Node, Service};
 use api::view::discovery::EndpointSlice;
+use apimachinery::meta::NamespacedName;
+use client::informer::Delta;
 use client::{CancellationToken, Informer, Informers};
+use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::conntrack;
-use super::plan::{Tables, plan};
-use super::rules::ruleset;
+use super::health::{Health, HealthPorts, healthz_handler, metrics_handler};
+use super::metrics::Metrics;
+use super::plan::{NoEndpoints, Place, ServicePlan, plan};
+use super::program::{Applied, Program};
+use super::rules::Networks;
+use super::tables::{Changes, Tables};
 use crate::names::Names;
-use crate::netlink;
-use crate::nftables::{Batch, Disturbance, Programmed};
+use crate::nftables::{Batch, Disturbance};
+use crate::service::{index_by_service, service_name, slices_of};
+use crate::{http, netlink};
 
 /// Pause after a failed attempt, within the two seconds in which a table must be back.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Pause before another attempt to open a port for health or metrics, as upstream's.
+const RETRY_LISTEN: Duration = Duration::from_secs(5);
+
+/// Where the endpoints' controller notes when what it reports happened.
+const ANNOTATION_TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// What the proxy can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -28,18 +46,37 @@ pub enum Error {
     Interrupted(#[from] tokio::task::JoinError),
 }
 
-/// Whose proxy it is.
-#[derive(Clone, Debug)]
+/// Whose proxy it is, and what it serves.
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     pub cluster: String,
     /// Endpoints with this node name are local.
     pub node_name: String,
+    pub networks: Networks,
+    /// Where `/healthz` and `/livez` are answered.
+    pub healthz_address: Option<SocketAddr>,
+    /// Where `/metrics` is answered.
+    pub metrics_address: Option<SocketAddr>,
+}
+
+/// What the proxy listens to.
+pub(super) struct Sources {
+    pub services: Informer<Service>,
+    pub slices: Informer<EndpointSlice>,
+    /// Only this node.
+    pub nodes: Informer<Node>,
 }
 
 /// Runs until `stop`. The table stays: connections to Services outlive the process. Acts in the
 /// network namespace of the caller.
 pub async fn run(informers: Informers, config: Config, stop: CancellationToken) -> Result<(), Error> {
-    run_with(informers.get(), informers.get(), config, stop).await
+    let own = format!("metadata.name={}", config.node_name);
+    let sources = Sources {
+        services: informers.get(),
+        slices: informers.get(),
+        nodes: informers.get_selected(NODES, &own),
+    };
+    run_with(sources, config, stop).await
 }
 
 /// Removes what a cluster's proxy programmed.
@@ -48,88 +85,228 @@ pub fn teardown(cluster: &str) -> Result<(), Error> {
     Ok(Batch::remove(&Names::of(cluster).proxy_table()).commit(&mut socket)?)
 }
 
-pub(super) async fn run_with(
-    services: Informer<Service>,
-    slices: Informer<EndpointSlice>,
-    config: Config,
-    stop: CancellationToken,
-) -> Result<(), Error> {
-    let mut service_changes = services.subscribe();
-    let mut slice_changes = slices.subscribe();
-    let synced = async {
-        services.synced().await;
-        slices.synced().await;
-    };
-    if stop.run_until_cancelled(synced).await.is_none() {
+pub(super) async fn run_with(sources: Sources, config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
+    let handlers = [
+        (config.healthz_address, healthz_handler(health.clone(), metrics.clone())),
+        (config.metrics_address, metrics_handler(metrics.clone())),
+    ];
+    for (address, handler) in handlers {
+        if let Some(address) = address {
+            tokio::spawn(stop.clone().run_until_cancelled_owned(serve(address, handler, stop.clone())));
+        }
+    }
+    let mut inbox = Inbox::new(&sources);
+    if stop.run_until_cancelled(sources.synced()).await.is_none() {
         return Ok(());
     }
-    let table = Programmed::open(Names::of(&config.cluster).proxy_table())?;
-    let mut disturbance = table.disturbance()?;
-    let mut programmer = Programmer { table, tables: Tables::default() };
-    let mut due = Due::Sync;
+    let program = Program::open(Names::of(&config.cluster).proxy_table(), config.networks.clone())?;
+    let mut disturbance = program.disturbance()?;
+    let place = Place { node: config.node_name.clone(), ..Place::default() };
+    let mut worker =
+        Worker { sources, place, tables: Tables::default(), changes: Changes::default(), program };
+    let mut ports = HealthPorts::new(health.clone());
     loop {
-        drain(&mut service_changes);
-        drain(&mut slice_changes);
-        let tables = plan(&services.list(), &slices.list(), &config.node_name);
-        let (returned, result) = tokio::task::spawn_blocking(move || programmer.program(tables, due)).await?;
-        programmer = returned;
+        inbox.drain();
+        let queued = Timestamp::now();
+        health.queued(queued);
+        metrics.changed(inbox.services, inbox.slices, seconds(queued));
+        health.node(worker.sources.nodes.get("", &config.node_name).as_deref());
+        let (due, counting) = (inbox.take(), metrics.clone());
+        let (returned, result) = tokio::task::spawn_blocking(move || worker.sync(&due, &counting)).await?;
+        worker = returned;
         if let Err(error) = result {
             tracing::error!(%error, "programming services failed, trying again");
-            due = Due::Restore;
+            metrics.failed();
+            worker.program.forget();
             match stop.run_until_cancelled(tokio::time::sleep(RETRY)).await {
                 Some(()) => continue,
                 None => return Ok(()),
             }
         }
-        due = tokio::select! {
+        health.updated(Timestamp::now());
+        ports.sync(&worker.tables.health_checks()).await;
+        tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            Some(_) = service_changes.recv() => Due::Sync,
-            Some(_) = slice_changes.recv() => Due::Sync,
+            () = inbox.wait() => {}
             happened = Disturbance::happened(&mut disturbance) => {
                 happened?;
                 tracing::warn!("the service proxy's nftables table was changed by another program, restoring it");
-                Due::Restore
+                worker.program.forget();
             }
-        };
+        }
     }
 }
 
-/// What the next round has to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
-    /// Program the difference to what is there.
-    Sync,
-    /// Program everything: what is there is not known.
-    Restore,
+/// Like upstream, goes without the port while another has it.
+async fn serve(address: SocketAddr, handler: http::Handler, stop: CancellationToken) {
+    loop {
+        match http::listen(address).await {
+            Ok(listener) => return http::serve(listener, handler, stop).await,
+            Err(error) => tracing::warn!(%address, %error, "the proxy's port cannot be opened, trying again"),
+        }
+        tokio::time::sleep(RETRY_LISTEN).await;
+    }
 }
 
-fn drain<T>(changes: &mut UnboundedReceiver<T>) {
-    while changes.try_recv().is_ok() {}
+impl Sources {
+    async fn synced(&self) {
+        self.services.synced().await;
+        self.slices.synced().await;
+        self.nodes.synced().await;
+    }
 }
 
-struct Programmer {
-    table: Programmed,
-    /// What the present content of the table was planned as.
+/// Changes that wait to be planned.
+struct Inbox {
+    from_services: UnboundedReceiver<Delta<Service>>,
+    from_slices: UnboundedReceiver<Delta<EndpointSlice>>,
+    from_nodes: UnboundedReceiver<Delta<Node>>,
+    due: Due,
+    /// How many came, for the metrics.
+    services: usize,
+    slices: usize,
+}
+
+/// What is to be planned anew.
+#[derive(Default)]
+struct Due {
+    services: BTreeSet<NamespacedName>,
+    /// The node changed: everything may lie differently to it.
+    all: bool,
+    /// When what the slices tell of happened.
+    triggers: Vec<Timestamp>,
+}
+
+impl Inbox {
+    fn new(sources: &Sources) -> Inbox {
+        index_by_service(&sources.slices);
+        Inbox {
+            from_services: sources.services.subscribe(),
+            from_slices: sources.slices.subscribe(),
+            from_nodes: sources.nodes.subscribe(),
+            due: Due::default(),
+            services: 0,
+            slices: 0,
+        }
+    }
+
+    /// Returns once there is something. Cancel safe.
+    async fn wait(&mut self) {
+        tokio::select! {
+            Some(delta) = self.from_services.recv() => self.service(&delta),
+            Some(delta) = self.from_slices.recv() => self.slice(&delta),
+            Some(_) = self.from_nodes.recv() => self.due.all = true,
+            else => std::future::pending().await,
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Ok(delta) = self.from_services.try_recv() {
+            self.service(&delta);
+        }
+        while let Ok(delta) = self.from_slices.try_recv() {
+            self.slice(&delta);
+        }
+        while self.from_nodes.try_recv().is_ok() {
+            self.due.all = true;
+        }
+    }
+
+    fn take(&mut self) -> Due {
+        (self.services, self.slices) = (0, 0);
+        std::mem::take(&mut self.due)
+    }
+
+    fn service(&mut self, delta: &Delta<Service>) {
+        self.services += 1;
+        self.due.services.insert(delta.object().metadata.namespaced_name());
+    }
+
+    fn slice(&mut self, delta: &Delta<EndpointSlice>) {
+        self.slices += 1;
+        let before = if let Delta::Updated { old, .. } = delta { Some(old) } else { None };
+        for slice in before.into_iter().chain([delta.object()]) {
+            if let Some(service) = service_name(slice) {
+                self.due.services.insert(NamespacedName::new(&slice.metadata.namespace, service));
+            }
+        }
+        let trigger = delta.object().metadata.annotations.get(ANNOTATION_TRIGGER_TIME);
+        self.due.triggers.extend(trigger.and_then(|time| time.parse::<Timestamp>().ok()));
+    }
+}
+
+/// Plans and programs, on a thread that may block.
+struct Worker {
+    sources: Sources,
+    place: Place,
     tables: Tables,
+    /// Since the last success.
+    changes: Changes,
+    program: Program,
 }
 
-impl Programmer {
-    fn program(mut self, tables: Tables, due: Due) -> (Programmer, Result<(), netlink::Error>) {
-        let result = self.try_program(tables, due);
+impl Worker {
+    fn sync(mut self, due: &Due, metrics: &Metrics) -> (Worker, Result<(), netlink::Error>) {
+        let started = Instant::now();
+        self.plan(due);
+        let result = self.apply(metrics, started);
+        if result.is_ok() {
+            let now = Timestamp::now();
+            due.triggers.iter().for_each(|trigger| metrics.programmed(seconds(now) - seconds(*trigger)));
+        }
         (self, result)
     }
 
-    fn try_program(&mut self, tables: Tables, due: Due) -> Result<(), netlink::Error> {
-        if due == Due::Restore {
-            self.table.forget();
+    fn plan(&mut self, due: &Due) {
+        let mut services = due.services.clone();
+        if due.all {
+            let place = self.sources.nodes.get("", &self.place.node).map(|node| Place::of(&node));
+            if let Some(place) = place.filter(|place| *place != self.place) {
+                self.place = place;
+                services.extend(self.tables.services().cloned());
+            }
         }
-        let desired = ruleset(self.table.name(), &tables);
-        self.table.apply(desired)?;
-        // Remembered only once the old flows are gone too: a failure has them looked for again.
-        if conntrack::udp_changed(&self.tables, &tables) {
-            conntrack::delete_stale(&tables)?;
+        for name in services {
+            let plan = match self.sources.services.get(&name.namespace, &name.name) {
+                Some(service) => {
+                    let slices = slices_of(&self.sources.slices, &name.namespace, &name.name);
+                    plan(&service, &slices, &self.place)
+                }
+                None => ServicePlan::default(),
+            };
+            self.tables.set(&name, plan, &mut self.changes);
         }
-        self.tables = tables;
+    }
+
+    fn apply(&mut self, metrics: &Metrics, started: Instant) -> Result<(), netlink::Error> {
+        let applied = self.program.apply(&self.tables, &self.changes)?;
+        if applied != Applied::Nothing {
+            metrics.synced(applied == Applied::Whole, started.elapsed(), seconds(Timestamp::now()));
+        }
+        let tracking = Instant::now();
+        // Forgotten only once the old flows are gone too: a failure has them looked for again.
+        let deleted = conntrack::delete_stale(&self.tables, &self.changes)?;
+        metrics.tracked(deleted, tracking.elapsed());
+        if applied == Applied::Whole || self.changes.concern_local_policy(&self.tables) {
+            let (internal, external) = self.tables.without_local_endpoints();
+            metrics.without_local_endpoints(internal, external);
+        }
+        self.changes = Changes::default();
         Ok(())
     }
+}
+
+impl Changes {
+    fn concern_local_policy(&self, tables: &Tables) -> bool {
+        self.frontends.iter().any(|(frontend, was)| {
+            let lacks = |otherwise: NoEndpoints| otherwise == NoEndpoints::Drop;
+            was.as_ref().is_some_and(|was| was.endpoints.is_empty() && lacks(was.otherwise))
+                || tables.backends(frontend).is_some_and(|is| is.endpoints.is_empty() && lacks(is.otherwise))
+        })
+    }
+}
+
+fn seconds(time: Timestamp) -> f64 {
+    time.as_microsecond() as f64 / 1e6
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::view::core::Service;
 use api::view::discovery::EndpointSlice;
@@ -11,12 +12,12 @@ use client::{CancellationToken, Informer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{endpoint, service, slice};
+use super::{endpoint, plan_into, service, set, slice};
 use crate::netlink::{Family, Socket};
-use crate::nftables::{Batch, Listing, Programmed, tables};
+use crate::nftables::{Batch, Listing, tables};
 use crate::pod_network::PodNetwork;
-use crate::proxy::rules::ruleset;
-use crate::proxy::{Config, Tables, conntrack, plan, shell};
+use crate::proxy::shell::Sources;
+use crate::proxy::{Applied, Changes, Config, Networks, Program, Tables, conntrack, shell};
 use crate::testing::node::{HOST, Node, OUTSIDE};
 use crate::testing::{Namespace, PATIENCE, ask_connected, at, ip};
 
@@ -27,7 +28,14 @@ struct World {
     node: Node,
     network: PodNetwork,
     pods: [Vec<IpAddr>; 2],
-    table: Option<Programmed>,
+    tables: Tables,
+    program: Option<Program>,
+}
+
+fn networks(node: &Node) -> Networks {
+    let config = node.config();
+    let pods = config.pod_cidrs.into_iter().chain(config.cluster_cidrs).collect();
+    Networks { pods, services: config.service_cidrs, node_ports: vec![] }
 }
 
 impl World {
@@ -41,17 +49,20 @@ impl World {
             }
             node.pods[pod].serve_udp(pods[pod][0], 8080, name);
         }
-        let table = node.host.run(|| Programmed::open(TABLE).unwrap());
-        World { node, network, pods, table: Some(table) }
+        let networks = networks(&node);
+        let program = node.host.run(move || Program::open(TABLE, networks).unwrap());
+        World { node, network, pods, tables: Tables::default(), program: Some(program) }
     }
 
+    /// Replaces all services by these.
     fn program(&mut self, services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) {
-        let planned = plan(services, slices, "here");
-        let mut table = self.table.take().unwrap();
-        self.table = Some(self.node.host.run(move || {
-            table.apply(ruleset(TABLE, &planned)).unwrap();
-            conntrack::delete_stale(&planned).unwrap();
-            table
+        let mut changes = Changes::default();
+        plan_into(&mut self.tables, &mut changes, services, slices);
+        let (mut program, tables) = (self.program.take().unwrap(), self.tables.clone());
+        self.program = Some(self.node.host.run(move || {
+            program.apply(&tables, &changes).unwrap();
+            conntrack::delete_stale(&tables, &changes).unwrap();
+            program
         }));
     }
 
@@ -125,6 +136,98 @@ fn a_node_port_is_open_on_every_address_of_the_node() {
     assert_ne!(world.node.outside.ask_tcp(node).unwrap().0, ip(OUTSIDE), "masqueraded under policy Cluster");
     world.serve(spec("Local"), "TCP", &[0, 1]);
     assert_eq!(world.node.outside.ask_tcp(node).unwrap().0, ip(OUTSIDE), "kept under policy Local");
+}
+
+/// How long a test waits for a datagram that must not come.
+const SILENCE: Duration = Duration::from_millis(300);
+
+#[test]
+fn policy_local_is_for_traffic_from_outside_the_cluster() {
+    let mut world = World::new("local");
+    let spec = json!({"type": "NodePort", "externalTrafficPolicy": "Local",
+        "ports": [{"port": 80, "protocol": "UDP", "nodePort": 30080}]});
+    let elsewhere = json!({"addresses": [world.pods[1][0].to_string()], "nodeName": "there"});
+    world.program(&[service("web", spec)], &[slice("web", "UDP", &[elsewhere])]);
+    let node = SocketAddr::new(ip(HOST), 30080);
+    assert!(world.node.outside.ask_udp(node, SILENCE).is_err());
+    assert_eq!(world.node.host.ask_udp(node, PATIENCE).unwrap().1, "one");
+    assert_eq!(world.node.pods[0].ask_udp(node, PATIENCE).unwrap(), (world.pods[0][0], "one".into()));
+}
+
+#[test]
+fn a_load_balancer_address_lets_its_source_ranges_in() {
+    let mut world = World::new("sources");
+    let mut serve = |ranges: Value| {
+        let spec = json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges,
+            "ports": [{"port": 80, "protocol": "UDP"}]});
+        let mut balanced = (*service("web", spec)).clone();
+        balanced.status = json!({"loadBalancer": {"ingress": [{"ip": HOST}]}});
+        let endpoints = [endpoint(&world.pods[0][0].to_string())];
+        world.program(&[balanced.into()], &[slice("web", "UDP", &endpoints)]);
+        world.node.outside.ask_udp(SocketAddr::new(ip(HOST), 80), SILENCE).map(|(_, name)| name)
+    };
+    assert_eq!(serve(json!([])).unwrap(), "zero");
+    assert!(serve(json!(["192.0.2.0/24", "198.51.100.128/25"])).is_err());
+    assert_eq!(serve(json!(["192.0.2.0/24", "198.51.100.0/24"])).unwrap(), "zero");
+}
+
+#[test]
+fn a_cluster_ip_masks_clients_from_outside_and_an_unknown_one_is_silent() {
+    let mut world = World::new("off-cluster");
+    world.serve(json!({}), "TCP", &[0]);
+    world.node.outside.run(|| {
+        let mut links = crate::link::Links::new(Socket::open(Family::Route).unwrap());
+        let link = links.find("uplink").unwrap().unwrap().index;
+        let destination = "10.96.0.0/16".parse().unwrap();
+        let gateway = Some(ip(HOST));
+        links.replace_route(&crate::link::Route { destination, link, gateway, source: None }).unwrap();
+    });
+    let (sender, name) = world.node.outside.ask_tcp(at("10.96.0.10:80")).unwrap();
+    assert_eq!(name, "zero");
+    assert_ne!(sender, ip(OUTSIDE), "the answer must come back through this node");
+    let silent = world.node.pods[1].ask_udp(at("10.96.0.99:80"), SILENCE).unwrap_err();
+    assert_eq!(silent.kind(), ErrorKind::WouldBlock, "dropped, not refused");
+}
+
+#[test]
+fn a_health_check_port_is_open_while_its_service_wants_it() {
+    const PORT: u16 = 32000;
+    Namespace::new().block_on(async || {
+        let (services, service_feed) = Informer::<Service>::detached();
+        let (slices, slice_feed) = Informer::<EndpointSlice>::detached();
+        let (nodes, _node_feed) = Informer::detached();
+        let config = Config { cluster: "test".into(), node_name: "here".into(), ..Config::default() };
+        let stop = CancellationToken::new();
+        let proxy = tokio::spawn(shell::run_with(Sources { services, slices, nodes }, config, stop.clone()));
+        let spec =
+            json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": PORT});
+        service_feed.apply((*service("web", spec)).clone());
+        until_answered(PORT, Some(503)).await;
+        slice_feed.apply((*slice("web", "TCP", &[endpoint("10.244.0.2")])).clone());
+        until_answered(PORT, Some(200)).await;
+        service_feed.remove((*service("web", json!({}))).clone());
+        until_answered(PORT, None).await;
+        stop.cancel();
+        proxy.await.unwrap().unwrap();
+    });
+}
+
+/// Waits until the port answers with the status, or no more.
+async fn until_answered(port: u16, status: Option<u16>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let ask = async || -> Option<u16> {
+        let mut stream = tokio::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).await.ok()?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        answer.split_whitespace().nth(1)?.parse().ok()
+    };
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while ask().await != status {
+            tokio::task::yield_now().await;
+        }
+    });
+    waited.await.expect("the port follows in time");
 }
 
 #[test]
@@ -240,9 +343,11 @@ fn the_shell_follows_informers_and_puts_back_a_flushed_ruleset() {
     host.block_on(async || {
         let (services, service_feed) = Informer::<Service>::detached();
         let (slices, slice_feed) = Informer::<EndpointSlice>::detached();
-        let config = Config { cluster: "test".into(), node_name: "here".into() };
+        let (nodes, _node_feed) = Informer::detached();
+        let config = Config { cluster: "test".into(), node_name: "here".into(), ..Config::default() };
         let stop = CancellationToken::new();
-        let proxy = tokio::spawn(shell::run_with(services, slices, config, stop.clone()));
+        let sources = Sources { services, slices, nodes };
+        let proxy = tokio::spawn(shell::run_with(sources, config, stop.clone()));
         let mut socket = Socket::open(Family::Netfilter).unwrap();
         let has = |set: &'static str, count: usize| {
             // A listing taken while the table is being made may lack its sets.
@@ -266,38 +371,27 @@ fn the_shell_follows_informers_and_puts_back_a_flushed_ruleset() {
     });
 }
 
-#[test]
-fn a_change_of_one_service_among_many_is_a_small_transaction() {
-    const SERVICES: usize = 200;
-    let services: Vec<_> = (0..SERVICES)
-        .map(|number| service_named(number, json!({"clusterIP": format!("10.96.1.{number}")})))
-        .collect();
-    let mut slices: Vec<_> = (0..SERVICES)
-        .map(|number| slice(&format!("s{number}"), "TCP", &[endpoint(&format!("10.244.1.{number}"))]))
-        .collect();
-    let before = ruleset(TABLE, &plan(&services, &slices, "here"));
-    slices[7] = slice("s7", "TCP", &[endpoint("10.244.2.1"), endpoint("10.244.2.2")]);
-    let after = ruleset(TABLE, &plan(&services, &slices, "here"));
-    // Verdict, endpoints and hairpin change; a chain for two endpoints is new.
-    assert_eq!(Batch::between(&before, &after).len(), 8);
-}
+type Objects = (Vec<Arc<Service>>, Vec<Arc<EndpointSlice>>);
 
 /// Up to five services with up to four endpoints each.
-fn any_tables() -> impl Strategy<Value = Tables> {
-    let service = (any::<bool>(), any::<bool>(), proptest::collection::btree_set(2u8..9, 0..4));
+fn any_services() -> impl Strategy<Value = Objects> {
+    let service =
+        (any::<bool>(), any::<bool>(), any::<bool>(), proptest::collection::btree_set(2u8..9, 0..4));
     proptest::collection::vec(service, 0..5).prop_map(|services| {
         let (mut objects, mut slices) = (Vec::new(), Vec::new());
-        for (number, (node_port, affinity, endpoints)) in services.into_iter().enumerate() {
+        for (number, (node_port, affinity, local, endpoints)) in services.into_iter().enumerate() {
             let port = if node_port { 30000 + number } else { 0 };
             let affinity = if affinity { "ClientIP" } else { "None" };
+            let policy = if local { "Local" } else { "Cluster" };
             let spec = json!({"clusterIP": format!("10.96.0.{}", number + 1), "sessionAffinity": affinity,
+                "externalTrafficPolicy": policy, "externalIPs": ["203.0.113.7"],
                 "ports": [{"port": 80, "protocol": "TCP", "nodePort": port}]});
             let endpoints: Vec<Value> =
                 endpoints.iter().map(|last| endpoint(&format!("10.244.0.{last}"))).collect();
             objects.push(service_named(number, spec));
             slices.push(slice(&format!("s{number}"), "TCP", &endpoints));
         }
-        plan(&objects, &slices, "here")
+        (objects, slices)
     })
 }
 
@@ -309,22 +403,62 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_kernel_takes_every_difference_and_ends_as_if_programmed_anew(history in proptest::collection::vec(any_tables(), 1..5)) {
+    fn the_kernel_takes_every_difference_and_ends_as_if_programmed_anew(history in proptest::collection::vec(any_services(), 1..5)) {
         let host = Namespace::new();
         let (changed, anew) = host.run(move || {
             let mut socket = Socket::open(Family::Netfilter).unwrap();
-            let mut current = ruleset(TABLE, &Tables::default());
-            Batch::replace(&current).commit(&mut socket).unwrap();
-            for tables in &history {
-                let desired = ruleset(TABLE, tables);
-                Batch::between(&current, &desired).commit(&mut socket).unwrap();
-                assert!(Batch::between(&desired, &desired).is_empty());
-                current = desired;
+            let mut tables = Tables::default();
+            let mut program = Program::open(TABLE, Networks::default()).unwrap();
+            program.apply(&tables, &Changes::default()).unwrap();
+            for (services, slices) in &history {
+                let mut changes = Changes::default();
+                plan_into(&mut tables, &mut changes, services, slices);
+                assert_ne!(program.apply(&tables, &changes).unwrap(), Applied::Whole);
             }
             let changed = Listing::of(&mut socket, TABLE).unwrap();
-            Batch::replace(&current).commit(&mut socket).unwrap();
+            program.forget();
+            program.apply(&tables, &Changes::default()).unwrap();
             (changed, Listing::of(&mut socket, TABLE).unwrap())
         });
         prop_assert_eq!(changed, anew);
     }
+}
+
+/// The figure to hold: 10,000 services of two endpoints from nothing in 2 s, a change in 20 ms,
+/// optimised. Run with `--ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn ten_thousand_services_are_programmed_fast() {
+    const SERVICES: usize = 10_000;
+    let objects: Vec<_> = (0..SERVICES)
+        .map(|number| {
+            service_named(number, json!({"clusterIP": format!("10.96.{}.{}", number / 250, number % 250)}))
+        })
+        .collect();
+    let address = |number: usize, last: usize| format!("10.{}.{}.{last}", 128 + number / 250, number % 250);
+    let slices: Vec<_> = (0..SERVICES)
+        .map(|number| {
+            let endpoints = [1, 2].map(|last| endpoint(&address(number, last)));
+            slice(&format!("s{number}"), "TCP", &endpoints)
+        })
+        .collect();
+    Namespace::new().run(move || {
+        let mut program = Program::open(TABLE, Networks::default()).unwrap();
+        let mut tables = Tables::default();
+        let start = std::time::Instant::now();
+        for (service, slice) in objects.iter().zip(&slices) {
+            set(&mut tables, &mut Changes::default(), service, &[slice.clone()]);
+        }
+        let planned = start.elapsed();
+        program.apply(&tables, &Changes::default()).unwrap();
+        println!("from nothing: {:?}, of which planning {planned:?}", start.elapsed());
+        for round in 0..5 {
+            let start = std::time::Instant::now();
+            let mut changes = Changes::default();
+            let one = slice("s7", "TCP", &[endpoint(&address(7, 3 + round))]);
+            set(&mut tables, &mut changes, &objects[7], &[one]);
+            assert_eq!(program.apply(&tables, &changes).unwrap(), Applied::Partly);
+            println!("one endpoint changes: {:?}", start.elapsed());
+        }
+    });
 }

@@ -7,7 +7,13 @@ use std::sync::Arc;
 
 use api::view::core::Service;
 use api::view::discovery::EndpointSlice;
+use apimachinery::meta::NamespacedName;
 use serde_json::{Value, json};
+
+use super::{Changes, Place, ServicePlan, Tables, plan};
+use crate::service::service_name;
+use crate::testing::ip;
+use crate::testing::node::HOST;
 
 /// A Service with one TCP port 80 unless `spec` says otherwise.
 fn service(name: &str, spec: Value) -> Arc<Service> {
@@ -48,4 +54,30 @@ fn slice(service: &str, protocol: &str, endpoints: &[Value]) -> Arc<EndpointSlic
 
 fn endpoint(address: &str) -> Value {
     json!({"addresses": [address]})
+}
+
+/// Plans one service into the tables.
+fn set(tables: &mut Tables, changes: &mut Changes, service: &Service, slices: &[Arc<EndpointSlice>]) {
+    let place = Place { node: "here".into(), zone: "zone-a".into(), addresses: vec![ip(HOST)] };
+    tables.set(&service.metadata.namespaced_name(), plan(service, slices, &place), changes);
+}
+
+/// Makes the tables hold these services and no others.
+fn plan_into(
+    tables: &mut Tables,
+    changes: &mut Changes,
+    services: &[Arc<Service>],
+    slices: &[Arc<EndpointSlice>],
+) {
+    let names: Vec<NamespacedName> = tables.services().cloned().collect();
+    for name in
+        names.iter().filter(|name| !services.iter().any(|kept| kept.metadata.namespaced_name() == **name))
+    {
+        tables.set(name, ServicePlan::default(), changes);
+    }
+    for service in services {
+        let name = Some(service.metadata.name.as_str());
+        let own: Vec<_> = slices.iter().filter(|slice| service_name(slice) == name).cloned().collect();
+        set(tables, changes, service, &own);
+    }
 }

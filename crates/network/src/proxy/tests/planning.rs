@@ -1,14 +1,18 @@
 //! Tables decided from Services and EndpointSlices.
 
+use std::sync::Arc;
+
+use api::view::core::Service;
+use api::view::discovery::EndpointSlice;
 use serde_json::{Value, json};
 
-use super::{endpoint, service, slice};
-use crate::proxy::{NoEndpoints, Tables, plan};
+use super::{endpoint, plan_into, service, slice};
+use crate::proxy::{Changes, NoEndpoints, Origin, Tables};
 
 /// The plan in words: `FRONTEND -> ENDPOINTS [flags]`, one frontend per line.
 fn words(tables: &Tables) -> Vec<String> {
     let mut lines = Vec::new();
-    for (frontend, backends) in &tables.frontends {
+    for (frontend, backends) in tables.frontends() {
         let address = frontend.address.map_or("node".to_string(), |address| address.to_string());
         let endpoints: Vec<String> = backends.endpoints.iter().map(ToString::to_string).collect();
         let to = match (endpoints.is_empty(), backends.otherwise) {
@@ -18,16 +22,24 @@ fn words(tables: &Tables) -> Vec<String> {
         };
         let masquerade = if backends.masquerade { " masquerade" } else { "" };
         let affinity = backends.affinity_seconds.map_or(String::new(), |seconds| format!(" for {seconds}s"));
+        let inside = if frontend.origin == Origin::Cluster { "inside " } else { "" };
+        let sources: String = backends.sources.iter().map(|source| format!(" from {source}")).collect();
         lines.push(format!(
-            "{address} {:?} {} -> {to}{masquerade}{affinity}",
+            "{inside}{address} {:?} {} -> {to}{masquerade}{affinity}{sources}",
             frontend.protocol, frontend.port
         ));
     }
     lines
 }
 
+fn tables(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> Tables {
+    let mut tables = Tables::default();
+    plan_into(&mut tables, &mut Changes::default(), services, slices);
+    tables
+}
+
 fn check(spec: Value, endpoints: &[Value], expected: &[&str]) {
-    let tables = plan(&[service("web", spec)], &[slice("web", "TCP", endpoints)], "here");
+    let tables = tables(&[service("web", spec)], &[slice("web", "TCP", endpoints)]);
     assert_eq!(words(&tables), expected);
 }
 
@@ -72,14 +84,22 @@ fn external_frontends_masquerade_under_cluster_policy_only() {
         &endpoints,
         &[
             "node Tcp 30080 -> 10.244.0.2:8080",
+            "inside node Tcp 30080 -> 10.244.0.2:8080 10.244.1.2:8080 masquerade",
             "10.96.0.10 Tcp 80 -> 10.244.0.2:8080 10.244.1.2:8080",
             "203.0.113.7 Tcp 80 -> 10.244.0.2:8080",
+            "inside 203.0.113.7 Tcp 80 -> 10.244.0.2:8080 10.244.1.2:8080 masquerade",
         ],
     );
     check(
         spec("Local"),
         &endpoints[1..],
-        &["node Tcp 30080 -> drop", "10.96.0.10 Tcp 80 -> 10.244.1.2:8080", "203.0.113.7 Tcp 80 -> drop"],
+        &[
+            "node Tcp 30080 -> drop",
+            "inside node Tcp 30080 -> 10.244.1.2:8080 masquerade",
+            "10.96.0.10 Tcp 80 -> 10.244.1.2:8080",
+            "203.0.113.7 Tcp 80 -> drop",
+            "inside 203.0.113.7 Tcp 80 -> 10.244.1.2:8080 masquerade",
+        ],
     );
 }
 
@@ -107,7 +127,7 @@ fn session_affinity_has_upstreams_default_timeout() {
 fn load_balancer_addresses_are_frontends_unless_they_proxy() {
     let mut balanced = (*service("web", json!({"type": "LoadBalancer"}))).clone();
     balanced.status = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}, {"ip": "203.0.113.10", "ipMode": "Proxy"}]}});
-    let tables = plan(&[balanced.into()], &[slice("web", "TCP", &[endpoint("10.244.0.2")])], "here");
+    let tables = tables(&[balanced.into()], &[slice("web", "TCP", &[endpoint("10.244.0.2")])]);
     let expected =
         ["10.96.0.10 Tcp 80 -> 10.244.0.2:8080", "203.0.113.9 Tcp 80 -> 10.244.0.2:8080 masquerade"];
     assert_eq!(words(&tables), expected);
@@ -151,5 +171,58 @@ fn a_dual_stack_service_uses_each_familys_endpoints() {
         "node Tcp 30080 -> [fd00:244::2]:8080 masquerade",
         "fd00:96::10 Tcp 80 -> [fd00:244::2]:8080",
     ];
-    assert_eq!(words(&plan(&[service("web", spec)], &slices, "here")), expected);
+    assert_eq!(words(&tables(&[service("web", spec)], &slices)), expected);
+}
+
+#[test]
+fn hints_keep_traffic_in_the_zone_or_on_the_node_while_they_can() {
+    let hinted = |address: &str, zone: &str, node: &str| {
+        json!({"addresses": [address], "nodeName": node, "hints": {
+            "forZones": if zone.is_empty() { json!([]) } else { json!([{"name": zone}]) },
+            "forNodes": if node.is_empty() { json!([]) } else { json!([{"name": node}]) }}})
+    };
+    let to = |last: &[u8]| {
+        let endpoints: Vec<String> = last.iter().map(|last| format!("10.244.0.{last}:8080")).collect();
+        format!("10.96.0.10 Tcp 80 -> {}", endpoints.join(" "))
+    };
+    for (endpoints, expected) in [
+        (vec![hinted("10.244.0.2", "zone-a", ""), hinted("10.244.0.3", "zone-b", "")], to(&[2])),
+        (vec![hinted("10.244.0.2", "zone-b", ""), hinted("10.244.0.3", "zone-b", "")], to(&[2, 3])),
+        (vec![hinted("10.244.0.2", "zone-a", ""), hinted("10.244.0.3", "", "")], to(&[2, 3])),
+        (vec![hinted("10.244.0.2", "zone-a", "there"), hinted("10.244.0.3", "zone-b", "here")], to(&[3])),
+        (
+            vec![hinted("10.244.0.2", "zone-a", "there"), hinted("10.244.0.3", "zone-b", "elsewhere")],
+            to(&[2]),
+        ),
+    ] {
+        check(json!({}), &endpoints, &[&expected]);
+    }
+}
+
+#[test]
+fn source_ranges_hold_for_load_balancer_addresses_alone() {
+    let mut balanced = (*service("web", json!({"type": "LoadBalancer",
+        "loadBalancerSourceRanges": ["198.51.100.0/24", " 192.0.2.9/28", "fd00::/8"], "externalIPs": ["203.0.113.7"]}))).clone();
+    balanced.status = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}});
+    let expected = [
+        "10.96.0.10 Tcp 80 -> 10.244.0.2:8080",
+        "203.0.113.7 Tcp 80 -> 10.244.0.2:8080 masquerade",
+        "203.0.113.9 Tcp 80 -> 10.244.0.2:8080 masquerade from 192.0.2.0/28 from 198.51.100.0/24 from 203.0.113.9/32",
+    ];
+    let tables = tables(&[balanced.into()], &[slice("web", "TCP", &[endpoint("10.244.0.2")])]);
+    assert_eq!(words(&tables), expected);
+}
+
+#[test]
+fn a_health_check_port_tells_how_many_endpoints_are_ready_here() {
+    let spec =
+        json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32000});
+    let endpoints = [
+        endpoint("10.244.0.2"),
+        json!({"addresses": ["10.244.1.2"], "nodeName": "there"}),
+        json!({"addresses": ["10.244.0.5"], "conditions": {"ready": false, "serving": true, "terminating": true}}),
+    ];
+    let tables = tables(&[service("web", spec)], &[slice("web", "TCP", &endpoints)]);
+    let checks: Vec<_> = tables.health_checks().into_values().collect();
+    assert_eq!((checks.len(), checks[0].port, checks[0].local_endpoints), (1, 32000, 1));
 }

@@ -1,0 +1,155 @@
+//! One frontend as elements of the proxy's maps, and the chains that those lead to. A chain's name
+//! says all of what it does, so frontends that need the same share it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use ipnet::IpNet;
+
+use super::kind::Kind;
+use super::plan::{Backends, Frontend, NoEndpoints};
+use super::rules::REJECT;
+use crate::nftables::{Concat, Data, Expression, IpFamily, Register, Rule, Verdict};
+
+/// A set's name, a key, and the data there.
+pub(super) type Element = (String, Vec<u8>, Data);
+
+/// A chain made when first needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// One of so many endpoints, at random or as before.
+    Endpoint { kind: Kind, count: u32, affinity_seconds: Option<u32> },
+    /// Lets through only these senders.
+    Sources { family: IpFamily, sources: Vec<IpNet> },
+}
+
+/// What a frontend is in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rendered {
+    pub elements: Vec<Element>,
+    pub chains: Vec<Choice>,
+}
+
+pub(super) fn render(frontend: &Frontend, backends: &Backends) -> Rendered {
+    let kind = Kind::of(frontend);
+    let key = Kind::key_of(frontend);
+    let mut rendered = Rendered::default();
+    if !backends.sources.is_empty() && !kind.node_port {
+        let chain = Choice::Sources { family: kind.family, sources: backends.sources.clone() };
+        rendered.lead("sources", kind, &key, chain);
+    }
+    if backends.endpoints.is_empty() {
+        let verdict = match backends.otherwise {
+            NoEndpoints::Reject => Verdict::Goto(REJECT.into()),
+            NoEndpoints::Drop => Verdict::Drop,
+        };
+        rendered.put(kind.name("no-endpoints"), key, Data::Verdict(verdict));
+        return rendered;
+    }
+    let count = u32::try_from(backends.endpoints.len()).expect("fewer endpoints than addresses");
+    let affinity_seconds = backends.affinity_seconds;
+    rendered.lead("verdicts", kind, &key, Choice::Endpoint { kind, count, affinity_seconds });
+    if backends.masquerade {
+        rendered.put(kind.name("masquerade"), key.clone(), Data::None);
+    }
+    for (slot, endpoint) in (0..).zip(&backends.endpoints) {
+        let target = Concat::default().address(endpoint.ip()).port(endpoint.port()).bytes();
+        rendered.put(kind.name("endpoints"), key.clone().number(slot), Data::Value(target));
+        if affinity_seconds.is_some() {
+            let member = key.clone().address(endpoint.ip()).port(endpoint.port());
+            rendered.put(kind.name("affinity-endpoints"), member, Data::None);
+        }
+    }
+    rendered
+}
+
+impl Rendered {
+    fn put(&mut self, set: String, key: Concat, data: Data) {
+        self.elements.push((set, key.bytes(), data));
+    }
+
+    fn lead(&mut self, map: &str, kind: Kind, key: &Concat, chain: Choice) {
+        self.put(kind.name(map), key.clone(), Data::Verdict(Verdict::Goto(chain.name())));
+        self.chains.push(chain);
+    }
+}
+
+impl Choice {
+    pub fn name(&self) -> String {
+        match self {
+            Choice::Endpoint { kind, count, affinity_seconds: None } => kind.name(&format!("choose-{count}")),
+            Choice::Endpoint { kind, count, affinity_seconds: Some(seconds) } => {
+                kind.name(&format!("choose-{count}-for-{seconds}s"))
+            }
+            Choice::Sources { sources, family } => {
+                let mut hasher = DefaultHasher::new();
+                sources.hash(&mut hasher);
+                format!("sources-{:016x}-{}", hasher.finish(), family.suffix())
+            }
+        }
+    }
+
+    pub fn rules(&self) -> Vec<Rule> {
+        match self {
+            Choice::Endpoint { kind, count, affinity_seconds: None } => vec![choose(*kind, *count, None)],
+            Choice::Endpoint { kind, count, affinity_seconds: Some(seconds) } => vec![
+                choose_again(*kind, *seconds),
+                choose(*kind, *count, Some(*seconds)),
+                // When no more clients can be remembered, they are still served.
+                choose(*kind, *count, None),
+            ],
+            Choice::Sources { family, sources } => {
+                let allow = sources.iter().map(|source| {
+                    let mut rule = family.in_network(|to| family.source(to), *source, true);
+                    rule.push(Expression::Verdict(Verdict::Return));
+                    rule
+                });
+                allow.chain([vec![Expression::Verdict(Verdict::Drop)]]).collect()
+            }
+        }
+    }
+}
+
+fn choose(kind: Kind, count: u32, affinity_seconds: Option<u32>) -> Rule {
+    let mut rule = kind.load_key();
+    let map = kind.name("endpoints");
+    rule.push(Expression::Random { modulus: count, to: kind.target_register() });
+    rule.push(Expression::Map { map, key: kind.key_register(), to: kind.target_register() });
+    if let Some(seconds) = affinity_seconds {
+        rule.push(kind.family.source(Register(0)));
+        rule.push(remember(kind, seconds));
+    }
+    rule.push(translate(kind));
+    rule
+}
+
+/// Sends a client where it was sent before, if that is still an endpoint.
+fn choose_again(kind: Kind, seconds: u32) -> Rule {
+    let mut rule = vec![kind.family.source(Register(0))];
+    rule.extend(kind.load_key());
+    rule.extend([
+        Expression::Map { map: kind.name("affinity"), key: Register(0), to: kind.target_register() },
+        Expression::Contains {
+            set: kind.name("affinity-endpoints"),
+            key: kind.key_register(),
+            contains: true,
+        },
+        remember(kind, seconds),
+        translate(kind),
+    ]);
+    rule
+}
+
+fn remember(kind: Kind, seconds: u32) -> Expression {
+    Expression::Update {
+        map: kind.name("affinity"),
+        key: Register(0),
+        data: kind.target_register(),
+        timeout_ms: u64::from(seconds) * 1000,
+    }
+}
+
+fn translate(kind: Kind) -> Expression {
+    let address = kind.target_register();
+    let port = Register(address.0 + kind.address_registers());
+    Expression::DestinationNat { family: kind.family, address, port }
+}

@@ -1,0 +1,177 @@
+//! The proxy's table in the kernel: the whole of it, or the difference that some changes make.
+
+use std::collections::BTreeMap;
+
+use super::elements::{Choice, Element, Rendered, render};
+use super::rules::{Networks, base, cluster_ip_element, hairpin_element};
+use super::tables::{Changes, Tables};
+use crate::netlink::Error;
+use crate::nftables::{Batch, Data, Disturbance, Edit, Programmed};
+
+/// The table and what is known of its content.
+#[derive(Debug)]
+pub struct Program {
+    table: Programmed,
+    networks: Networks,
+    /// How many frontends use each chain that was made for frontends.
+    chains: BTreeMap<String, usize>,
+    /// What the kernel holds is not known: everything must be written.
+    unknown: bool,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    Nothing,
+    /// The difference only.
+    Partly,
+    Whole,
+}
+
+impl Program {
+    /// Nothing is changed before the first [`Program::apply`].
+    pub fn open(table: impl Into<String>, networks: Networks) -> Result<Program, Error> {
+        let table = Programmed::open(table)?;
+        Ok(Program { table, networks, chains: BTreeMap::new(), unknown: true })
+    }
+
+    /// Somebody changed the table: the next [`Program::apply`] replaces it.
+    pub fn forget(&mut self) {
+        self.unknown = true;
+    }
+
+    pub fn disturbance(&self) -> Result<Disturbance, Error> {
+        self.table.disturbance()
+    }
+
+    /// Makes the table hold `tables`. `changes` are all since the last success.
+    pub fn apply(&mut self, tables: &Tables, changes: &Changes) -> Result<Applied, Error> {
+        if !self.unknown {
+            let (edit, chains) = self.difference(tables, changes);
+            if edit.is_empty() {
+                self.chains = chains;
+                return Ok(Applied::Nothing);
+            }
+            let mut batch = Batch::default();
+            batch.edit(self.table.name(), &edit);
+            match self.table.commit(batch) {
+                Ok(()) => {
+                    self.chains = chains;
+                    return Ok(Applied::Partly);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "nf_tables refused a change of services, replacing the table");
+                    self.unknown = true;
+                }
+            }
+        }
+        let (edit, chains) = whole(tables);
+        let mut batch = Batch::replace(&base(self.table.name(), &self.networks));
+        batch.edit(self.table.name(), &edit);
+        self.table.commit(batch)?;
+        (self.chains, self.unknown) = (chains, false);
+        Ok(Applied::Whole)
+    }
+
+    fn difference(&self, tables: &Tables, changes: &Changes) -> (Edit, BTreeMap<String, usize>) {
+        let mut difference = Difference { chains: self.chains.clone(), ..Difference::default() };
+        for (frontend, was) in &changes.frontends {
+            let is = tables.backends(frontend);
+            if was.as_ref() != is {
+                let rendered = |backends| render(frontend, backends);
+                difference.replace(
+                    was.as_ref().map(rendered).unwrap_or_default(),
+                    is.map(rendered).unwrap_or_default(),
+                );
+            }
+        }
+        for (address, was) in &changes.cluster_ips {
+            difference.toggle(cluster_ip_element(*address), *was, tables.has_cluster_ip(address));
+        }
+        for (address, was) in &changes.local_endpoints {
+            difference.toggle(hairpin_element(*address), *was, tables.has_local_endpoint(address));
+        }
+        difference.finish(&self.chains)
+    }
+}
+
+fn whole(tables: &Tables) -> (Edit, BTreeMap<String, usize>) {
+    let mut difference = Difference::default();
+    for (frontend, backends) in tables.frontends() {
+        difference.replace(Rendered::default(), render(frontend, backends));
+    }
+    tables.cluster_ips().for_each(|ip| difference.toggle(cluster_ip_element(*ip), false, true));
+    tables.local_endpoints().for_each(|ip| difference.toggle(hairpin_element(*ip), false, true));
+    difference.finish(&BTreeMap::new())
+}
+
+/// Collects what becomes of elements and chains.
+#[derive(Default)]
+struct Difference {
+    edit: Edit,
+    /// Users of each chain, as they will be.
+    chains: BTreeMap<String, usize>,
+    /// Chains that came into use.
+    choices: BTreeMap<String, Choice>,
+}
+
+impl Difference {
+    fn replace(&mut self, was: Rendered, is: Rendered) {
+        for chain in &was.chains {
+            if let Some(users) = self.chains.get_mut(&chain.name()) {
+                *users = users.saturating_sub(1);
+            }
+        }
+        for chain in is.chains {
+            let name = chain.name();
+            *self.chains.entry(name.clone()).or_default() += 1;
+            self.choices.insert(name, chain);
+        }
+        let mut kept: BTreeMap<(String, Vec<u8>), Data> =
+            was.elements.into_iter().map(|(set, key, data)| ((set, key), data)).collect();
+        for (set, key, data) in is.elements {
+            match kept.remove(&(set.clone(), key.clone())) {
+                Some(same) if same == data => {}
+                other => {
+                    if let Some(old) = other {
+                        self.remove((set.clone(), key.clone(), old));
+                    }
+                    self.add((set, key, data));
+                }
+            }
+        }
+        kept.into_iter().for_each(|((set, key), data)| self.remove((set, key, data)));
+    }
+
+    fn toggle(&mut self, element: Element, was: bool, is: bool) {
+        match (was, is) {
+            (false, true) => self.add(element),
+            (true, false) => self.remove(element),
+            _ => {}
+        }
+    }
+
+    fn add(&mut self, (set, key, data): Element) {
+        self.edit.add_elements.entry(set).or_default().insert(key, data);
+    }
+
+    fn remove(&mut self, (set, key, data): Element) {
+        self.edit.remove_elements.entry(set).or_default().insert(key, data);
+    }
+
+    /// `present` are the chains there are.
+    fn finish(mut self, present: &BTreeMap<String, usize>) -> (Edit, BTreeMap<String, usize>) {
+        for (name, users) in &self.chains {
+            match (present.contains_key(name), *users) {
+                (false, 1..) => {
+                    let choice = &self.choices[name];
+                    self.edit.add_chains.insert(name.clone(), choice.rules());
+                }
+                (true, 0) => self.edit.remove_chains.push(name.clone()),
+                _ => {}
+            }
+        }
+        self.chains.retain(|_, users| *users > 0);
+        (self.edit, self.chains)
+    }
+}
