@@ -120,7 +120,7 @@ impl Reader {
             }),
             _ => TypeKind::Any,
         };
-        Type { name: name.into(), description: description.into(), kind }
+        Type { name: name.into(), description: description.into(), kind, published: None }
     }
 
     fn object(&mut self, name: &'static str) -> Object {

@@ -19,11 +19,12 @@ const fn row(name: &'static str, uses: &'static [&'static str]) -> Row {
 const TABLE: &[Row] = &[
     row("apimachinery", &[]),
     row("api", &["apimachinery"]),
+    row("apiextensions", &["apimachinery"]),
     row("store", &["apimachinery"]),
     row("auth", &["api"]),
     row("admission", &["api", "auth"]),
     // `client` for its transport, which the in-process way into the server is an instance of.
-    row("apiserver", &["store", "auth", "admission", "api", "client"]),
+    row("apiserver", &["apiextensions", "store", "auth", "admission", "api", "client"]),
     row("client", &["api"]),
     row("controllers", &["client"]),
     row("scheduler", &["client"]),

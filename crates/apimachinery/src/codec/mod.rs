@@ -8,9 +8,11 @@ mod error;
 mod key;
 pub mod protobuf;
 mod scalar;
+mod untyped;
 pub mod yaml;
 
 pub use error::Error;
+pub use untyped::decode_untyped;
 
 use bytes::Bytes;
 use serde::de::DeserializeSeed;

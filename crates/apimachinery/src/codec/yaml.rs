@@ -20,6 +20,15 @@ pub(super) fn decode(
     serde_saphyr::with_deserializer_from_slice_with_options(bytes, options, |input| seed.deserialize(input))
 }
 
+/// As `decode`, by a seed of the caller's.
+pub(super) fn decode_with<'de, S: DeserializeSeed<'de>>(
+    bytes: &'de [u8],
+    seed: S,
+) -> Result<S::Value, serde_saphyr::Error> {
+    let options = options(DuplicateKeyPolicy::LastWins);
+    serde_saphyr::with_deserializer_from_slice_with_options(bytes, options, |input| seed.deserialize(input))
+}
+
 fn options(duplicate_keys: DuplicateKeyPolicy) -> serde_saphyr::Options {
     serde_saphyr::options! {
         duplicate_keys: duplicate_keys,

@@ -58,6 +58,9 @@ impl<'a> Definitions<'a> {
 /// The whole schema of a named type.
 pub fn definition(schema: &Schema, id: TypeId, dialect: Dialect) -> Value {
     let ty = &schema[id];
+    if let Some([v2, v3]) = ty.published.as_deref() {
+        return if dialect == Dialect::V2 { v2.clone() } else { v3.clone() };
+    }
     let mut out = match &ty.kind {
         TypeKind::Object(object) => object_schema(schema, object, dialect),
         TypeKind::Scalar(scalar) => scalar_schema(*scalar, dialect),

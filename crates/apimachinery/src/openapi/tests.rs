@@ -26,8 +26,12 @@ fn schema() -> Schema {
         gvk: vec![GroupVersionKind::new("t.example.com", "v1", "Widget")],
         ..Object::default()
     };
-    let widget =
-        Type { name: "t.Widget".into(), description: "A widget.".into(), kind: TypeKind::Object(widget) };
+    let widget = Type {
+        name: "t.Widget".into(),
+        description: "A widget.".into(),
+        kind: TypeKind::Object(widget),
+        published: None,
+    };
     Schema::new(vec![string, list, spec, widget])
 }
 

@@ -25,6 +25,8 @@ pub struct Type {
     pub name: Text,
     pub description: Text,
     pub kind: TypeKind,
+    /// How OpenAPI v2 and v3 describe it, where they do not follow from the type: a custom kind's own words.
+    pub published: Option<Box<[Value; 2]>>,
 }
 
 impl Type {
