@@ -13,6 +13,7 @@ pub mod core;
 pub mod defaults;
 pub mod discovery;
 pub mod objectmeta;
+pub mod quota;
 pub mod rbac;
 pub mod resource;
 pub mod scheduling;

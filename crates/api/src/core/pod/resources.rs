@@ -8,19 +8,92 @@ use apimachinery::quantity::Quantity;
 
 use crate::columns::items;
 
-type ResourceList = BTreeMap<String, Quantity>;
+pub type ResourceList = BTreeMap<String, Quantity>;
+
+/// What may be asked for at the level of a pod, in place of its containers' sum.
+const POD_LEVEL_RESOURCES: [&str; 2] = ["cpu", "memory"];
+const HUGE_PAGES: &str = "hugepages-";
 
 /// What the containers request together: running ones are added up, init containers run one after another beside
 /// the sidecars started before them, and the larger of both counts.
 pub fn aggregate_requests(spec: &Value) -> ResourceList {
+    aggregate(spec, |container| list(container, "requests"))
+}
+
+/// Whose word counts for a container that is being resized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// What the spec says.
+    Spec,
+    /// The most of what the spec says, what was allocated and what is in force.
+    Status,
+}
+
+/// What the pod requests as a whole, overhead included (follows `resourcehelper.PodRequests`).
+pub fn pod_requests(pod: &Value, counted: Counted) -> ResourceList {
+    let mut total = whole(pod, "requests", counted);
+    add(&mut total, &amounts(pod.get("spec"), "overhead"));
+    total
+}
+
+/// What the pod is limited to as a whole (follows `resourcehelper.PodLimits`).
+pub fn pod_limits(pod: &Value, counted: Counted) -> ResourceList {
+    let mut total = whole(pod, "limits", counted);
+    let mut overhead = amounts(pod.get("spec"), "overhead");
+    overhead.retain(|name, _| total.get(name).is_some_and(|limit| !limit.is_zero()));
+    add(&mut total, &overhead);
+    total
+}
+
+/// Whether the pod states what it needs itself, instead of leaving it to its containers.
+pub fn has_pod_level_resources(pod: &Value) -> bool {
+    let resources = pod.get("spec").and_then(|spec| spec.get("resources"));
+    ["requests", "limits"]
+        .iter()
+        .any(|field| amounts(resources, field).keys().any(|name| is_pod_level_resource(name)))
+}
+
+fn whole(pod: &Value, field: &str, counted: Counted) -> ResourceList {
+    let spec = pod.get("spec").unwrap_or(&Value::Null);
+    let mut total = match counted {
+        Counted::Spec => aggregate(spec, |container| list(container, field)),
+        Counted::Status => aggregate(spec, |container| effective(pod, container, field)),
+    };
+    let own = amounts(spec.get("resources"), field);
+    total.extend(own.into_iter().filter(|(name, _)| is_pod_level_resource(name)));
+    total
+}
+
+/// A container's amounts where the kubelet has told what it gave to it.
+fn effective(pod: &Value, container: &Value, field: &str) -> ResourceList {
+    let name = container.get("name");
+    let mut statuses = ["containerStatuses", "initContainerStatuses"]
+        .into_iter()
+        .flat_map(|statuses| items(pod, &["status", statuses]));
+    let status = statuses.find(|status| status.get("name") == name && status.get("resources").is_some());
+    let mut most = list(container, field);
+    if let Some(status) = status {
+        raise(&mut most, &list(status, field));
+        if field == "requests" {
+            raise(&mut most, &amounts(Some(status), "allocatedResources"));
+        }
+    }
+    most
+}
+
+fn is_pod_level_resource(name: &str) -> bool {
+    POD_LEVEL_RESOURCES.contains(&name) || name.starts_with(HUGE_PAGES)
+}
+
+fn aggregate(spec: &Value, of: impl Fn(&Value) -> ResourceList) -> ResourceList {
     let mut total = ResourceList::new();
     for container in items(spec, &["containers"]) {
-        add(&mut total, &list(container, "requests"));
+        add(&mut total, &of(container));
     }
     let mut sidecars = ResourceList::new();
     let mut init_peak = ResourceList::new();
     for container in items(spec, &["initContainers"]) {
-        let mut requests = list(container, "requests");
+        let mut requests = of(container);
         if is_sidecar(container) {
             add(&mut total, &requests);
             add(&mut sidecars, &requests);
@@ -39,11 +112,13 @@ pub fn is_sidecar(container: &Value) -> bool {
     container.get("restartPolicy").and_then(Value::as_str) == Some("Always")
 }
 
-fn list(container: &Value, field: &str) -> ResourceList {
+/// `resources.requests` or `resources.limits` of a container.
+pub fn list(container: &Value, field: &str) -> ResourceList {
     amounts(container.get("resources"), field)
 }
 
-fn amounts(resources: Option<&Value>, field: &str) -> ResourceList {
+/// A map of amounts; what is no quantity is left out.
+pub fn amounts(resources: Option<&Value>, field: &str) -> ResourceList {
     resources
         .and_then(|r| r.get(field))
         .and_then(Value::as_object)
@@ -53,7 +128,8 @@ fn amounts(resources: Option<&Value>, field: &str) -> ResourceList {
         .collect()
 }
 
-fn add(total: &mut ResourceList, more: &ResourceList) {
+/// Adds `more` to `total`, name by name.
+pub fn add(total: &mut ResourceList, more: &ResourceList) {
     for (name, amount) in more {
         match total.get_mut(name) {
             Some(sum) => sum.add(amount),
