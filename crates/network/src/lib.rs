@@ -20,6 +20,8 @@ mod service;
 
 pub mod proxy;
 
+pub mod policy;
+
 pub mod dns;
 
 pub use names::Names;

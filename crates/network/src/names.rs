@@ -55,6 +55,11 @@ impl Names {
         self.table("proxy")
     }
 
+    /// nf_tables table of network policies.
+    pub fn policy_table(&self) -> String {
+        self.table("policy")
+    }
+
     fn table(&self, part: &str) -> String {
         if self.cluster == DEFAULT_CLUSTER {
             format!("coxswain-{part}")

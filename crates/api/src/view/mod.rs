@@ -5,6 +5,7 @@ pub mod apps;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+pub mod networking;
 
 use apimachinery::meta::ObjectMeta;
 use serde::de::DeserializeOwned;
