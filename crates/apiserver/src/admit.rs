@@ -130,4 +130,8 @@ impl auth::Objects for Core {
             deleted_at: apimachinery::time::parse_time(text("deletionTimestamp")),
         })
     }
+
+    fn secret(&self, namespace: &str, name: &str) -> Option<Value> {
+        self.object(api::resource::SECRETS, namespace, name)
+    }
 }

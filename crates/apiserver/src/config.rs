@@ -22,6 +22,8 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// How to reach kubelets for logs, exec and port-forward: trusted authority and client certificate.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    /// Whether a request without credentials is `system:anonymous` (upstream: `--anonymous-auth`).
+    pub anonymous_auth: bool,
     pub clock: Clock,
     pub random: Random,
 }
@@ -34,6 +36,7 @@ impl Config {
             service_cidr,
             node_ports: NODE_PORTS,
             kubelet_tls: None,
+            anonymous_auth: true,
             clock: Arc::new(Timestamp::now),
             random: Arc::new(system_random),
         }

@@ -40,7 +40,7 @@ impl Core {
     pub fn new(config: Config, issuer: Issuer, store: Store) -> Arc<Core> {
         Arc::new(Core {
             services: Allocator::new(config.service_cidr, config.node_ports.clone(), &store),
-            authenticator: Authenticator::new(issuer),
+            authenticator: Authenticator::new(issuer, config.anonymous_auth),
             authorizer: Authorizer::default(),
             admission: admission::Chain::standard(),
             decoded: Decoded::default(),

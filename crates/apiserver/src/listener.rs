@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::body::{self, Body, WireBody};
 use crate::core::Core;
 use crate::pipeline::{self, Peer};
-use crate::tls::SharedTls;
+use crate::tls::{Serving, SharedTls};
 
 /// Connections at once. Each takes some 20 KB; client-go multiplexes everything over one.
 const CONNECTIONS_MAX: usize = 4096;
@@ -53,8 +53,7 @@ pub async fn serve(core: Arc<Core>, listener: TcpListener, tls: SharedTls, stop:
         };
         match accepted {
             Ok((stream, seat)) => {
-                let acceptor = TlsAcceptor::from(tls.load_full());
-                connections.spawn(connection(core.clone(), stream, acceptor, stop.clone(), seat));
+                connections.spawn(connection(core.clone(), stream, tls.load_full(), stop.clone(), seat));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -82,11 +81,12 @@ async fn accept(
 async fn connection(
     core: Arc<Core>,
     stream: TcpStream,
-    acceptor: TlsAcceptor,
+    tls: Arc<Serving>,
     stop: CancellationToken,
     _seat: OwnedSemaphorePermit,
 ) {
-    let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+    let stream = match timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls.config.clone()).accept(stream)).await
+    {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(%error, "TLS handshake failed");
@@ -97,7 +97,7 @@ async fn connection(
             return;
         }
     };
-    let (builder, peer) = agreed(&stream);
+    let (builder, peer) = agreed(&stream, &tls);
     let service = service_fn(move |request: Request<Incoming>| {
         let (core, peer) = (core.clone(), peer.clone());
         async move { Ok::<_, std::convert::Infallible>(respond(core, request, peer).await) }
@@ -121,10 +121,9 @@ async fn respond(core: Arc<Core>, request: Request<Incoming>, peer: Peer) -> Res
 }
 
 /// The protocol that the TLS handshake agreed on, and who the client's certificate says it is.
-fn agreed(stream: &TlsStream<TcpStream>) -> (Builder<TokioExecutor>, Peer) {
+fn agreed(stream: &TlsStream<TcpStream>, tls: &Serving) -> (Builder<TokioExecutor>, Peer) {
     let session = stream.get_ref().1;
-    let certificate =
-        session.peer_certificates().and_then(|chain| chain.first()).map(|der| Arc::from(&**der));
+    let certificate = session.peer_certificates().and_then(|chain| tls.client_certificate(chain));
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()

@@ -21,6 +21,7 @@ use crate::metrics::Finished;
 use crate::negotiation::Target;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
+use crate::tls::ClientCertificate;
 use crate::websocket::Wish;
 use crate::{nonresource, resource};
 
@@ -38,8 +39,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub enum Peer {
     /// A component within this process, known beforehand.
     Component(UserInfo),
-    /// A connection; its client certificate in DER, verified by TLS, if it has shown one.
-    Connection { certificate: Option<Arc<[u8]>> },
+    /// A connection, and the client certificate it has shown, if any.
+    Connection { certificate: Option<ClientCertificate> },
 }
 
 /// What comes with a request beside its head.
@@ -101,8 +102,8 @@ async fn answer(
         Peer::Component(user) => user,
         Peer::Connection { certificate } => {
             let authorization = parts.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-            let presented =
-                Presented { certificate: certificate.as_deref(), authorization, path: &info.path };
+            let certificate = certificate.as_ref().map(ClientCertificate::presented);
+            let presented = Presented { certificate, authorization };
             core.authenticator.authenticate(&presented, &*core, now)?
         }
     };

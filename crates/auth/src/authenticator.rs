@@ -1,15 +1,12 @@
-//! From what a request presents to an identity: a bearer token if there is one, else the client certificate, else
-//! nobody, who may only ask for the server's health and version.
+//! From what a request presents to an identity: a client certificate, a bearer token, or nobody in particular, who
+//! may do what RBAC lets them: by default, ask for the server's health and version.
 
-use apimachinery::Status;
+use apimachinery::{Status, Value};
 use jiff::Timestamp;
 
-use crate::certificate;
 use crate::serviceaccount::{self, Issuer};
 use crate::user::{AUTHENTICATED, UserInfo};
-
-/// What nobody in particular may ask for. Everything else needs a credential.
-const ANONYMOUS_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+use crate::{bootstraptoken, certificate};
 
 /// Which object stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,25 +19,50 @@ pub struct Identity {
 pub trait Objects {
     /// `resource` is one of `serviceaccounts`, `pods`, `secrets`, `nodes`.
     fn identity(&self, resource: &str, namespace: &str, name: &str) -> Option<Identity>;
+
+    /// A Secret, for the tokens that are kept in one.
+    fn secret(&self, namespace: &str, name: &str) -> Option<Value>;
+}
+
+/// A client certificate that a connection has shown.
+#[derive(Clone, Copy, Debug)]
+pub enum Certificate<'a> {
+    /// In DER; its chain leads to an authority of clients.
+    Verified(&'a [u8]),
+    /// Its chain leads nowhere, or it is out of date.
+    Unverified,
 }
 
 /// What a request has to show.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Presented<'a> {
-    /// The client certificate in DER; its chain has been verified by TLS.
-    pub certificate: Option<&'a [u8]>,
+    pub certificate: Option<Certificate<'a>>,
     /// The Authorization header.
     pub authorization: Option<&'a str>,
-    pub path: &'a str,
+}
+
+/// Why a credential gives no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("client certificate: {0}")]
+    Certificate(#[from] certificate::Error),
+    #[error("the client certificate is signed by unknown authority, or not valid now")]
+    Unverified,
+    #[error("service account token: {0}")]
+    ServiceAccount(#[from] serviceaccount::Error),
+    #[error("bootstrap token: {0}")]
+    BootstrapToken(#[from] bootstraptoken::Error),
 }
 
 pub struct Authenticator {
     issuer: Issuer,
+    /// Whether a request without credentials is `system:anonymous` (upstream: `--anonymous-auth`).
+    anonymous: bool,
 }
 
 impl Authenticator {
-    pub fn new(issuer: Issuer) -> Self {
-        Authenticator { issuer }
+    pub fn new(issuer: Issuer, anonymous: bool) -> Self {
+        Authenticator { issuer, anonymous }
     }
 
     /// Signs tokens for TokenRequests.
@@ -48,32 +70,36 @@ impl Authenticator {
         &self.issuer
     }
 
-    /// The identity behind a request, or 401. A bad credential is refused even where none is needed.
+    /// The identity behind a request, or 401. One good credential is enough; where none is good and one is bad, the
+    /// request is refused, even if it needed none.
     pub fn authenticate(
         &self,
         presented: &Presented<'_>,
         objects: &dyn Objects,
         now: Timestamp,
     ) -> Result<UserInfo, Status> {
-        if let Some(certificate) = presented.certificate {
-            return certificate::user(certificate).map_err(|error| {
-                tracing::warn!(%error, "client certificate refused");
-                Status::unauthorized()
-            });
-        }
-        if let Some(token) = presented.authorization.and_then(bearer) {
-            return self.review(token, &[], objects, now).map(|(user, _)| user).map_err(|error| {
-                tracing::warn!(%error, "bearer token refused");
-                Status::unauthorized()
-            });
-        }
-        let open = |path: &str| {
-            presented.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        let mut refused = false;
+        let mut accept = |found: Result<UserInfo, Refusal>| {
+            found
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "unable to authenticate the request");
+                    refused = true;
+                })
+                .ok()
         };
-        if presented.authorization.is_none() && ANONYMOUS_PATHS.iter().any(|path| open(path)) {
-            return Ok(UserInfo::anonymous());
+        let by_certificate = presented.certificate.map(|certificate| match certificate {
+            Certificate::Verified(der) => certificate::user(der).map_err(Refusal::from),
+            Certificate::Unverified => Err(Refusal::Unverified),
+        });
+        if let Some(user) = by_certificate.and_then(&mut accept) {
+            return Ok(user);
         }
-        Err(Status::unauthorized())
+        let token = presented.authorization.and_then(bearer);
+        let by_token = token.map(|token| self.review(token, &[], objects, now).map(|(user, _)| user));
+        if let Some(user) = by_token.and_then(&mut accept) {
+            return Ok(user);
+        }
+        if self.anonymous && !refused { Ok(UserInfo::anonymous()) } else { Err(Status::unauthorized()) }
     }
 
     /// Reads a token for a TokenReview: the identity, and for which of the audiences it holds.
@@ -83,7 +109,13 @@ impl Authenticator {
         audiences: &[String],
         objects: &dyn Objects,
         now: Timestamp,
-    ) -> Result<(UserInfo, Vec<String>), serviceaccount::Error> {
+    ) -> Result<(UserInfo, Vec<String>), Refusal> {
+        if let Some((id, secret)) = bootstraptoken::parse(token) {
+            let name = format!("{}{id}", bootstraptoken::SECRET_PREFIX);
+            let found = objects.secret(bootstraptoken::NAMESPACE, &name);
+            let user = bootstraptoken::user(id, secret, found.as_ref(), now)?;
+            return Ok((user, audiences.to_vec()));
+        }
         let (user, audiences) = self.issuer.read(token, audiences, objects, now)?;
         assert!(user.is_in(AUTHENTICATED), "whoever shows a valid token is authenticated");
         Ok((user, audiences))
@@ -110,12 +142,16 @@ mod tests {
             let known = (resource, namespace, name) == ("serviceaccounts", "ns", "sa");
             known.then(|| Identity { uid: "u".to_owned(), deleted_at: None })
         }
+
+        fn secret(&self, _: &str, _: &str) -> Option<Value> {
+            None
+        }
     }
 
-    fn check(authorization: Option<&str>, path: &str, expect: Option<&str>) {
+    fn check(certificate: Option<Certificate<'_>>, authorization: Option<&str>, expect: Option<&str>) {
         let pem = SigningKey::generate_pem().expect("a key");
         let key = SigningKey::from_pem(pem.as_bytes()).expect("reads back");
-        let authenticator = Authenticator::new(Issuer::new("iss", Vec::new(), key));
+        let authenticator = Authenticator::new(Issuer::new("iss", Vec::new(), key), true);
         let now = Timestamp::UNIX_EPOCH;
         let spec = TokenSpec {
             namespace: "ns".to_owned(),
@@ -124,22 +160,25 @@ mod tests {
         };
         let token = authenticator.issuer().issue(&spec, String::new(), now).expect("issues").token;
         let authorization = authorization.map(|header| header.replace("TOKEN", &token));
-        let presented = Presented { certificate: None, authorization: authorization.as_deref(), path };
+        let presented = Presented { certificate, authorization: authorization.as_deref() };
         let found = authenticator.authenticate(&presented, &One, now);
-        assert_eq!(found.map(|user| user.name).ok().as_deref(), expect, "{authorization:?} {path}");
+        assert_eq!(found.map(|user| user.name).ok().as_deref(), expect, "{certificate:?} {authorization:?}");
+        let strict = Authenticator { anonymous: false, ..authenticator };
+        let found = strict.authenticate(&presented, &One, now).map(|user| user.name).ok();
+        assert_eq!(found.as_deref(), expect.filter(|name| *name != "system:anonymous"));
     }
 
     #[test]
-    fn tokens_identify_and_nobody_sees_only_health() {
+    fn one_good_credential_identifies_and_a_bad_one_alone_is_refused() {
         let account = Some("system:serviceaccount:ns:sa");
-        check(Some("Bearer TOKEN"), "/api", account);
-        check(Some("bearer  TOKEN"), "/livez", account);
-        check(Some("Bearer nonsense"), "/livez", None);
-        check(Some("Basic dTpw"), "/livez", None);
-        check(None, "/livez", Some("system:anonymous"));
-        check(None, "/readyz/ping", Some("system:anonymous"));
-        check(None, "/version", Some("system:anonymous"));
-        check(None, "/versions", None);
-        check(None, "/api/v1/pods", None);
+        check(None, Some("Bearer TOKEN"), account);
+        check(None, Some("bearer  TOKEN"), account);
+        check(None, Some("Bearer nonsense"), None);
+        check(None, Some("Bearer abcdef.0123456789abcdef"), None);
+        check(Some(Certificate::Unverified), None, None);
+        check(Some(Certificate::Verified(b"garbage")), None, None);
+        check(Some(Certificate::Unverified), Some("Bearer TOKEN"), account);
+        check(None, Some("Basic dTpw"), Some("system:anonymous"));
+        check(None, None, Some("system:anonymous"));
     }
 }

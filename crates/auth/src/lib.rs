@@ -1,4 +1,4 @@
-//! Who is it, and may they: authentication by client certificate and service account token, authorization by RBAC
+//! Who is it, and may they: authentication by client certificate, service account token and bootstrap token, authorization by RBAC
 //! and for nodes, and the roles every cluster starts with.
 //!
 //! Everything here is a pure function of what the request presents and of objects handed in; nothing is fetched.
@@ -7,6 +7,7 @@ pub mod attributes;
 pub mod authenticator;
 pub mod authorizer;
 pub mod bootstrap;
+pub mod bootstraptoken;
 pub mod certificate;
 pub mod jwt;
 pub mod node;
@@ -15,7 +16,7 @@ pub mod serviceaccount;
 pub mod user;
 
 pub use attributes::{Attributes, Decision};
-pub use authenticator::{Authenticator, Objects, Presented};
+pub use authenticator::{Authenticator, Certificate, Objects, Presented};
 pub use authorizer::Authorizer;
 pub use bootstrap::bootstrap_objects;
 pub use rbac::{PolicyRule, RbacIndex};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
@@ -33,8 +33,15 @@ impl Wire {
     pub async fn serve(api: Arc<Fixture>) -> Wire {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        let config = tls::server_config(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes(), b"")
-            .expect("fits");
+        // An authority of clients whose certificates no test has.
+        let authority = generate_simple_self_signed(["authority".to_owned()]).expect("a certificate").cert;
+        let client_ca = authority.pem();
+        let config = tls::Serving::new(
+            cert.pem().as_bytes(),
+            signing_key.serialize_pem().as_bytes(),
+            client_ca.as_bytes(),
+        )
+        .expect("fits");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
@@ -45,14 +52,26 @@ impl Wire {
     }
 
     pub async fn connect(&self, alpn: &str) -> TlsStream<TcpStream> {
+        self.connect_with(alpn, None).await
+    }
+
+    async fn connect_with(&self, alpn: &str, client: Option<CertifiedKey<KeyPair>>) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("PEM")).expect("a root");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match client {
+            None => builder.with_no_client_auth(),
+            Some(client) => {
+                let key = PrivateKeyDer::from_pem_slice(client.signing_key.serialize_pem().as_bytes());
+                builder
+                    .with_client_auth_cert(vec![client.cert.der().clone()], key.expect("a key"))
+                    .expect("fits")
+            }
+        };
         config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
         let stream = TcpStream::connect(self.address).await.expect("connects");
         let name = ServerName::try_from("localhost").expect("a name");
@@ -93,8 +112,24 @@ async fn both_http_versions_are_served() {
     }
     let mut nobody = request();
     *nobody.uri_mut() = "https://localhost/api/v1/pods".parse().expect("a path");
-    assert_eq!(one.send_request(nobody).await.expect("answers").status(), 401);
+    assert_eq!(one.send_request(nobody).await.expect("answers").status(), 403);
     drop((one, two));
+    wire.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_unknown_authority_is_answered_with_401() {
+    let wire = Wire::new().await;
+    let stranger = generate_simple_self_signed(["stranger".to_owned()]).expect("a certificate");
+    let stream = wire.connect_with("http/1.1", Some(stranger)).await;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("shakes hands");
+    tokio::spawn(connection);
+    let request =
+        http::Request::get("/version").header("host", "localhost").body(Empty::<bytes::Bytes>::new());
+    let response = sender.send_request(request.expect("a request")).await.expect("answers");
+    assert_eq!(response.status(), 401);
+    drop(sender);
     wire.stop().await;
 }
 

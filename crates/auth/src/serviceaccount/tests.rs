@@ -20,6 +20,10 @@ impl Objects for World {
     fn identity(&self, resource: &str, _namespace: &str, name: &str) -> Option<Identity> {
         self.0.get(&(resource.to_owned(), name.to_owned())).cloned()
     }
+
+    fn secret(&self, _namespace: &str, _name: &str) -> Option<Value> {
+        None
+    }
 }
 
 fn issuer() -> Issuer {

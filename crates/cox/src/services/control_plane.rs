@@ -97,7 +97,7 @@ impl Plan<'_> {
         Ok(Issuer::new(name, Vec::new(), SigningKey::from_pem(key.as_bytes())?))
     }
 
-    fn serving_tls(&self) -> anyhow::Result<rustls::ServerConfig> {
+    fn serving_tls(&self) -> anyhow::Result<apiserver::tls::Serving> {
         let domain = &self.settings.cluster_domain;
         let service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
         let mut names = service.to_vec();
@@ -115,7 +115,7 @@ impl Plan<'_> {
         let usage = Usage::Server { names: &names, addresses: &addresses };
         let identity = self.pki.identity("apiserver", "kube-apiserver", &usage, Timestamp::now())?;
         let ca = self.pki.ca_certificate().as_bytes();
-        Ok(apiserver::tls::server_config(identity.certificate.as_bytes(), identity.key.as_bytes(), ca)?)
+        Ok(apiserver::tls::Serving::new(identity.certificate.as_bytes(), identity.key.as_bytes(), ca)?)
     }
 
     /// Starts the controllers and the scheduler.

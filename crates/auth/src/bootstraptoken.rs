@@ -1,0 +1,145 @@
+//! Bootstrap tokens, `ID.SECRET`: what a new machine shows before it has a certificate. Each is a Secret in kube-system.
+//! Follows `plugin/pkg/auth/authenticator/token/bootstrap`.
+
+use apimachinery::Value;
+use apimachinery::time::parse_time;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+
+use crate::user::UserInfo;
+
+/// Where the Secrets are.
+pub const NAMESPACE: &str = "kube-system";
+/// What a Secret's name begins with; the token's id follows.
+pub const SECRET_PREFIX: &str = "bootstrap-token-";
+const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
+const USER_PREFIX: &str = "system:bootstrap:";
+const GROUP: &str = "system:bootstrappers";
+const GROUP_PREFIX: &str = "system:bootstrappers:";
+/// What follows the prefix in the name of a further group.
+const GROUP_SUFFIX_BYTES_MAX: usize = 256;
+const ID_BYTES: usize = 6;
+const SECRET_BYTES: usize = 16;
+
+/// Why a Secret does not vouch for the token that names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("the bootstrap token is unknown")]
+    Unknown,
+    #[error("the bootstrap token's secret does not match")]
+    Mismatch,
+    #[error("the bootstrap token has expired")]
+    Expired,
+    #[error("the bootstrap token is not for authentication")]
+    NotForAuthentication,
+    #[error("the bootstrap token names groups outside {GROUP_PREFIX}")]
+    Groups,
+}
+
+/// A token's two halves, if it has the form of one.
+pub fn parse(token: &str) -> Option<(&str, &str)> {
+    let is_word = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
+    token.split_once('.').filter(|(id, secret)| is_word(id, ID_BYTES) && is_word(secret, SECRET_BYTES))
+}
+
+/// The identity of whoever shows the token, given the Secret named after its id.
+pub fn user(id: &str, token_secret: &str, secret: Option<&Value>, now: Timestamp) -> Result<UserInfo, Error> {
+    let secret = secret.ok_or(Error::Unknown)?;
+    if !secret["metadata"]["deletionTimestamp"].is_null() || secret["type"].as_str() != Some(SECRET_TYPE) {
+        return Err(Error::Unknown);
+    }
+    let data = |key: &str| {
+        let bytes = STANDARD.decode(secret["data"][key].as_str().unwrap_or_default()).unwrap_or_default();
+        String::from_utf8(bytes).unwrap_or_default()
+    };
+    if data("token-id") != id {
+        return Err(Error::Unknown);
+    }
+    if !is_same(data("token-secret").as_bytes(), token_secret.as_bytes()) {
+        return Err(Error::Mismatch);
+    }
+    let expiration = data("expiration");
+    if !expiration.is_empty() && parse_time(&expiration).is_none_or(|until| until <= now) {
+        return Err(Error::Expired);
+    }
+    if data("usage-bootstrap-authentication") != "true" {
+        return Err(Error::NotForAuthentication);
+    }
+    let further = data("auth-extra-groups");
+    let further: Vec<&str> = further.split(',').map(str::trim).filter(|group| !group.is_empty()).collect();
+    if !further.iter().all(|group| is_group(group)) {
+        return Err(Error::Groups);
+    }
+    let groups = std::iter::once(GROUP).chain(further).map(str::to_owned);
+    Ok(UserInfo::new(format!("{USER_PREFIX}{id}"), groups))
+}
+
+/// Compares without telling by the time it takes where the difference is.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+fn is_group(name: &str) -> bool {
+    let Some(suffix) = name.strip_prefix(GROUP_PREFIX) else { return false };
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    suffix.len() <= GROUP_SUFFIX_BYTES_MAX
+        && suffix.bytes().all(|b| word(b) || b == b':' || b == b'-')
+        && suffix.bytes().last().is_some_and(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+
+    use super::*;
+
+    /// `change` is `key=value`, replacing or adding to the data of a good Secret.
+    fn check(change: &str, expect: Result<&[&str], Error>) {
+        let mut secret = json!({"type": SECRET_TYPE, "metadata": {}, "data": {}});
+        let (key, value) = change.split_once('=').expect("a change");
+        let good = [
+            ("token-id", "abcdef"),
+            ("token-secret", "0123456789abcdef"),
+            ("usage-bootstrap-authentication", "true"),
+            ("expiration", "2030-01-01T00:00:00Z"),
+            (key, value),
+        ];
+        for (key, value) in good {
+            secret["data"][key] = STANDARD.encode(value).into();
+        }
+        let now = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let found = user("abcdef", "0123456789abcdef", Some(&secret), now);
+        let expect = expect.map(|groups| groups.iter().map(|g| (*g).to_owned()).collect::<Vec<_>>());
+        assert_eq!(found.map(|user| user.groups), expect, "{change}");
+    }
+
+    #[test]
+    fn a_good_secret_vouches_for_its_token_only() {
+        check("description=x", Ok(&["system:bootstrappers", "system:authenticated"]));
+        check(
+            "auth-extra-groups=system:bootstrappers:a:b",
+            Ok(&["system:bootstrappers", "system:bootstrappers:a:b", "system:authenticated"]),
+        );
+        check("token-secret=0123456789abcdeX", Err(Error::Mismatch));
+        check("token-id=abcdeg", Err(Error::Unknown));
+        check("expiration=2025-01-01T00:00:00Z", Err(Error::Expired));
+        check("expiration=soon", Err(Error::Expired));
+        check("usage-bootstrap-authentication=false", Err(Error::NotForAuthentication));
+        check("auth-extra-groups=system:masters", Err(Error::Groups));
+        check("auth-extra-groups=system:bootstrappers:A", Err(Error::Groups));
+        assert_eq!(user("abcdef", "x", None, Timestamp::UNIX_EPOCH), Err(Error::Unknown));
+    }
+
+    #[test]
+    fn only_the_form_of_upstream_is_a_bootstrap_token() {
+        assert_eq!(parse("abcdef.0123456789abcdef"), Some(("abcdef", "0123456789abcdef")));
+        for other in
+            ["abcdef", "abcde.0123456789abcdef", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcde."]
+        {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+}
