@@ -1,23 +1,32 @@
 //! The kinds: their names, the catalogue that everything derives from, what each kind adds to the request pipeline,
 //! and slim typed views for those who decide.
 
+pub mod admissionregistration;
+pub mod apiextensions;
+pub mod apiregistration;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
 pub mod autoscaling;
 pub mod catalogue;
+pub mod certificates;
 pub mod columns;
 pub mod conversion;
 pub mod coordination;
 pub mod core;
 pub mod defaults;
 pub mod discovery;
+pub mod dynamicresource;
+pub mod flowcontrol;
+pub mod networking;
+pub mod node;
 pub mod objectmeta;
 pub mod quota;
 pub mod rbac;
 pub mod resource;
 pub mod scheduling;
 pub mod schema;
+pub mod storage;
 pub mod strategy;
 #[cfg(test)]
 mod testing;

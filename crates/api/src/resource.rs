@@ -127,6 +127,34 @@ resources! {
     CLUSTER_ROLES: "rbac.authorization.k8s.io" "v1" "ClusterRole" "clusterroles" "clusterrole" false;
     ROLE_BINDINGS: "rbac.authorization.k8s.io" "v1" "RoleBinding" "rolebindings" "rolebinding" true;
     ROLES: "rbac.authorization.k8s.io" "v1" "Role" "roles" "role" true;
+    PERSISTENT_VOLUME_CLAIMS: "" "v1" "PersistentVolumeClaim" "persistentvolumeclaims" "persistentvolumeclaim" true;
+    PERSISTENT_VOLUMES: "" "v1" "PersistentVolume" "persistentvolumes" "persistentvolume" false;
+    MUTATING_ADMISSION_POLICIES: "admissionregistration.k8s.io" "v1" "MutatingAdmissionPolicy" "mutatingadmissionpolicies" "mutatingadmissionpolicy" false;
+    MUTATING_ADMISSION_POLICY_BINDINGS: "admissionregistration.k8s.io" "v1" "MutatingAdmissionPolicyBinding" "mutatingadmissionpolicybindings" "mutatingadmissionpolicybinding" false;
+    MUTATING_WEBHOOK_CONFIGURATIONS: "admissionregistration.k8s.io" "v1" "MutatingWebhookConfiguration" "mutatingwebhookconfigurations" "mutatingwebhookconfiguration" false;
+    VALIDATING_ADMISSION_POLICIES: "admissionregistration.k8s.io" "v1" "ValidatingAdmissionPolicy" "validatingadmissionpolicies" "validatingadmissionpolicy" false;
+    VALIDATING_ADMISSION_POLICY_BINDINGS: "admissionregistration.k8s.io" "v1" "ValidatingAdmissionPolicyBinding" "validatingadmissionpolicybindings" "validatingadmissionpolicybinding" false;
+    VALIDATING_WEBHOOK_CONFIGURATIONS: "admissionregistration.k8s.io" "v1" "ValidatingWebhookConfiguration" "validatingwebhookconfigurations" "validatingwebhookconfiguration" false;
+    CUSTOM_RESOURCE_DEFINITIONS: "apiextensions.k8s.io" "v1" "CustomResourceDefinition" "customresourcedefinitions" "customresourcedefinition" false;
+    API_SERVICES: "apiregistration.k8s.io" "v1" "APIService" "apiservices" "apiservice" false;
+    CERTIFICATE_SIGNING_REQUESTS: "certificates.k8s.io" "v1" "CertificateSigningRequest" "certificatesigningrequests" "certificatesigningrequest" false;
+    FLOW_SCHEMAS: "flowcontrol.apiserver.k8s.io" "v1" "FlowSchema" "flowschemas" "flowschema" false;
+    PRIORITY_LEVEL_CONFIGURATIONS: "flowcontrol.apiserver.k8s.io" "v1" "PriorityLevelConfiguration" "prioritylevelconfigurations" "prioritylevelconfiguration" false;
+    INGRESS_CLASSES: "networking.k8s.io" "v1" "IngressClass" "ingressclasses" "ingressclass" false;
+    INGRESSES: "networking.k8s.io" "v1" "Ingress" "ingresses" "ingress" true;
+    IP_ADDRESSES: "networking.k8s.io" "v1" "IPAddress" "ipaddresses" "ipaddress" false;
+    SERVICE_CIDRS: "networking.k8s.io" "v1" "ServiceCIDR" "servicecidrs" "servicecidr" false;
+    RUNTIME_CLASSES: "node.k8s.io" "v1" "RuntimeClass" "runtimeclasses" "runtimeclass" false;
+    DEVICE_CLASSES: "resource.k8s.io" "v1" "DeviceClass" "deviceclasses" "deviceclass" false;
+    RESOURCE_CLAIM_TEMPLATES: "resource.k8s.io" "v1" "ResourceClaimTemplate" "resourceclaimtemplates" "resourceclaimtemplate" true;
+    RESOURCE_CLAIMS: "resource.k8s.io" "v1" "ResourceClaim" "resourceclaims" "resourceclaim" true;
+    RESOURCE_SLICES: "resource.k8s.io" "v1" "ResourceSlice" "resourceslices" "resourceslice" false;
+    CSI_DRIVERS: "storage.k8s.io" "v1" "CSIDriver" "csidrivers" "csidriver" false;
+    CSI_NODES: "storage.k8s.io" "v1" "CSINode" "csinodes" "csinode" false;
+    CSI_STORAGE_CAPACITIES: "storage.k8s.io" "v1" "CSIStorageCapacity" "csistoragecapacities" "csistoragecapacity" true;
+    STORAGE_CLASSES: "storage.k8s.io" "v1" "StorageClass" "storageclasses" "storageclass" false;
+    VOLUME_ATTACHMENTS: "storage.k8s.io" "v1" "VolumeAttachment" "volumeattachments" "volumeattachment" false;
+    VOLUME_ATTRIBUTES_CLASSES: "storage.k8s.io" "v1" "VolumeAttributesClass" "volumeattributesclasses" "volumeattributesclass" false;
     PRIORITY_CLASSES: "scheduling.k8s.io" "v1" "PriorityClass" "priorityclasses" "priorityclass" false;
 }
 

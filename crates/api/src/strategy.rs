@@ -159,6 +159,15 @@ pub fn keep_metadata(obj: &mut Value, old: &Value, field: &str) {
     }
 }
 
+/// Restores what an update of the status alone may not touch (follows `ResetObjectMetaForStatus`). Who owns which field
+/// has been settled and stays.
+pub fn keep_all_metadata(obj: &mut Value, old: &Value) {
+    for field in ["deletionTimestamp", "generation", "labels", "annotations", "finalizers", "ownerReferences"]
+    {
+        keep_metadata(obj, old, field);
+    }
+}
+
 /// The first generation of a new object.
 pub fn set_first_generation(obj: &mut Value) {
     set_generation(obj, 1);

@@ -6,6 +6,9 @@ use apimachinery::json;
 
 use super::*;
 
+/// A signing request for `CN=x`, in base64 of PEM.
+const REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIR01HNENBUUF3RERFS01BZ0dBMVVFQXd3QmVEQlpNQk1HQnlxR1NNNDlBZ0VHQ0NxR1NNNDlBd0VIQTBJQQpCRnZBeUxGREp4SmZucGFtaW9lbGhtcjJVaFVjT3pIWjlDL3VwYnRNYloxRmUrNVpUWm5CbklRdXErWVIyZExzCmVhQWZtcGNHT2hySEU3WlJDNy9HVXZtZ0FEQUtCZ2dxaGtqT1BRUURBZ05JQURCRkFpRUF6NHdyemZoVEtYUHgKcW05Sld3RzBnMXFNMDduenZVZ2Q3SlVVTS9EMWZSb0NJR0hja2RWSG9rUld4YW9vbkZBUjlVeHdDRVFxL2xqTwpLblZpUTM1OEJrWmcKLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg==";
+
 #[test]
 fn rows_are_unique_and_consistent() {
     let mut seen = BTreeSet::new();
@@ -43,6 +46,22 @@ fn samples() -> Vec<(Resource, Value)> {
         "reportingController": "c", "reportingInstance": "i", "regarding": {"namespace": "n", "kind": "Pod"}});
     let role_ref = json!({"roleRef": {"kind": "ClusterRole", "name": "r"}});
     let none = json!({});
+    let claim =
+        json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let match_pods = json!({"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"],
+        "resources": ["pods"]}]});
+    let validating_policy =
+        json!({"spec": {"matchConstraints": match_pods, "validations": [{"expression": "true"}]}});
+    let mutating_policy = json!({"spec": {"matchConstraints": match_pods, "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]}});
+    let webhooks = json!({"webhooks": [{"name": "a.e.com", "clientConfig": {"url": "https://e.com"},
+        "sideEffects": "None", "admissionReviewVersions": ["v1"]}]});
+    let definition = json!({"spec": {"group": "e.com", "scope": "Namespaced",
+        "names": {"plural": "xs", "kind": "X"},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    let claim_spec =
+        json!({"spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "c"}}]}}});
     vec![
         (resource::CONFIG_MAPS, json!({"data": {"k": "v"}})),
         (
@@ -69,7 +88,78 @@ fn samples() -> Vec<(Resource, Value)> {
             resource::ENDPOINT_SLICES,
             json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}]}),
         ),
+        (resource::PERSISTENT_VOLUME_CLAIMS, claim.clone()),
+        (
+            resource::PERSISTENT_VOLUMES,
+            json!({"spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}}}),
+        ),
+        (resource::MUTATING_ADMISSION_POLICIES, mutating_policy),
+        (resource::MUTATING_ADMISSION_POLICY_BINDINGS, json!({"spec": {"policyName": "p"}})),
+        (resource::MUTATING_WEBHOOK_CONFIGURATIONS, webhooks.clone()),
+        (resource::VALIDATING_ADMISSION_POLICIES, validating_policy),
+        (
+            resource::VALIDATING_ADMISSION_POLICY_BINDINGS,
+            json!({"spec": {"policyName": "p", "validationActions": ["Deny"]}}),
+        ),
+        (resource::VALIDATING_WEBHOOK_CONFIGURATIONS, webhooks),
+        (resource::CUSTOM_RESOURCE_DEFINITIONS, definition),
+        (
+            resource::API_SERVICES,
+            json!({"spec": {"group": "e.com", "version": "v1", "groupPriorityMinimum": 1,
+            "versionPriority": 1}}),
+        ),
+        (
+            resource::CERTIFICATE_SIGNING_REQUESTS,
+            json!({"spec": {"request": REQUEST, "usages": ["client auth"],
+            "signerName": "e.com/s"}}),
+        ),
+        (resource::FLOW_SCHEMAS, json!({"spec": {"priorityLevelConfiguration": {"name": "l"}}})),
+        (
+            resource::PRIORITY_LEVEL_CONFIGURATIONS,
+            json!({"spec": {"type": "Limited",
+            "limited": {"limitResponse": {"type": "Reject"}}}}),
+        ),
+        (resource::INGRESS_CLASSES, json!({"spec": {"controller": "e.com/c"}})),
+        (
+            resource::INGRESSES,
+            json!({"spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}}),
+        ),
+        (
+            resource::IP_ADDRESSES,
+            json!({"spec": {"parentRef": {"resource": "services", "namespace": "n", "name": "s"}}}),
+        ),
+        (resource::NETWORK_POLICIES, json!({"spec": {"ingress": [{"ports": [{"port": 80}]}]}})),
+        (resource::SERVICE_CIDRS, json!({"spec": {"cidrs": ["10.0.0.0/24"]}})),
+        (resource::RUNTIME_CLASSES, json!({"handler": "h"})),
+        (resource::DEVICE_CLASSES, none.clone()),
+        (resource::RESOURCE_CLAIM_TEMPLATES, json!({"spec": claim_spec.clone()})),
+        (resource::RESOURCE_CLAIMS, claim_spec),
+        (
+            resource::RESOURCE_SLICES,
+            json!({"spec": {"driver": "e.com", "nodeName": "n", "pool": {"name": "p",
+            "resourceSliceCount": 1}}}),
+        ),
+        (resource::CSI_DRIVERS, none.clone()),
+        (resource::CSI_NODES, json!({"spec": {"drivers": [{"name": "e.com", "nodeID": "n"}]}})),
+        (resource::CSI_STORAGE_CAPACITIES, json!({"storageClassName": "c", "capacity": "1Gi"})),
+        (resource::STORAGE_CLASSES, json!({"provisioner": "e.com/p"})),
+        (
+            resource::VOLUME_ATTACHMENTS,
+            json!({"spec": {"attacher": "e.com", "nodeName": "n",
+            "source": {"persistentVolumeName": "v"}}}),
+        ),
+        (resource::VOLUME_ATTRIBUTES_CLASSES, json!({"driverName": "e.com", "parameters": {"k": "v"}})),
     ]
+}
+
+/// A few kinds are named after what they hold.
+fn sample_name(resource: &Resource) -> &'static str {
+    match *resource {
+        resource::CUSTOM_RESOURCE_DEFINITIONS => "xs.e.com",
+        resource::API_SERVICES => "v1.e.com",
+        resource::IP_ADDRESSES => "10.0.0.1",
+        _ => "x",
+    }
 }
 
 /// Every sample as it is right after its creation, with its row.
@@ -77,7 +167,8 @@ fn created() -> Vec<(&'static Kind, Value)> {
     let create = |(resource, mut obj): (Resource, Value)| {
         let kind =
             by_resource(resource.group, resource.version, resource.plural).expect("is in the catalogue");
-        obj["metadata"] = json!({"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"});
+        obj["metadata"] =
+            json!({"name": sample_name(&resource), "creationTimestamp": "2026-01-01T00:00:00Z"});
         if resource.namespaced {
             obj["metadata"]["namespace"] = json!("n");
         }
@@ -125,6 +216,9 @@ fn selectable_fields_are_the_ones_announced() {
     for (kind, obj) in created() {
         let fields: Vec<&str> = kind.strategy.selectable_fields(&obj).iter().map(|(name, _)| *name).collect();
         assert_eq!(fields, kind.strategy.selectable_field_names(), "{}", kind.resource.plural);
-        assert_eq!(kind.selectable_field(&obj, "metadata.name").as_deref(), Some("x"));
+        assert_eq!(
+            kind.selectable_field(&obj, "metadata.name").as_deref(),
+            Some(sample_name(&kind.resource))
+        );
     }
 }

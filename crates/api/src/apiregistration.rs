@@ -1,0 +1,26 @@
+//! The group `apiregistration.k8s.io`: APIService (follows `k8s.io/kube-aggregator/pkg/registry/apiservice`).
+
+use apimachinery::Value;
+
+use crate::strategy::{Strategy, drop_field, keep, keep_all_metadata};
+
+pub struct APIService;
+
+impl Strategy for APIService {
+    fn prepare_for_create(&self, obj: &mut Value) {
+        drop_field(obj, "status");
+    }
+
+    fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
+        keep(obj, old, "status");
+    }
+
+    fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {
+        keep(obj, old, "spec");
+        keep_all_metadata(obj, old);
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+}

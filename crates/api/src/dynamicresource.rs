@@ -1,0 +1,5 @@
+//! The group `resource.k8s.io`, dynamic resource allocation (follows `pkg/registry/resource` and `pkg/apis/resource`).
+
+pub mod deviceclass;
+pub mod resourceclaim;
+pub mod resourceslice;

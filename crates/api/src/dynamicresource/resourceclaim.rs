@@ -1,0 +1,26 @@
+//! ResourceClaim and ResourceClaimTemplate (follow `pkg/registry/resource/resourceclaim` and `resourceclaimtemplate`).
+
+use apimachinery::Value;
+
+use crate::strategy::{Strategy, drop_field, keep, keep_all_metadata};
+
+pub struct ResourceClaim;
+
+impl Strategy for ResourceClaim {
+    fn prepare_for_create(&self, obj: &mut Value) {
+        drop_field(obj, "status");
+    }
+
+    fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
+        keep(obj, old, "status");
+    }
+
+    fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {
+        keep(obj, old, "spec");
+        keep_all_metadata(obj, old);
+    }
+}
+
+pub struct ResourceClaimTemplate;
+
+impl Strategy for ResourceClaimTemplate {}

@@ -1,0 +1,17 @@
+//! IngressClass (follows `pkg/registry/networking/ingressclass`).
+
+use apimachinery::Value;
+
+use crate::strategy::{Strategy, bump_generation, set_first_generation};
+
+pub struct IngressClass;
+
+impl Strategy for IngressClass {
+    fn prepare_for_create(&self, obj: &mut Value) {
+        set_first_generation(obj);
+    }
+
+    fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
+        bump_generation(obj, old, &["spec"]);
+    }
+}

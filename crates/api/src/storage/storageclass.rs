@@ -1,0 +1,7 @@
+//! StorageClass (follows `pkg/registry/storage/storageclass`).
+
+use crate::strategy::Strategy;
+
+pub struct StorageClass;
+
+impl Strategy for StorageClass {}
