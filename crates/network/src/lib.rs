@@ -14,6 +14,8 @@ pub mod protocol;
 pub mod ipam;
 pub mod pod_network;
 
+pub mod nodes;
+
 mod http;
 mod metrics;
 mod service;

@@ -31,6 +31,14 @@ impl Names {
         name == "cox0" || (name.starts_with("cox-") && name.ends_with('0'))
     }
 
+    /// The link to nodes that are not on a common network: `cox-vxlan`, or one derived from the name.
+    pub fn tunnel(&self) -> String {
+        if self.cluster == DEFAULT_CLUSTER {
+            return "cox-vxlan".into();
+        }
+        format!("coxv{:08x}", hash(&[&self.cluster]) >> 32)
+    }
+
     /// The host's end of a sandbox's veth pair.
     pub fn veth(&self, sandbox_id: &str) -> String {
         format!("cox{:012x}", hash(&[&self.cluster, sandbox_id]) >> 16)

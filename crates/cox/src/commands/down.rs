@@ -94,6 +94,7 @@ fn stop_process(layout: &Layout) -> anyhow::Result<()> {
 
 fn remove_network(layout: &Layout) -> anyhow::Result<()> {
     network::proxy::teardown(layout.name())?;
+    network::policy::teardown(layout.name())?;
     network::pod_network::teardown(layout.name(), &node::network_state(layout))?;
     Ok(())
 }

@@ -95,9 +95,11 @@ impl Plan {
         };
         let started = network::PodNetwork::start(self.network_config(pod_cidrs.clone())).await?;
         network.send_replace(Some(started.clone()));
+        self.start_ways(services, clients.proxy.clone(), started.clone());
         services.start("pod-network", |stop| async move { Ok(started.keep(stop.cancelled_owned()).await?) });
         let gateway = first_address(&pod_cidrs);
         if self.services_on_node {
+            self.start_policy(services, clients.proxy.clone());
             self.start_proxy(services, clients.proxy, &pod_cidrs);
             self.start_dns(services, clients.dns, gateway);
         }
@@ -165,9 +167,28 @@ impl Plan {
             pod_cidrs,
             cluster_cidrs,
             service_cidrs: self.service_cidrs.clone(),
+            node_ip: Some(self.node_ip),
             addresses: Vec::new(),
             state_file: network_state(&self.layout),
         }
+    }
+
+    /// To other nodes' pods.
+    fn start_ways(&self, services: &mut Services, informers: Informers, network: network::PodNetwork) {
+        let node_name = self.node_name.clone();
+        services.start("nodes", |stop| async move {
+            Ok(network::nodes::run(informers, network, node_name, stop).await?)
+        });
+    }
+
+    fn start_policy(&self, services: &mut Services, informers: Informers) {
+        let config = network::policy::Config {
+            cluster: self.layout.name().to_owned(),
+            node_name: self.node_name.clone(),
+        };
+        services.start("network-policy", |stop| async move {
+            Ok(network::policy::run(informers, config, stop).await?)
+        });
     }
 
     fn start_proxy(&self, services: &mut Services, informers: Informers, pod_cidrs: &[IpNet]) {
@@ -205,15 +226,9 @@ impl Plan {
 async fn pod_cidrs(nodes: client::Informer<Node>) -> Vec<IpNet> {
     let mut changes = nodes.subscribe();
     while let Some(delta) = changes.recv().await {
-        let spec = &delta.object().spec;
-        let cidrs: Vec<IpNet> =
-            spec.pod_cidrs.iter().chain([&spec.pod_cidr]).filter_map(|text| text.parse().ok()).collect();
-        if let Some(first) = cidrs.first() {
-            return if spec.pod_cidrs.is_empty() {
-                vec![*first]
-            } else {
-                cidrs[..spec.pod_cidrs.len()].to_vec()
-            };
+        let cidrs = network::nodes::pod_cidrs(delta.object());
+        if !cidrs.is_empty() {
+            return cidrs;
         }
     }
     Vec::new()
@@ -247,8 +262,8 @@ pub async fn publish_dns(admin: &Client, service_ip: IpAddr, endpoint: IpAddr) -
     for (resource, object) in [(SERVICES, &service), (ENDPOINT_SLICES, &slice)] {
         admin.patch(resource, NAMESPACE, NAME, None, PatchType::Apply, object).await?;
     }
-    for (resource, object) in dns_rights() {
-        admin.patch(resource, "", DNS_USER, None, PatchType::Apply, &object).await?;
+    for (resource, name, object) in agents_rights() {
+        admin.patch(resource, "", name, None, PatchType::Apply, &object).await?;
     }
     Ok(())
 }
@@ -256,19 +271,32 @@ pub async fn publish_dns(admin: &Client, service_ip: IpAddr, endpoint: IpAddr) -
 /// Who cluster DNS is when it asks the API server by itself; the role is named as the one of CoreDNS.
 pub const DNS_USER: &str = "system:coredns";
 
-fn dns_rights() -> [(Resource, Value); 2] {
+/// The user that upstream's policy binds the proxy's role to. Network policies are enforced, and the
+/// ways to other nodes found, under the same name.
+const PROXY_USER: &str = "system:kube-proxy";
+const PROXY_ROLE: &str = "coxswain:node-network";
+
+/// What the node's agents may read beyond upstream's policy.
+fn agents_rights() -> [(Resource, &'static str, Value); 4] {
     let rbac = "rbac.authorization.k8s.io";
     let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
-    let role = json!({
-        "kind": "ClusterRole", "apiVersion": format!("{rbac}/v1"), "metadata": {"name": DNS_USER},
-        "rules": [rule("", &["services", "namespaces"]), rule("discovery.k8s.io", &["endpointslices"])],
-    });
-    let binding = json!({
-        "kind": "ClusterRoleBinding", "apiVersion": format!("{rbac}/v1"), "metadata": {"name": DNS_USER},
-        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": DNS_USER},
-        "subjects": [{"apiGroup": rbac, "kind": "User", "name": DNS_USER}],
-    });
-    [(CLUSTER_ROLES, role), (CLUSTER_ROLE_BINDINGS, binding)]
+    let role = |name: &str, rules: Value| json!({"kind": "ClusterRole", "apiVersion": format!("{rbac}/v1"), "metadata": {"name": name}, "rules": rules});
+    let binding = |name: &str, user: &str| {
+        json!({
+            "kind": "ClusterRoleBinding", "apiVersion": format!("{rbac}/v1"), "metadata": {"name": name},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
+            "subjects": [{"apiGroup": rbac, "kind": "User", "name": user}],
+        })
+    };
+    let dns = [rule("", &["services", "namespaces"]), rule("discovery.k8s.io", &["endpointslices"])];
+    let network =
+        [rule("", &["namespaces", "nodes", "pods"]), rule("networking.k8s.io", &["networkpolicies"])];
+    [
+        (CLUSTER_ROLES, DNS_USER, role(DNS_USER, json!(dns))),
+        (CLUSTER_ROLE_BINDINGS, DNS_USER, binding(DNS_USER, DNS_USER)),
+        (CLUSTER_ROLES, PROXY_ROLE, role(PROXY_ROLE, json!(network))),
+        (CLUSTER_ROLE_BINDINGS, PROXY_ROLE, binding(PROXY_ROLE, PROXY_USER)),
+    ]
 }
 
 /// Waits until the node is Ready in the API.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use network::Protocol;
-use network::pod_network::{Attach, HostPort};
+use network::pod_network::{Attach, Bandwidth, HostPort};
 use runtime::{PodNetwork, PodNetworkRequest, PodPortMapping};
 
 /// Connects sandboxes once the node's addresses are known; until then it makes them wait.
@@ -30,7 +30,9 @@ impl BuiltIn {
 impl PodNetwork for BuiltIn {
     async fn attach(&self, pod: &PodNetworkRequest) -> Result<Vec<IpAddr>, String> {
         let host_ports = pod.port_mappings.iter().map(host_port).collect::<Result<_, _>>()?;
-        let attach = Attach { sandbox_id: pod.sandbox_id.clone(), netns: pod.netns.clone(), host_ports };
+        let bandwidth = Bandwidth::of(&pod.annotations).map_err(|e| e.to_string())?;
+        let attach =
+            Attach { sandbox_id: pod.sandbox_id.clone(), netns: pod.netns.clone(), host_ports, bandwidth };
         self.network().await?.attach(attach).await.map_err(|e| e.to_string())
     }
 

@@ -7,11 +7,19 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use ipnet::IpNet;
+use nix::errno::Errno;
 
 use crate::netlink::{Attributes, Error, Reply, Socket, text};
 
 /// Used where no default route tells better.
 pub const DEFAULT_MTU: u32 = 1500;
+
+/// What may pass a rate limit at once: this long at the rate, and at least the largest packet.
+const BURST_MS: u64 = 50;
+const BURST_BYTES_MIN: u32 = 128 * 1024;
+
+/// How long a packet may wait for its turn, as in the bandwidth plugin.
+const LATENCY_MS: u64 = 25;
 
 /// A hardware address.
 pub type Mac = [u8; 6];
@@ -35,6 +43,27 @@ pub struct Veth<'a> {
     pub mtu: u32,
     /// Where the pod's end is created.
     pub pod_namespace: BorrowedFd<'a>,
+}
+
+/// A VXLAN link, whose frames go to the nodes that its forwarding table names.
+#[derive(Clone, Copy, Debug)]
+pub struct Tunnel<'a> {
+    pub name: &'a str,
+    pub id: u32,
+    pub mac: Mac,
+    pub mtu: u32,
+    /// The address of this node from which it sends.
+    pub local: IpAddr,
+    /// UDP port of both sides.
+    pub port: u16,
+}
+
+/// How this host would send to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    pub link: u32,
+    /// Through a router; otherwise the address is on the link.
+    pub gateway: bool,
 }
 
 /// Where packets for a network go.
@@ -107,12 +136,49 @@ impl Links {
         self.socket.request(&operation, request::replace_neighbour(index, address, mac))
     }
 
-    /// The MTU of the link with the default route.
+    /// A route that is gone already is no error.
+    pub fn delete_route(&mut self, destination: IpNet) -> Result<(), Error> {
+        let operation = format!("delete route to {destination}");
+        absent(self.socket.request(&operation, request::delete_route(destination)))
+    }
+
+    /// How a packet to the address would go; `None` where it would go nowhere.
+    pub fn way_to(&mut self, address: IpAddr) -> Result<Option<Way>, Error> {
+        match self.socket.get(&format!("find the route to {address}"), request::get_route(address)) {
+            Ok(reply) => Ok(request::parse_way(&reply)),
+            Err(Error::Refused { errno: Errno::ENETUNREACH | Errno::EHOSTUNREACH, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn add_tunnel(&mut self, tunnel: &Tunnel<'_>) -> Result<(), Error> {
+        self.socket.request(&format!("add vxlan {}", tunnel.name), request::add_tunnel(tunnel))
+    }
+
+    /// Frames for the hardware address go through the tunnel to the node.
+    pub fn replace_forwarding(&mut self, index: u32, mac: Mac, node: IpAddr) -> Result<(), Error> {
+        let operation = format!("forward to node {node} on link {index}");
+        self.socket.request(&operation, request::replace_forwarding(index, mac, node))
+    }
+
+    /// Sends no faster through the link than this, bursts apart.
+    pub fn limit_rate(&mut self, index: u32, bits_per_second: u64) -> Result<(), Error> {
+        let bytes_per_second = (bits_per_second / 8).max(1);
+        let within = |ms: u64| u32::try_from(bytes_per_second.saturating_mul(ms) / 1000).unwrap_or(u32::MAX);
+        let burst = within(BURST_MS).max(BURST_BYTES_MIN);
+        let limit = burst.saturating_add(within(LATENCY_MS));
+        let operation = format!("limit link {index} to {bits_per_second} bit/s");
+        self.socket.request(&operation, request::limit_rate(index, bytes_per_second, burst, limit))
+    }
+
+    /// The MTU of the link with the default route, of IPv4 if there is one.
     pub fn default_route_mtu(&mut self) -> Result<u32, Error> {
-        let routes = self.socket.dump("list routes", &request::list_routes())?;
-        let Some(index) = routes.iter().find_map(request::default_route_link) else {
-            return Ok(DEFAULT_MTU);
-        };
+        let mut index = None;
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let routes = self.socket.dump("list routes", &request::list_routes(family))?;
+            index = index.or_else(|| routes.iter().find_map(request::default_route_link));
+        }
+        let Some(index) = index else { return Ok(DEFAULT_MTU) };
         let links = self.list()?;
         Ok(links.iter().find(|link| link.index == index).map_or(DEFAULT_MTU, |link| link.mtu))
     }

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
-use super::{Mac, Route, Veth};
+use ipnet::IpNet;
+
+use super::{Mac, Route, Tunnel, Veth, Way};
 use crate::netlink::{Attributes, Message, Reply};
 
 /// Lengths of `ifinfomsg` and `rtmsg`.
@@ -23,6 +25,28 @@ const NEIGHBOUR_PERMANENT: u16 = 0x80;
 /// `NDA_DST` and `NDA_LLADDR`.
 const NEIGHBOUR_DESTINATION: u16 = 1;
 const NEIGHBOUR_MAC: u16 = 2;
+
+/// `NTF_SELF`: the link's own forwarding table, not that of a bridge it may be a port of.
+const NEIGHBOUR_SELF: u8 = 2;
+
+/// `IFLA_VXLAN_*`.
+const VXLAN_ID: u16 = 1;
+const VXLAN_LOCAL: u16 = 4;
+const VXLAN_LEARNING: u16 = 7;
+const VXLAN_PORT: u16 = 15;
+const VXLAN_LOCAL6: u16 = 17;
+
+/// `RTA_VIA`: a next hop of the other family.
+const RTA_VIA: u16 = 18;
+
+/// `TC_H_ROOT`, `TCA_KIND`, `TCA_OPTIONS`, `TCA_TBF_*` and `TC_LINKLAYER_ETHERNET`.
+const QDISC_ROOT: u32 = 0xffff_ffff;
+const QDISC_KIND: u16 = 1;
+const QDISC_OPTIONS: u16 = 2;
+const TBF_PARAMETERS: u16 = 1;
+const TBF_RATE64: u16 = 4;
+const TBF_BURST: u16 = 6;
+const LINK_LAYER_ETHERNET: u8 = 1;
 
 /// `RTNH_F_ONLINK`: take the gateway to be on the link without a route to it.
 const ROUTE_ONLINK: u32 = 4;
@@ -67,6 +91,81 @@ pub(super) fn add_veth(veth: &Veth<'_>) -> Message {
             });
         });
     });
+    message
+}
+
+pub(super) fn add_tunnel(tunnel: &Tunnel<'_>) -> Message {
+    let mut message = Message::new(libc::RTM_NEWLINK, CREATE as u16);
+    message.header(&link_header(0, 0)).text(libc::IFLA_IFNAME, tunnel.name);
+    message.bytes(libc::IFLA_ADDRESS, &tunnel.mac).u32(libc::IFLA_MTU, tunnel.mtu);
+    message.nest(libc::IFLA_LINKINFO, |info| {
+        info.text(INFO_KIND, "vxlan").nest(INFO_DATA, |data| {
+            let local = if tunnel.local.is_ipv4() { VXLAN_LOCAL } else { VXLAN_LOCAL6 };
+            data.u32(VXLAN_ID, tunnel.id).bytes(local, &octets(tunnel.local)).u8(VXLAN_LEARNING, 0);
+            data.bytes(VXLAN_PORT, &tunnel.port.to_be_bytes());
+        });
+    });
+    message
+}
+
+/// Frames for the hardware address go to the node, through the tunnel.
+pub(super) fn replace_forwarding(index: u32, mac: Mac, node: IpAddr) -> Message {
+    let mut header = vec![libc::AF_BRIDGE as u8, 0, 0, 0];
+    header.extend_from_slice(&index.to_ne_bytes());
+    header.extend_from_slice(&NEIGHBOUR_PERMANENT.to_ne_bytes());
+    header.extend_from_slice(&[NEIGHBOUR_SELF, 0]);
+    let mut message = Message::new(libc::RTM_NEWNEIGH, REPLACE as u16);
+    message.header(&header).bytes(NEIGHBOUR_DESTINATION, &octets(node)).bytes(NEIGHBOUR_MAC, &mac);
+    message
+}
+
+/// A token bucket in front of the link, of so many bytes; `limit` of what does not fit wait.
+pub(super) fn limit_rate(index: u32, bytes_per_second: u64, burst: u32, limit: u32) -> Message {
+    let mut header = vec![libc::AF_UNSPEC as u8, 0, 0, 0];
+    header.extend_from_slice(&index.to_ne_bytes());
+    header.extend_from_slice(&0u32.to_ne_bytes());
+    header.extend_from_slice(&QDISC_ROOT.to_ne_bytes());
+    header.extend_from_slice(&0u32.to_ne_bytes());
+    // `tc_tbf_qopt`: two rates, of which the second (peak) is absent, then limit, buffer and MTU.
+    let rate = u32::try_from(bytes_per_second).unwrap_or(u32::MAX);
+    let mut options = vec![0, LINK_LAYER_ETHERNET, 0, 0, 0, 0, 0, 0];
+    options.extend_from_slice(&rate.to_ne_bytes());
+    options.extend_from_slice(&[0; 12]);
+    options.extend_from_slice(&limit.to_ne_bytes());
+    options.extend_from_slice(&[0; 8]);
+    let mut message = Message::new(libc::RTM_NEWQDISC, REPLACE as u16);
+    message.header(&header).text(QDISC_KIND, "tbf").nest(QDISC_OPTIONS, |nested| {
+        nested.bytes(TBF_PARAMETERS, &options).u32(TBF_BURST, burst);
+        nested.bytes(TBF_RATE64, &bytes_per_second.to_ne_bytes());
+    });
+    message
+}
+
+/// Asks by which route a packet to the address would go.
+pub(super) fn get_route(to: IpAddr) -> Message {
+    let mut header = [0; ROUTE_HEADER_LEN];
+    (header[0], header[1]) = (family(to), prefix_len(to));
+    let mut message = Message::new(libc::RTM_GETROUTE, 0);
+    message.header(&header).bytes(libc::RTA_DST, &octets(to));
+    message
+}
+
+/// The link and the next hop of the answer; `None` where it leads nowhere, or to this host itself.
+pub(super) fn parse_way(reply: &Reply) -> Option<Way> {
+    let header = reply.body.get(..ROUTE_HEADER_LEN)?;
+    let attributes = Attributes(&reply.body[ROUTE_HEADER_LEN..]);
+    let link = u32::from_ne_bytes(attributes.find(libc::RTA_OIF)?.try_into().ok()?);
+    let gateway = attributes.find(libc::RTA_GATEWAY).or_else(|| attributes.find(RTA_VIA)).is_some();
+    (header[7] == libc::RTN_UNICAST).then_some(Way { link, gateway })
+}
+
+pub(super) fn delete_route(destination: IpNet) -> Message {
+    let network = destination.network();
+    let mut header = vec![family(network), destination.prefix_len(), 0, 0];
+    header.extend_from_slice(&[libc::RT_TABLE_MAIN, ROUTE_PROTOCOL_STATIC, libc::RT_SCOPE_NOWHERE, 0]);
+    header.extend_from_slice(&0u32.to_ne_bytes());
+    let mut message = Message::new(libc::RTM_DELROUTE, 0);
+    message.header(&header).bytes(libc::RTA_DST, &octets(network));
     message
 }
 
@@ -133,9 +232,9 @@ pub(super) fn replace_neighbour(index: u32, address: IpAddr, mac: Mac) -> Messag
     message
 }
 
-pub(super) fn list_routes() -> Message {
+pub(super) fn list_routes(family: i32) -> Message {
     let mut header = [0; ROUTE_HEADER_LEN];
-    header[0] = libc::AF_INET as u8;
+    header[0] = family as u8;
     let mut message = Message::new(libc::RTM_GETROUTE, 0);
     message.header(&header);
     message

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::{Config, Error};
+use super::{Bandwidth, Config, Error};
 use crate::link::{Link, Links, Mac, Route, Veth};
 use crate::names::Names;
 use crate::{ipam, netns, sysctl};
@@ -28,6 +28,7 @@ pub(super) struct Pair<'a> {
     /// One address per gateway, of the same family.
     pub addresses: &'a [IpAddr],
     pub gateways: &'a [IpAddr],
+    pub bandwidth: Bandwidth,
 }
 
 /// Lets the host forward for its pods.
@@ -82,6 +83,9 @@ pub(super) fn connect(links: &mut Links, pair: &Pair<'_>) -> Result<(), Error> {
     })?;
     let host = found(links, pair.host_name)?;
     links.set_up(host.index, Some(pair.alias))?;
+    if let Some(rate) = pair.bandwidth.ingress {
+        links.limit_rate(host.index, rate)?;
+    }
     configure_pod(&mut Links::new(netns::route_socket(pair.netns)?), pair)?;
     for (address, gateway) in pair.addresses.iter().zip(pair.gateways) {
         let destination = IpNet::from(*address);
@@ -101,6 +105,11 @@ fn configure_pod(links: &mut Links, pair: &Pair<'_>) -> Result<(), Error> {
     links.set_up(loopback.index, None)?;
     let link = found(links, POD_LINK)?;
     links.set_up(link.index, None)?;
+    // At the pod's own end, where what waits holds nobody else up; undoing it takes rights over the
+    // network that containers have only when they are given them.
+    if let Some(rate) = pair.bandwidth.egress {
+        links.limit_rate(link.index, rate)?;
+    }
     for (address, gateway) in pair.addresses.iter().zip(pair.gateways) {
         links.add_address(link.index, *address)?;
         links.replace_neighbour(link.index, *gateway, HOST_MAC)?;
@@ -127,7 +136,7 @@ fn unspecified(address: IpAddr) -> IpAddr {
 }
 
 /// A locally administered address ending in the pod's own address.
-fn mac_of(address: Option<IpAddr>) -> Mac {
+pub(super) fn mac_of(address: Option<IpAddr>) -> Mac {
     let tail = match address {
         Some(IpAddr::V4(v4)) => v4.octets(),
         Some(IpAddr::V6(v6)) => {

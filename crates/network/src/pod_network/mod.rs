@@ -4,14 +4,16 @@
 //!
 //! What was given out is in a small file, so that restarting the process disturbs no pod.
 
+mod bandwidth;
 mod host;
+mod peers;
 mod rules;
 mod state;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+pub use bandwidth::{BadBandwidth, Bandwidth};
+pub use peers::Peer;
 pub use state::HostPort;
 
 use crate::ipam;
@@ -58,6 +62,8 @@ pub struct Config {
     pub cluster_cidrs: Vec<IpNet>,
     /// Service CIDRs: routed to the host link, so that the host needs no default route for them.
     pub service_cidrs: Vec<IpNet>,
+    /// By which other nodes know this one; tunnels begin there. Without it there are none.
+    pub node_ip: Option<IpAddr>,
     /// More addresses for the host link, such as one for DNS.
     pub addresses: Vec<IpAddr>,
     /// Where what was given out is remembered.
@@ -71,6 +77,7 @@ pub struct Attach {
     /// Path of the sandbox's network namespace.
     pub netns: PathBuf,
     pub host_ports: Vec<HostPort>,
+    pub bandwidth: Bandwidth,
 }
 
 /// The pod network of this node. Cheap to clone; clones are the same network.
@@ -122,6 +129,11 @@ impl PodNetwork {
     /// Sandboxes that are attached, those of an earlier process included.
     pub fn sandboxes(&self) -> Vec<String> {
         self.inner.lock().state.attachments.keys().cloned().collect()
+    }
+
+    /// Makes the ways to other nodes' pods these, and no others.
+    pub async fn set_peers(&self, peers: Vec<Peer>) -> Result<(), Error> {
+        self.with(move |inner| inner.set_peers(&peers)).await
     }
 
     /// Puts the nftables table back whenever somebody else changes it; returns when `stop` does.
@@ -207,6 +219,20 @@ impl Inner {
         Ok(())
     }
 
+    fn set_peers(&mut self, peers: &[Peer]) -> Result<(), Error> {
+        let mut ways = BTreeMap::new();
+        for address in peers.iter().flat_map(|peer| &peer.addresses) {
+            ways.insert(*address, self.links.way_to(*address)?);
+        }
+        let desired = peers::plan(peers, |address| ways.get(&address).copied().flatten());
+        let present = std::mem::replace(&mut self.state.peers, desired);
+        // What is to be removed must be known even if this process ends here.
+        self.state.save(&self.config.state_file)?;
+        let desired = &self.state.peers;
+        peers::apply(&mut self.links, &self.names, &self.config, self.mtu, &present, desired)?;
+        self.apply_rules()
+    }
+
     fn allocate(&mut self) -> Result<Vec<IpAddr>, Error> {
         let mut taken: HashSet<IpAddr> = self
             .state
@@ -235,13 +261,17 @@ impl Inner {
             mtu: self.mtu,
             addresses,
             gateways: &gateways,
+            bandwidth: request.bandwidth,
         };
         host::connect(&mut self.links, &pair)
     }
 
     fn apply_rules(&mut self) -> Result<(), Error> {
         let attachments = self.state.attachments.values();
-        Ok(self.table.apply(rules::ruleset(&self.names.pods_table(), &self.config, attachments))?)
+        let inside: Vec<IpNet> =
+            self.config.cluster_cidrs.iter().chain(self.state.peers.keys()).copied().collect();
+        let rules = rules::ruleset(&self.names.pods_table(), &self.config.pod_cidrs, &inside, attachments);
+        Ok(self.table.apply(rules)?)
     }
 }
 
@@ -255,9 +285,14 @@ pub fn teardown(cluster: &str, state_file: &Path) -> Result<(), Error> {
         links.delete(&name)?;
     }
     links.delete(&names.host_link())?;
+    links.delete(&names.tunnel())?;
+    let state = State::load(state_file)?;
+    for destination in state.peers.keys() {
+        links.delete_route(*destination)?;
+    }
     // Another cluster on this machine still needs what both of us set.
     if !links.list()?.iter().any(|link| Names::is_host_link(&link.name)) {
-        sysctl::restore(&State::load(state_file)?.sysctls)?;
+        sysctl::restore(&state.sysctls)?;
     }
     Ok(State::remove(state_file)?)
 }

@@ -4,7 +4,6 @@
 
 use ipnet::IpNet;
 
-use super::Config;
 use super::state::Attachment;
 use crate::nftables::{
     Concat, Data, DataType, Expression, Hook, IpFamily, Register, Rule, Ruleset, Set, Type, Verdict,
@@ -14,23 +13,25 @@ use crate::nftables::{
 /// Chain that translates what is addressed to a host port.
 const HOST_PORTS: &str = "host-ports";
 
+/// `inside` is reached under pods' own addresses.
 pub(super) fn ruleset<'a>(
     table: &str,
-    config: &Config,
+    pod_cidrs: &[IpNet],
+    inside: &[IpNet],
     attachments: impl Iterator<Item = &'a Attachment> + Clone,
 ) -> Ruleset {
     let mut rules = Ruleset::new(table);
     let (mut translate, mut masquerade, mut forward) = (Vec::new(), Vec::new(), Vec::new());
     for family in IpFamily::ALL {
-        if !config.pod_cidrs.iter().any(|cidr| IpFamily::of(cidr.addr()) == family) {
+        if !pod_cidrs.iter().any(|cidr| IpFamily::of(cidr.addr()) == family) {
             continue;
         }
         add_sets(&mut rules, family, attachments.clone());
         translate.push(host_address_rule(family));
         translate.push(host_port_rule(family));
         masquerade.push(hairpin_rule(family));
-        masquerade.extend(outward_rules(family, config));
-        forward.extend(invalid_rules(family, config));
+        masquerade.extend(outward_rules(family, pod_cidrs, inside));
+        forward.extend(invalid_rules(family, pod_cidrs));
     }
     let jump = vec![vec![Expression::Verdict(Verdict::Jump(HOST_PORTS.into()))]];
     rules.chain(HOST_PORTS, None, translate);
@@ -114,13 +115,13 @@ fn hairpin_rule(family: IpFamily) -> Rule {
 }
 
 /// From this node's pods to outside the cluster.
-fn outward_rules(family: IpFamily, config: &Config) -> Vec<Rule> {
+fn outward_rules(family: IpFamily, pod_cidrs: &[IpNet], inside: &[IpNet]) -> Vec<Rule> {
     let of_family = |cidr: &&IpNet| IpFamily::of(cidr.addr()) == family;
-    let pods = config.pod_cidrs.iter().filter(of_family);
+    let pods = pod_cidrs.iter().filter(of_family);
     pods.map(|pods| {
         let mut rule = family.matches();
         rule.extend(family.in_network(|to| family.source(to), *pods, true));
-        for inside in [pods].into_iter().chain(config.cluster_cidrs.iter().filter(of_family)) {
+        for inside in [pods].into_iter().chain(inside.iter().filter(of_family)) {
             rule.extend(family.in_network(|to| family.destination(to), *inside, false));
         }
         rule.push(Expression::Masquerade);
@@ -131,8 +132,8 @@ fn outward_rules(family: IpFamily, config: &Config) -> Vec<Rule> {
 
 /// A pod's packets that connection tracking cannot place would leave untranslated, and make the
 /// client reset a connection that is well.
-fn invalid_rules(family: IpFamily, config: &Config) -> Vec<Rule> {
-    let pods = config.pod_cidrs.iter().filter(|cidr| IpFamily::of(cidr.addr()) == family);
+fn invalid_rules(family: IpFamily, pod_cidrs: &[IpNet]) -> Vec<Rule> {
+    let pods = pod_cidrs.iter().filter(|cidr| IpFamily::of(cidr.addr()) == family);
     pods.map(|pods| {
         let mut rule = family.matches();
         rule.extend(invalid_connection());

@@ -9,6 +9,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::peers::Hop;
 use crate::protocol::Protocol;
 use crate::sysctl;
 
@@ -37,6 +38,9 @@ pub(super) struct State {
     pub last: BTreeMap<IpNet, IpAddr>,
     /// By sandbox id.
     pub attachments: BTreeMap<String, Attachment>,
+    /// Ways to other nodes' pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<IpNet, Hop>,
     /// Kernel settings as they were before we came.
     pub sysctls: sysctl::Previous,
 }
@@ -68,6 +72,7 @@ impl Default for State {
             version: VERSION,
             last: BTreeMap::new(),
             attachments: BTreeMap::new(),
+            peers: BTreeMap::new(),
             sysctls: sysctl::Previous::new(),
         }
     }

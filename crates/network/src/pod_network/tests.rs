@@ -7,7 +7,7 @@ use crate::netlink::{Family, Socket};
 use crate::nftables::{Listing, tables};
 use crate::protocol::Protocol;
 use crate::testing::node::{HOST, Node as World, OUTSIDE};
-use crate::testing::{at, ip};
+use crate::testing::{Namespace, at, ip};
 
 #[test]
 fn pods_reach_each_other_and_the_host_under_their_own_addresses() {
@@ -162,7 +162,12 @@ fn a_full_network_says_so() {
     let paths = [world.pods[0].path.clone(), world.pods[1].path.clone()];
     world.host.block_on(async move || {
         let network = PodNetwork::start(config).await.unwrap();
-        let request = |id: &str, netns| Attach { sandbox_id: id.into(), netns, host_ports: vec![] };
+        let request = |id: &str, netns| Attach {
+            sandbox_id: id.into(),
+            netns,
+            host_ports: vec![],
+            bandwidth: Bandwidth::default(),
+        };
         let [first, second] = paths;
         network.attach(request("a", first)).await.unwrap();
         let error = network.attach(request("b", second)).await.unwrap_err();
@@ -185,7 +190,12 @@ fn several_clusters_share_a_machine() {
     let netns = world.pods[1].path.clone();
     let other = world.host.block_on(async move || {
         let network = PodNetwork::start(config).await.unwrap();
-        let request = Attach { sandbox_id: "sandbox-0".into(), netns, host_ports: vec![] };
+        let request = Attach {
+            sandbox_id: "sandbox-0".into(),
+            netns,
+            host_ports: vec![],
+            bandwidth: Bandwidth::default(),
+        };
         network.attach(request).await.unwrap()
     });
     assert_eq!(other, [ip("10.245.0.2")]);
@@ -196,4 +206,172 @@ fn several_clusters_share_a_machine() {
         "first",
         "still routed and forwarded"
     );
+}
+
+/// Two nodes with a pod each; with a router between them or on one network.
+struct Pair {
+    hosts: [Namespace; 2],
+    router: Option<Namespace>,
+    pods: [Namespace; 2],
+    folder: PathBuf,
+}
+
+impl Pair {
+    fn new(name: &str, routed: bool) -> Pair {
+        let folder = std::env::temp_dir().join(format!("coxswain-nodes-{}-{name}", std::process::id()));
+        let new = || [Namespace::new(), Namespace::new()];
+        let pair = Pair { hosts: new(), router: routed.then(Namespace::new), pods: new(), folder };
+        match &pair.router {
+            None => join(&pair.hosts[0], "up0", NODES[0], &pair.hosts[1], "up0", NODES[1], "192.0.2.0/24"),
+            Some(router) => {
+                router.run(|| sysctl::set("net/ipv4/ip_forward", "1", &mut Default::default()).unwrap());
+                let sides = ["192.0.2.0/31", "192.0.2.2/31"];
+                let middle = ["192.0.2.0", "192.0.2.3"];
+                for side in 0..2 {
+                    let host = &pair.hosts[side];
+                    let name = ["left", "right"][side];
+                    join(host, "up0", NODES[side], router, name, middle[side], sides[side]);
+                    let mut links = host.links();
+                    let link = links.find("up0").unwrap().unwrap().index;
+                    let gateway = Some(ip(middle[side]));
+                    let destination = "0.0.0.0/0".parse().unwrap();
+                    links
+                        .replace_route(&crate::link::Route { destination, link, gateway, source: None })
+                        .unwrap();
+                }
+            }
+        }
+        pair
+    }
+
+    fn start(&self, node: usize) -> (PodNetwork, Vec<IpAddr>) {
+        let config = Config {
+            cluster: "test".into(),
+            pod_cidrs: CIDRS[node].map(|cidr| cidr.parse().unwrap()).into(),
+            cluster_cidrs: vec![],
+            service_cidrs: vec![],
+            node_ip: Some(ip(NODES[node])),
+            addresses: vec![],
+            state_file: self.folder.join(format!("{node}.json")),
+        };
+        let other = 1 - node;
+        let peer = Peer {
+            addresses: vec![ip(NODES[other])],
+            pod_cidrs: CIDRS[other].map(|cidr| cidr.parse().unwrap()).into(),
+        };
+        let netns = self.pods[node].path.clone();
+        self.hosts[node].block_on(async move || {
+            let network = PodNetwork::start(config).await.unwrap();
+            network.set_peers(vec![peer.clone()]).await.unwrap();
+            network.set_peers(vec![peer]).await.unwrap();
+            let request = Attach {
+                sandbox_id: "pod".into(),
+                netns,
+                host_ports: vec![],
+                bandwidth: Bandwidth::default(),
+            };
+            let addresses = network.attach(request).await.unwrap();
+            (network, addresses)
+        })
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+const NODES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+const CIDRS: [[&str; 2]; 2] = [["10.42.0.0/24", "fd00:42:0::/64"], ["10.42.1.0/24", "fd00:42:1::/64"]];
+
+fn join(
+    left: &Namespace,
+    left_name: &str,
+    left_ip: &str,
+    right: &Namespace,
+    right_name: &str,
+    right_ip: &str,
+    network: &str,
+) {
+    let namespace = netns::open(&right.path).unwrap();
+    let tail: u8 = right_name.bytes().fold(0, u8::wrapping_add);
+    let veth = crate::link::Veth {
+        host_name: left_name,
+        host_mac: [2, 0, 0, 0, 1, tail],
+        pod_name: right_name,
+        pod_mac: [2, 0, 0, 0, 2, tail],
+        mtu: 1500,
+        pod_namespace: std::os::fd::AsFd::as_fd(&namespace),
+    };
+    left.links().add_veth(&veth).unwrap();
+    for (side, name, own) in [(left, left_name, left_ip), (right, right_name, right_ip)] {
+        let mut links = side.links();
+        let link = links.find(name).unwrap().unwrap();
+        links.set_up(link.index, None).unwrap();
+        links.add_address(link.index, ip(own)).unwrap();
+        let destination = network.parse().unwrap();
+        let route = crate::link::Route { destination, link: link.index, gateway: None, source: None };
+        links.replace_route(&route).unwrap();
+    }
+}
+
+fn pods_of_two_nodes_talk(name: &str, routed: bool) {
+    let pair = Pair::new(name, routed);
+    let (first, second) = (pair.start(0), pair.start(1));
+    let tunnel = Names::of("test").tunnel();
+    for family in 0..2 {
+        pair.pods[1].serve_tcp(second.1[family], 80, "second");
+        let to = SocketAddr::new(second.1[family], 80);
+        let seen = pair.pods[0].ask_tcp(to).unwrap();
+        assert_eq!(seen, (first.1[family], "second".into()), "under the pod's own address");
+        assert_eq!(pair.hosts[0].ask_tcp(to).unwrap().1, "second", "from the node itself");
+    }
+    let way = pair.hosts[0].links().way_to(second.1[0]).unwrap().unwrap();
+    let through = pair.hosts[0].links().find(&tunnel).unwrap().unwrap().index;
+    assert_eq!(way.link == through, routed);
+    let network = first.0;
+    pair.hosts[0].block_on(async move || network.set_peers(vec![]).await.unwrap());
+    assert_ne!(pair.hosts[0].links().way_to(second.1[0]).unwrap(), Some(way), "a node that is gone");
+    let state = pair.folder.join("1.json");
+    pair.hosts[1].run(move || teardown("test", &state).unwrap());
+    assert_eq!(pair.hosts[1].links().find(&tunnel).unwrap(), None);
+    let way = pair.hosts[1].links().way_to(first.1[0]).unwrap();
+    assert_eq!(way.map(|way| way.gateway), routed.then_some(true), "only the default route is left");
+}
+
+#[test]
+fn pods_reach_another_nodes_directly_on_a_common_network() {
+    pods_of_two_nodes_talk("direct", false);
+}
+
+#[test]
+fn pods_reach_another_nodes_through_a_tunnel_across_a_router() {
+    pods_of_two_nodes_talk("tunnel", true);
+}
+
+#[test]
+fn bandwidth_annotations_slow_a_pod_down() {
+    const BITS: u64 = 8_000_000;
+    const BYTES: usize = 600_000;
+    let world = World::new("bandwidth");
+    let network = world.start();
+    let netns = world.pods[0].path.clone();
+    let bandwidth = Bandwidth { ingress: Some(BITS), egress: Some(BITS) };
+    let request = Attach { sandbox_id: "slow".into(), netns, host_ports: vec![], bandwidth };
+    let pod = world.host.block_on(async move || network.attach(request).await.unwrap())[0];
+    let listener = world.pods[0].run(move || std::net::TcpListener::bind((pod, 80)).unwrap());
+    let to = SocketAddr::new(pod, 80);
+    let connect = move || std::net::TcpStream::connect_timeout(&to, crate::testing::PATIENCE).unwrap();
+    let client = world.host.run(connect);
+    let (server, _) = listener.accept().unwrap();
+    for (from, to) in [(&client, &server), (&server, &client)] {
+        let started = std::time::Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| std::io::Write::write_all(&mut &*from, &vec![0; BYTES]).unwrap());
+            std::io::Read::read_exact(&mut &*to, &mut vec![0; BYTES]).unwrap();
+        });
+        // At 1 MB/s, the burst apart, this takes some 0.45 s; unlimited a few milliseconds.
+        assert!(started.elapsed() > std::time::Duration::from_millis(250), "{:?}", started.elapsed());
+    }
 }

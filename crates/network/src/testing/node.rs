@@ -47,6 +47,7 @@ impl Node {
             pod_cidrs: vec!["10.244.0.0/24".parse().unwrap(), "fd00:244::/64".parse().unwrap()],
             cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
             service_cidrs: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
+            node_ip: Some(ip(HOST)),
             addresses: vec![],
             state_file: self.folder.join("pods.json"),
         }
@@ -59,7 +60,8 @@ impl Node {
 
     pub fn attach(&self, network: &PodNetwork, pod: usize, host_ports: Vec<HostPort>) -> Vec<IpAddr> {
         let (network, netns) = (network.clone(), self.pods[pod].path.clone());
-        let request = Attach { sandbox_id: format!("sandbox-{pod}"), netns, host_ports };
+        let request =
+            Attach { sandbox_id: format!("sandbox-{pod}"), netns, host_ports, bandwidth: Default::default() };
         self.host.block_on(async move || network.attach(request).await.expect("the pod is attached"))
     }
 

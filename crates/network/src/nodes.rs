@@ -1,0 +1,103 @@
+//! Follows the cluster's nodes, so that the pod network knows the ways to their pods.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::view::core::Node;
+use client::{CancellationToken, Informer, Informers};
+use ipnet::IpNet;
+
+use crate::pod_network::{Error, Peer, PodNetwork};
+
+/// Pause after a failed attempt.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Runs until `stop`.
+pub async fn run(
+    informers: Informers,
+    network: PodNetwork,
+    node_name: String,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    follow(informers.get(), network, &node_name, stop).await
+}
+
+async fn follow(
+    nodes: Informer<Node>,
+    network: PodNetwork,
+    node_name: &str,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let mut changes = nodes.subscribe();
+    if stop.run_until_cancelled(nodes.synced()).await.is_none() {
+        return Ok(());
+    }
+    let mut known = None;
+    loop {
+        while changes.try_recv().is_ok() {}
+        let peers = peers(&nodes.list(), node_name);
+        if known.as_ref() != Some(&peers) {
+            match network.set_peers(peers.clone()).await {
+                Ok(()) => known = Some(peers),
+                Err(error) => {
+                    tracing::error!(%error, "ways to other nodes cannot be set up, trying again");
+                    if stop.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            }
+        }
+        if stop.run_until_cancelled(changes.recv()).await.flatten().is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// The other nodes that have pods, by name.
+fn peers(nodes: &[Arc<Node>], own: &str) -> Vec<Peer> {
+    let others = nodes.iter().filter(|node| node.metadata.name != own);
+    let peer = |node: &Arc<Node>| {
+        let addresses = node.status.addresses.iter().filter(|address| address.kind == "InternalIP");
+        let addresses: Vec<IpAddr> = addresses.filter_map(|address| address.address.parse().ok()).collect();
+        let pod_cidrs = pod_cidrs(node);
+        (!addresses.is_empty() && !pod_cidrs.is_empty()).then_some(Peer { addresses, pod_cidrs })
+    };
+    others.filter_map(peer).collect()
+}
+
+/// The pod CIDRs a node was given.
+pub fn pod_cidrs(node: &Node) -> Vec<IpNet> {
+    let spec = &node.spec;
+    let listed: Vec<IpNet> = spec.pod_cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect();
+    if listed.is_empty() { spec.pod_cidr.parse().into_iter().collect() } else { listed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::ip;
+    use serde_json::json;
+
+    #[test]
+    fn other_nodes_with_addresses_and_pod_cidrs_are_peers() {
+        let node = |name: &str, cidrs: &[&str], address: &str| -> Arc<Node> {
+            let addresses =
+                json!([{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]);
+            let object = json!({"metadata": {"name": name}, "spec": {"podCIDRs": cidrs}, "status": {"addresses": addresses}});
+            Arc::new(serde_json::from_value(object).expect("a Node"))
+        };
+        let nodes = [
+            node("a", &["10.42.0.0/24"], "192.0.2.1"),
+            node("b", &["10.42.1.0/24", "fd00:1::/64"], "192.0.2.2"),
+            node("c", &[], "192.0.2.3"),
+            node("d", &["10.42.3.0/24"], ""),
+        ];
+        let expected = Peer {
+            addresses: vec![ip("192.0.2.2")],
+            pod_cidrs: vec!["10.42.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
+        };
+        assert_eq!(peers(&nodes, "a"), [expected]);
+    }
+}
