@@ -8,6 +8,7 @@ use api::catalogue::Kind;
 use api::{Resource, resource};
 use apimachinery::{GroupVersion, Status, Value, json};
 use auth::UserInfo;
+use auth::bootstrap::Reconciliation;
 use auth::user::MASTERS;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::header::CONTENT_TYPE;
@@ -30,7 +31,7 @@ const WRITES_AT_ONCE: usize = 32;
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
-#[error("create {what} {name:?}")]
+#[error("bring {what} {name:?} into its default state")]
 pub struct BootstrapError {
     what: &'static str,
     name: String,
@@ -42,12 +43,12 @@ pub async fn run(core: &Arc<Core>) -> Result<(), BootstrapError> {
     for name in NAMESPACES {
         ensure(core, resource::NAMESPACES, json!({"metadata": {"name": name}})).await?;
     }
-    ensure_all(core, auth::bootstrap_objects()).await?;
+    reconcile_roles(core).await?;
     for (name, value, description) in PRIORITY_CLASSES {
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
         ensure(core, resource::PRIORITY_CLASSES, class).await?;
     }
-    ensure(core, resource::SERVICES, service(core)).await?;
+    reconcile_service(core).await?;
     replace(core, resource::ENDPOINTS, endpoints(core)).await?;
     replace(core, resource::ENDPOINT_SLICES, endpoint_slice(core)).await?;
     core.set_bootstrapped();
@@ -106,14 +107,53 @@ fn endpoint_slice(core: &Core) -> Value {
     })
 }
 
-/// As `ensure`, many at once, so that they share the flushes of the store's log.
-async fn ensure_all(core: &Arc<Core>, objects: Vec<Value>) -> Result<(), BootstrapError> {
+/// Default roles and bindings, many at once, so that they share the flushes of the store's log.
+async fn reconcile_roles(core: &Arc<Core>) -> Result<(), BootstrapError> {
+    let objects = auth::bootstrap_objects();
     let known = objects.into_iter().filter_map(|object| Some((kind_of(&object)?.resource, object)));
     let writes = stream::iter(known).map(|(resource, object)| {
         let core = core.clone();
-        async move { ensure(&core, resource, object).await }
+        async move { reconcile_role(&core, resource, object).await }
     });
     writes.buffer_unordered(WRITES_AT_ONCE).try_collect().await
+}
+
+async fn reconcile_role(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(), BootstrapError> {
+    let (namespace, name) = (text(&object, "namespace"), text(&object, "name"));
+    let Some(existing) = core.object(resource, &namespace, &name) else {
+        return ensure(core, resource, object).await;
+    };
+    let path = resource.path(&namespace, &name);
+    let written = match auth::bootstrap::reconcile(&object, &existing) {
+        Reconciliation::Keep => return Ok(()),
+        Reconciliation::Update(wanted) => send(core, Method::PUT, &path, &wanted).await,
+        Reconciliation::Recreate => match send(core, Method::DELETE, &path, &Value::Null).await {
+            Ok(()) => create(core, resource, &object).await,
+            refused => refused,
+        },
+    };
+    written.map_err(|status| failed(resource, &object, status))
+}
+
+/// The Service keeps its address, and leads where the server now listens.
+async fn reconcile_service(core: &Arc<Core>) -> Result<(), BootstrapError> {
+    let expected = service(core);
+    let Some(mut existing) = core.object(resource::SERVICES, "default", SERVICE) else {
+        return ensure(core, resource::SERVICES, expected).await;
+    };
+    let changed: Vec<&str> = ["type", "ports", "sessionAffinity"]
+        .into_iter()
+        .filter(|field| existing["spec"][*field] != expected["spec"][*field])
+        .collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    for field in changed {
+        existing["spec"][field] = expected["spec"][field].clone();
+    }
+    let path = resource::SERVICES.path("default", SERVICE);
+    let written = send(core, Method::PUT, &path, &existing).await;
+    written.map_err(|status| failed(resource::SERVICES, &expected, status))
 }
 
 /// Creates the object unless there is one of its name.
@@ -158,7 +198,7 @@ async fn send(core: &Arc<Core>, method: Method, path: &str, object: &Value) -> R
         .uri(path)
         .header(CONTENT_TYPE, "application/json")
         .header(http::header::USER_AGENT, "kube-apiserver")
-        .body(body::full(to_json(object)))
+        .body(if object.is_null() { body::empty() } else { body::full(to_json(object)) })
         .map_err(Status::internal)?;
     let peer = Peer::Component(UserInfo::new(LOOPBACK_USER, [MASTERS]));
     let response = pipeline::handle(core.clone(), request, peer).await;

@@ -1,10 +1,14 @@
 //! The roles and bindings every cluster starts with, read from a compact table (upstream: bootstrappolicy).
 
+mod reconcile;
+
 use apimachinery::{Map, Value, json};
 use serde::Deserialize;
 
 use crate::authorizer::RBAC_GROUP;
 use crate::rbac::{PolicyRule, RbacIndex};
+
+pub use reconcile::{Reconciliation, reconcile};
 
 /// See the table's own head for its notation.
 const POLICY: &str = include_str!("bootstrap/policy.txt");
@@ -14,8 +18,8 @@ const WRITE: [&str; 5] = ["create", "delete", "deletecollection", "patch", "upda
 const CONTROLLER_PREFIX: &str = "system:controller:";
 const AGGREGATE_LABEL_PREFIX: &str = "rbac.authorization.k8s.io/aggregate-to-";
 
-/// All ClusterRoles, Roles, ClusterRoleBindings and RoleBindings, ready to be stored. Existing objects are kept as
-/// their owners changed them; the caller creates what is missing.
+/// All ClusterRoles, Roles, ClusterRoleBindings and RoleBindings, ready to be stored. The caller creates what is
+/// missing and reconciles what is there.
 pub fn bootstrap_objects() -> Vec<Value> {
     let mut objects: Vec<Value> = Vec::new();
     let mut bindings = Vec::new();

@@ -1,6 +1,6 @@
 //! Discovery, version, health, OpenAPI, metrics.
 
-use apimachinery::json;
+use apimachinery::{Value, json};
 
 use super::fixture::Fixture;
 
@@ -61,6 +61,35 @@ async fn requests_are_counted() {
     let metrics = api.send("GET /metrics", "").await;
     let text = String::from_utf8_lossy(&metrics.bytes);
     assert!(text.contains("apiserver_request_total{code=\"200\",dry_run=\"\",component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"cluster\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1"), "{text}");
+}
+
+#[tokio::test]
+async fn a_second_start_brings_defaults_back_and_keeps_what_was_added() {
+    const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:basic-user";
+    const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:discovery";
+    let api = Fixture::new().await;
+    let role = api.check(&format!("GET {ROLES}"), json!(null), 200, json!({})).await;
+    let mut changed = role.clone();
+    changed["rules"] = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
+    api.check(&format!("PUT {ROLES}"), changed, 200, json!({})).await;
+    let mut binding = api.check(&format!("GET {BINDINGS}"), json!(null), 200, json!({})).await;
+    binding["roleRef"]["name"] = "view".into();
+    binding["metadata"] = json!({"name": "system:discovery"});
+    api.check(&format!("DELETE {BINDINGS}"), json!(null), 200, json!({})).await;
+    api.check("POST /apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding, 201, json!({})).await;
+    let service = "/api/v1/namespaces/default/services/kubernetes";
+    let merge = format!("PATCH {service}\nContent-Type: application/merge-patch+json");
+    let ports = |target: u16| json!({"spec": {"ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": target}]}});
+    api.check(&merge, ports(1), 200, ports(1)).await;
+    let api = api.restart().await;
+    let after = api.check(&format!("GET {ROLES}"), json!(null), 200, json!({})).await;
+    let rules = |role: &Value| role["rules"].as_array().map_or(0, Vec::len);
+    assert!(rules(&after) > rules(&role), "{after}");
+    assert_eq!(after["rules"][0]["resources"], json!(["pods"]));
+    let reference = json!({"roleRef": {"name": "system:discovery"}});
+    api.check(&format!("GET {BINDINGS}"), json!(null), 200, reference).await;
+    let service = api.check(&format!("GET {service}"), json!(null), 200, json!({})).await;
+    assert_ne!(service["spec"]["ports"][0]["targetPort"], 1);
 }
 
 #[tokio::test]
