@@ -2,7 +2,9 @@
 //!
 //! Several clusters share a machine by slots: each slot has address ranges and ports of its own.
 
+use std::fs::File;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -89,6 +91,11 @@ impl Settings {
         if let Some(settings) = Settings::load(layout)? {
             return Ok(settings);
         }
+        // Two new clusters must not take one slot.
+        let _deciding = lock(&layout.roots().data)?;
+        if let Some(settings) = Settings::load(layout)? {
+            return Ok(settings);
+        }
         let mut settings = Settings::of_slot(
             free_slot(layout)?,
             wishes.node_name.clone().unwrap_or_else(|| hostname.to_owned()),
@@ -136,6 +143,15 @@ impl Settings {
     pub fn dns_service_ip(&self) -> Ipv4Addr {
         self.service_address(10)
     }
+}
+
+/// Keeps others from deciding while it lives. The folder itself is locked, so that no file stays behind.
+fn lock(folder: &Path) -> Result<File, Error> {
+    let failed = |error| Error::Write(folder.display().to_string(), error);
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let file = File::open(folder).map_err(failed)?;
+    file.lock().map_err(failed)?;
+    Ok(file)
 }
 
 /// The default cluster has slot 0 to itself; others take the lowest that no cluster has.
@@ -191,6 +207,26 @@ mod tests {
         assert_eq!(second.slot, 2);
         std::fs::write(layout("b").settings(), "{\"version\": 99}").expect("writes");
         assert!(matches!(Settings::load(&layout("b")), Err(Error::Newer(_, 99))));
+        files::remove(&base).expect("removes");
+    }
+
+    #[test]
+    fn clusters_made_at_once_get_a_slot_each() {
+        let base = std::env::temp_dir().join(format!("settings-at-once-{}", std::process::id()));
+        let roots = Roots { data: base.join("d"), config: base.join("c"), run: base.join("r") };
+        let slots: Vec<u16> = std::thread::scope(|scope| {
+            let make = |name: String| {
+                let roots = roots.clone();
+                scope.spawn(move || {
+                    let layout = Layout::new(&name, roots).expect("a name");
+                    Settings::load_or_create(&layout, &Wishes::default(), "host").expect("makes").slot
+                })
+            };
+            let makers: Vec<_> = (1..SLOTS_MAX).map(|i| make(format!("c{i}"))).collect();
+            makers.into_iter().map(|maker| maker.join().expect("ends")).collect()
+        });
+        let distinct: std::collections::BTreeSet<u16> = slots.iter().copied().collect();
+        assert_eq!(distinct.len(), slots.len(), "{slots:?}");
         files::remove(&base).expect("removes");
     }
 }
