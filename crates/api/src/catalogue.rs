@@ -30,7 +30,7 @@ const GET: &[&str] = &["get"];
 const UPDATE: &[&str] = &["update"];
 const CONNECT: &[&str] = &["create", "get"];
 const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
-const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
+pub const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
 const CATEGORY_ALL: &[&str] = &["all"];
 const CATEGORY_EXTENSIONS: &[&str] = &["api-extensions"];
 
@@ -275,7 +275,7 @@ macro_rules! subresource {
     };
 }
 
-const SCALE: Subresource =
+pub const SCALE: Subresource =
     subresource!("scale", "autoscaling", "io.k8s.api.autoscaling.v1", "Scale", GET_PATCH_UPDATE);
 
 pub static CATALOGUE: &[Kind] = &[

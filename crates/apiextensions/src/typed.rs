@@ -11,6 +11,8 @@ use apimachinery::schema::{
 
 use crate::structural::{self, Structural};
 
+/// What the subresource `scale` shows.
+const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// The types of one version of a custom kind.
@@ -53,6 +55,9 @@ impl Typed {
         let mut types = Types { base, types: Vec::new(), copied: HashMap::new() };
         let root = types.root(name, gvk, &Structural::default());
         types.types[root.index()].published = Some(Box::new(definitions));
+        if let Some(scale) = base.lookup(SCALE) {
+            types.copy(scale);
+        }
         let list = types.list(&format!("{name}List"), gvk, list_kind, root);
         Typed { schema: Schema::new(types.types), root, list }
     }

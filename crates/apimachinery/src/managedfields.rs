@@ -16,7 +16,7 @@ mod typed;
 
 pub use element::{Path, PathElement, Scalar};
 pub use entry::{DecodeError, Entry, ManagedFields, Operation};
-pub use manager::{FieldManager, reset_fields};
+pub use manager::{FieldManager, reset_fields, reset_fields_of_custom};
 pub use set::Set;
 
 #[cfg(test)]

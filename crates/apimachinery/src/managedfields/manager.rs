@@ -57,6 +57,17 @@ pub fn reset_fields(subresource: &str) -> &'static Set {
     }
 }
 
+/// As [`reset_fields`], of a custom kind: its status is one only where it is a subresource, and a write to that changes
+/// nothing else.
+pub fn reset_fields_of_custom(subresource: &str, has_status: bool) -> &'static Set {
+    static REST: LazyLock<Set> = LazyLock::new(|| Set::from_paths(&[&["metadata"], &["spec"]]));
+    match subresource {
+        "" if !has_status => reset_fields("scale"),
+        "status" => &REST,
+        other => reset_fields(other),
+    }
+}
+
 /// Tracks fields of one kind, in one version, on one of its endpoints.
 #[derive(Clone, Copy)]
 pub struct FieldManager<'a> {
