@@ -13,8 +13,10 @@ use http::header::{
 };
 use http::{HeaderMap, Method, Response};
 use jiff::Timestamp;
+use store::Revision;
 
 use crate::body::{self, Body};
+use crate::conversion;
 use crate::core::Core;
 use crate::kind::KindRef;
 use crate::negotiation::{Format, Target, accepts_gzip};
@@ -81,15 +83,17 @@ impl Call {
         response.body(body).map_err(Status::internal)
     }
 
-    /// One object, in the version of its kind, as the store keeps it.
-    pub fn respond_object(
+    /// One object, in the version of its kind, as the store keeps it. Without a revision it has just been written.
+    pub async fn respond_object(
         &self,
         code: u16,
         kind: &KindRef,
         stored: &Bytes,
+        revision: Option<Revision>,
     ) -> Result<Response<Body>, Status> {
         let view = self.view(kind)?;
-        self.respond(code, Document { type_name: view.type_name(false), json: vec![view.object(stored)] })
+        let shown = conversion::shown(&self.core, kind, stored, revision).await?;
+        self.respond(code, Document { type_name: view.type_name(false), json: vec![view.object(&shown)] })
     }
 
     fn warning_headers(&self) -> Vec<HeaderValue> {

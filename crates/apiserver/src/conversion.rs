@@ -1,11 +1,18 @@
-//! Between the version a request speaks and the one the store keeps. Kinds served in one version only pass unchanged.
+//! Between the version a request speaks and the one the store keeps. Kinds served in one version only pass unchanged;
+//! custom kinds may have to ask a webhook.
+
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use api::catalogue::Kind;
-use apimachinery::Value;
+use apimachinery::{Status, Value};
 use bytes::Bytes;
-use store::Entry;
+use store::{Draft, Entry, Revision};
 
-use crate::draft::to_json;
+use crate::core::Core;
+use crate::customresource;
+use crate::draft::{draft, to_json};
+use crate::kind::KindRef;
 
 /// Whether this row's version is the one kept in the store.
 pub fn is_stored_version(kind: &Kind) -> bool {
@@ -15,6 +22,48 @@ pub fn is_stored_version(kind: &Kind) -> bool {
 /// Decodes what this server itself encoded.
 pub fn decode(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).expect("the store keeps only JSON that this server wrote")
+}
+
+/// A stored object in the version in which it is merged and judged.
+pub async fn hub_object(core: &Core, kind: &KindRef, entry: &Entry) -> Result<Value, Status> {
+    match kind.custom() {
+        None => Ok(decode(&entry.bytes)),
+        Some(custom) => customresource::current(core, custom, entry).await,
+    }
+}
+
+/// An object that was judged, as the store is to keep it.
+pub async fn drafted(core: &Core, kind: &KindRef, object: &Value) -> Result<Draft, Status> {
+    match kind.custom() {
+        None => Ok(draft(kind.hub(), object)),
+        Some(custom) => customresource::draft_of(core, custom, object).await,
+    }
+}
+
+/// Stored bytes as the request's version of a custom kind shows them; those of built-in kinds are left to the view.
+/// Without a revision they have just been written.
+pub async fn shown(
+    core: &Core,
+    kind: &KindRef,
+    stored: &Bytes,
+    revision: Option<Revision>,
+) -> Result<Bytes, Status> {
+    match kind.custom() {
+        None => Ok(stored.clone()),
+        Some(custom) => customresource::shown(core, custom, stored, revision).await,
+    }
+}
+
+/// As [`shown`], a page at once.
+pub async fn shown_entries<'e>(
+    core: &Core,
+    kind: &KindRef,
+    entries: &'e [Arc<Entry>],
+) -> Result<Cow<'e, [Arc<Entry>]>, Status> {
+    match kind.custom() {
+        None => Ok(Cow::Borrowed(entries)),
+        Some(custom) => customresource::shown_entries(core, custom, entries).await,
+    }
 }
 
 /// A stored object in the version of `kind`.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::conversion;
+use crate::customresource;
 use crate::decoded::Decoded;
 use crate::frames::FrameCache;
 use crate::in_flight::InFlight;
@@ -26,6 +27,7 @@ pub struct Core {
     pub authorizer: Authorizer,
     pub admission: admission::Chain,
     pub services: Allocator,
+    pub customresources: customresource::Registry,
     pub decoded: Decoded,
     pub frames: FrameCache,
     pub metrics: Metrics,
@@ -43,6 +45,7 @@ impl Core {
             authenticator: Authenticator::new(issuer, config.anonymous_auth),
             authorizer: Authorizer::default(),
             admission: admission::Chain::standard(),
+            customresources: customresource::Registry::default(),
             decoded: Decoded::default(),
             frames: FrameCache::default(),
             metrics: Metrics::default(),
@@ -65,7 +68,9 @@ impl Core {
 
     /// The kind that a path or a rule names, built in or custom.
     pub fn kind(&self, group: &str, version: &str, plural: &str) -> Option<KindRef> {
-        api::catalogue::by_resource(group, version, plural).map(KindRef::BuiltIn)
+        let built_in = api::catalogue::by_resource(group, version, plural).map(KindRef::BuiltIn);
+        built_in
+            .or_else(|| self.customresources.kind(&self.store, group, version, plural).map(KindRef::Custom))
     }
 
     /// An object straight from the store, in the version the store keeps.

@@ -1,8 +1,6 @@
 //! The delete and deletecollection verbs: carries out what `deletion` decides. Follows `Store.Delete`,
 //! `Store.DeleteCollection` and `DeleteResource`.
 
-use std::sync::Arc;
-
 use admission::Operation;
 use api::catalogue::Kind;
 use api::resource;
@@ -17,8 +15,9 @@ use crate::admit;
 use crate::body::Body;
 use crate::call::Call;
 use crate::conversion;
+use crate::customresource;
 use crate::deletion::{self, DeleteOptions, Verdict};
-use crate::draft::{draft, encode_as};
+use crate::draft::encode_as;
 use crate::kind::KindRef;
 use crate::list;
 use crate::negotiation::format_of_request;
@@ -55,10 +54,10 @@ pub async fn delete(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Res
     match &deleted {
         Deleted::Marked(bytes) => {
             let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };
-            call.respond_object(code, kind, bytes)
+            call.respond_object(code, kind, bytes, None).await
         }
         Deleted::Gone(bytes) | Deleted::Pending(bytes) if RETURN_DELETED_OBJECT.contains(&kind.resource) => {
-            call.respond_object(200, kind, bytes)
+            call.respond_object(200, kind, bytes, None).await
         }
         Deleted::Gone(bytes) | Deleted::Pending(bytes) => {
             let object = conversion::decode(bytes);
@@ -101,26 +100,29 @@ pub async fn delete_object(
     let stored = place.kind.hub();
     for _ in 0..DELETE_ATTEMPTS {
         let current = place.current(call)?;
-        let old = conversion::decode(&current.bytes);
+        let mut old = conversion::hub_object(&call.core, &place.kind, &current).await?;
         options.check_preconditions(&place.kind, &old)?;
         admit::mutate(call, place, Operation::Delete, &mut Value::Null, Some(&old))?;
         admit::validate(call, place, Operation::Delete, &Value::Null, Some(&old))?;
-        let (next, gone) = match deletion::decide(stored, &old, options, call.now) {
+        customresource::add_finalizer(stored, &mut old);
+        let (mut next, gone) = match deletion::decide(stored, &old, options, call.now) {
             Verdict::Pending => return Ok(Deleted::Pending(current.bytes.clone())),
             Verdict::Mark(next) => (next, false),
             Verdict::Remove(next) => (next, true),
         };
+        customresource::mark_terminating(stored, &mut next, call.now);
         let done = |bytes| if gone { Deleted::Gone(bytes) } else { Deleted::Marked(bytes) };
         if dry_run {
             return Ok(done(encode_as(&next, Some(current.revision)).into()));
         }
-        let next = draft(stored, &next);
+        let next = conversion::drafted(&call.core, &place.kind, &next).await?;
         let op = if gone { Op::Delete(next) } else { Op::Put(next) };
         match call.core.store.commit(&place.key, Expected::At(current.revision), op).await {
             Ok(entry) => {
                 if gone {
                     call.core.services.release(stored, &old);
                 }
+                customresource::definition_written(&call.core, stored, &place.key.name);
                 return Ok(done(entry.bytes.clone()));
             }
             Err(CommitError::Conflict { .. }) => {}
@@ -151,7 +153,7 @@ pub async fn delete_collection(
         }
     }
     let view = call.view(kind)?;
+    let entries = conversion::shown_entries(&call.core, kind, &page.entries).await?;
     let meta = ListMeta { revision: page.revision, ..ListMeta::default() };
-    let entries: Vec<Arc<store::Entry>> = page.entries;
     call.respond(200, Document { type_name: view.type_name(true), json: view.list(&entries, &meta) })
 }

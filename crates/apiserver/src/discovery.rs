@@ -1,8 +1,13 @@
-//! Which groups, versions and resources there are, derived from the catalogue: the aggregated documents that current
-//! clients ask for, and the older ones per group and version.
+//! Which groups, versions and resources there are, derived from the catalogue and the definitions in the store: the
+//! aggregated documents that current clients ask for, and the older ones per group and version.
+
+use std::collections::BTreeMap;
 
 use api::catalogue::{CATALOGUE, Kind, Subresource};
 use apimachinery::{Map, Value, json};
+
+use crate::core::Core;
+use crate::kind::KindRef;
 
 /// Served groups in the order of preference upstream gives them, for tools that take the first match for a short name.
 const GROUP_ORDER: [&str; 10] = [
@@ -18,82 +23,120 @@ const GROUP_ORDER: [&str; 10] = [
     "storage.k8s.io",
 ];
 
-/// The named groups, in order, without the core group.
-pub fn groups() -> Vec<&'static str> {
-    let mut groups: Vec<&str> =
-        CATALOGUE.iter().map(|kind| kind.resource.group).filter(|g| !g.is_empty()).collect();
-    groups.sort_unstable();
-    groups.dedup();
-    groups.sort_by_key(|group| GROUP_ORDER.iter().position(|g| g == group).unwrap_or(GROUP_ORDER.len()));
-    groups
+/// One version of a group with its kinds, by their plurals.
+pub struct Version {
+    pub name: &'static str,
+    kinds: Vec<KindRef>,
 }
 
-/// The versions of a group, in the catalogue's order.
-pub fn versions(group: &str) -> Vec<&'static str> {
-    let mut versions = Vec::new();
-    for kind in CATALOGUE.iter().filter(|kind| kind.resource.group == group) {
-        if !versions.contains(&kind.resource.version) {
-            versions.push(kind.resource.version);
+/// All that is served at one moment: the groups in order, each with its versions, the preferred one first.
+pub struct Served(Vec<(&'static str, Vec<Version>)>);
+
+impl Served {
+    pub fn new(core: &Core) -> Served {
+        let definitions = core.customresources.all(&core.store);
+        let custom = definitions.iter().flat_map(|definition| definition.served());
+        Served::of(CATALOGUE.iter().map(KindRef::BuiltIn).chain(custom.cloned().map(KindRef::Custom)))
+    }
+
+    fn of(kinds: impl Iterator<Item = KindRef>) -> Served {
+        let mut groups: BTreeMap<&'static str, Vec<Version>> = BTreeMap::new();
+        for kind in kinds {
+            let resource = kind.resource;
+            let versions = groups.entry(resource.group).or_default();
+            match versions.iter_mut().find(|version| version.name == resource.version) {
+                Some(version) => version.kinds.push(kind),
+                None => versions.push(Version { name: resource.version, kinds: vec![kind] }),
+            }
         }
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        for (_, versions) in &mut groups {
+            let built_in = |version: &Version| version.kinds.iter().any(|kind| kind.custom().is_none());
+            // The catalogue's order stands for itself; versions of custom kinds rank by their names.
+            if !versions.iter().any(built_in) {
+                versions.sort_by(|a, b| apiextensions::names::compare_versions(a.name, b.name));
+            }
+            versions.iter_mut().for_each(|version| version.kinds.sort_by_key(|kind| kind.resource.plural));
+        }
+        let place = |group: &str| GROUP_ORDER.iter().position(|g| *g == group).unwrap_or(GROUP_ORDER.len());
+        groups.sort_by_key(|(group, _)| place(group));
+        Served(groups)
     }
-    versions
-}
 
-fn kinds<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
-    let mut kinds: Vec<&Kind> =
-        CATALOGUE.iter().filter(|k| k.resource.group == group && k.resource.version == version).collect();
-    kinds.sort_by_key(|kind| kind.resource.plural);
-    kinds.into_iter()
-}
-
-/// `/api`
-pub fn api_versions(server_address: &str) -> Value {
-    json!({"kind": "APIVersions", "versions": versions(""),
-           "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}]})
-}
-
-/// `/apis`
-pub fn group_list() -> Value {
-    let groups: Vec<Value> = groups().into_iter().map(api_group).collect();
-    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
-}
-
-/// `/apis/<group>`
-pub fn group(name: &str) -> Option<Value> {
-    if name.is_empty() || versions(name).is_empty() {
-        return None;
+    /// The named groups, in order, without the core group.
+    pub fn groups(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|(group, _)| *group).filter(|group| !group.is_empty())
     }
-    let mut group = api_group(name);
-    group["kind"] = "APIGroup".into();
-    group["apiVersion"] = "v1".into();
-    Some(group)
-}
 
-fn api_group(name: &str) -> Value {
-    let versions: Vec<Value> = versions(name)
-        .into_iter()
-        .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
-        .collect();
-    json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
-}
-
-/// `/api/v1` and `/apis/<group>/<version>`
-pub fn resource_list(group: &str, version: &str) -> Option<Value> {
-    let mut resources = Vec::new();
-    for kind in kinds(group, version) {
-        resources.push(api_resource(kind));
-        resources.extend(kind.subresources.iter().map(|sub| api_subresource(kind, sub)));
+    /// The versions of a group, the preferred one first; none when it is not served.
+    pub fn versions(&self, group: &str) -> &[Version] {
+        self.0.iter().find(|(name, _)| *name == group).map_or(&[], |(_, versions)| versions)
     }
-    if resources.is_empty() {
-        return None;
+
+    fn kinds(&self, group: &str, version: &str) -> &[KindRef] {
+        let found = self.versions(group).iter().find(|served| served.name == version);
+        found.map_or(&[], |served| &served.kinds)
     }
-    let group_version = apimachinery::GroupVersion::new(group, version).to_string();
-    Some(
-        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
-    )
+
+    /// `/api`
+    pub fn api_versions(&self, server_address: &str) -> Value {
+        let versions: Vec<&str> = self.versions("").iter().map(|version| version.name).collect();
+        json!({"kind": "APIVersions", "versions": versions,
+               "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}]})
+    }
+
+    /// `/apis`
+    pub fn group_list(&self) -> Value {
+        let groups: Vec<Value> = self.groups().map(|group| self.api_group(group)).collect();
+        json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+    }
+
+    /// `/apis/<group>`
+    pub fn group(&self, name: &str) -> Option<Value> {
+        if name.is_empty() || self.versions(name).is_empty() {
+            return None;
+        }
+        let mut group = self.api_group(name);
+        group["kind"] = "APIGroup".into();
+        group["apiVersion"] = "v1".into();
+        Some(group)
+    }
+
+    fn api_group(&self, name: &str) -> Value {
+        let versions: Vec<Value> = self
+            .versions(name)
+            .iter()
+            .map(|version| json!({"groupVersion": format!("{name}/{}", version.name), "version": version.name}))
+            .collect();
+        json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
+    }
+
+    /// `/api/v1` and `/apis/<group>/<version>`
+    pub fn resource_list(&self, group: &str, version: &str) -> Option<Value> {
+        let mut resources = Vec::new();
+        for kind in self.kinds(group, version) {
+            resources.push(api_resource(kind));
+            resources.extend(kind.subresources.iter().map(|sub| api_subresource(kind, sub)));
+        }
+        if resources.is_empty() {
+            return None;
+        }
+        let group_version = apimachinery::GroupVersion::new(group, version).to_string();
+        Some(
+            json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
+        )
+    }
+
+    /// The aggregated document for `/api` (core) or `/apis`; `version` is that of `apidiscovery.k8s.io`.
+    pub fn aggregated(&self, core: bool, version: &str) -> Value {
+        let groups = self.0.iter().filter(|(group, _)| group.is_empty() == core);
+        let items: Vec<Value> = groups.map(|(group, versions)| aggregated_group(group, versions)).collect();
+        json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+               "metadata": {}, "items": items})
+    }
 }
 
-fn api_resource(kind: &Kind) -> Value {
+fn api_resource(kind: &KindRef) -> Value {
     let resource = &kind.resource;
     let mut out = json!({"name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
                          "kind": resource.kind, "verbs": kind.verbs});
@@ -120,29 +163,22 @@ fn api_subresource(kind: &Kind, sub: &Subresource) -> Value {
 }
 
 /// Equal as long as the version in the store is (upstream: StorageVersionHash).
-fn storage_version_hash(kind: &Kind) -> String {
+fn storage_version_hash(kind: &KindRef) -> String {
     use base64::Engine as _;
     const HASH_BYTES: usize = 8;
     let stored = kind.stored().resource;
-    let text = format!("{}/{}/{}", stored.group, stored.version, stored.kind);
+    let version = kind.custom().map_or(stored.version, |custom| &custom.shared.storage_version);
+    let text = format!("{}/{version}/{}", stored.group, stored.kind);
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     base64::engine::general_purpose::STANDARD.encode(&digest.as_ref()[..HASH_BYTES])
 }
 
-/// The aggregated document for `/api` (core) or `/apis`; `version` is that of `apidiscovery.k8s.io`.
-pub fn aggregated(core: bool, version: &str) -> Value {
-    let groups = if core { vec![""] } else { groups() };
-    let items: Vec<Value> = groups.into_iter().map(aggregated_group).collect();
-    json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
-           "metadata": {}, "items": items})
-}
-
-fn aggregated_group(group: &str) -> Value {
-    let versions: Vec<Value> = versions(group)
-        .into_iter()
+fn aggregated_group(group: &str, versions: &[Version]) -> Value {
+    let versions: Vec<Value> = versions
+        .iter()
         .map(|version| {
-            let resources: Vec<Value> = kinds(group, version).map(aggregated_resource).collect();
-            json!({"version": version, "resources": resources, "freshness": "Current"})
+            let resources: Vec<Value> = version.kinds.iter().map(|kind| aggregated_resource(kind)).collect();
+            json!({"version": version.name, "resources": resources, "freshness": "Current"})
         })
         .collect();
     let mut metadata = Map::new();
@@ -188,9 +224,10 @@ mod tests {
 
     #[test]
     fn every_kind_is_discoverable_both_ways() {
+        let served = Served::of(CATALOGUE.iter().map(KindRef::BuiltIn));
         for kind in CATALOGUE {
             let r = &kind.resource;
-            let list = resource_list(r.group, r.version).expect("the group version is served");
+            let list = served.resource_list(r.group, r.version).expect("the group version is served");
             let names: Vec<&str> = list["resources"]
                 .as_array()
                 .expect("a list")
@@ -198,16 +235,17 @@ mod tests {
                 .filter_map(|r| r["name"].as_str())
                 .collect();
             assert!(names.contains(&r.plural), "{}", r.plural);
-            let aggregated = aggregated(r.group.is_empty(), "v2").to_string();
+            let aggregated = served.aggregated(r.group.is_empty(), "v2").to_string();
             assert!(aggregated.contains(&format!("\"resource\":\"{}\"", r.plural)), "{}", r.plural);
         }
     }
 
     #[test]
     fn a_group_that_is_not_served_is_not_found() {
-        assert!(group("nothing.example").is_none());
-        assert!(group("").is_none());
-        assert!(resource_list("apps", "v9").is_none());
-        assert_eq!(group("apps").expect("is served")["preferredVersion"]["groupVersion"], "apps/v1");
+        let served = Served::of(CATALOGUE.iter().map(KindRef::BuiltIn));
+        assert!(served.group("nothing.example").is_none());
+        assert!(served.group("").is_none());
+        assert!(served.resource_list("apps", "v9").is_none());
+        assert_eq!(served.group("apps").expect("is served")["preferredVersion"]["groupVersion"], "apps/v1");
     }
 }

@@ -45,6 +45,7 @@ mod part;
 mod selection;
 mod service_allocation;
 mod view;
+mod webhook_client;
 mod wire;
 
 // The server around them.

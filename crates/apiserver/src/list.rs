@@ -10,6 +10,7 @@ use store::{Gone, Key, Page, Revision};
 use crate::body::Body;
 use crate::call::Call;
 use crate::continue_token::Continue;
+use crate::conversion;
 use crate::core::Core;
 use crate::kind::KindRef;
 use crate::query::{ListOptions, VersionMatch};
@@ -50,7 +51,7 @@ struct Start {
     consistent: bool,
 }
 
-pub fn list(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
+pub async fn list(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query, false)?;
     let selection = Selection::parse(kind, &options)?;
     let view = call.view(kind)?;
@@ -58,7 +59,8 @@ pub fn list(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
     let page = page(&call.core, kind, &call.info.namespace, &selection, &start, options.limit)
         .map_err(|_| expired(&options))?;
     let meta = list_meta(&page, &start, &selection);
-    let json = view.list(&page.entries, &meta);
+    let entries = conversion::shown_entries(&call.core, kind, &page.entries).await?;
+    let json = view.list(&entries, &meta);
     call.respond(200, Document { type_name: view.type_name(true), json })
 }
 

@@ -8,6 +8,9 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 
 const SUPPORTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
+/// What custom resources can be had in.
+const SUPPORTED_TEXT: &str = "application/json, application/yaml";
+
 /// More alternatives than this in one Accept header are not looked at.
 const ALTERNATIVES_MAX: usize = 32;
 
@@ -56,14 +59,24 @@ impl Default for Target {
 impl Target {
     /// The first of the client's alternatives, best quality first, that the server speaks.
     pub fn negotiate(headers: &HeaderMap) -> Result<Target, Status> {
-        let Some(accept) = accept(headers) else { return Ok(Target::default()) };
+        Target::first_of(headers, |_| true).ok_or_else(|| Status::not_acceptable(SUPPORTED))
+    }
+
+    /// As [`Target::negotiate`], for what has no protobuf form unless it is transformed.
+    pub fn negotiate_text(headers: &HeaderMap) -> Result<Target, Status> {
+        let has_form = |target: &Target| target.format != Format::Protobuf || target.shape != Shape::Object;
+        Target::first_of(headers, has_form).ok_or_else(|| Status::not_acceptable(SUPPORTED_TEXT))
+    }
+
+    fn first_of(headers: &HeaderMap, fits: impl Fn(&Target) -> bool) -> Option<Target> {
+        let Some(accept) = accept(headers) else { return Some(Target::default()) };
         for alternative in alternatives(accept) {
             let Some(format) = accepted_format(alternative.essence) else { continue };
-            if let Some(target) = alternative.target(format) {
-                return Ok(target);
+            if let Some(target) = alternative.target(format).filter(&fits) {
+                return Some(target);
             }
         }
-        Err(Status::not_acceptable(SUPPORTED))
+        None
     }
 
     pub fn meta_version(self) -> &'static str {

@@ -6,9 +6,11 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
 
 use crate::body::{self, Body};
 use crate::call::Call;
+use crate::core::Core;
+use crate::discovery::Served;
 use crate::negotiation::{Format, Target, accept, alternatives};
 use crate::wire::Document;
-use crate::{discovery, health, openapi, version};
+use crate::{health, openapi, version};
 
 /// Where the keys of service account tokens are published.
 const JWKS_PATH: &str = "/openid/v1/jwks";
@@ -22,7 +24,7 @@ pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
     let path = call.info.path.clone();
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     match segments.as_slice() {
-        [] => text("application/json", json!({"paths": paths()}).to_string()),
+        [] => text("application/json", json!({"paths": paths(&call.core)}).to_string()),
         [check @ ("healthz" | "livez" | "readyz"), rest @ ..] => health::serve(call, check, rest),
         ["version"] => text("application/json", version::version().to_string()),
         ["metrics"] => {
@@ -32,7 +34,7 @@ pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
         ["apis"] => group_document(call, false),
         ["api", version] => resource_list(call, "", version),
         ["apis", group] => {
-            let group = discovery::group(group).ok_or_else(Status::path_not_found)?;
+            let group = Served::new(&call.core).group(group).ok_or_else(Status::path_not_found)?;
             document(call, "APIGroup", &group)
         }
         ["apis", group, version] => resource_list(call, group, version),
@@ -49,7 +51,7 @@ pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
 }
 
 fn resource_list(call: &Call, group: &str, version: &str) -> Result<Response<Body>, Status> {
-    let list = discovery::resource_list(group, version).ok_or_else(Status::path_not_found)?;
+    let list = Served::new(&call.core).resource_list(group, version).ok_or_else(Status::path_not_found)?;
     document(call, "APIResourceList", &list)
 }
 
@@ -58,13 +60,13 @@ fn group_document(call: &Call, core: bool) -> Result<Response<Body>, Status> {
     if let Some(version) = aggregated_version(call) {
         let content_type =
             format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-        return text(&content_type, discovery::aggregated(core, version).to_string());
+        return text(&content_type, Served::new(&call.core).aggregated(core, version).to_string());
     }
     if core {
         let address = call.core.config.advertise.to_string();
-        return document(call, "APIVersions", &discovery::api_versions(&address));
+        return document(call, "APIVersions", &Served::new(&call.core).api_versions(&address));
     }
-    document(call, "APIGroupList", &discovery::group_list())
+    document(call, "APIGroupList", &Served::new(&call.core).group_list())
 }
 
 /// The version of aggregated discovery that the client prefers to anything else, if it does.
@@ -109,13 +111,14 @@ pub fn text(content_type: &str, text: impl Into<bytes::Bytes>) -> Result<Respons
         .map_err(Status::internal)
 }
 
-fn paths() -> Vec<String> {
+fn paths(core: &Core) -> Vec<String> {
+    let served = Served::new(core);
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
-    paths.extend(discovery::versions("").into_iter().map(|version| format!("/api/{version}")));
-    for group in discovery::groups() {
+    paths.extend(served.versions("").iter().map(|version| format!("/api/{}", version.name)));
+    for group in served.groups() {
         paths.push(format!("/apis/{group}"));
-        paths
-            .extend(discovery::versions(group).into_iter().map(|version| format!("/apis/{group}/{version}")));
+        let versions = served.versions(group).iter();
+        paths.extend(versions.map(|version| format!("/apis/{group}/{}", version.name)));
     }
     paths.extend(health::paths());
     paths.extend(

@@ -1,9 +1,11 @@
-//! `/openapi/v2` and `/openapi/v3`, written from the catalogue and the schema when asked for. Only the hashes of the
-//! version 3 documents are kept.
+//! `/openapi/v2` and `/openapi/v3`, written from the catalogue, the schema and the definitions in the store when asked for.
+//! Only the hashes of the built-in kinds' version 3 documents are kept.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use api::catalogue::{CATALOGUE, Kind};
+use apiextensions::typed::Typed;
 use apimachinery::openapi::{self, Resource, Subresource, V2_PROTOBUF};
 use apimachinery::{GroupVersion, Status};
 use http::header::ETAG;
@@ -11,6 +13,8 @@ use http::{HeaderValue, Response};
 
 use crate::body::Body;
 use crate::call::Call;
+use crate::core::Core;
+use crate::customresource::CustomKind;
 use crate::negotiation::{accept, alternatives};
 use crate::nonresource::text;
 use apimachinery::version::GIT_VERSION;
@@ -22,18 +26,20 @@ pub fn serve(call: &Call, path: &[&str]) -> Result<Response<Body>, Status> {
     match path {
         ["v2"] => v2(call),
         ["v3"] => {
-            let hashes = HASHES.get_or_init(hashes);
+            let hashes = all_hashes(&call.core);
             let index = openapi::v3_index(hashes.iter().map(|(version, hash)| (version, hash.as_str())));
             text("application/json", index.to_string())
         }
-        ["v3", "api", version] => v3(&GroupVersion::new("", *version)),
-        ["v3", "apis", group, version] => v3(&GroupVersion::new(*group, *version)),
+        ["v3", "api", version] => v3(call, &GroupVersion::new("", *version)),
+        ["v3", "apis", group, version] => v3(call, &GroupVersion::new(*group, *version)),
         _ => Err(Status::path_not_found()),
     }
 }
 
 fn v2(call: &Call) -> Result<Response<Body>, Status> {
-    let resources: Vec<Resource<'_>> = CATALOGUE.iter().map(describe).collect();
+    let custom: Vec<Published> = served(&call.core).map(Published::new).collect();
+    let mut resources: Vec<Resource<'_>> = CATALOGUE.iter().map(describe).collect();
+    resources.extend(custom.iter().map(Published::describe));
     let wants = alternatives(accept(&call.headers).unwrap_or_default());
     if wants.first().is_some_and(|first| V2_PROTOBUF.contains(&first.essence)) {
         // The older spelling is asked for but is no valid media type, so that no client could read it in the answer.
@@ -44,18 +50,25 @@ fn v2(call: &Call) -> Result<Response<Body>, Status> {
     text("application/json", document)
 }
 
-fn v3(group_version: &GroupVersion) -> Result<Response<Body>, Status> {
-    let document = v3_document(group_version)?.ok_or_else(Status::path_not_found)?;
-    let etag = format!("\"{}\"", openapi::hash(&document));
+fn v3(call: &Call, group_version: &GroupVersion) -> Result<Response<Body>, Status> {
+    let custom: Vec<Arc<CustomKind>> = served(&call.core).filter(|kind| is_of(kind, group_version)).collect();
+    let hash = custom_hash(&custom);
+    let document = v3_document(group_version, custom)?.ok_or_else(Status::path_not_found)?;
+    let etag = format!("\"{}\"", hash.unwrap_or_else(|| openapi::hash(&document)));
     let mut response = text("application/json", document)?;
     response.headers_mut().insert(ETAG, HeaderValue::from_str(&etag).map_err(Status::internal)?);
     Ok(response)
 }
 
 /// None when the group version is not served.
-fn v3_document(group_version: &GroupVersion) -> Result<Option<Vec<u8>>, Status> {
-    let resources: Vec<Resource<'_>> =
+fn v3_document(
+    group_version: &GroupVersion,
+    custom: Vec<Arc<CustomKind>>,
+) -> Result<Option<Vec<u8>>, Status> {
+    let custom: Vec<Published> = custom.into_iter().map(Published::new).collect();
+    let mut resources: Vec<Resource<'_>> =
         CATALOGUE.iter().map(describe).filter(|r| r.group_version() == *group_version).collect();
+    resources.extend(custom.iter().map(Published::describe));
     if resources.is_empty() {
         return Ok(None);
     }
@@ -64,13 +77,40 @@ fn v3_document(group_version: &GroupVersion) -> Result<Option<Vec<u8>>, Status> 
     Ok(Some(document))
 }
 
+/// The custom kinds that can be asked for.
+fn served(core: &Core) -> impl Iterator<Item = Arc<CustomKind>> {
+    let definitions = core.customresources.all(&core.store);
+    definitions.into_iter().flat_map(|definition| definition.served().cloned().collect::<Vec<_>>())
+}
+
+fn is_of(kind: &CustomKind, group_version: &GroupVersion) -> bool {
+    kind.kind.resource.group == group_version.group && kind.kind.resource.version == group_version.version
+}
+
+/// Tells a document with custom kinds from what it was before, without writing it; none without such kinds.
+fn custom_hash(kinds: &[Arc<CustomKind>]) -> Option<String> {
+    let states: Vec<String> =
+        kinds.iter().map(|kind| format!("{}@{}", kind.shared.name, kind.shared.since)).collect();
+    (!states.is_empty()).then(|| openapi::hash(format!("{GIT_VERSION} {}", states.join(" ")).as_bytes()))
+}
+
+fn all_hashes(core: &Core) -> BTreeMap<GroupVersion, String> {
+    let mut hashes: BTreeMap<GroupVersion, String> = HASHES.get_or_init(hashes).iter().cloned().collect();
+    let mut custom: BTreeMap<GroupVersion, Vec<Arc<CustomKind>>> = BTreeMap::new();
+    for kind in served(core) {
+        custom.entry(kind.kind.resource.gvr().group_version()).or_default().push(kind);
+    }
+    hashes.extend(custom.into_iter().filter_map(|(version, kinds)| Some((version, custom_hash(&kinds)?))));
+    hashes
+}
+
 fn hashes() -> Vec<(GroupVersion, String)> {
     let mut versions: Vec<GroupVersion> =
         CATALOGUE.iter().map(|kind| kind.resource.gvr().group_version()).collect();
     versions.sort();
     versions.dedup();
     let hashed = versions.into_iter().filter_map(|version| {
-        let document = v3_document(&version).ok()??;
+        let document = v3_document(&version, Vec::new()).ok()??;
         let hash = openapi::hash(&document);
         Some((version, hash))
     });
@@ -99,5 +139,45 @@ fn describe(kind: &'static Kind) -> Resource<'static> {
         ty: api::schema::type_id(kind.type_name),
         list: schema.lookup(&format!("{}List", kind.type_name)).filter(|_| kind.supports("list")),
         subresources: subresources.collect(),
+    }
+}
+
+/// A custom kind with the types that its documents refer to, which last as long as the documents are written.
+struct Published {
+    kind: Arc<CustomKind>,
+    typed: Typed,
+}
+
+impl Published {
+    fn new(kind: Arc<CustomKind>) -> Published {
+        let row = &kind.kind;
+        let gvk = row.resource.gvk();
+        let definitions = apiextensions::openapi::definitions(&kind.version.open_api_schema(), &gvk);
+        let typed = Typed::published(row.type_name, &gvk, row.list_kind, definitions, api::schema());
+        Published { kind, typed }
+    }
+
+    fn describe(&self) -> Resource<'_> {
+        let row = &self.kind.kind;
+        let subresources = row.subresources.iter().map(|sub| Subresource {
+            name: sub.name,
+            group: sub.group,
+            version: sub.version,
+            kind: sub.kind,
+            ty: self.typed.schema.lookup(sub.type_name),
+            verbs: sub.verbs,
+        });
+        Resource {
+            schema: &self.typed.schema,
+            group: row.resource.group,
+            version: row.resource.version,
+            kind: row.resource.kind,
+            plural: row.resource.plural,
+            namespaced: row.resource.namespaced,
+            verbs: row.verbs,
+            ty: self.typed.root,
+            list: Some(self.typed.list),
+            subresources: subresources.collect(),
+        }
     }
 }

@@ -1,19 +1,29 @@
 //! Who owns which field (`metadata.managedFields`), kept by every write.
 
-use api::catalogue::Kind;
-use apimachinery::managedfields::{FieldManager, reset_fields};
+use apimachinery::managedfields::{FieldManager, reset_fields, reset_fields_of_custom};
 use apimachinery::{Status, Value};
 use jiff::Timestamp;
 
 use crate::call::Call;
+use crate::kind::KindRef;
 use crate::part::Part;
 use crate::query::WriteOptions;
 use crate::write::Place;
 
 /// Runs `with` with the field manager of a kind, as stored, on the endpoint of `part`.
-fn manage<T>(kind: &Kind, part: Part, with: impl FnOnce(&FieldManager<'_>) -> T) -> T {
-    let stored = kind.stored();
+fn manage<T>(kind: &KindRef, part: Part, with: impl FnOnce(&FieldManager<'_>) -> T) -> T {
+    let stored = kind.hub();
     let api_version = stored.resource.api_version();
+    if let Some(custom) = kind.custom() {
+        let typed = custom.typed();
+        return with(&FieldManager {
+            schema: &typed.schema,
+            root: typed.root,
+            api_version: &api_version,
+            subresource: part.subresource(),
+            reset_fields: reset_fields_of_custom(part.subresource(), custom.version.has_status),
+        });
+    }
     with(&FieldManager {
         schema: api::schema(),
         root: api::schema::type_id(stored.type_name),
@@ -24,7 +34,7 @@ fn manage<T>(kind: &Kind, part: Part, with: impl FnOnce(&FieldManager<'_>) -> T)
 }
 
 /// The creator owns all it has set.
-pub fn created(call: &Call, kind: &Kind, object: &mut Value, options: &WriteOptions) {
+pub fn created(call: &Call, kind: &KindRef, object: &mut Value, options: &WriteOptions) {
     let manager = call.field_manager(&options.field_manager);
     manage(kind, Part::Main, |fields| fields.update(None, object, &manager, call.now));
 }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::body::Body;
 use crate::call::Call;
 use crate::conversion;
+use crate::customresource;
 use crate::kind::KindRef;
 use crate::negotiation::media_type;
 use crate::ownership;
@@ -23,6 +24,10 @@ use crate::write::{self, Place, Proposal, Written};
 
 const SUPPORTED: &str = "application/json-patch+json, application/merge-patch+json, \
                          application/strategic-merge-patch+json, application/apply-patch+yaml";
+
+/// Custom kinds say nothing of how to merge strategically.
+const SUPPORTED_BY_CUSTOM: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchType {
@@ -102,13 +107,16 @@ pub async fn patch(
 ) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
     let patch = Patch::of_request(call, body)?;
+    if kind.custom().is_some() && patch.patch_type == PatchType::Strategic {
+        return Err(Status::unsupported_media_type(SUPPORTED_BY_CUSTOM));
+    }
     check_options(&options, patch.patch_type)?;
     let place = Place::of(call, kind, part);
     let written = match patch.patch_type {
         PatchType::Apply => apply(call, &place, &patch, &options).await?,
         _ => change(call, &place, &patch, &options).await?,
     };
-    call.respond_object(written.code(), kind, &written.bytes)
+    call.respond_object(written.code(), kind, &written.bytes, None).await
 }
 
 /// Follows `ValidatePatchOptions`.
@@ -139,13 +147,27 @@ async fn change(
     let change = |old: &Value| {
         let patched = patch.patched(conversion::from_stored(kind, old.clone()), kind.type_name)?;
         let mut found = Vec::new();
-        let object = wire::decode_value(expected, patched, options.field_validation, &mut found)?;
+        let object = settled(kind, expected, patched, options.field_validation, &mut found)?;
         *warnings.lock() = found;
         Ok(Proposal { object: defaulted(kind, object), owned: false })
     };
     let written = write::update(call, place, options, &change).await?;
     call.warnings.extend(warnings.into_inner());
     Ok(written)
+}
+
+/// Prunes and normalises what a patch has made.
+fn settled(
+    kind: &KindRef,
+    expected: Expected<'_>,
+    object: Value,
+    strictness: Strictness,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Status> {
+    match kind.custom() {
+        None => wire::decode_value(expected, object, strictness, warnings),
+        Some(custom) => customresource::settled(custom, object, strictness, warnings),
+    }
 }
 
 async fn apply(
@@ -158,11 +180,18 @@ async fn apply(
     let api_version = kind.resource.api_version();
     let expected =
         Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };
-    let config = patch.configuration(expected, options.field_validation, &mut call.warnings)?;
+    let config = match kind.custom() {
+        None => patch.configuration(expected, options.field_validation, &mut call.warnings)?,
+        Some(custom) => {
+            let strictness = options.field_validation;
+            let body = customresource::Body { format: Format::Yaml, bytes: &patch.body, strictness };
+            customresource::decoded(custom, body, &mut call.warnings)?
+        }
+    };
     let now = call.now;
     let merged = |live: Option<&Value>| {
         let object = ownership::applied(place, live, &config, options, now)?;
-        let object = wire::decode_value(expected, object, Strictness::Ignore, &mut Vec::new())?;
+        let object = settled(kind, expected, object, Strictness::Ignore, &mut Vec::new())?;
         Ok(Proposal { object: defaulted(kind, object), owned: true })
     };
     if place.part == Part::Main && call.core.store.get(&place.key).is_none() {

@@ -68,7 +68,7 @@ pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> 
     let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
     let start = (core.config.clock)();
     let dry_run = query.get("dryRun").is_some();
-    let known = is_known(&info);
+    let known = is_known(&core, &info);
     let target = Target::negotiate(&parts.headers);
     let fallback = target.as_ref().copied().unwrap_or_default();
     let counted = info.clone();
@@ -182,8 +182,9 @@ pub fn attributes<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Attributes<'
 }
 
 /// Whether the path names something served, so that metrics may carry its name.
-fn is_known(info: &RequestInfo) -> bool {
+fn is_known(core: &Core, info: &RequestInfo) -> bool {
     info.is_resource
-        && api::catalogue::by_resource(&info.group, &info.version, &info.resource)
+        && core
+            .kind(&info.group, &info.version, &info.resource)
             .is_some_and(|kind| info.subresource.is_empty() || kind.subresource(&info.subresource).is_some())
 }

@@ -8,8 +8,9 @@ use http::{Response, Uri};
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::conversion;
+use crate::customresource::{self, CustomKind};
 use crate::kind::KindRef;
-use crate::negotiation::format_of_request;
+use crate::negotiation::{Format, Shape, Target, format_of_request};
 use crate::part::Part;
 use crate::pipeline::{Payload, attributes};
 use crate::query::WriteOptions;
@@ -33,6 +34,9 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
     if let Some((_, warning)) = DEPRECATED.iter().find(|(resource, _)| *resource == kind.resource) {
         call.warnings.push((*warning).to_owned());
     }
+    if let Some(custom) = kind.custom() {
+        prepare_custom(call, custom)?;
+    }
     let info = &call.info;
     if !info.subresource.is_empty() {
         return subresource::serve(call, kind, payload, uri).await;
@@ -45,8 +49,8 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
         return review::create(call, kind, &body).await;
     }
     match info.verb {
-        "get" => get(call, kind),
-        "list" => list::list(call, kind),
+        "get" => get(call, kind).await,
+        "list" => list::list(call, kind).await,
         "watch" => watch::watch(call, kind),
         "create" if info.name.is_empty() => create(call, kind, &body::read(payload.body).await?).await,
         "update" => replace(call, kind, Part::Main, &body::read(payload.body).await?).await,
@@ -55,6 +59,23 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
         "deletecollection" => delete::delete_collection(call, kind, &body::read(payload.body).await?).await,
         _ => Err(not_allowed()),
     }
+}
+
+/// What holds for requests for custom resources only: they have no protobuf form, and none may come once their
+/// definition is deleted.
+fn prepare_custom(call: &mut Call, custom: &CustomKind) -> Result<(), Status> {
+    if call.target.format == Format::Protobuf && call.target.shape == Shape::Object {
+        let pretty = call.target.pretty;
+        call.target = Target { pretty, ..Target::negotiate_text(&call.headers)? };
+    }
+    call.warnings.extend(custom.deprecation.clone());
+    if custom.terminating && call.info.verb == "create" && call.info.subresource.is_empty() {
+        let resource = custom.kind.resource.group_resource();
+        let mut status = Status::method_not_allowed(&resource, call.info.verb);
+        status.message = "create not allowed while custom resource definition is terminating".to_owned();
+        return Err(status);
+    }
+    Ok(())
 }
 
 pub fn not_allowed() -> Status {
@@ -75,14 +96,24 @@ fn scope_fits(call: &Call, kind: &Kind) -> bool {
     }
 }
 
-pub fn get(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
+pub async fn get(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
     let entry = Place::of(call, kind, Part::Main).current(call)?;
-    call.respond_object(200, kind, &entry.bytes)
+    call.respond_object(200, kind, &entry.bytes, Some(entry.revision)).await
 }
 
 /// The object in a body, defaulted, in the version the store keeps.
-pub fn decode(call: &mut Call, kind: &Kind, body: &Bytes, options: &WriteOptions) -> Result<Value, Status> {
+pub fn decode(
+    call: &mut Call,
+    kind: &KindRef,
+    body: &Bytes,
+    options: &WriteOptions,
+) -> Result<Value, Status> {
     let format = format_of_request(&call.headers)?;
+    if let Some(custom) = kind.custom() {
+        let body = customresource::Body { format, bytes: body, strictness: options.field_validation };
+        let object = customresource::decoded(custom, body, &mut call.warnings)?;
+        return Ok(customresource::defaulted(custom, object));
+    }
     let api_version = kind.resource.api_version();
     let expected =
         Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };
@@ -91,7 +122,10 @@ pub fn decode(call: &mut Call, kind: &Kind, body: &Bytes, options: &WriteOptions
 }
 
 /// Fills in defaults in the version of `kind`, and hands on the version the store keeps.
-pub fn defaulted(kind: &Kind, mut object: Value) -> Value {
+pub fn defaulted(kind: &KindRef, mut object: Value) -> Value {
+    if let Some(custom) = kind.custom() {
+        return customresource::defaulted(custom, object);
+    }
     api::schema().default(api::schema::type_id(kind.type_name), &mut object);
     kind.default(&mut object);
     conversion::to_stored(kind, object)
@@ -101,7 +135,7 @@ async fn create(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Respons
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let object = decode(call, kind, body, &options)?;
     let written = write::create(call, kind, Proposal { object, owned: false }, &options).await?;
-    call.respond_object(201, kind, &written.bytes)
+    call.respond_object(201, kind, &written.bytes, None).await
 }
 
 pub async fn replace(
@@ -121,7 +155,7 @@ pub async fn replace(
         let change = |_: &Value| Ok(Proposal { object: object.clone(), owned: false });
         write::update(call, &place, &options, &change).await?
     };
-    call.respond_object(written.code(), kind, &written.bytes)
+    call.respond_object(written.code(), kind, &written.bytes, None).await
 }
 
 /// Who creates by update or apply must be allowed to create.

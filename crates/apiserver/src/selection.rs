@@ -51,6 +51,11 @@ impl Selection {
             let object = conversion::decode_entry(&self.kind, entry);
             return self.fields_match_object(&object);
         }
+        // What a custom kind offers may have changed since the entry was written.
+        let is_known = |term: &fields::Term| term.field.starts_with("metadata.");
+        if self.kind.custom().is_some() && !self.fields.terms().iter().all(is_known) {
+            return self.fields_match_object(&conversion::decode(&entry.bytes));
+        }
         self.fields.matches(|field| match field {
             "metadata.name" => Some(&*entry.key.name),
             "metadata.namespace" => Some(&*entry.key.namespace),

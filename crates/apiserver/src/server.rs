@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::core::Core;
 use crate::in_process::InProcess;
 use crate::tls::SharedTls;
-use crate::{event_ttl, follow, listener};
+use crate::{customresource, event_ttl, follow, listener};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -40,6 +40,7 @@ impl ApiServer {
         let background = stop.clone().drop_guard();
         follow::start(&core, &stop)?;
         bootstrap::run(&core).await?;
+        tokio::spawn(customresource::run(core.clone(), stop.clone()));
         tokio::spawn(event_ttl::run(core.clone(), stop));
         Ok(ApiServer { core, _background: background })
     }

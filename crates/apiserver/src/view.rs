@@ -89,7 +89,8 @@ impl View {
         let bytes = entries.iter().map(|entry| conversion::bytes_for(&self.kind, &entry.bytes));
         match self.target.shape {
             Shape::Object => {
-                let prefix = self.item_prefix();
+                // Items of custom kinds say what they are: nobody has a type for them.
+                let prefix = if self.kind.custom().is_some() { "{".to_owned() } else { self.item_prefix() };
                 let open = self.list_head(&self.kind.resource.api_version(), self.kind.list_kind, meta);
                 join_items(&open, bytes, |bytes, out| push_item(bytes, prefix.as_bytes(), out))
             }
@@ -135,7 +136,10 @@ impl View {
     }
 
     fn table<'a>(&self, objects: impl Iterator<Item = &'a Bytes>, meta: &Value) -> Bytes {
-        let columns: Vec<Value> = self.kind.columns().iter().map(column_definition).collect();
+        let columns: Vec<Value> = match self.kind.custom() {
+            Some(custom) => custom.column_definitions(),
+            None => self.kind.columns().iter().map(column_definition).collect(),
+        };
         let mut out = type_prefix(self.target.meta_version(), "Table").into_bytes();
         let head = format!("\"metadata\":{meta},\"columnDefinitions\":{},\"rows\":[", Value::from(columns));
         out.extend_from_slice(head.as_bytes());

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::{self, Body};
 use crate::call::Call;
+use crate::conversion;
 use crate::core::Core;
 use crate::draft::to_json;
 use crate::frames::{self, FrameType};
@@ -53,6 +54,8 @@ struct Watching {
     next_bookmark: Instant,
     deadline: Instant,
     stop: CancellationToken,
+    /// Cancelled when a custom kind is no more what it was.
+    superseded: CancellationToken,
     ended: bool,
     _counted: LongRunning,
 }
@@ -107,6 +110,7 @@ impl Watching {
         let now = Instant::now();
         Ok(Watching {
             stop: core.draining.clone(),
+            superseded: kind.custom().map(|custom| custom.shared.ended.clone()).unwrap_or_default(),
             _counted: core.metrics.long_running(call),
             core,
             view,
@@ -145,7 +149,7 @@ impl Watching {
 
     async fn step(&mut self) -> Result<Option<Bytes>, Status> {
         if let Some(entry) = self.initial.pop_front() {
-            return self.frame(FrameType::Added, entry.revision, &entry.bytes).map(Some);
+            return self.frame(FrameType::Added, entry.revision, &entry.bytes).await.map(Some);
         }
         if let Some(revision) = self.initial_bookmark.take() {
             return self.bookmark(revision, true).map(Some);
@@ -155,10 +159,11 @@ impl Watching {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(None),
+                () = self.superseded.cancelled() => return Ok(None),
                 item = self.watch.next() => match item {
                     Ok(WatchItem::Event { kind, entry, previous }) => {
                         self.told = entry.revision;
-                        if let Some(frame) = self.event(kind, &entry, previous.as_deref())? {
+                        if let Some(frame) = self.event(kind, &entry, previous.as_deref()).await? {
                             return Ok(Some(frame));
                         }
                     }
@@ -191,7 +196,7 @@ impl Watching {
     }
 
     /// What the change means to someone who sees only what the selectors let through.
-    fn event(
+    async fn event(
         &self,
         kind: EventKind,
         entry: &Entry,
@@ -201,22 +206,28 @@ impl Watching {
         let after = kind != EventKind::Deleted && self.selection.matches(entry);
         let frame = match (before, after) {
             (false, false) => return Ok(None),
-            (false, true) => self.frame(FrameType::Added, entry.revision, &entry.bytes),
-            (true, true) => self.frame(FrameType::Modified, entry.revision, &entry.bytes),
+            (false, true) => self.frame(FrameType::Added, entry.revision, &entry.bytes).await,
+            (true, true) => self.frame(FrameType::Modified, entry.revision, &entry.bytes).await,
             (true, false) if kind == EventKind::Deleted => {
-                self.frame(FrameType::Deleted, entry.revision, &entry.bytes)
+                self.frame(FrameType::Deleted, entry.revision, &entry.bytes).await
             }
             (true, false) => {
                 let last_seen = previous.map_or(&entry.bytes, |p| &p.bytes);
                 let bytes = crate::view::with_revision(last_seen, entry.revision);
-                self.frame(FrameType::Deleted, entry.revision, &bytes)
+                self.frame(FrameType::Deleted, entry.revision, &bytes).await
             }
         };
         frame.map(Some)
     }
 
-    fn frame(&self, frame_type: FrameType, revision: Revision, stored: &Bytes) -> Result<Bytes, Status> {
-        self.core.frames.frame(&self.view, frame_type, revision, stored)
+    async fn frame(
+        &self,
+        frame_type: FrameType,
+        revision: Revision,
+        stored: &Bytes,
+    ) -> Result<Bytes, Status> {
+        let shown = conversion::shown(&self.core, &self.view.kind, stored, Some(revision)).await?;
+        self.core.frames.frame(&self.view, frame_type, revision, &shown)
     }
 
     fn bookmark(&mut self, revision: Revision, initial_end: bool) -> Result<Bytes, Status> {

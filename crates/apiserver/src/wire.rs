@@ -86,6 +86,10 @@ pub struct Expected<'a> {
 }
 
 impl Expected<'_> {
+    fn check(&self, api_version: &str, kind: &str) -> Result<(), Status> {
+        check_type_meta(api_version, kind, self.api_version, self.kind)
+    }
+
     /// Without its group.
     fn version(&self) -> &str {
         self.api_version.rsplit('/').next().unwrap_or_default()
@@ -102,7 +106,7 @@ pub fn decode_body(
 ) -> Result<Value, Status> {
     let unreadable = |error: apimachinery::codec::Error| error.to_status("", "", expected.kind);
     let found = peek_type_meta(format, bytes).map_err(unreadable)?;
-    check_type_meta(&found.api_version, &found.kind, expected)?;
+    expected.check(&found.api_version, &found.kind)?;
     let root = type_id(expected.type_name)?;
     let Decoded { value, warnings: found } = api::schema()
         .decode(root, format, bytes, strictness)
@@ -121,7 +125,7 @@ pub fn decode_applied(
 ) -> Result<Value, Status> {
     let unreadable = |error: apimachinery::codec::Error| error.to_status("", "", expected.kind);
     let found = peek_type_meta(format, bytes).map_err(unreadable)?;
-    check_type_meta(&found.api_version, &found.kind, expected)?;
+    expected.check(&found.api_version, &found.kind)?;
     let Decoded { value, warnings: found } = api::schema()
         .decode_applied(type_id(expected.type_name)?, format, bytes, strictness)
         .map_err(|error| error.to_status(expected.version(), expected.kind, expected.kind))?;
@@ -137,7 +141,7 @@ pub fn decode_value(
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    check_type_meta(&text("apiVersion"), &text("kind"), expected)?;
+    expected.check(&text("apiVersion"), &text("kind"))?;
     let Decoded { value, warnings: found } = api::schema()
         .decode_value(type_id(expected.type_name)?, value, strictness)
         .map_err(|error| error.to_status(expected.version(), expected.kind, expected.kind))?;
@@ -155,9 +159,14 @@ fn with_type(mut value: Value, expected: Expected<'_>) -> Result<Value, Status> 
 }
 
 /// Refuses a body of another kind or version than its path says; a body may leave both out.
-fn check_type_meta(api_version: &str, kind: &str, expected: Expected<'_>) -> Result<(), Status> {
+pub fn check_type_meta(
+    api_version: &str,
+    kind: &str,
+    expected_version: &str,
+    expected_kind: &str,
+) -> Result<(), Status> {
     for (what, found, wanted) in
-        [("API version", api_version, expected.api_version), ("kind", kind, expected.kind)]
+        [("API version", api_version, expected_version), ("kind", kind, expected_kind)]
     {
         if !found.is_empty() && found != wanted {
             return Err(Status::bad_request(format!(

@@ -12,8 +12,9 @@ use store::{CommitError, Entry, Expected, Key, Op};
 use crate::admit;
 use crate::call::Call;
 use crate::conversion;
+use crate::customresource;
 use crate::deletion;
-use crate::draft::{draft, encode_as};
+use crate::draft::encode_as;
 use crate::kind::KindRef;
 use crate::metadata;
 use crate::ownership;
@@ -103,7 +104,7 @@ pub async fn create(
         check_name(&place.key.name, &call.info.name)?;
     }
     if !owned {
-        ownership::created(call, stored, &mut object, options);
+        ownership::created(call, kind, &mut object, options);
     }
     admit::await_default_account(call, &place, &object).await;
     admit::mutate(call, &place, Operation::Create, &mut object, None)?;
@@ -117,6 +118,7 @@ pub async fn create(
     admit::validate(call, &place, Operation::Create, &object, None)?;
     call.warnings.extend(stored.strategy.warnings(&object, None));
     stored.strategy.canonicalize(&mut object);
+    customresource::settle(&call.core, stored, &mut object, call.now);
     let bytes = if options.dry_run {
         match call.core.store.get(&place.key) {
             Some(_) => return Err(place.already_exists()),
@@ -138,9 +140,12 @@ async fn commit_new(
     prefix: Option<&str>,
 ) -> Result<Bytes, Status> {
     for _ in 0..GENERATED_NAME_ATTEMPTS {
-        let op = Op::Put(draft(place.kind.stored(), object));
+        let op = Op::Put(conversion::drafted(&call.core, &place.kind, object).await?);
         match call.core.store.commit(&place.key, Expected::Absent, op).await {
-            Ok(entry) => return Ok(entry.bytes.clone()),
+            Ok(entry) => {
+                customresource::definition_written(&call.core, &place.kind, &place.key.name);
+                return Ok(entry.bytes.clone());
+            }
             Err(CommitError::Conflict { .. }) => {
                 let Some(prefix) = prefix else { break };
                 metadata::set_name(object, &metadata::generated_name(prefix, &call.core.config.random))?;
@@ -168,7 +173,7 @@ pub async fn update(
 ) -> Result<Written, Status> {
     for _ in 0..UPDATE_ATTEMPTS {
         let current = place.current(call)?;
-        let old = conversion::decode(&current.bytes);
+        let old = conversion::hub_object(&call.core, &place.kind, &current).await?;
         let proposal = change(&old)?;
         match attempt(call, place, options, &current, &old, proposal).await? {
             Attempt::Done(written) => return Ok(written),
@@ -209,6 +214,7 @@ async fn attempt(
     }
     admit::validate(call, place, Operation::Update, &object, Some(old))?;
     stored.strategy.canonicalize(&mut object);
+    customresource::settle(&call.core, stored, &mut object, call.now);
     ownership::forget_unchanged(&mut object, old);
     let completes = deletion::completes_deletion(stored, &object, old);
     let bytes = if !completes && same(&object, old) {
@@ -216,11 +222,12 @@ async fn attempt(
     } else if options.dry_run {
         encode_as(&object, Some(current.revision)).into()
     } else {
-        let next = draft(stored, &object);
+        let next = conversion::drafted(&call.core, &place.kind, &object).await?;
         let op = if completes { Op::Delete(next) } else { Op::Put(next) };
         match call.core.store.commit(&place.key, Expected::At(current.revision), op).await {
             Ok(entry) => {
                 reservation.keep((!completes).then_some(&object));
+                customresource::definition_written(&call.core, stored, &place.key.name);
                 entry.bytes.clone()
             }
             Err(CommitError::Conflict { .. }) => return Ok(Attempt::Overtaken),

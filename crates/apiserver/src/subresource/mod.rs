@@ -31,7 +31,7 @@ pub async fn serve(
     }
     if let Some(part) = Part::of_subresource(sub.name) {
         return match call.info.verb {
-            "get" => resource::get(call, kind),
+            "get" => resource::get(call, kind).await,
             "patch" => patch::patch(call, kind, part, &body::read(payload.body).await?).await,
             _ => resource::replace(call, kind, part, &body::read(payload.body).await?).await,
         };

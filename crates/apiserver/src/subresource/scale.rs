@@ -22,42 +22,65 @@ const EXPECTED: Expected =
 
 pub async fn serve(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Response<Body>, Status> {
     let place = Place::of(call, kind, Part::Scale);
-    let bytes = match call.info.verb {
-        "get" => place.current(call)?.bytes.clone(),
+    let (bytes, revision) = match call.info.verb {
+        "get" => {
+            let entry = place.current(call)?;
+            (entry.bytes.clone(), Some(entry.revision))
+        }
         "patch" => {
             let options = WriteOptions::parse(&call.query, "PatchOptions")?;
             let patch = patch::Patch::of_request(call, body)?;
             let change = |object: &Value| {
-                let patched = patch.apply_plain(&scale(object), EXPECTED)?;
-                scaled(object, &patched).map(|object| Proposal { object, owned: false })
+                let patched = patch.apply_plain(&scale(kind, object)?, EXPECTED)?;
+                scaled(kind, object, &patched).map(|object| Proposal { object, owned: false })
             };
-            write::update(call, &place, &options, &change).await?.bytes
+            (write::update(call, &place, &options, &change).await?.bytes, None)
         }
         _ => {
             let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
             let format: Format = format_of_request(&call.headers)?;
             let wanted =
                 wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
-            let change =
-                |object: &Value| scaled(object, &wanted).map(|object| Proposal { object, owned: false });
-            write::update(call, &place, &options, &change).await?.bytes
+            let change = |object: &Value| {
+                scaled(kind, object, &wanted).map(|object| Proposal { object, owned: false })
+            };
+            (write::update(call, &place, &options, &change).await?.bytes, None)
         }
     };
-    let scale = scale(&conversion::decode(&bytes));
+    let shown = conversion::shown(&call.core, kind, &bytes, revision).await?;
+    let scale = scale(kind, &conversion::decode(&shown))?;
     call.target = call.target.plain();
     call.respond(200, Document::value(EXPECTED.type_name, &scale))
 }
 
-/// A workload as its Scale.
-fn scale(object: &Value) -> Value {
-    let replicas =
-        |part: &str| object.pointer(&format!("/{part}/replicas")).and_then(Value::as_i64).unwrap_or_default();
+/// A workload as its Scale. Custom ones say where they keep what it shows.
+fn scale(kind: &KindRef, object: &Value) -> Result<Value, Status> {
+    let (spec, status) = match paths(kind) {
+        None => usual(object),
+        Some(paths) => apiextensions::scale::show(object, paths).ok_or_else(|| {
+            Status::internal(format!("the spec replicas field {:?} does not exist", paths.spec_replicas_path))
+        })?,
+    };
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {
             metadata[field] = value.clone();
         }
     }
+    Ok(
+        json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}),
+    )
+}
+
+/// Where a custom workload keeps its numbers.
+fn paths(kind: &KindRef) -> Option<&apiextensions::definition::Scale> {
+    kind.custom()?.version.scale.as_ref()
+}
+
+/// The spec and status of a built-in workload's Scale.
+fn usual(object: &Value) -> (Value, Value) {
+    let replicas =
+        |part: &str| object.pointer(&format!("/{part}/replicas")).and_then(Value::as_i64).unwrap_or_default();
     let mut status = json!({"replicas": replicas("status")});
     let selector = selector_text(object);
     if !selector.is_empty() {
@@ -67,7 +90,7 @@ fn scale(object: &Value) -> Value {
     if replicas("spec") != 0 {
         spec["replicas"] = replicas("spec").into();
     }
-    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+    (spec, status)
 }
 
 fn selector_text(object: &Value) -> String {
@@ -77,7 +100,7 @@ fn selector_text(object: &Value) -> String {
 }
 
 /// The workload with the replicas a Scale asks for.
-fn scaled(object: &Value, scale: &Value) -> Result<Value, Status> {
+fn scaled(kind: &KindRef, object: &Value, scale: &Value) -> Result<Value, Status> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
     if replicas < 0 {
         let path = Path::new("spec").child("replicas");
@@ -86,7 +109,10 @@ fn scaled(object: &Value, scale: &Value) -> Result<Value, Status> {
         return Err(Status::invalid(&GroupKind::new("autoscaling", "Scale"), name, &[error]));
     }
     let mut next = object.clone();
-    next["spec"]["replicas"] = replicas.into();
+    match paths(kind) {
+        None => next["spec"]["replicas"] = replicas.into(),
+        Some(paths) => apiextensions::scale::put(&mut next, &paths.spec_replicas_path, replicas.into()),
+    }
     for field in ["name", "uid", "resourceVersion"] {
         match scale["metadata"].get(field) {
             Some(value) => next["metadata"][field] = value.clone(),
@@ -109,12 +135,13 @@ mod tests {
     fn a_workload_is_seen_and_set_as_a_number() {
         let object = json!({"metadata": {"name": "d", "resourceVersion": "4"},
             "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}}, "status": {"replicas": 1}});
-        let mut seen = scale(&object);
+        let kind: KindRef = api::catalogue::by_resource("apps", "v1", "deployments").expect("a row").into();
+        let mut seen = scale(&kind, &object).expect("is seen");
         assert_eq!(seen["spec"]["replicas"], 2);
         assert_eq!(seen["status"], json!({"replicas": 1, "selector": "app=web"}));
         seen["spec"]["replicas"] = 5.into();
-        assert_eq!(scaled(&object, &seen).expect("scales")["spec"]["replicas"], 5);
+        assert_eq!(scaled(&kind, &object, &seen).expect("scales")["spec"]["replicas"], 5);
         seen["spec"]["replicas"] = (-1).into();
-        assert_eq!(scaled(&object, &seen).expect_err("is negative").code, 422);
+        assert_eq!(scaled(&kind, &object, &seen).expect_err("is negative").code, 422);
     }
 }

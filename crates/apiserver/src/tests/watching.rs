@@ -13,6 +13,21 @@ async fn next(stream: &mut Body) -> Value {
     serde_json::from_slice(&frame.into_data().expect("data")).expect("is JSON")
 }
 
+/// The first event of which this holds.
+pub async fn until(stream: &mut Body, holds: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let event = next(stream).await;
+        if holds(&event) {
+            return event;
+        }
+    }
+}
+
+/// Waits for the watch's end.
+pub async fn ended(stream: &mut Body) {
+    while stream.frame().await.is_some() {}
+}
+
 /// `ADDED a` and the like.
 async fn check(stream: &mut Body, expect: &str) -> Value {
     let event = next(stream).await;
