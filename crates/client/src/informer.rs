@@ -88,12 +88,18 @@ impl<V: Object> Feeder<V> {
 
 type Key = (TypeId, Resource, String);
 
+/// An informer's cache, whatever it holds, and what ends its reflector.
+struct Made {
+    cache: Arc<dyn Any + Send + Sync>,
+    stop: CancellationToken,
+}
+
 /// The informers of one process, made when first asked for.
 #[derive(Clone)]
 pub struct Informers {
     client: Client,
     stop: CancellationToken,
-    made: Arc<Mutex<HashMap<Key, Arc<dyn Any + Send + Sync>>>>,
+    made: Arc<Mutex<HashMap<Key, Made>>>,
 }
 
 impl Informers {
@@ -110,14 +116,26 @@ impl Informers {
     pub fn get_selected<V: Object>(&self, resource: Resource, field_selector: &str) -> Informer<V> {
         let key = (TypeId::of::<V>(), resource, field_selector.to_owned());
         let mut made = self.made.lock();
-        let cache = made.entry(key).or_insert_with(|| {
+        let made = made.entry(key).or_insert_with(|| {
             let cache = Arc::new(Cache::<V>::new());
+            let stop = self.stop.child_token();
             let reflector =
                 reflector::Reflector::new(self.client.clone(), resource, field_selector, cache.clone());
-            tokio::spawn(self.stop.clone().run_until_cancelled_owned(reflector.run()));
-            cache
+            tokio::spawn(stop.clone().run_until_cancelled_owned(reflector.run()));
+            Made { cache, stop }
         });
-        let cache = cache.clone().downcast::<Cache<V>>().expect("the key holds the type");
+        let cache = made.cache.clone().downcast::<Cache<V>>().expect("the key holds the type");
         Informer { cache }
+    }
+
+    /// Ends the informers of a resource that the server no longer has. Whoever holds one keeps what it last knew.
+    pub fn forget(&self, resource: Resource) {
+        let gone = |(_, of, _): &Key| *of == resource;
+        self.made.lock().retain(|key, made| {
+            if gone(key) {
+                made.stop.cancel();
+            }
+            !gone(key)
+        });
     }
 }

@@ -1,7 +1,7 @@
 //! Which resources the server has, custom ones included, and the metadata of all their objects: what the garbage
 //! collector and the namespace controller work on.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use http::Method;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// The pause after a discovery that failed; it doubles up to the maximum.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -129,14 +129,19 @@ impl Monitors {
         let changed = Arc::new(changed);
         let (listing, listed) = mpsc::channel(1);
         let mut first = Some((listing, listed, filled));
-        let mut known = HashSet::new();
+        let mut followed: HashMap<Resource, AbortHandle> = HashMap::new();
         let mut followers = JoinSet::new();
         let mut definitions = None;
         loop {
             let discovered = self.discover().await;
             found(&discovered);
+            for resource in no_longer_followed(&discovered, followed.keys()) {
+                self.leave(resource, &discovered, &*changed);
+                followed.remove(&resource).inspect(AbortHandle::abort);
+            }
+            while followers.try_join_next().is_some() {}
             for served in discovered.resources.iter().filter(|served| is_monitored(served)) {
-                if !known.insert(served.resource) {
+                if followed.contains_key(&served.resource) {
                     continue;
                 }
                 if served.resource.plural == "customresourcedefinitions" {
@@ -144,7 +149,8 @@ impl Monitors {
                 }
                 let listing = first.as_ref().map(|(listing, ..)| listing.clone());
                 let informer = self.metadata(served.resource);
-                followers.spawn(follow(informer, served.resource, changed.clone(), listing));
+                let follower = followers.spawn(follow(informer, served.resource, changed.clone(), listing));
+                followed.insert(served.resource, follower);
             }
             if let Some((listing, listed, filled)) = first.take() {
                 drop(listing);
@@ -157,6 +163,24 @@ impl Monitors {
             // A burst of changes needs one discovery.
             while definitions.try_recv().is_ok() {}
         }
+    }
+
+    /// Ends the informer of a resource. If it is gone in every version, so are its objects.
+    fn leave(
+        &self,
+        resource: Resource,
+        discovered: &Discovered,
+        changed: &impl Fn(Resource, &Delta<PartialObject>),
+    ) {
+        let same = |served: &Served| {
+            (served.resource.group, served.resource.plural) == (resource.group, resource.plural)
+        };
+        if !discovered.resources.iter().any(same) {
+            for object in self.metadata(resource).list() {
+                changed(resource, &Delta::Deleted(object));
+            }
+        }
+        self.informers.forget(resource);
     }
 
     fn metadata(&self, resource: Resource) -> client::Informer<PartialObject> {
@@ -174,6 +198,18 @@ impl Monitors {
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
+}
+
+/// What is followed but not served any more; nothing while some groups could not be asked.
+fn no_longer_followed<'a>(
+    discovered: &Discovered,
+    followed: impl Iterator<Item = &'a Resource>,
+) -> Vec<Resource> {
+    if !discovered.errors.is_empty() {
+        return Vec::new();
+    }
+    let served: HashSet<Resource> = discovered.resources.iter().map(|served| served.resource).collect();
+    followed.filter(|resource| !served.contains(resource)).copied().collect()
 }
 
 /// Events own nothing, are owned by nothing and expire by themselves.
@@ -243,6 +279,18 @@ mod tests {
         let started = tokio::time::Instant::now();
         first_lists(listed, || {}).await;
         assert_eq!(started.elapsed(), FIRST_LISTS_MAX);
+    }
+
+    #[test]
+    fn what_is_served_no_more_is_left_unless_a_group_could_not_be_asked() {
+        let mut discovered = Discovered::default();
+        let list = json!({"resources": [{"name": "widgets", "singularName": "widget", "namespaced": true, "kind": "Widget"}]});
+        discovered.add("example.com/v1", serde_json::from_value(list).expect("a list"));
+        let widgets = discovered.resources[0].resource;
+        let followed = [widgets, api::resource::PODS];
+        assert_eq!(no_longer_followed(&discovered, followed.iter()), [api::resource::PODS]);
+        discovered.errors.push("v1: no".to_owned());
+        assert_eq!(no_longer_followed(&discovered, followed.iter()), []);
     }
 
     #[test]
