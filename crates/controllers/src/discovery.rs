@@ -11,7 +11,6 @@ use api::view::PartialObject;
 use client::error::Result;
 use client::{Client, Delta, Informers};
 use http::Method;
-use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -251,6 +250,7 @@ async fn drain(mut followers: JoinSet<()>) {
 #[cfg(test)]
 mod tests {
     use apimachinery::json;
+    use parking_lot::Mutex;
 
     use super::*;
 
