@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use crate::controller::Controller;
 use crate::{
     clusterroleaggregation, deployment, endpoint, endpointslice, endpointslicemirroring, garbagecollector,
-    namespace, nodeipam, nodelifecycle, podgc, replicaset, rootca, serviceaccount, tainteviction,
+    namespace, nodeipam, nodelifecycle, podgc, replicaset, rootca, serviceaccount,
+    serviceloadbalancer, tainteviction,
 };
 
 /// What controllers need to know about the cluster.
@@ -54,6 +55,7 @@ pub static CATALOGUE: &[Row] = &[
     row("taint-eviction-controller", "node-controller", tainteviction::new, 8),
     // One at a time: two could give out the same CIDR.
     row("cidrAllocator", "node-controller", nodeipam::new, 1),
+    row("service-lb-controller", "service-controller", serviceloadbalancer::new, 1),
     row("pod-garbage-collector", "pod-garbage-collector", podgc::new, 1),
 ];
 

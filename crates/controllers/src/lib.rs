@@ -26,6 +26,7 @@ mod podgc;
 mod replicaset;
 mod rootca;
 mod serviceaccount;
+mod serviceloadbalancer;
 mod tainteviction;
 
 pub use catalogue::{CATALOGUE, Config, Row};
