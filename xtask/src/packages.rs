@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use crate::process::{find, run};
 
 /// A program and the package that brings it.
-const NEEDED: [(&str, &str); 13] = [
+const NEEDED: [(&str, &str); 14] = [
     ("busybox", "busybox-static"),
     ("nginx", "nginx-light"),
     ("redis-server", "redis-server"),
@@ -22,6 +22,8 @@ const NEEDED: [(&str, &str); 13] = [
     ("kubectl", "kubernetes-client"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
+    // Not in the search path; an absolute name is found as well.
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("ldd", "libc-bin"),
     ("unshare", "util-linux"),
     ("script", "bsdutils"),

@@ -1,5 +1,6 @@
-//! Networking of a node: addresses and links of pods, the service proxy, and cluster DNS. It talks
-//! to the kernel over netlink only and runs no other program.
+//! Networking of a node: addresses and links of pods, ways to other nodes, the service proxy, network
+//! policies, and cluster DNS. It talks to the kernel over netlink only and runs no other program,
+//! unless the operator has pods connected by CNI plugins.
 
 pub mod netlink;
 pub mod nftables;
@@ -15,6 +16,8 @@ pub mod ipam;
 pub mod pod_network;
 
 pub mod nodes;
+
+pub mod cni;
 
 mod http;
 mod metrics;

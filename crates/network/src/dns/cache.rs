@@ -40,6 +40,11 @@ impl Cache {
         Some((&entry.response, (now - entry.stored).as_secs() as u32))
     }
 
+    /// How many responses are held, those whose time is over included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub fn put(&mut self, key: Key, response: Forwarded, now: Instant) {
         if response.is_truncated() || !CODES_KEPT.contains(&response.code()) {
             return;

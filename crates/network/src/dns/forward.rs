@@ -19,8 +19,36 @@ const PORT: u16 = 53;
 /// How long one resolver may take. Clients commonly give up after five seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often all resolvers are asked, and the most that `options` may say, as in glibc.
+const ATTEMPTS: usize = 2;
+const ATTEMPTS_MAX: usize = 5;
+const PATIENCE_SECONDS_MAX: u64 = 30;
+
 /// As in glibc, more are ignored.
 const RESOLVERS_MAX: usize = 3;
+
+/// Whom to ask, and how patiently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolvers {
+    pub addresses: Vec<SocketAddr>,
+    patience: Duration,
+    attempts: usize,
+    /// Each question begins with another resolver.
+    rotate: bool,
+}
+
+impl Resolvers {
+    pub fn new(addresses: Vec<SocketAddr>) -> Resolvers {
+        Resolvers { addresses, patience: PATIENCE, attempts: ATTEMPTS, rotate: false }
+    }
+
+    /// Every one, as often and in the order that it is to be asked.
+    fn turns(&self, random: u16) -> impl Iterator<Item = SocketAddr> {
+        let count = self.addresses.len();
+        let first = if self.rotate && count > 0 { usize::from(random) % count } else { 0 };
+        (0..count * self.attempts).map(move |turn| self.addresses[(first + turn) % count])
+    }
+}
 
 /// Resolvers as a file in the form of `/etc/resolv.conf` names them, read again when it changes.
 #[derive(Debug)]
@@ -28,7 +56,7 @@ pub struct ResolvConf {
     path: PathBuf,
     /// Never asked: the server's own addresses, which would make a loop.
     own: Vec<IpAddr>,
-    read: Mutex<Option<(SystemTime, Vec<SocketAddr>)>>,
+    read: Mutex<Option<(SystemTime, Resolvers)>>,
 }
 
 impl ResolvConf {
@@ -37,7 +65,7 @@ impl ResolvConf {
     }
 
     /// The resolvers now; none if the file names none or is not there.
-    pub fn resolvers(&self) -> Vec<SocketAddr> {
+    pub fn resolvers(&self) -> Resolvers {
         let modified = std::fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok();
         let mut read = self.read.lock();
         if let (Some((at, resolvers)), Some(modified)) = (read.as_ref(), modified)
@@ -52,31 +80,51 @@ impl ResolvConf {
     }
 }
 
-fn parse_resolv_conf(text: &str, own: &[IpAddr]) -> Vec<SocketAddr> {
-    let addresses = text.lines().filter_map(|line| {
+fn parse_resolv_conf(text: &str, own: &[IpAddr]) -> Resolvers {
+    let mut resolvers = Resolvers::new(Vec::new());
+    for line in text.lines() {
         let mut words = line.split_whitespace();
-        (words.next() == Some("nameserver")).then(|| words.next()?.parse::<IpAddr>().ok())?
-    });
-    addresses
-        .filter(|address| !own.contains(address))
-        .take(RESOLVERS_MAX)
-        .map(|ip| SocketAddr::new(ip, PORT))
-        .collect()
+        match words.next() {
+            Some("nameserver") => {
+                let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+                let usable = address.filter(|address| !own.contains(address));
+                resolvers.addresses.extend(usable.map(|ip| SocketAddr::new(ip, PORT)));
+            }
+            Some("options") => words.for_each(|option| resolvers.take_option(option)),
+            _ => {}
+        }
+    }
+    resolvers.addresses.truncate(RESOLVERS_MAX);
+    resolvers
 }
 
-/// Asks one resolver after the other; `None` if none answers. `whole` asks again over TCP for what
+impl Resolvers {
+    fn take_option(&mut self, option: &str) {
+        let (name, value) = option.split_once(':').unwrap_or((option, ""));
+        match (name, value.parse::<u64>()) {
+            ("rotate", _) => self.rotate = true,
+            ("timeout", Ok(seconds)) => {
+                self.patience = Duration::from_secs(seconds.clamp(1, PATIENCE_SECONDS_MAX));
+            }
+            ("attempts", Ok(attempts)) => self.attempts = (attempts as usize).clamp(1, ATTEMPTS_MAX),
+            _ => {}
+        }
+    }
+}
+
+/// Asks one resolver after the other; `None` if none answers in time. `whole` asks again over TCP for what
 /// does not fit a datagram.
-pub(super) async fn ask(
-    resolvers: &[SocketAddr],
-    query: &Query,
-    name: &Name,
-    whole: bool,
-) -> Option<Forwarded> {
-    let question =
-        Question { id: random_id(), name, kind: query.kind, dnssec: query.edns.map(|edns| edns.dnssec) };
-    for resolver in resolvers {
-        let answer = match question.ask_udp(*resolver).await {
-            Some(answer) if answer.is_truncated() && whole => question.ask_tcp(*resolver).await,
+pub(super) async fn ask(resolvers: &Resolvers, query: &Query, name: &Name, whole: bool) -> Option<Forwarded> {
+    let question = Question {
+        id: random_id(),
+        name,
+        kind: query.kind,
+        dnssec: query.edns.map(|edns| edns.dnssec),
+        patience: resolvers.patience,
+    };
+    for resolver in resolvers.turns(random_id()) {
+        let answer = match question.ask_udp(resolver).await {
+            Some(answer) if answer.is_truncated() && whole => question.ask_tcp(resolver).await,
             answer => answer,
         };
         if answer.is_some() {
@@ -93,6 +141,7 @@ struct Question<'a> {
     name: &'a Name,
     kind: u16,
     dnssec: Option<bool>,
+    patience: Duration,
 }
 
 impl Question<'_> {
@@ -112,7 +161,7 @@ impl Question<'_> {
                 }
             }
         };
-        timeout(PATIENCE, exchange).await.ok()?.ok()
+        timeout(self.patience, exchange).await.ok()?.ok()
     }
 
     async fn ask_tcp(&self, resolver: SocketAddr) -> Option<Forwarded> {
@@ -125,7 +174,7 @@ impl Question<'_> {
             stream.read_exact(&mut answer).await?;
             Ok::<_, io::Error>(answer)
         };
-        self.parse(timeout(PATIENCE, exchange).await.ok()?.ok()?)
+        self.parse(timeout(self.patience, exchange).await.ok()?.ok()?)
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -148,10 +197,17 @@ mod tests {
 
     #[test]
     fn resolvers_are_read_without_the_servers_own_address() {
-        let text = "# generated\nsearch example.org\nnameserver 10.244.0.1\nnameserver 192.0.2.53\nnameserver\noptions ndots:5\nnameserver fd00::53\n";
+        let text = "# generated\nsearch example.org\nnameserver 10.244.0.1\nnameserver 192.0.2.53\nnameserver\noptions ndots:5 timeout:1 rotate attempts:9\nnameserver fd00::53\n";
         let own = ["10.244.0.1".parse().unwrap()];
-        let expected: Vec<SocketAddr> =
+        let addresses: Vec<SocketAddr> =
             ["192.0.2.53:53", "[fd00::53]:53"].map(|text| text.parse().unwrap()).into();
-        assert_eq!(parse_resolv_conf(text, &own), expected);
+        let resolvers = parse_resolv_conf(text, &own);
+        let patience = Duration::from_secs(1);
+        assert_eq!(
+            resolvers,
+            Resolvers { addresses: addresses.clone(), patience, attempts: 5, rotate: true }
+        );
+        let turns: Vec<SocketAddr> = resolvers.turns(3).take(3).collect();
+        assert_eq!(turns, [addresses[1], addresses[0], addresses[1]]);
     }
 }

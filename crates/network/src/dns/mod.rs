@@ -1,11 +1,13 @@
 //! Cluster DNS: names of Services, endpoints and pods, answered from the informers' caches as
-//! Kubernetes' DNS specification 1.1.0 says, and everything else forwarded to the machine's
-//! resolvers. [`Zone`] decides answers, [`Server`] carries them over UDP and TCP.
+//! Kubernetes' DNS specification 1.1.0 says, and everything else forwarded to the
+//! resolvers of the machine or of a stub domain. [`Zone`] decides answers, [`Server`] carries them over UDP and TCP.
 
 mod cache;
 mod forward;
+mod metrics;
 mod name;
 mod server;
+mod upstreams;
 mod wire;
 mod zone;
 
@@ -15,4 +17,5 @@ mod tests;
 pub use forward::ResolvConf;
 pub use name::Name;
 pub use server::{Config, Error, Server, run};
+pub use upstreams::Upstreams;
 pub use zone::{Outcome, Zone};

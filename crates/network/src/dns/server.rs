@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::resource::CONFIG_MAPS;
 use client::{CancellationToken, Informers};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,9 +16,12 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::cache::{Cache, Key};
-use super::wire::{Code, Query, Response, TCP_LEN_MAX, UDP_LEN_MAX, UDP_LEN_MIN, parse_query};
+use super::metrics::{Metrics, Transport};
+use super::upstreams::{self, Upstreams};
+use super::wire::{Code, Forwarded, Query, Response, TCP_LEN_MAX, UDP_LEN_MAX, UDP_LEN_MIN, parse_query};
 use super::zone::{Outcome, Zone};
 use super::{Name, ResolvConf, forward};
+use crate::http;
 
 /// Forwarded questions under way; more are answered with a failure at once.
 const FORWARDS_MAX: usize = 1024;
@@ -54,6 +58,8 @@ pub struct Config {
     pub domain: String,
     /// Names the resolvers for everything else, such as `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
+    /// Where `/metrics` is answered.
+    pub metrics_address: Option<SocketAddr>,
 }
 
 /// Serves until `stop`. Acts in the network namespace of the caller.
@@ -63,7 +69,15 @@ pub async fn run(informers: Informers, config: Config, stop: CancellationToken) 
     let (services, slices, namespaces) = (informers.get(), informers.get(), informers.get());
     let own: Vec<IpAddr> = config.listen.iter().map(SocketAddr::ip).collect();
     let zone = Zone::new(domain, services.clone(), slices.clone(), namespaces.clone(), own.clone());
-    let server = Server::bind(&config.listen, zone, ResolvConf::new(config.resolv_conf, own)).await?;
+    let upstreams = Arc::new(Upstreams::new(ResolvConf::new(config.resolv_conf, own)));
+    let server = Server::bind(&config.listen, zone, upstreams.clone()).await?;
+    let settings = informers.get_selected(CONFIG_MAPS, upstreams::SELECTOR);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(upstreams.follow(settings)));
+    if let Some(address) = config.metrics_address {
+        let failed = |source| Error::Listen { address, source };
+        let listener = http::listen(address).await.map_err(failed)?;
+        tokio::spawn(http::serve(listener, server.metrics_handler(), stop.clone()));
+    }
     let synced = async {
         services.synced().await;
         slices.synced().await;
@@ -86,13 +100,14 @@ pub struct Server {
 /// Finds answers, wherever they come from.
 struct Resolver {
     zone: Zone,
-    resolv_conf: ResolvConf,
+    upstreams: Arc<Upstreams>,
     cache: Mutex<Cache>,
     forwards: Semaphore,
+    metrics: Metrics,
 }
 
 impl Server {
-    pub async fn bind(listen: &[SocketAddr], zone: Zone, resolv_conf: ResolvConf) -> Result<Server, Error> {
+    pub async fn bind(listen: &[SocketAddr], zone: Zone, upstreams: Arc<Upstreams>) -> Result<Server, Error> {
         let (mut udp, mut tcp) = (Vec::new(), Vec::new());
         for address in listen {
             let failed = |source| Error::Listen { address: *address, source };
@@ -102,9 +117,25 @@ impl Server {
             udp.push(Arc::new(UdpSocket::bind(address).await.map_err(failed)?));
             tcp.push(listener);
         }
-        let resolver =
-            Resolver { zone, resolv_conf, cache: Mutex::default(), forwards: Semaphore::new(FORWARDS_MAX) };
+        let resolver = Resolver {
+            zone,
+            upstreams,
+            cache: Mutex::default(),
+            forwards: Semaphore::new(FORWARDS_MAX),
+            metrics: Metrics::default(),
+        };
         Ok(Server { udp, tcp, resolver: Arc::new(resolver) })
+    }
+
+    fn metrics_handler(&self) -> http::Handler {
+        let resolver = self.resolver.clone();
+        Arc::new(move |path| match path {
+            "/metrics" => {
+                let entries = resolver.cache.lock().len();
+                http::Answer::text(200, resolver.metrics.text(entries))
+            }
+            _ => http::Answer::not_found(),
+        })
     }
 
     /// Where it listens.
@@ -149,13 +180,18 @@ async fn serve_udp(socket: Arc<UdpSocket>, resolver: Arc<Resolver>) {
         };
         let len_max =
             query.edns.map_or(UDP_LEN_MIN, |edns| usize::from(edns.udp_len).clamp(UDP_LEN_MIN, UDP_LEN_MAX));
+        let asked = Instant::now();
         match resolver.answer_at_once(&query, len_max) {
-            Some(answer) => send(&socket, &answer, client).await,
+            Some(answer) => {
+                send(&socket, &answer, client).await;
+                resolver.metrics.answered(Transport::Udp, query.kind, &answer, asked.elapsed());
+            }
             None => {
                 let (socket, resolver) = (socket.clone(), resolver.clone());
                 tokio::spawn(async move {
                     let answer = resolver.answer_from_others(&query, len_max, false).await;
                     send(&socket, &answer, client).await;
+                    resolver.metrics.answered(Transport::Udp, query.kind, &answer, asked.elapsed());
                 });
             }
         }
@@ -203,11 +239,16 @@ async fn serve_connection(mut stream: TcpStream, resolver: Arc<Resolver>) -> io:
             stream.read_exact(&mut query).await
         };
         timeout(IDLE, read).await??;
+        let asked = Instant::now();
         let answer = match parse_query(&query) {
-            Ok(query) => match resolver.answer_at_once(&query, TCP_LEN_MAX) {
-                Some(answer) => answer,
-                None => resolver.answer_from_others(&query, TCP_LEN_MAX, true).await,
-            },
+            Ok(query) => {
+                let answer = match resolver.answer_at_once(&query, TCP_LEN_MAX) {
+                    Some(answer) => answer,
+                    None => resolver.answer_from_others(&query, TCP_LEN_MAX, true).await,
+                };
+                resolver.metrics.answered(Transport::Tcp, query.kind, &answer, asked.elapsed());
+                answer
+            }
             Err(Some(answer)) => answer,
             Err(None) => return Ok(()),
         };
@@ -247,7 +288,9 @@ impl Resolver {
 
     fn cached(&self, query: &Query, len_max: usize) -> Option<Vec<u8>> {
         let cache = self.cache.lock();
-        let (response, age) = cache.get(&key(query), Instant::now())?;
+        let cached = cache.get(&key(query), Instant::now());
+        self.metrics.looked_up(cached.is_some());
+        let (response, age) = cached?;
         let bytes = response.for_client(query, age);
         (bytes.len() <= len_max).then_some(bytes)
     }
@@ -264,13 +307,18 @@ impl Resolver {
     }
 
     async fn forward(&self, query: &Query, len_max: usize, whole: bool) -> Vec<u8> {
-        let resolvers = self.resolv_conf.resolvers();
-        let Some(response) = forward::ask(&resolvers, query, &query.name, whole).await else {
+        let Some(response) = self.ask(query, &query.name, whole).await else {
             return Response::of(Code::ServerFailure).encode(query, len_max);
         };
         let bytes = response.for_client(query, 0);
         self.cache.lock().put(key(query), response, Instant::now());
         if bytes.len() <= len_max { bytes } else { truncated(query) }
+    }
+
+    async fn ask(&self, query: &Query, name: &Name, whole: bool) -> Option<Forwarded> {
+        let answer = forward::ask(&self.upstreams.of(name), query, name, whole).await;
+        self.metrics.forwarded(answer.is_some());
+        answer
     }
 
     /// Aliases and what they lead to, inside the zone or outside.
@@ -288,8 +336,7 @@ impl Resolver {
                     return response;
                 }
                 Outcome::Forward => {
-                    let resolvers = self.resolv_conf.resolvers();
-                    match forward::ask(&resolvers, query, &name, true).await {
+                    match self.ask(query, &name, true).await {
                         Some(found) => response.answers.extend(found.addresses),
                         None => response.code = Code::ServerFailure,
                     }

@@ -11,7 +11,7 @@ use super::World;
 use crate::dns::wire::{
     Code, Data, Forwarded, Record, Response, TCP_LEN_MAX, UDP_LEN_MIN, encode_query, kind, parse_query,
 };
-use crate::dns::{Name, ResolvConf, Server};
+use crate::dns::{Name, ResolvConf, Server, Upstreams};
 use crate::testing::{Namespace, PATIENCE, at, ip};
 
 const OUTSIDE: &str = "127.0.0.1:53";
@@ -85,7 +85,7 @@ fn serve(name: &str, resolv_conf: &str, test: impl AsyncFnOnce(Asker) + Send + '
     Namespace::new().block_on(async move || {
         let world = World::with_services();
         let listen: [SocketAddr; 1] = [at(SERVER)];
-        let server = Server::bind(&listen, world.zone.clone(), conf).await.unwrap();
+        let server = Server::bind(&listen, world.zone.clone(), Upstreams::new(conf).into()).await.unwrap();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(server.serve(stop.clone()));
         let outside = tokio::spawn(resolver_outside());
