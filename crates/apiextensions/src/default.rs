@@ -20,9 +20,9 @@ pub fn default(value: &mut Value, schema: &Structural) {
 }
 
 fn default_fields(fields: &mut Map<String, Value>, schema: &Structural) {
-    for (name, property) in &schema.properties {
+    for (name, property) in schema.properties.iter() {
         let Some(default) = &property.default else { continue };
-        if fields.get(&**name).is_none_or(|value| value.is_null() && !property.nullable) {
+        if fields.get(name).is_none_or(|value| value.is_null() && !property.nullable) {
             fields.insert(name.to_string(), (**default).clone());
         }
     }

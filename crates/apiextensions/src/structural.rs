@@ -3,8 +3,6 @@
 //!
 //! Reading is lenient: whether a schema is structural was judged when its definition was written.
 
-use std::collections::BTreeMap;
-
 use apimachinery::{Map, Value};
 use regex::Regex;
 
@@ -20,7 +18,7 @@ pub struct Structural {
     pub list: ListType,
     /// `x-kubernetes-map-type: atomic`
     pub atomic_map: bool,
-    pub properties: BTreeMap<Box<str>, Structural>,
+    pub properties: Properties,
     pub additional: Additional,
     pub items: Option<Box<Structural>>,
     pub default: Option<Box<Value>>,
@@ -28,6 +26,41 @@ pub struct Structural {
     pub checks: Option<Box<Checks>>,
     /// `x-kubernetes-validations`
     pub rules: Vec<Rule>,
+}
+
+/// Fields by name, in the order of their names and without spare room: a server holds many schemas.
+#[derive(Clone, Debug, Default)]
+pub struct Properties(Box<[(Box<str>, Structural)]>);
+
+impl Properties {
+    pub fn get(&self, name: &str) -> Option<&Structural> {
+        let at = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    pub fn contains_key(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Structural)> {
+        self.0.iter().map(|(name, schema)| (&**name, schema))
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &Structural> {
+        self.0.iter().map(|(_, schema)| schema)
+    }
+}
+
+impl FromIterator<(Box<str>, Structural)> for Properties {
+    fn from_iter<I: IntoIterator<Item = (Box<str>, Structural)>>(fields: I) -> Properties {
+        let mut fields: Vec<_> = fields.into_iter().collect();
+        fields.sort_by(|a, b| a.0.cmp(&b.0));
+        Properties(fields.into())
+    }
 }
 
 /// `type`; the empty type allows everything.
@@ -214,7 +247,7 @@ impl Structural {
     }
 }
 
-fn properties(schema: &Map<String, Value>) -> BTreeMap<Box<str>, Structural> {
+fn properties(schema: &Map<String, Value>) -> Properties {
     let properties = schema.get("properties").and_then(Value::as_object);
     let parsed = properties.into_iter().flatten();
     parsed.map(|(name, schema)| (name.as_str().into(), Structural::parse(schema))).collect()

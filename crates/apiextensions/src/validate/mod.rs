@@ -203,10 +203,10 @@ fn object(
             outcome.merge(node(value, before(name), additional, &format!("{path}.{name}")));
         }
     }
-    for (name, property) in &schema.properties {
-        let Some(value) = fields.get(&**name) else { continue };
+    for (name, property) in schema.properties.iter() {
+        let Some(value) = fields.get(name) else { continue };
         if path.is_empty() {
-            let old = before(name).filter(|_| !matches!(&**name, "apiVersion" | "kind"));
+            let old = before(name).filter(|_| !matches!(name, "apiVersion" | "kind"));
             outcome.merge(node(value, old, property, name));
         } else {
             outcome.merge(node(value, before(name), property, &format!("{path}.{name}")));

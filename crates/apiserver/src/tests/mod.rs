@@ -1,5 +1,6 @@
 //! Requests against a server over a store in a temporary directory, through the in-process transport.
 
+mod conversion;
 mod customresources;
 mod deleting;
 mod discovering;

@@ -1,0 +1,172 @@
+//! Custom kinds whose versions a webhook converts.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use apimachinery::{Value, json};
+use base64::Engine as _;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::fixture::Fixture;
+use crate::tls;
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const V1: &str = "/apis/example.com/v1/namespaces/default/boxes";
+const V2: &str = "/apis/example.com/v2/namespaces/default/boxes";
+
+/// Moves `spec.size` of v1 to `spec.dimensions.size` of v2 and back; refuses what has no size.
+fn converted(mut object: Value, to: &str) -> Option<Value> {
+    let size = object.pointer("/spec/size").or_else(|| object.pointer("/spec/dimensions/size"))?.clone();
+    object["spec"] = match to {
+        "example.com/v2" => json!({"dimensions": {"size": size}}),
+        _ => json!({"size": size}),
+    };
+    object["apiVersion"] = to.into();
+    Some(object)
+}
+
+fn answer(review: &Value) -> Value {
+    let request = &review["request"];
+    let to = request["desiredAPIVersion"].as_str().expect("a version");
+    let objects = request["objects"].as_array().expect("objects");
+    let all: Option<Vec<Value>> = objects.iter().map(|object| converted(object.clone(), to)).collect();
+    let result = match &all {
+        Some(_) => json!({"status": "Success"}),
+        None => json!({"status": "Failure", "message": "there is no size"}),
+    };
+    json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1",
+           "response": {"uid": request["uid"], "result": result, "convertedObjects": all}})
+}
+
+/// A webhook, with its authority in base64 and the number of questions it was asked.
+struct Webhook {
+    address: SocketAddr,
+    authority: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Webhook {
+    async fn start() -> Webhook {
+        let names = vec!["127.0.0.1".to_owned()];
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("a certificate");
+        let key = signing_key.serialize_pem();
+        let mut server = tls::server_config(cert.pem().as_bytes(), key.as_bytes(), b"").expect("fits");
+        server.alpn_protocols.clear();
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("binds");
+        let address = listener.local_addr().expect("an address");
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("accepts");
+                let Ok(stream) = acceptor.accept(stream).await else { continue };
+                let count = count.clone();
+                let service = service_fn(move |request: Request<Incoming>| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    async move {
+                        let body = request.into_body().collect().await?.to_bytes();
+                        let review: Value = serde_json::from_slice(&body).expect("JSON");
+                        Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from(
+                            answer(&review).to_string(),
+                        ))))
+                    }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        let authority = base64::engine::general_purpose::STANDARD.encode(cert.pem());
+        Webhook { address, authority, asked }
+    }
+
+    fn definition(&self) -> Value {
+        let version = |name: &str, storage: bool, spec: Value| {
+            json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object",
+                "properties": {"spec": {"type": "object", "properties": spec}}}}})
+        };
+        let size = json!({"type": "integer"});
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "boxes.example.com"},
+            "spec": {
+                "group": "example.com", "scope": "Namespaced",
+                "names": {"plural": "boxes", "singular": "box", "kind": "Box", "listKind": "BoxList"},
+                "versions": [
+                    version("v1", true, json!({"size": size})),
+                    version("v2", false, json!({"dimensions": {"type": "object", "properties": {"size": size}}})),
+                ],
+                "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {
+                    "url": format!("https://{}/convert", self.address), "caBundle": self.authority}}},
+            },
+        })
+    }
+}
+
+fn boxed(version: &str, name: &str, spec: Value) -> Value {
+    json!({"apiVersion": format!("example.com/{version}"), "kind": "Box", "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn a_webhook_leads_from_version_to_version() {
+    let (api, webhook) = (Fixture::new().await, Webhook::start().await);
+    api.check(&format!("POST {DEFINITIONS}"), webhook.definition(), 201, json!({})).await;
+    api.check(&format!("POST {V1}"), boxed("v1", "a", json!({"size": 1})), 201, json!({})).await;
+    assert_eq!(webhook.asked.load(Ordering::Relaxed), 0, "the stored version needs no conversion");
+    let made = json!({"apiVersion": "example.com/v2", "spec": {"dimensions": {"size": 2}}});
+    api.check(&format!("POST {V2}"), boxed("v2", "b", json!({"dimensions": {"size": 2}})), 201, made.clone())
+        .await;
+    api.check(
+        &format!("GET {V1}/b"),
+        Value::Null,
+        200,
+        json!({"apiVersion": "example.com/v1", "spec": {"size": 2}}),
+    )
+    .await;
+    let before = webhook.asked.load(Ordering::Relaxed);
+    let items =
+        json!({"items": [{"spec": {"dimensions": {"size": 1}}}, {"spec": {"dimensions": {"size": 2}}}]});
+    api.check(&format!("GET {V2}"), Value::Null, 200, items).await;
+    assert_eq!(webhook.asked.load(Ordering::Relaxed), before + 1, "a list is converted at once");
+    let patch = format!("PATCH {V2}/a\nContent-Type: application/merge-patch+json");
+    let change = json!({"spec": {"dimensions": {"size": 5}}});
+    api.check(
+        &patch,
+        change,
+        200,
+        json!({"spec": {"dimensions": {"size": 5}}, "metadata": {"generation": 2}}),
+    )
+    .await;
+    api.check(&format!("GET {V1}/a"), Value::Null, 200, json!({"spec": {"size": 5}})).await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_fails_is_told_about() {
+    let (api, webhook) = (Fixture::new().await, Webhook::start().await);
+    api.check(&format!("POST {DEFINITIONS}"), webhook.definition(), 201, json!({})).await;
+    api.check(&format!("POST {V1}"), boxed("v1", "a", json!({})), 201, json!({})).await;
+    let answer =
+        api.check(&format!("GET {V2}/a"), Value::Null, 500, json!({"reason": "InternalError"})).await;
+    let message = answer["message"].as_str().expect("a message");
+    assert!(
+        message.ends_with("conversion webhook for example.com/v1, Kind=Box failed: there is no size"),
+        "{message}"
+    );
+    let mut elsewhere = webhook.definition();
+    elsewhere["spec"]["conversion"]["webhook"]["clientConfig"]["caBundle"] = Value::Null;
+    let patch = format!("PATCH {DEFINITIONS}/boxes.example.com\nContent-Type: application/merge-patch+json");
+    api.check(&patch, json!({"spec": {"conversion": elsewhere["spec"]["conversion"]}}), 200, json!({})).await;
+    let answer = api.check(&format!("GET {V2}/a"), Value::Null, 500, json!({})).await;
+    let message = answer["message"].as_str().expect("a message");
+    assert!(message.contains("failed: Post \"https://127.0.0.1:"), "{message}");
+}
