@@ -34,6 +34,21 @@ pub enum GarbagePolicy {
     Orphan,
 }
 
+/// Who makes a request, and when.
+#[derive(Clone, Debug)]
+pub struct Writer<'a> {
+    pub now: Timestamp,
+    /// The user as `authentication.k8s.io/v1 UserInfo`.
+    pub user: &'a Value,
+}
+
+impl Writer<'_> {
+    /// The time of the request as API fields spell it.
+    pub fn time(&self) -> Value {
+        apimachinery::time::format_time(self.now).into()
+    }
+}
+
 /// The rules of one kind. Metadata rules that all kinds share are not repeated here.
 pub trait Strategy: Send + Sync {
     /// Fills in what the schema's own defaults cannot say.
@@ -54,6 +69,10 @@ pub trait Strategy: Send + Sync {
     fn prepare_for_subresource_update(&self, _subresource: &str, obj: &mut Value, old: &Value) {
         self.prepare_for_update(obj, old);
     }
+
+    /// Sets what depends on who writes, and when; `old` is the object before an update, `subresource` is empty for the
+    /// object itself.
+    fn stamp(&self, _subresource: &str, _obj: &mut Value, _old: Option<&Value>, _writer: &Writer) {}
 
     fn validate(&self, _obj: &Value) -> ErrorList {
         ErrorList::new()

@@ -7,7 +7,9 @@ use apimachinery::{Map, Value, names};
 
 use crate::objectmeta::{IS_NEGATIVE, validate_label_name, validate_labels};
 
+pub mod domain;
 pub mod ip;
+pub mod node_labels;
 
 /// What a number below one says where only positive ones may stand.
 pub const IS_NOT_POSITIVE: &str = "must be greater than zero";
@@ -224,6 +226,11 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
+/// The path without its last field.
+pub fn parent(path: &Path) -> Path {
+    Path::new(path.as_str().rsplit_once('.').map_or("", |(parent, _)| parent))
+}
+
 pub fn inclusive_range(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
 }
@@ -296,6 +303,21 @@ pub fn percent(text: &str) -> Vec<String> {
     vec!["a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')".to_owned()]
 }
 
+/// A number of things or a percentage of them: the complaints, and the number, whichever it counts (follows
+/// `ValidatePositiveIntOrPercent` and `getIntOrPercentValue`).
+pub fn int_or_percent(at: &At, errors: &mut ErrorList) -> i64 {
+    match at.value {
+        Value::String(text) => {
+            at.check(percent, errors);
+            text.trim_end_matches('%').parse().unwrap_or_default()
+        }
+        _ => {
+            at.check_nonnegative(errors);
+            at.int()
+        }
+    }
+}
+
 /// A numeric user or group.
 pub fn unix_id(id: &At, errors: &mut ErrorList) {
     if id.is_set() && !(0..=ID_MAX).contains(&id.int()) {
@@ -352,6 +374,19 @@ pub fn resource_quantity(resource: &str, quantity: &At, errors: &mut ErrorList) 
     }
     if is_integer_resource(resource) && value.milli_value() % 1000 != 0 {
         errors.push(Error::invalid(&quantity.path, value.to_string(), IS_NOT_INTEGER));
+    }
+}
+
+/// A quantity that may not be negative (follows `validateBasicResource`).
+pub fn basic_quantity(quantity: &At, errors: &mut ErrorList) {
+    if let Some(value) = quantity.quantity().filter(|value| value.sign() < 0) {
+        errors.push(Error::invalid(&quantity.path, value.value(), "must be a valid resource quantity"));
+    }
+}
+
+pub fn positive_quantity(quantity: &At, errors: &mut ErrorList) {
+    if let Some(value) = quantity.quantity().filter(|value| value.sign() <= 0) {
+        errors.push(Error::invalid(&quantity.path, value.to_string(), IS_NOT_POSITIVE));
     }
 }
 

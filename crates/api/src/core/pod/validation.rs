@@ -1,7 +1,7 @@
 //! Validation of pods and pod templates, in upstream's order (follows `ValidatePodCreate`, `ValidatePodUpdate`,
 //! `ValidatePodStatusUpdate`, `ValidatePodTemplateSpec`). One module per part of the spec.
 
-mod affinity;
+pub mod affinity;
 mod annotations;
 mod container;
 mod dns;
@@ -11,8 +11,8 @@ mod requirements;
 pub mod scheduling;
 mod security;
 mod status;
-mod update;
-mod volume;
+pub mod update;
+pub mod volume;
 
 pub use scheduling::{PREEMPTION_POLICIES, TAINT_EFFECTS};
 pub use status::validate_status_update;

@@ -33,18 +33,23 @@ fn weight(weighted: &At, errors: &mut ErrorList) {
 
 fn node_affinity(affinity: &At, errors: &mut ErrorList) {
     if let Some(selector) = affinity.field(REQUIRED) {
-        let terms = selector.get("nodeSelectorTerms");
-        if terms.is_empty() {
-            errors.push(terms.required("must have at least one node selector term"));
-        }
-        for term in terms.items() {
-            node_selector_term(&term, true, errors);
-        }
+        node_selector(&selector, true, errors);
     }
     for preferred in affinity.get(PREFERRED).items() {
         weight(&preferred, errors);
         // A preference may name values no node can have: it is only a wish.
         node_selector_term(&preferred.get("preference"), false, errors);
+    }
+}
+
+/// A `v1.NodeSelector`; what a label cannot hold is looked for only when `check_values` (follows `ValidateNodeSelector`).
+pub fn node_selector(selector: &At, check_values: bool, errors: &mut ErrorList) {
+    let terms = selector.get("nodeSelectorTerms");
+    if terms.is_empty() {
+        errors.push(terms.required("must have at least one node selector term"));
+    }
+    for term in terms.items() {
+        node_selector_term(&term, check_values, errors);
     }
 }
 

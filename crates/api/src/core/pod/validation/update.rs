@@ -264,7 +264,7 @@ fn resized_container(container: &At, old: &Value, init: bool, errors: &mut Error
 }
 
 /// The leaves in which two values differ, one line each.
-fn difference(old: &Value, new: &Value) -> String {
+pub fn difference(old: &Value, new: &Value) -> String {
     let mut lines = Vec::new();
     differ("spec", old, new, &mut lines);
     lines.truncate(DIFF_LINES_MAX);

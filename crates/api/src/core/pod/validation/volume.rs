@@ -103,7 +103,7 @@ fn source(volume: &At, scope: Scope, errors: &mut ErrorList) {
 
 fn no_check(_: &At, _: &mut ErrorList) {}
 
-fn required(source: &At, field: &str, errors: &mut ErrorList) {
+pub fn required(source: &At, field: &str, errors: &mut ErrorList) {
     if source.get(field).is_empty() {
         errors.push(source.get(field).required(""));
     }
@@ -116,7 +116,7 @@ fn empty_dir(source: &At, errors: &mut ErrorList) {
     }
 }
 
-fn host_path(source: &At, errors: &mut ErrorList) {
+pub fn host_path(source: &At, errors: &mut ErrorList) {
     let path = source.get("path");
     if path.is_empty() {
         errors.push(path.required(""));
@@ -131,7 +131,7 @@ fn git_repo(source: &At, errors: &mut ErrorList) {
     descending_path(&source.get("directory"), errors);
 }
 
-fn nfs(source: &At, errors: &mut ErrorList) {
+pub fn nfs(source: &At, errors: &mut ErrorList) {
     required(source, "server", errors);
     required(source, "path", errors);
     let path = source.get("path");
