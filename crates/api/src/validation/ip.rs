@@ -73,6 +73,85 @@ pub fn warning(at: &At) -> Option<String> {
     }
 }
 
+/// A subnet as old Go read it: leading zeros and bits beyond the prefix do not matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    /// As written, bits beyond the prefix included.
+    pub address: IpAddr,
+    /// Bits of the prefix.
+    pub length: u32,
+}
+
+impl Subnet {
+    pub fn parse(text: &str) -> Option<Subnet> {
+        let (address, length) = text.split_once('/')?;
+        let (address, length) = (parse_sloppy(address)?, length.parse().ok()?);
+        (length <= width(address)).then_some(Subnet { address, length })
+    }
+
+    /// The first address, with nothing beyond the prefix.
+    pub fn network(&self) -> IpAddr {
+        let host = host_bits(self.address, width(self.address) - self.length);
+        match self.address {
+            IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() - u32::try_from(host).unwrap_or_default()).into()),
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() - host).into()),
+        }
+    }
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.address.is_ipv4()
+            && Subnet { address, length: self.length }.network() == self.network()
+    }
+}
+
+fn width(address: IpAddr) -> u32 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// A subnet in canonical form (follows `IsValidCIDR`).
+pub fn strict_cidr(at: &At, errors: &mut ErrorList) {
+    if let Err(complaint) = check_cidr(at.text()) {
+        errors.push(Error::invalid(&at.path, at.text(), complaint));
+        return;
+    }
+    let Some(subnet) = Subnet::parse(at.text()) else { return };
+    let canonical = format!("{}/{}", subnet.network(), subnet.length);
+    if canonical != at.text() {
+        let detail = format!("must be in canonical form (\"{canonical}\")");
+        errors.push(Error::invalid(&at.path, at.text(), detail));
+    }
+}
+
+/// The warnings about a subnet that is not what it should be (follows `GetWarningsForCIDR`).
+pub fn cidr_warnings(at: &At) -> Vec<String> {
+    let (text, path) = (at.text(), &at.path);
+    let Some(subnet) = Subnet::parse(text) else { return Vec::new() };
+    let whole = format!("{}/{}", subnet.network(), subnet.length);
+    let mut warnings = Vec::new();
+    if subnet.network() != subnet.address {
+        let single = format!("{}/{}", subnet.address, width(subnet.address));
+        warnings.push(format!(
+            "{path}: CIDR value {text:?} is ambiguous in this context (should be {whole:?} or {single:?}?)"
+        ));
+    }
+    let address = text.split_once('/').and_then(|(address, _)| address.parse::<IpAddr>().ok());
+    let mapped = matches!(address, Some(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some());
+    if address.is_none() || mapped {
+        warnings.push(format!("{path}: non-standard CIDR value {text:?} is invalid: use {whole:?}"));
+    }
+    if warnings.is_empty() && subnet.address.is_ipv6() && whole != text {
+        warnings.push(format!(
+            "{path}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({whole:?})"
+        ));
+    }
+    warnings
+}
+
+/// Whether this is an address in whatever spelling.
+pub fn is_ip(text: &str) -> bool {
+    parse_sloppy(text).is_some()
+}
+
 pub fn is_ipv6(text: &str) -> bool {
     matches!(parse_sloppy(text), Some(IpAddr::V6(_)))
 }
