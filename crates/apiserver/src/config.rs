@@ -19,24 +19,35 @@ pub struct Config {
     pub advertise: SocketAddr,
     /// The addresses of Services; the first belongs to the `kubernetes` Service.
     pub service_cidr: Cidr,
+    /// Of the other family, on a dual-stack cluster.
+    pub secondary_service_cidr: Option<Cidr>,
     pub node_ports: RangeInclusive<u16>,
     /// How to reach kubelets for logs, exec and port-forward: trusted authority and client certificate.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     /// Whether a request without credentials is `system:anonymous` (upstream: `--anonymous-auth`).
     pub anonymous_auth: bool,
+    /// Which admission plugins run.
+    pub admission: admission::Selection,
     pub clock: Clock,
     pub random: Random,
 }
 
 impl Config {
+    /// Where Services' addresses come from, the primary range first.
+    pub fn service_cidrs(&self) -> Vec<Cidr> {
+        [self.service_cidr].into_iter().chain(self.secondary_service_cidr).collect()
+    }
+
     /// The usual choices for everything that has one.
     pub fn new(advertise: SocketAddr, service_cidr: Cidr) -> Config {
         Config {
             advertise,
             service_cidr,
+            secondary_service_cidr: None,
             node_ports: NODE_PORTS,
             kubelet_tls: None,
             anonymous_auth: true,
+            admission: admission::Selection::default(),
             clock: Arc::new(Timestamp::now),
             random: Arc::new(system_random),
         }

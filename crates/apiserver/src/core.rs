@@ -18,7 +18,9 @@ use crate::frames::FrameCache;
 use crate::in_flight::InFlight;
 use crate::kind::KindRef;
 use crate::metrics::Metrics;
+use crate::quota::Quotas;
 use crate::service_allocation::Allocator;
+use crate::webhook;
 
 pub struct Core {
     pub config: Config,
@@ -26,6 +28,10 @@ pub struct Core {
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub admission: admission::Chain,
+    pub admission_metrics: webhook::metrics::Metrics,
+    pub webhooks: webhook::Source,
+    pub webhook_clients: webhook::client::Clients,
+    pub quotas: Quotas,
     pub services: Allocator,
     pub customresources: customresource::Registry,
     pub decoded: Decoded,
@@ -41,10 +47,14 @@ pub struct Core {
 impl Core {
     pub fn new(config: Config, issuer: Issuer, store: Store) -> Arc<Core> {
         Arc::new(Core {
-            services: Allocator::new(config.service_cidr, config.node_ports.clone(), &store),
+            services: Allocator::new(&config.service_cidrs(), config.node_ports.clone(), &store),
             authenticator: Authenticator::new(issuer, config.anonymous_auth),
             authorizer: Authorizer::default(),
-            admission: admission::Chain::standard(),
+            admission: admission::Chain::selected(&config.admission),
+            admission_metrics: webhook::metrics::Metrics::default(),
+            webhooks: webhook::Source::default(),
+            webhook_clients: webhook::client::Clients::new(store.clone()),
+            quotas: Quotas::default(),
             customresources: customresource::Registry::default(),
             decoded: Decoded::default(),
             frames: FrameCache::default(),

@@ -17,23 +17,20 @@ use store::Store;
 use crate::config::Cidr;
 use crate::conversion;
 
-/// The lowest addresses are given out last, so that whoever asks for one by number finds it free (KEP-3070).
-const STATIC_BAND_MIN: u128 = 16;
-const STATIC_BAND_MAX: u128 = 256;
-const STATIC_BAND_FRACTION: u128 = 16;
+mod addresses;
+
+use addresses::Addresses;
 
 #[derive(Clone, Debug)]
 pub struct Allocator(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    cidr: Cidr,
+    addresses: Addresses,
     node_ports: RangeInclusive<u16>,
-    /// How many Services hold each address and port: during an update the old and the new state both count.
-    addresses: HashMap<IpAddr, u32>,
+    /// How many Services hold each port: during an update the old and the new state both count.
     ports: HashMap<u16, u32>,
     /// Where the search for a free one goes on.
-    next_address: u128,
     next_port: u16,
 }
 
@@ -53,16 +50,9 @@ pub struct Reservation {
 }
 
 impl Allocator {
-    /// Counts what the Services in the store hold.
-    pub fn new(cidr: Cidr, node_ports: RangeInclusive<u16>, store: &Store) -> Allocator {
-        let mut state = State {
-            next_address: static_band(&cidr),
-            next_port: *node_ports.start(),
-            cidr,
-            node_ports,
-            addresses: HashMap::new(),
-            ports: HashMap::new(),
-        };
+    /// Counts what the Services in the store hold. There is one range, or one per family.
+    pub fn new(cidrs: &[Cidr], node_ports: RangeInclusive<u16>, store: &Store) -> Allocator {
+        let mut state = State::new(cidrs, node_ports);
         let services = store.range(resource::SERVICES.plural, None, None, None, 0, &|_| true);
         for entry in services.map(|page| page.entries).unwrap_or_default() {
             state.take(&holding(&conversion::decode(&entry.bytes)));
@@ -86,7 +76,7 @@ impl Allocator {
         let held = old.map(holding).unwrap_or_default();
         let mut state = self.0.lock();
         let mut errors = ErrorList::new();
-        state.settle_address(object, &held, &mut errors);
+        state.addresses.settle(object, old, &held.addresses, &mut errors);
         state.settle_ports(object, &held, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
@@ -123,11 +113,6 @@ impl Drop for Reservation {
             allocator.0.lock().give_back(&self.taken);
         }
     }
-}
-
-fn static_band(cidr: &Cidr) -> u128 {
-    let band = (cidr.usable() / STATIC_BAND_FRACTION).clamp(STATIC_BAND_MIN, STATIC_BAND_MAX);
-    if band < cidr.usable() { band } else { 0 }
 }
 
 fn needs_address(service: &Value) -> bool {
@@ -191,60 +176,19 @@ fn keep_allocated(object: &mut Value, old: &Value) {
 }
 
 impl State {
+    fn new(cidrs: &[Cidr], node_ports: RangeInclusive<u16>) -> State {
+        let next_port = *node_ports.start();
+        State { addresses: Addresses::new(cidrs), node_ports, ports: HashMap::new(), next_port }
+    }
+
     fn take(&mut self, holding: &Holding) {
-        holding.addresses.iter().for_each(|ip| *self.addresses.entry(*ip).or_default() += 1);
+        holding.addresses.iter().for_each(|ip| self.addresses.take(*ip));
         holding.ports.iter().for_each(|port| *self.ports.entry(*port).or_default() += 1);
     }
 
     fn give_back(&mut self, holding: &Holding) {
-        holding.addresses.iter().for_each(|ip| give_back_one(&mut self.addresses, *ip));
+        holding.addresses.iter().for_each(|ip| self.addresses.give_back(*ip));
         holding.ports.iter().for_each(|port| give_back_one(&mut self.ports, *port));
-    }
-
-    fn settle_address(&mut self, service: &mut Value, held: &Holding, errors: &mut ErrorList) {
-        if !needs_address(service) {
-            return;
-        }
-        let asked = str_at(service, &["spec", "clusterIP"]).to_owned();
-        let path = Path::new("spec").child("clusterIPs");
-        if asked.is_empty() {
-            match self.free_address() {
-                Some(address) => {
-                    service["spec"]["clusterIP"] = address.to_string().into();
-                    service["spec"]["clusterIPs"] = json!([address.to_string()]);
-                }
-                None => errors.push(Error::internal(&path, "failed to allocate a serviceIP: range is full")),
-            }
-            return;
-        }
-        // What is no address at all is for validation to refuse.
-        let Ok(address) = asked.parse::<IpAddr>() else { return };
-        if held.addresses.contains(&address) {
-            return;
-        }
-        let refuse = |why: String| {
-            Error::invalid(&path, json!([asked]), format!("failed to allocate IP {address}: {why}"))
-        };
-        if !self.cidr.contains(address) {
-            errors.push(refuse(format!(
-                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
-                self.cidr
-            )));
-        } else if self.addresses.contains_key(&address) {
-            errors.push(refuse("provided IP is already allocated".to_owned()));
-        } else if service.pointer("/spec/clusterIPs").is_none() {
-            service["spec"]["clusterIPs"] = json!([asked]);
-        }
-    }
-
-    fn free_address(&mut self) -> Option<IpAddr> {
-        let (usable, band) = (self.cidr.usable(), static_band(&self.cidr));
-        let dynamic = (self.next_address..usable).chain(band..self.next_address).chain(0..band);
-        let (index, address) = dynamic
-            .filter_map(|index| Some((index, self.cidr.nth(index)?)))
-            .find(|(_, address)| !self.addresses.contains_key(address))?;
-        self.next_address = if index + 1 < usable { (index + 1).max(band) } else { band };
-        Some(address)
     }
 
     fn settle_ports(&mut self, service: &mut Value, held: &Holding, errors: &mut ErrorList) {
@@ -321,14 +265,7 @@ mod tests {
 
     fn allocator(cidr: &str, node_ports: RangeInclusive<u16>) -> Allocator {
         let cidr: Cidr = cidr.parse().expect("a range");
-        Allocator(Arc::new(Mutex::new(State {
-            next_address: static_band(&cidr),
-            next_port: *node_ports.start(),
-            cidr,
-            node_ports,
-            addresses: HashMap::new(),
-            ports: HashMap::new(),
-        })))
+        Allocator(Arc::new(Mutex::new(State::new(&[cidr], node_ports))))
     }
 
     fn services() -> &'static Kind {

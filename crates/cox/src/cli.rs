@@ -116,6 +116,8 @@ pub struct UpArgs {
     /// Address range of Services, when the cluster is made
     #[arg(long)]
     pub service_cidr: Option<Ipv4Net>,
+    #[command(flatten)]
+    pub cluster_network: NetworkArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
@@ -246,9 +248,33 @@ pub struct AgentArgs {
     pub tls_private_key_file: PathBuf,
     #[arg(long)]
     pub client_ca_file: PathBuf,
+    #[command(flatten)]
+    pub cluster_network: NetworkArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
+}
+
+/// Who connects pods.
+#[derive(Args, Clone)]
+pub struct NetworkArgs {
+    /// Connect pods by CNI plugins, configured in this folder, instead of the built-in network
+    #[arg(long)]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Where CNI plugins are
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "/opt/cni/bin,/usr/lib/cni",
+        requires = "cni_conf_dir"
+    )]
+    pub cni_bin_dir: Vec<PathBuf>,
+}
+
+impl NetworkArgs {
+    pub fn cni(&self) -> Option<(PathBuf, Vec<PathBuf>)> {
+        Some((self.cni_conf_dir.clone()?, self.cni_bin_dir.clone()))
+    }
 }
 
 #[derive(Args)]
@@ -285,6 +311,9 @@ pub struct DnsArgs {
     /// Address and port to answer on
     #[arg(long, default_value = "127.0.0.1:53")]
     pub listen: Vec<std::net::SocketAddr>,
+    /// Where /metrics is answered; nowhere if not given
+    #[arg(long)]
+    pub metrics_bind_address: Option<std::net::SocketAddr>,
     /// Domain of the cluster's names
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,

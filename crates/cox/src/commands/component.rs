@@ -104,6 +104,7 @@ pub fn dns(args: DnsArgs) -> anyhow::Result<ExitCode> {
         listen: args.listen,
         domain: args.cluster_domain,
         resolv_conf: "/etc/resolv.conf".into(),
+        metrics_address: args.metrics_bind_address,
     };
     run_one(
         &args.component,
@@ -148,6 +149,7 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
         kubelet_port: args.port,
         kubelet_tls: Arc::new(tls),
         runtime_endpoint: args.container_runtime_endpoint,
+        cni: args.cluster_network.cni(),
         services_on_node: parts == Agent::Node,
         layout: layout.clone(),
     };

@@ -163,6 +163,7 @@ async fn start_node(
         kubelet_port: settings.kubelet_port,
         kubelet_tls: Arc::new(kubelet_tls(settings, pki, node_ip)?),
         runtime_endpoint: args.container_runtime_endpoint.clone(),
+        cni: args.cluster_network.cni(),
         services_on_node: true,
     };
     let user = UserInfo::new(format!("system:node:{}", settings.node_name), ["system:nodes", AUTHENTICATED]);
@@ -172,8 +173,9 @@ async fn start_node(
         dns: api.informers.clone(),
     };
     let started = plan.start(services, clients).await?;
-    if let Some(endpoint) = started.dns_address {
-        node::publish_dns(&api.admin(), settings.dns_service_ip().into(), endpoint).await?;
+    if !started.dns_addresses.is_empty() {
+        let service_ips = [settings.dns_service_ip().into()];
+        node::publish_dns(&api.admin(), &service_ips, &started.dns_addresses).await?;
     }
     let (listener, runtime) = (control::listen(layout)?, started.runtime.clone());
     services.start("control", |stop| control::serve(listener, runtime, stop));

@@ -15,10 +15,13 @@ use runtime::{CriClients, Runtime};
 use tokio::sync::{oneshot, watch};
 
 use super::Services;
-use super::pod_network::{BuiltIn, Detached};
+use super::pod_network::{BuiltIn, Detached, Plugins};
 
 /// Where cluster DNS answers on each node.
 const DNS_PORT: u16 = 53;
+
+/// Where it tells its figures, as CoreDNS does.
+const DNS_METRICS_PORT: u16 = 9153;
 
 /// Everything a node is made of, before it runs.
 pub struct Plan {
@@ -35,6 +38,8 @@ pub struct Plan {
     pub kubelet_tls: Arc<rustls::ServerConfig>,
     /// Another CRI runtime than the built-in one.
     pub runtime_endpoint: Option<String>,
+    /// Folder of CNI configurations and those of plugins, instead of the built-in pod network.
+    pub cni: Option<(PathBuf, Vec<PathBuf>)>,
     /// Whether proxy and DNS run here too.
     pub services_on_node: bool,
 }
@@ -75,8 +80,8 @@ pub struct Clients {
 pub struct Started {
     /// Absent with another CRI runtime.
     pub runtime: Option<Arc<Runtime>>,
-    /// The node's own address in the pod network, where DNS answers.
-    pub dns_address: Option<IpAddr>,
+    /// The node's own addresses in the pod network, one per family, where DNS answers.
+    pub dns_addresses: Vec<IpAddr>,
 }
 
 impl Plan {
@@ -93,17 +98,25 @@ impl Plan {
             cidrs = pod_cidrs(nodes) => cidrs,
             error = services.failed() => return Err(error),
         };
-        let started = network::PodNetwork::start(self.network_config(pod_cidrs.clone())).await?;
-        network.send_replace(Some(started.clone()));
-        self.start_ways(services, clients.proxy.clone(), started.clone());
-        services.start("pod-network", |stop| async move { Ok(started.keep(stop.cancelled_owned()).await?) });
-        let gateway = first_address(&pod_cidrs);
+        let dns_addresses = match &self.cni {
+            // Plugins have their own idea of who has which address; the node's is sure to be its own.
+            Some(_) => vec![self.node_ip],
+            None => {
+                let started = network::PodNetwork::start(self.network_config(pod_cidrs.clone())).await?;
+                network.send_replace(Some(started.clone()));
+                self.start_ways(services, clients.proxy.clone(), started.clone());
+                services.start("pod-network", |stop| async move {
+                    Ok(started.keep(stop.cancelled_owned()).await?)
+                });
+                pod_cidrs.iter().filter_map(|cidr| cidr.hosts().next()).collect()
+            }
+        };
         if self.services_on_node {
             self.start_policy(services, clients.proxy.clone());
             self.start_proxy(services, clients.proxy, &pod_cidrs);
-            self.start_dns(services, clients.dns, gateway);
+            self.start_dns(services, clients.dns, &dns_addresses);
         }
-        Ok(Started { runtime, dns_address: gateway })
+        Ok(Started { runtime, dns_addresses })
     }
 
     async fn start_runtime(
@@ -114,7 +127,11 @@ impl Plan {
         if let Some(endpoint) = &self.runtime_endpoint {
             return Ok((runtime::connect(endpoint).await?, None));
         }
-        let runtime = Runtime::open(runtime_config(&self.layout, Arc::new(BuiltIn::new(network)))?).await?;
+        let pods: Arc<dyn runtime::PodNetwork> = match self.cni() {
+            Some(cni) => Arc::new(Plugins(cni)),
+            None => Arc::new(BuiltIn::new(network)),
+        };
+        let runtime = Runtime::open(runtime_config(&self.layout, pods)?).await?;
         let (serving, socket) = (runtime.clone(), self.layout.cri_socket());
         services.start("runtime", |stop| async move {
             let served = serving.clone().serve(&socket, stop).await;
@@ -122,6 +139,12 @@ impl Plan {
             Ok(served?)
         });
         Ok((runtime.clone().in_process(), Some(runtime)))
+    }
+
+    fn cni(&self) -> Option<network::cni::Cni> {
+        let (conf_dir, bin_dirs) = self.cni.clone()?;
+        let state_dir = self.layout.network().join("cni");
+        Some(network::cni::Cni::new(network::cni::Config { conf_dir, bin_dirs, state_dir }))
     }
 
     fn start_kubelet(
@@ -211,12 +234,15 @@ impl Plan {
             .start("proxy", |stop| async move { Ok(network::proxy::run(informers, config, stop).await?) });
     }
 
-    fn start_dns(&self, services: &mut Services, informers: Informers, address: Option<IpAddr>) {
-        let Some(address) = address.filter(|_| !self.cluster_dns.is_empty()) else { return };
+    fn start_dns(&self, services: &mut Services, informers: Informers, addresses: &[IpAddr]) {
+        if self.cluster_dns.is_empty() || addresses.is_empty() {
+            return;
+        }
         let config = network::dns::Config {
-            listen: vec![SocketAddr::new(address, DNS_PORT)],
+            listen: addresses.iter().map(|address| SocketAddr::new(*address, DNS_PORT)).collect(),
             domain: self.cluster_domain.clone(),
             resolv_conf: "/etc/resolv.conf".into(),
+            metrics_address: Some(SocketAddr::new(addresses[0], DNS_METRICS_PORT)),
         };
         services.start("dns", |stop| async move { Ok(network::dns::run(informers, config, stop).await?) });
     }
@@ -234,38 +260,50 @@ async fn pod_cidrs(nodes: client::Informer<Node>) -> Vec<IpNet> {
     Vec::new()
 }
 
-fn first_address(pod_cidrs: &[IpNet]) -> Option<IpAddr> {
-    pod_cidrs.first()?.hosts().next()
-}
-
-/// Makes the DNS Service lead to this node's DNS.
-pub async fn publish_dns(admin: &Client, service_ip: IpAddr, endpoint: IpAddr) -> Result<(), client::Error> {
-    const NAMESPACE: &str = "kube-system";
-    const NAME: &str = "kube-dns";
-    let labels =
-        json!({"k8s-app": NAME, "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"});
-    let ports = |key: &str| json!([{"name": "dns", "protocol": "UDP", key: DNS_PORT}, {"name": "dns-tcp", "protocol": "TCP", key: DNS_PORT}]);
+/// Makes the DNS Service lead to this node's DNS; addresses are one or one per family.
+pub async fn publish_dns(
+    admin: &Client,
+    service_ips: &[IpAddr],
+    endpoints: &[IpAddr],
+) -> Result<(), client::Error> {
+    let labels = json!({"k8s-app": DNS_NAME, "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"});
+    let ips: Vec<String> = service_ips.iter().map(IpAddr::to_string).collect();
+    let policy = if ips.len() > 1 { "PreferDualStack" } else { "SingleStack" };
     let service = json!({
         "kind": "Service", "apiVersion": "v1",
-        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": labels},
-        "spec": {"clusterIP": service_ip.to_string(), "ports": ports("port")},
+        "metadata": {"name": DNS_NAME, "namespace": DNS_NAMESPACE, "labels": labels},
+        "spec": {"clusterIP": ips[0], "clusterIPs": ips, "ipFamilyPolicy": policy, "ports": dns_ports("port")},
     });
-    let mut slice_labels = labels.clone();
-    slice_labels["kubernetes.io/service-name"] = NAME.into();
-    slice_labels["endpointslice.kubernetes.io/managed-by"] = "coxswain".into();
-    let slice = json!({
-        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
-        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": slice_labels},
-        "addressType": "IPv4", "ports": ports("port"),
-        "endpoints": [{"addresses": [endpoint.to_string()], "conditions": {"ready": true, "serving": true, "terminating": false}}],
-    });
-    for (resource, object) in [(SERVICES, &service), (ENDPOINT_SLICES, &slice)] {
-        admin.patch(resource, NAMESPACE, NAME, None, PatchType::Apply, object).await?;
+    admin.patch(SERVICES, DNS_NAMESPACE, DNS_NAME, None, PatchType::Apply, &service).await?;
+    for endpoint in endpoints {
+        let (name, slice) = dns_slice(&labels, *endpoint);
+        admin.patch(ENDPOINT_SLICES, DNS_NAMESPACE, name, None, PatchType::Apply, &slice).await?;
     }
     for (resource, name, object) in agents_rights() {
         admin.patch(resource, "", name, None, PatchType::Apply, &object).await?;
     }
     Ok(())
+}
+
+const DNS_NAMESPACE: &str = "kube-system";
+const DNS_NAME: &str = "kube-dns";
+
+fn dns_ports(key: &str) -> Value {
+    json!([{"name": "dns", "protocol": "UDP", key: DNS_PORT}, {"name": "dns-tcp", "protocol": "TCP", key: DNS_PORT}])
+}
+
+fn dns_slice(labels: &Value, endpoint: IpAddr) -> (&'static str, Value) {
+    let (name, family) = if endpoint.is_ipv4() { (DNS_NAME, "IPv4") } else { ("kube-dns-ipv6", "IPv6") };
+    let mut labels = labels.clone();
+    labels["kubernetes.io/service-name"] = DNS_NAME.into();
+    labels["endpointslice.kubernetes.io/managed-by"] = "coxswain".into();
+    let slice = json!({
+        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
+        "metadata": {"name": name, "namespace": DNS_NAMESPACE, "labels": labels},
+        "addressType": family, "ports": dns_ports("port"),
+        "endpoints": [{"addresses": [endpoint.to_string()], "conditions": {"ready": true, "serving": true, "terminating": false}}],
+    });
+    (name, slice)
 }
 
 /// Who cluster DNS is when it asks the API server by itself; the role is named as the one of CoreDNS.
@@ -288,7 +326,10 @@ fn agents_rights() -> [(Resource, &'static str, Value); 4] {
             "subjects": [{"apiGroup": rbac, "kind": "User", "name": user}],
         })
     };
-    let dns = [rule("", &["services", "namespaces"]), rule("discovery.k8s.io", &["endpointslices"])];
+    let mut settings = rule("", &["configmaps"]);
+    settings["resourceNames"] = json!(["kube-dns"]);
+    let dns =
+        [rule("", &["services", "namespaces"]), rule("discovery.k8s.io", &["endpointslices"]), settings];
     let network =
         [rule("", &["namespaces", "nodes", "pods"]), rule("networking.k8s.io", &["networkpolicies"])];
     [

@@ -1,8 +1,9 @@
-//! The runtime's view of the built-in pod network.
+//! The runtime's view of the pod network: the built-in one, or that of CNI plugins.
 
 use std::net::IpAddr;
 
 use network::Protocol;
+use network::cni::Cni;
 use network::pod_network::{Attach, Bandwidth, HostPort};
 use runtime::{PodNetwork, PodNetworkRequest, PodPortMapping};
 
@@ -38,6 +39,29 @@ impl PodNetwork for BuiltIn {
 
     async fn detach(&self, sandbox_id: &str) -> Result<(), String> {
         self.network().await?.detach(sandbox_id).await.map_err(|e| e.to_string())
+    }
+}
+
+/// Pods connected by plugins.
+pub struct Plugins(pub Cni);
+
+#[async_trait::async_trait]
+impl PodNetwork for Plugins {
+    async fn attach(&self, pod: &PodNetworkRequest) -> Result<Vec<IpAddr>, String> {
+        let request = network::cni::Attach {
+            sandbox_id: pod.sandbox_id.clone(),
+            netns: pod.netns.clone(),
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            host_ports: pod.port_mappings.iter().map(host_port).collect::<Result<_, _>>()?,
+            bandwidth: Bandwidth::of(&pod.annotations).map_err(|e| e.to_string())?,
+        };
+        self.0.attach(&request).await.map_err(|e| e.to_string())
+    }
+
+    async fn detach(&self, sandbox_id: &str) -> Result<(), String> {
+        self.0.detach(sandbox_id).await.map_err(|e| e.to_string())
     }
 }
 
