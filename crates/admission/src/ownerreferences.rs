@@ -9,21 +9,14 @@ use auth::{Attributes, Decision};
 use crate::chain::Plugin;
 use crate::request::{Operation, Request, World};
 
-/// What the plugin needs to ask: the authorizer's decision, and the resource of a group and kind.
-pub trait MayDelete: Send + Sync {
-    fn authorize(&self, request: &Attributes<'_>) -> Decision;
-    /// The plural and whether it is namespaced; none for an unknown kind.
-    fn resource_of(&self, group: &str, kind: &str) -> Option<(String, bool)>;
-}
+pub struct OwnerReferencesPermissionEnforcement;
 
-pub struct OwnerReferencesPermissionEnforcement<A>(pub A);
-
-impl<A: MayDelete> Plugin for OwnerReferencesPermissionEnforcement<A> {
+impl Plugin for OwnerReferencesPermissionEnforcement {
     fn name(&self) -> &'static str {
         "OwnerReferencesPermissionEnforcement"
     }
 
-    fn validate(&self, request: &Request<'_>, object: &Value, _world: &dyn World) -> Result<(), Status> {
+    fn validate(&self, request: &Request<'_>, object: &Value, world: &dyn World) -> Result<(), Status> {
         let is_binding = request.resource == "pods" && request.subresource == "binding";
         let writes = matches!(request.operation, Operation::Create | Operation::Update);
         let owners =
@@ -32,59 +25,61 @@ impl<A: MayDelete> Plugin for OwnerReferencesPermissionEnforcement<A> {
         if !writes || is_binding || new == old {
             return Ok(());
         }
-        self.check_delete(request, object)?;
+        check_delete(request, object, world)?;
         let blocks = |owner: &&Value| owner["blockOwnerDeletion"] == true && !old.contains(owner);
-        new.iter().filter(blocks).try_for_each(|owner| self.check_finalize(request, object, owner))
+        new.iter().filter(blocks).try_for_each(|owner| check_finalize(request, object, owner, world))
     }
 }
 
-impl<A: MayDelete> OwnerReferencesPermissionEnforcement<A> {
-    fn check_delete(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
-        if request.operation == Operation::Create {
-            return Ok(());
-        }
-        let delete = Attributes {
-            verb: "delete",
-            group: request.group,
-            resource: request.resource,
-            namespace: request.namespace,
-            name: request.name,
-            ..Attributes::of(request.user)
-        };
-        match self.0.authorize(&delete) {
-            Decision::Allow(_) => Ok(()),
-            Decision::NoOpinion(reason) => Err(request.forbidden(
-                object,
-                format!("cannot set an ownerRef on a resource you can't delete: {reason}, <nil>"),
-            )),
-        }
+fn check_delete(request: &Request<'_>, object: &Value, world: &dyn World) -> Result<(), Status> {
+    if request.operation == Operation::Create {
+        return Ok(());
     }
+    let delete = Attributes {
+        verb: "delete",
+        group: request.group,
+        resource: request.resource,
+        namespace: request.namespace,
+        name: request.name,
+        ..Attributes::of(request.user)
+    };
+    match world.authorize(&delete) {
+        Decision::Allow(_) => Ok(()),
+        Decision::NoOpinion(reason) => Err(request.forbidden(
+            object,
+            format!("cannot set an ownerRef on a resource you can't delete: {reason}, <nil>"),
+        )),
+    }
+}
 
-    fn check_finalize(&self, request: &Request<'_>, object: &Value, owner: &Value) -> Result<(), Status> {
-        let refuse = |reason: &str| {
-            let reason = format!(
-                "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: {reason}, <nil>"
-            );
-            Err(request.forbidden(object, reason))
-        };
-        let version = GroupVersion::parse(str_at(owner, &["apiVersion"])).unwrap_or_default();
-        let Some((resource, namespaced)) = self.0.resource_of(&version.group, str_at(owner, &["kind"]))
-        else {
-            return refuse("no such kind");
-        };
-        let finalize = Attributes {
-            verb: "update",
-            group: &version.group,
-            resource: &resource,
-            subresource: "finalizers",
-            namespace: if namespaced { request.namespace } else { "" },
-            name: str_at(owner, &["name"]),
-            ..Attributes::of(request.user)
-        };
-        match self.0.authorize(&finalize) {
-            Decision::Allow(_) => Ok(()),
-            Decision::NoOpinion(reason) => refuse(&reason),
-        }
+fn check_finalize(
+    request: &Request<'_>,
+    object: &Value,
+    owner: &Value,
+    world: &dyn World,
+) -> Result<(), Status> {
+    let refuse = |reason: &str| {
+        let reason = format!(
+            "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: {reason}, <nil>"
+        );
+        Err(request.forbidden(object, reason))
+    };
+    let version = GroupVersion::parse(str_at(owner, &["apiVersion"])).unwrap_or_default();
+    let Some((resource, namespaced)) = world.resource_of(&version.group, str_at(owner, &["kind"])) else {
+        return refuse("no such kind");
+    };
+    let finalize = Attributes {
+        verb: "update",
+        group: &version.group,
+        resource: &resource,
+        subresource: "finalizers",
+        namespace: if namespaced { request.namespace } else { "" },
+        name: str_at(owner, &["name"]),
+        ..Attributes::of(request.user)
+    };
+    match world.authorize(&finalize) {
+        Decision::Allow(_) => Ok(()),
+        Decision::NoOpinion(reason) => refuse(&reason),
     }
 }
 
@@ -96,31 +91,15 @@ mod tests {
     use super::*;
     use crate::testing::{Objects, pod, request, run};
 
-    /// Allows exactly these verbs.
-    struct Verbs(&'static [&'static str]);
-
-    impl MayDelete for Verbs {
-        fn authorize(&self, request: &Attributes<'_>) -> Decision {
-            if self.0.contains(&request.verb) {
-                Decision::Allow(String::new())
-            } else {
-                Decision::NoOpinion(String::new())
-            }
-        }
-
-        fn resource_of(&self, _group: &str, kind: &str) -> Option<(String, bool)> {
-            (kind == "ReplicaSet").then(|| ("replicasets".to_owned(), true))
-        }
-    }
-
     fn check(verbs: &'static [&'static str], block: bool, expect: bool) {
         let user = UserInfo::anonymous();
         let old = pod(json!({}));
         let update = Request { old: Some(&old), ..request(&user, Operation::Update, "pods", "p") };
         let mut new = old.clone();
         new["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "blockOwnerDeletion": block}]);
-        let plugin = OwnerReferencesPermissionEnforcement(Verbs(verbs));
-        assert_eq!(run(&plugin, &update, new, &Objects::default()).is_ok(), expect, "{verbs:?} {block}");
+        let world = verbs.iter().fold(Objects::default(), |world, verb| world.allowing(verb, ""));
+        let plugin = OwnerReferencesPermissionEnforcement;
+        assert_eq!(run(&plugin, &update, new, &world).is_ok(), expect, "{verbs:?} {block}");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What a plugin sees of a request and of the world.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use apimachinery::meta::str_at;
 use apimachinery::{GroupResource, Status, Value};
-use auth::UserInfo;
+use auth::{Attributes, Decision, UserInfo};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -40,6 +41,37 @@ pub struct Request<'a> {
     pub name: &'a str,
     /// The stored object, for updates and deletions.
     pub old: Option<&'a Value>,
+    pub dry_run: bool,
+    /// Takes what is to be said about a request that goes on.
+    pub notes: &'a Notes,
+}
+
+/// What plugins say beside yes and no.
+#[derive(Debug, Default)]
+pub struct Notes(Mutex<Said>);
+
+#[derive(Debug, Default)]
+pub struct Said {
+    /// For the client.
+    pub warnings: Vec<String>,
+    /// For the audit log; keys carry the plugin's domain.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Notes {
+    pub fn warn(&self, text: impl Into<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).warnings.push(text.into());
+    }
+
+    /// The first note under a key stays, as upstream's audit has it.
+    pub fn annotate(&self, domain: &str, key: &str, text: String) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.annotations.entry(format!("{domain}/{key}")).or_insert(text);
+    }
+
+    pub fn take(&self) -> Said {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Request<'_> {
@@ -71,4 +103,8 @@ pub trait World {
     fn list(&self, resource: &str, namespace: &str) -> Vec<Arc<Value>>;
     /// Five random characters as they end generated names.
     fn random_suffix(&self) -> String;
+    /// Whether somebody may do something else than they ask for.
+    fn authorize(&self, request: &Attributes<'_>) -> Decision;
+    /// The plural of a kind, and whether its objects have a namespace.
+    fn resource_of(&self, group: &str, kind: &str) -> Option<(String, bool)>;
 }

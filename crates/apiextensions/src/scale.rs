@@ -85,18 +85,23 @@ pub fn validate_status(object: &Value, scale: &Scale) -> ErrorList {
     errors
 }
 
-/// The `spec` and `status` of the Scale of an object; `None` when it says no number of replicas.
-pub fn show(object: &Value, scale: &Scale) -> Option<(Value, Value)> {
-    let count = |path: &str| at(object, path).and_then(Value::as_i64);
-    let wanted = count(&scale.spec_replicas_path)?;
+/// Whether an object says how many replicas it wants.
+pub fn says_replicas(object: &Value, scale: &Scale) -> bool {
+    at(object, &scale.spec_replicas_path).is_some()
+}
+
+/// The `spec` and `status` of the Scale of an object.
+pub fn show(object: &Value, scale: &Scale) -> (Value, Value) {
+    let count = |path: &str| at(object, path).and_then(Value::as_i64).unwrap_or_default();
+    let wanted = count(&scale.spec_replicas_path);
     let spec = if wanted == 0 { json!({}) } else { json!({"replicas": wanted}) };
-    let mut status = json!({"replicas": count(&scale.status_replicas_path).unwrap_or_default()});
+    let mut status = json!({"replicas": count(&scale.status_replicas_path)});
     let selector =
         scale.label_selector_path.as_ref().and_then(|path| at(object, path)).and_then(Value::as_str);
     if let Some(selector) = selector.filter(|text| !text.is_empty()) {
         status["selector"] = selector.into();
     }
-    Some((spec, status))
+    (spec, status)
 }
 
 #[cfg(test)]
@@ -131,11 +136,11 @@ mod tests {
     #[test]
     fn a_scale_shows_what_its_paths_name() {
         let mut object = json!({"status": {"replicas": 1, "selector": "a=b"}});
-        assert_eq!(show(&object, &scale()), None);
+        assert!(!says_replicas(&object, &scale()));
         put(&mut object, ".spec.replicas", 3.into());
         assert_eq!(
             show(&object, &scale()),
-            Some((json!({"replicas": 3}), json!({"replicas": 1, "selector": "a=b"})))
+            (json!({"replicas": 3}), json!({"replicas": 1, "selector": "a=b"}))
         );
     }
 }

@@ -1,18 +1,23 @@
-//! Admission as the pipeline calls it: the chain of plugins with a view of the store, and the rule that nobody grants
-//! more than they have.
+//! Admission as the pipeline calls it: the plugins with a view of the store, those outside who are asked, the quotas,
+//! and the rule that nobody grants more than they have.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use admission::{Operation, Request, World};
-use apimachinery::{Status, Value};
+use admission::rules::Attributes;
+use admission::{MUTATING_WEBHOOK, Notes, Operation, Request, VALIDATING_WEBHOOK, World, resourcequota};
+use apimachinery::gvk::{GroupVersionKind, GroupVersionResource};
+use apimachinery::{Status, Value, json};
 use auth::authorizer::RBAC_GROUP;
 use store::{Scope, WatchItem};
 use tokio::time::timeout;
 
 use crate::call::Call;
 use crate::core::Core;
+use crate::kind::KindRef;
 use crate::metadata;
+use crate::webhook::mutating::Rounds;
+use crate::webhook::{self, Review};
 use crate::write::Place;
 
 /// The account of pods that name none.
@@ -20,42 +25,59 @@ const DEFAULT_ACCOUNT: &str = "default";
 /// Upstream looks for it ten times, a tenth of a second apart.
 const DEFAULT_ACCOUNT_WAIT: Duration = Duration::from_secs(1);
 
-/// The mutating half. `object` is null for a deletion, `old` is none for a creation.
-pub fn mutate(
-    call: &Call,
+/// What is to be admitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub operation: Operation,
+    /// The stored object; none for a creation.
+    pub old: Option<&'a Value>,
+    pub dry_run: bool,
+}
+
+/// The mutating half. `object` is null for a deletion.
+pub async fn mutate(
+    call: &mut Call,
     place: &Place,
-    operation: Operation,
+    asked: Asked<'_>,
     object: &mut Value,
-    old: Option<&Value>,
 ) -> Result<(), Status> {
-    call.core.admission.admit(
-        &request(call, place, operation, place.part.subresource(), old),
-        object,
-        &*call.core,
-    )
+    Admission { place, subresource: place.part.subresource(), asked }.mutate(call, object).await
 }
 
 /// The validating half, right before the commit.
-pub fn validate(
-    call: &Call,
+pub async fn validate(
+    call: &mut Call,
     place: &Place,
-    operation: Operation,
+    asked: Asked<'_>,
     object: &Value,
-    old: Option<&Value>,
 ) -> Result<(), Status> {
-    if place.kind.resource.group == RBAC_GROUP && operation != Operation::Delete {
-        call.core.authorizer.check_escalation(&call.user, object, old)?;
+    if place.kind.resource.group == RBAC_GROUP && asked.operation != Operation::Delete {
+        call.core.authorizer.check_escalation(&call.user, object, asked.old)?;
     }
-    let request = request(call, place, operation, place.part.subresource(), old);
-    call.core.admission.validate(&request, object, &*call.core)
+    Admission { place, subresource: place.part.subresource(), asked }.validate(call, object).await
+}
+
+/// Both halves for what is posted to a subresource of an object: a Binding, an Eviction, a TokenRequest.
+pub async fn posted(
+    call: &mut Call,
+    place: &Place,
+    subresource: &str,
+    object: &mut Value,
+    dry_run: bool,
+) -> Result<(), Status> {
+    let asked = Asked { operation: Operation::Create, old: None, dry_run };
+    let admission = Admission { place, subresource, asked };
+    admission.mutate(call, object).await?;
+    admission.validate(call, object).await
 }
 
 /// A pod often comes before the default service account of its new namespace: waits for it for a moment.
 pub async fn await_default_account(call: &Call, place: &Place, object: &Value) {
     let core = &call.core;
-    let awaits = || {
-        admission::awaits_default_account(&request(call, place, Operation::Create, "", None), object, &**core)
-    };
+    let notes = Notes::default();
+    let asked = Asked { operation: Operation::Create, old: None, dry_run: false };
+    let admission = Admission { place, subresource: "", asked };
+    let awaits = || admission::awaits_default_account(&admission.request(call, &notes), object, &**core);
     if !awaits() {
         return;
     }
@@ -75,30 +97,180 @@ pub async fn await_default_account(call: &Call, place: &Place, object: &Value) {
     }
 }
 
-/// Both halves for what is posted to a subresource of an object: a Binding, an Eviction, a TokenRequest.
-pub fn posted(call: &Call, place: &Place, subresource: &str, object: &mut Value) -> Result<(), Status> {
-    let request = request(call, place, Operation::Create, subresource, None);
-    call.core.admission.admit(&request, object, &*call.core)?;
-    call.core.admission.validate(&request, object, &*call.core)
+/// One request on its way through admission.
+#[derive(Clone, Copy)]
+struct Admission<'a> {
+    place: &'a Place,
+    subresource: &'a str,
+    asked: Asked<'a>,
 }
 
-fn request<'a>(
-    call: &'a Call,
-    place: &'a Place,
-    operation: Operation,
-    subresource: &'a str,
-    old: Option<&'a Value>,
-) -> Request<'a> {
-    let resource = &place.kind.resource;
-    Request {
-        user: &call.user,
-        operation,
-        group: resource.group,
-        resource: resource.plural,
-        subresource,
-        namespace: &place.key.namespace,
-        name: &place.key.name,
-        old,
+impl<'a> Admission<'a> {
+    async fn mutate(self, call: &mut Call, object: &mut Value) -> Result<(), Status> {
+        let (notes, started) = (Notes::default(), Instant::now());
+        let outcome = self.mutate_noting(call, object, &notes).await;
+        self.finish(call, &notes, "admit", outcome.is_err(), started);
+        outcome
+    }
+
+    async fn mutate_noting(self, call: &Call, object: &mut Value, notes: &Notes) -> Result<(), Status> {
+        let core = &call.core;
+        let in_tree = |object: &mut Value| core.admission.admit(&self.request(call, notes), object, &**core);
+        in_tree(object)?;
+        if !self.asks_mutating_webhooks(core) {
+            return Ok(());
+        }
+        let review = self.review(call, object, notes);
+        let mut rounds = Rounds::default();
+        if webhook::mutating::admit(&review, object, &mut rounds).await? {
+            // What others have changed, the plugins look at again, and after them those who want to.
+            rounds.second();
+            in_tree(object)?;
+            webhook::mutating::admit(&review, object, &mut rounds).await?;
+        }
+        Ok(())
+    }
+
+    async fn validate(self, call: &mut Call, object: &Value) -> Result<(), Status> {
+        let (notes, started) = (Notes::default(), Instant::now());
+        let outcome = self.validate_noting(call, object, &notes).await;
+        self.finish(call, &notes, "validate", outcome.is_err(), started);
+        outcome
+    }
+
+    async fn validate_noting(self, call: &Call, object: &Value, notes: &Notes) -> Result<(), Status> {
+        let core = &call.core;
+        core.admission.validate(&self.request(call, notes), object, &**core)?;
+        if self.asks_validating_webhooks(core) {
+            webhook::validating::validate(&self.review(call, object, notes), object).await?;
+        }
+        if core.admission.runs(resourcequota::NAME) {
+            core.quotas.reserve(&core.store, &self.request(call, notes), object, call.now).await?;
+        }
+        Ok(())
+    }
+
+    fn asks_mutating_webhooks(self, core: &Core) -> bool {
+        core.admission.runs(MUTATING_WEBHOOK) && !core.webhooks.mutating(&core.store).is_empty()
+    }
+
+    fn asks_validating_webhooks(self, core: &Core) -> bool {
+        core.admission.runs(VALIDATING_WEBHOOK) && !core.webhooks.validating(&core.store).is_empty()
+    }
+
+    /// Hands on what was said, and counts.
+    fn finish(self, call: &mut Call, notes: &Notes, step: &str, rejected: bool, started: Instant) {
+        let said = notes.take();
+        call.warnings.extend(said.warnings);
+        call.annotations.extend(said.annotations);
+        call.core.admission_metrics.step(step, self.asked.operation.name(), rejected, started.elapsed());
+    }
+
+    fn request(self, call: &'a Call, notes: &'a Notes) -> Request<'a> {
+        let resource = &self.place.kind.resource;
+        Request {
+            user: &call.user,
+            operation: self.asked.operation,
+            group: resource.group,
+            resource: resource.plural,
+            subresource: self.subresource,
+            namespace: &self.place.key.namespace,
+            name: &self.place.key.name,
+            old: self.asked.old,
+            dry_run: self.asked.dry_run,
+            notes,
+        }
+    }
+
+    fn review<'r>(self, call: &'r Call, object: &Value, notes: &'r Notes) -> Review<'r>
+    where
+        'a: 'r,
+    {
+        let attributes = self.attributes(call, object);
+        Review { core: &call.core, place: self.place, attributes, old: self.asked.old, notes }
+    }
+
+    fn attributes(self, call: &Call, object: &Value) -> Attributes {
+        let kind = &self.place.kind;
+        let resource = &kind.resource;
+        let part = kind.subresource(self.subresource).filter(|_| !self.subresource.is_empty());
+        let name = match &*self.place.key.name {
+            "" => apimachinery::meta::str_at(object, &["metadata", "name"]),
+            name => name,
+        };
+        let is_namespace = resource.group.is_empty() && resource.plural == "namespaces";
+        Attributes {
+            operation: self.asked.operation,
+            kind: match part {
+                Some(part) => GroupVersionKind::new(part.group, part.version, part.kind),
+                None => GroupVersionKind::new(resource.group, resource.version, resource.kind),
+            },
+            resource: GroupVersionResource::new(resource.group, resource.version, resource.plural),
+            subresource: self.subresource.to_owned(),
+            namespace: if is_namespace { name } else { &self.place.key.namespace }.to_owned(),
+            name: name.to_owned(),
+            user: call.user.clone(),
+            dry_run: self.asked.dry_run,
+            options: options(call, self.asked),
+            equivalents: equivalents(&call.core, kind, self.subresource),
+        }
+    }
+}
+
+/// The request's options, as those outside see them.
+fn options(call: &Call, asked: Asked<'_>) -> Value {
+    let kind = match (call.info.verb, asked.operation) {
+        ("patch", _) => "PatchOptions",
+        (_, Operation::Create) => "CreateOptions",
+        (_, Operation::Update) => "UpdateOptions",
+        (_, Operation::Delete) => "DeleteOptions",
+        (_, Operation::Connect) => return Value::Null,
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+    if asked.dry_run {
+        options["dryRun"] = json!(["All"]);
+    }
+    for field in ["fieldManager", "fieldValidation", "propagationPolicy"] {
+        if let Some(text) = call.query.get(field).filter(|text| !text.is_empty()) {
+            options[field] = text.into();
+        }
+    }
+    if call.query.get("force").is_some() {
+        options["force"] = call.query.flag("force").into();
+    }
+    options
+}
+
+/// The other versions in which the same objects are served, for subresources too.
+fn equivalents(
+    core: &Core,
+    kind: &KindRef,
+    subresource: &str,
+) -> Vec<(GroupVersionResource, GroupVersionKind)> {
+    let names = |row: &api::catalogue::Kind| {
+        let r = &row.resource;
+        let part = row.subresource(subresource).filter(|_| !subresource.is_empty());
+        let kind = match part {
+            Some(part) => GroupVersionKind::new(part.group, part.version, part.kind),
+            None => GroupVersionKind::new(r.group, r.version, r.kind),
+        };
+        (GroupVersionResource::new(r.group, r.version, r.plural), kind)
+    };
+    match kind {
+        KindRef::BuiltIn(own) => {
+            let same =
+                |row: &&api::catalogue::Kind| row.storage == own.storage && row.resource != own.resource;
+            api::CATALOGUE.iter().filter(same).map(names).collect()
+        }
+        KindRef::Custom(own) if own.shared.conversion.webhook.is_none() => {
+            let registered = core.customresources.find(&core.store, own.kind.storage);
+            let kinds = registered.iter().flat_map(|registered| registered.served());
+            kinds
+                .filter(|other| other.kind.resource != own.kind.resource)
+                .map(|other| names(&other.kind))
+                .collect()
+        }
+        KindRef::Custom(_) => Vec::new(),
     }
 }
 
@@ -117,6 +289,15 @@ impl World for Core {
 
     fn random_suffix(&self) -> String {
         metadata::generated_name("", &self.config.random)
+    }
+
+    fn authorize(&self, request: &auth::Attributes<'_>) -> auth::Decision {
+        self.authorizer.authorize(request)
+    }
+
+    fn resource_of(&self, group: &str, kind: &str) -> Option<(String, bool)> {
+        let row = api::CATALOGUE.iter().find(|row| row.resource.group == group && row.resource.kind == kind);
+        row.map(|row| (row.resource.plural.to_owned(), row.resource.namespaced))
     }
 }
 

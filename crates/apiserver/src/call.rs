@@ -1,5 +1,6 @@
 //! One request on its way through the pipeline: what it is about, who makes it, and how it wants its answer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::Status;
@@ -42,6 +43,8 @@ pub struct Call {
     pub now: Timestamp,
     /// What the client should know though the request succeeds.
     pub warnings: Vec<String>,
+    /// What admission wants to have in the audit log.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Call {

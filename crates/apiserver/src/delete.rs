@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::Response;
 use store::{CommitError, Expected, Key, Op};
 
-use crate::admit;
+use crate::admit::{self, Asked};
 use crate::body::Body;
 use crate::call::Call;
 use crate::conversion;
@@ -102,8 +102,9 @@ pub async fn delete_object(
         let current = place.current(call)?;
         let mut old = conversion::hub_object(&call.core, &place.kind, &current).await?;
         options.check_preconditions(&place.kind, &old)?;
-        admit::mutate(call, place, Operation::Delete, &mut Value::Null, Some(&old))?;
-        admit::validate(call, place, Operation::Delete, &Value::Null, Some(&old))?;
+        let asked = Asked { operation: Operation::Delete, old: Some(&old), dry_run };
+        admit::mutate(call, place, asked, &mut Value::Null).await?;
+        admit::validate(call, place, asked, &Value::Null).await?;
         customresource::add_finalizer(stored, &mut old);
         let (mut next, gone) = match deletion::decide(stored, &old, options, call.now) {
             Verdict::Pending => return Ok(Deleted::Pending(current.bytes.clone())),

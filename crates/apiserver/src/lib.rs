@@ -42,10 +42,11 @@ mod metadata;
 mod metrics;
 mod ownership;
 mod part;
+mod quota;
 mod selection;
 mod service_allocation;
 mod view;
-mod webhook_client;
+mod webhook;
 mod wire;
 
 // The server around them.

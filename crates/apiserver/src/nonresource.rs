@@ -28,7 +28,9 @@ pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
         [check @ ("healthz" | "livez" | "readyz"), rest @ ..] => health::serve(call, check, rest),
         ["version"] => text("application/json", version::version().to_string()),
         ["metrics"] => {
-            text("text/plain; version=0.0.4", call.core.metrics.render(&call.core.store.statistics()))
+            let core = &call.core;
+            let metrics = core.metrics.render(&core.store.statistics()) + &core.admission_metrics.render();
+            text("text/plain; version=0.0.4", metrics)
         }
         ["api"] => group_document(call, true),
         ["apis"] => group_document(call, false),

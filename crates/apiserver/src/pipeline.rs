@@ -126,6 +126,7 @@ async fn answer(
         target,
         now,
         warnings: Vec::new(),
+        annotations: std::collections::BTreeMap::new(),
     };
     if long_running {
         return stream(&mut call, payload, parts.uri).await;

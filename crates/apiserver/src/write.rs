@@ -9,7 +9,7 @@ use apimachinery::{Status, Value};
 use bytes::Bytes;
 use store::{CommitError, Entry, Expected, Key, Op};
 
-use crate::admit;
+use crate::admit::{self, Asked};
 use crate::call::Call;
 use crate::conversion;
 use crate::customresource;
@@ -107,7 +107,8 @@ pub async fn create(
         ownership::created(call, kind, &mut object, options);
     }
     admit::await_default_account(call, &place, &object).await;
-    admit::mutate(call, &place, Operation::Create, &mut object, None)?;
+    let asked = Asked { operation: Operation::Create, old: None, dry_run: options.dry_run };
+    admit::mutate(call, &place, asked, &mut object).await?;
     stored.prepare_for_create(&mut object);
     let reservation =
         call.core.services.reserve(stored, &mut object, None).map_err(|e| place.invalid(&object, &e))?;
@@ -115,7 +116,7 @@ pub async fn create(
     if !errors.is_empty() {
         return Err(place.invalid(&object, &errors));
     }
-    admit::validate(call, &place, Operation::Create, &object, None)?;
+    admit::validate(call, &place, asked, &object).await?;
     call.warnings.extend(stored.strategy.warnings(&object, None));
     stored.strategy.canonicalize(&mut object);
     customresource::settle(&call.core, stored, &mut object, call.now);
@@ -204,7 +205,8 @@ async fn attempt(
     if !owned {
         ownership::updated(call, place, old, &mut object, options);
     }
-    admit::mutate(call, place, Operation::Update, &mut object, Some(old))?;
+    let asked = Asked { operation: Operation::Update, old: Some(old), dry_run: options.dry_run };
+    admit::mutate(call, place, asked, &mut object).await?;
     place.part.prepare(stored, &mut object, old);
     let reservation =
         call.core.services.reserve(stored, &mut object, Some(old)).map_err(|e| place.invalid(old, &e))?;
@@ -212,7 +214,7 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(place.invalid(&object, &errors));
     }
-    admit::validate(call, place, Operation::Update, &object, Some(old))?;
+    admit::validate(call, place, asked, &object).await?;
     stored.strategy.canonicalize(&mut object);
     customresource::settle(&call.core, stored, &mut object, call.now);
     ownership::forget_unchanged(&mut object, old);

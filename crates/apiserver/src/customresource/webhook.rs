@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use admission::webhook::{ClientConfig, ServiceReference};
 use apiextensions::definition::Webhook;
 use apimachinery::meta::str_at;
 use apimachinery::{Status, Value, json};
 
 use crate::core::Core;
 use crate::metadata;
-use crate::webhook_client;
 
 /// The form of reviews that is spoken.
 const REVIEW_VERSION: &str = "apiextensions.k8s.io/v1";
@@ -48,7 +48,9 @@ pub async fn convert(
     let uid = metadata::new_uid(&core.config.random);
     let review = json!({"kind": "ConversionReview", "apiVersion": REVIEW_VERSION,
         "request": {"uid": uid, "desiredAPIVersion": to, "objects": sent}});
-    let answer = webhook_client::post(core, &webhook.client_config, &review, TIMEOUT)
+    let answer = core
+        .webhook_clients
+        .post(&client_config(webhook), &review, TIMEOUT)
         .await
         .map_err(|error| failed(&format_args!("failed: {error}")))?;
     let converted = converted_objects(answer, &uid).map_err(|why| failed(&format_args!("failed: {why}")))?;
@@ -69,6 +71,18 @@ pub async fn convert(
         }
     }
     Ok(out)
+}
+
+/// Where the webhook is, as the client of all webhooks takes it.
+fn client_config(webhook: &Webhook) -> ClientConfig {
+    let said = &webhook.client_config;
+    let service = said.service.as_ref().map(|service| ServiceReference {
+        namespace: service.namespace.clone(),
+        name: service.name.clone(),
+        path: service.path.clone(),
+        port: service.port,
+    });
+    ClientConfig { url: said.url.clone(), service, ca_bundle: said.ca_bundle.clone() }
 }
 
 /// The objects of an answer that belongs to the question and says that it succeeded.

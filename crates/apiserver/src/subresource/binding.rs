@@ -40,7 +40,7 @@ pub async fn bind(call: &mut Call, body: &Bytes) -> Result<Response<Body>, Statu
         part: Part::Binding,
         key: Key::new(pods.storage, call.info.namespace.as_str(), name),
     };
-    admit::posted(call, &place, "binding", &mut binding)?;
+    admit::posted(call, &place, "binding", &mut binding, options.dry_run).await?;
     let now = call.now;
     let change = |pod: &Value| assign(pod, &binding, now).map(|object| Proposal { object, owned: false });
     write::update(call, &place, &options, &change).await?;

@@ -31,7 +31,7 @@ pub async fn evict(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Resp
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
     let place = Place::of(call, kind, Part::Main);
-    admit::posted(call, &place, "eviction", &mut eviction)?;
+    admit::posted(call, &place, "eviction", &mut eviction, write.dry_run).await?;
     let options = eviction.get("deleteOptions").cloned().unwrap_or(Value::Null);
     let options: DeleteOptions = match options {
         Value::Null => DeleteOptions::default(),

@@ -4,7 +4,7 @@
 mod binding;
 mod eviction;
 mod proxy;
-mod scale;
+pub mod scale;
 mod token;
 
 pub use binding::bind;

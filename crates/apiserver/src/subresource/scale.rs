@@ -31,7 +31,7 @@ pub async fn serve(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Resp
             let options = WriteOptions::parse(&call.query, "PatchOptions")?;
             let patch = patch::Patch::of_request(call, body)?;
             let change = |object: &Value| {
-                let patched = patch.apply_plain(&scale(kind, object)?, EXPECTED)?;
+                let patched = patch.apply_plain(&scale(kind, object), EXPECTED)?;
                 scaled(kind, object, &patched).map(|object| Proposal { object, owned: false })
             };
             (write::update(call, &place, &options, &change).await?.bytes, None)
@@ -48,18 +48,21 @@ pub async fn serve(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Resp
         }
     };
     let shown = conversion::shown(&call.core, kind, &bytes, revision).await?;
-    let scale = scale(kind, &conversion::decode(&shown))?;
+    let object = conversion::decode(&shown);
+    if let Some(paths) = paths(kind).filter(|paths| !apiextensions::scale::says_replicas(&object, paths)) {
+        let path = &paths.spec_replicas_path;
+        return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
+    }
+    let scale = scale(kind, &object);
     call.target = call.target.plain();
     call.respond(200, Document::value(EXPECTED.type_name, &scale))
 }
 
 /// A workload as its Scale. Custom ones say where they keep what it shows.
-fn scale(kind: &KindRef, object: &Value) -> Result<Value, Status> {
+pub fn scale(kind: &KindRef, object: &Value) -> Value {
     let (spec, status) = match paths(kind) {
         None => usual(object),
-        Some(paths) => apiextensions::scale::show(object, paths).ok_or_else(|| {
-            Status::internal(format!("the spec replicas field {:?} does not exist", paths.spec_replicas_path))
-        })?,
+        Some(paths) => apiextensions::scale::show(object, paths),
     };
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -67,9 +70,7 @@ fn scale(kind: &KindRef, object: &Value) -> Result<Value, Status> {
             metadata[field] = value.clone();
         }
     }
-    Ok(
-        json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}),
-    )
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
 }
 
 /// Where a custom workload keeps its numbers.
@@ -100,7 +101,7 @@ fn selector_text(object: &Value) -> String {
 }
 
 /// The workload with the replicas a Scale asks for.
-fn scaled(kind: &KindRef, object: &Value, scale: &Value) -> Result<Value, Status> {
+pub fn scaled(kind: &KindRef, object: &Value, scale: &Value) -> Result<Value, Status> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
     if replicas < 0 {
         let path = Path::new("spec").child("replicas");
@@ -136,7 +137,7 @@ mod tests {
         let object = json!({"metadata": {"name": "d", "resourceVersion": "4"},
             "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}}, "status": {"replicas": 1}});
         let kind: KindRef = api::catalogue::by_resource("apps", "v1", "deployments").expect("a row").into();
-        let mut seen = scale(&kind, &object).expect("is seen");
+        let mut seen = scale(&kind, &object);
         assert_eq!(seen["spec"]["replicas"], 2);
         assert_eq!(seen["status"], json!({"replicas": 1, "selector": "app=web"}));
         seen["spec"]["replicas"] = 5.into();

@@ -36,7 +36,7 @@ pub async fn request(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Re
         wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
     let place = Place::of(call, kind, Part::Main);
     let account = conversion::decode(&place.current(call)?.bytes);
-    admit::posted(call, &place, "token", &mut request)?;
+    admit::posted(call, &place, "token", &mut request, options.dry_run).await?;
     let expiration =
         request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(EXPIRATION_SECONDS);
     check_expiration(expiration)?;
