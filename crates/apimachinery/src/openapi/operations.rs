@@ -115,6 +115,8 @@ pub struct Operation<'a> {
     pub tag: String,
     pub gvk: GroupVersionKind,
     pub schema: &'a Schema,
+    /// Whether patches can be strategic: custom kinds say nothing of how.
+    pub strategic: bool,
     pub parameters: &'static [Parameter],
     pub body: Body,
     pub answer: Answer,
@@ -264,6 +266,7 @@ fn operation<'a>(
         tag: format!("{}_{}", uncapitalised(&group_id), resource.version),
         gvk: GroupVersionKind::new(resource.group, resource.version, resource.kind),
         schema: resource.schema,
+        strategic: resource.schema[resource.ty].published.is_none(),
         parameters: verb.parameters,
         body,
         answer,

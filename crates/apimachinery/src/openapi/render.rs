@@ -15,9 +15,14 @@ const WATCH_PRODUCES: [&str; 2] =
 const PATCHES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
+    STRATEGIC,
     "application/apply-patch+yaml",
 ];
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+fn patches(operation: &Operation<'_>) -> Vec<&'static str> {
+    PATCHES.into_iter().filter(|ty| *ty != STRATEGIC || operation.strategic).collect()
+}
 
 /// Writes one JSON object entry by entry.
 pub struct ObjectWriter<'w, W: Write> {
@@ -179,8 +184,8 @@ fn operation_v3(operation: &Operation<'_>) -> Value {
         out["parameters"] = operation.parameters.iter().map(|p| parameter(p, Dialect::V3)).collect();
     }
     if let Some(schema) = body(operation, Dialect::V3) {
-        let types: &[&str] = if operation.body == Body::Patch { &PATCHES } else { &["*/*"] };
-        out["requestBody"] = json!({"content": content(types, &schema)});
+        let types = if operation.body == Body::Patch { patches(operation) } else { vec!["*/*"] };
+        out["requestBody"] = json!({"content": content(&types, &schema)});
         if operation.body != Body::DeleteOptions {
             out["requestBody"]["required"] = json!(true);
         }
@@ -198,7 +203,7 @@ fn operation_v2(operation: &Operation<'_>) -> Value {
         parameters.insert(0, json!({"in": "body", "name": "body", "required": required, "schema": schema}));
     }
     out["parameters"] = parameters.into();
-    out["consumes"] = if operation.body == Body::Patch { json!(PATCHES) } else { json!(["*/*"]) };
+    out["consumes"] = if operation.body == Body::Patch { json!(patches(operation)) } else { json!(["*/*"]) };
     out["produces"] = json!(produces(operation));
     out["schemes"] = json!(["https"]);
     out["responses"] = responses(operation, &json!({"schema": answer(operation, Dialect::V2)}));

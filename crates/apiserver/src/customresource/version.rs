@@ -109,6 +109,18 @@ fn embedded_metadata(metadata: &Value, path: &Path) -> ErrorList {
     errors
 }
 
+/// Follows `validateKubeFinalizerName`.
+fn about_finalizer(name: &str) -> Vec<String> {
+    let mut complaints = names::is_qualified_name(name);
+    if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+        let path = if name.contains('.') { " including a path (/)" } else { "" };
+        complaints.push(format!(
+            "prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"
+        ));
+    }
+    complaints.into_iter().map(|why| format!("metadata.finalizers: {name:?}: {why}")).collect()
+}
+
 /// Whether anything but metadata differs.
 fn differs(obj: &Value, old: &Value) -> bool {
     let (Some(obj), Some(old)) = (obj.as_object(), old.as_object()) else { return obj != old };
@@ -192,15 +204,10 @@ impl Strategy for Version {
             list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
         };
         let known = old.map(finalizers).unwrap_or_default();
-        let added = finalizers(obj).into_iter().filter(|name| !known.contains(name));
-        added
-            .filter(|name| !name.contains('/') && !STANDARD_FINALIZERS.contains(&name.as_str()))
-            .map(|name| {
-                format!(
-                    "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name including a path (/) to avoid \
-                     accidental conflicts with other finalizer writers"
-                )
-            })
+        finalizers(obj)
+            .iter()
+            .filter(|name| !known.contains(*name))
+            .flat_map(|name| about_finalizer(name))
             .collect()
     }
 

@@ -90,6 +90,10 @@ async fn a_definition_is_served_in_the_very_next_request() {
     let document = fixture.check("GET /openapi/v3/apis/example.com/v1", Value::Null, 200, json!({})).await;
     let schema = &document["components"]["schemas"]["com.example.v1.Widget"];
     assert_eq!(schema["properties"]["spec"]["properties"]["size"]["default"], 3);
+    let patch = &document["paths"]["/apis/example.com/v1/namespaces/{namespace}/widgets/{name}"]["patch"];
+    let accepted: Vec<&String> =
+        patch["requestBody"]["content"].as_object().expect("has some").keys().collect();
+    assert!(!accepted.iter().any(|ty| ty.contains("strategic")), "{accepted:?}");
     let document = fixture.check("GET /openapi/v2", Value::Null, 200, json!({})).await;
     assert_eq!(
         document["definitions"]["com.example.v1.Widget"]["properties"]["spec"]["properties"]["size"]["type"],
