@@ -1,5 +1,8 @@
-//! The group `autoscaling`: Scale, the one face of everything that has replicas (follows
+//! The group `autoscaling`: what scales by itself, and Scale, the one face of everything that has replicas (follows
 //! `pkg/registry/apps/deployment/storage` `scaleFromDeployment` and `pkg/apis/autoscaling/validation`).
+
+pub mod conversion;
+pub mod horizontalpodautoscaler;
 
 use apimachinery::field::ErrorList;
 use apimachinery::{Map, Value, json};

@@ -15,11 +15,13 @@ use apimachinery::field::ErrorList;
 use apimachinery::meta::str_at;
 use jiff::Timestamp;
 
+use crate::autoscaling::horizontalpodautoscaler::HorizontalPodAutoscaler;
 use crate::resource::{self, Resource};
 use crate::strategy::{Plain, Strategy};
 use crate::{
-    admissionregistration, apiextensions, apiregistration, apps, certificates, coordination, core, discovery,
-    dynamicresource, flowcontrol, networking, node, objectmeta, rbac, scheduling, storage, strategy,
+    admissionregistration, apiextensions, apiregistration, apps, batch, certificates, coordination, core,
+    discovery, dynamicresource, flowcontrol, networking, node, objectmeta, policy, rbac, scheduling, storage,
+    strategy,
 };
 
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -275,6 +277,8 @@ macro_rules! subresource {
     };
 }
 
+const HPA: HorizontalPodAutoscaler = HorizontalPodAutoscaler;
+
 pub const SCALE: Subresource =
     subresource!("scale", "autoscaling", "io.k8s.api.autoscaling.v1", "Scale", GET_PATCH_UPDATE);
 
@@ -348,6 +352,112 @@ pub static CATALOGUE: &[Kind] = &[
             SCALE,
             subresource!("status", "apps", "io.k8s.api.apps.v1", "ReplicaSet", GET_PATCH_UPDATE),
         ]),
+    row!(LIMIT_RANGES, "io.k8s.api.core.v1", "LimitRange", "limitranges", core::limitrange::LimitRange)
+        .short(&["limits"]),
+    row!(POD_TEMPLATES, "io.k8s.api.core.v1", "PodTemplate", "podtemplates", core::podtemplate::PodTemplate),
+    row!(
+        REPLICATION_CONTROLLERS,
+        "io.k8s.api.core.v1",
+        "ReplicationController",
+        "replicationcontrollers",
+        core::replicationcontroller::ReplicationController
+    )
+    .short(&["rc"])
+    .categories(CATEGORY_ALL)
+    .subresources(&[
+        SCALE,
+        subresource!("status", "", "io.k8s.api.core.v1", "ReplicationController", GET_PATCH_UPDATE),
+    ]),
+    row!(
+        RESOURCE_QUOTAS,
+        "io.k8s.api.core.v1",
+        "ResourceQuota",
+        "resourcequotas",
+        core::resourcequota::ResourceQuota
+    )
+    .short(&["quota"])
+    .subresources(&[subresource!("status", "", "io.k8s.api.core.v1", "ResourceQuota", GET_PATCH_UPDATE)]),
+    row!(
+        CONTROLLER_REVISIONS,
+        "io.k8s.api.apps.v1",
+        "ControllerRevision",
+        "controllerrevisions.apps",
+        apps::controllerrevision::ControllerRevision
+    ),
+    row!(DAEMON_SETS, "io.k8s.api.apps.v1", "DaemonSet", "daemonsets.apps", apps::daemonset::DaemonSet)
+        .short(&["ds"])
+        .categories(CATEGORY_ALL)
+        .subresources(&[subresource!("status", "apps", "io.k8s.api.apps.v1", "DaemonSet", GET_PATCH_UPDATE)]),
+    row!(
+        STATEFUL_SETS,
+        "io.k8s.api.apps.v1",
+        "StatefulSet",
+        "statefulsets.apps",
+        apps::statefulset::StatefulSet
+    )
+    .short(&["sts"])
+    .categories(CATEGORY_ALL)
+    .subresources(&[
+        SCALE,
+        subresource!("status", "apps", "io.k8s.api.apps.v1", "StatefulSet", GET_PATCH_UPDATE),
+    ]),
+    row!(
+        HORIZONTAL_POD_AUTOSCALERS,
+        "io.k8s.api.autoscaling.v2",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers.autoscaling",
+        HPA
+    )
+    .short(&["hpa"])
+    .categories(CATEGORY_ALL)
+    .subresources(&[Subresource {
+        version: "v2",
+        ..subresource!(
+            "status",
+            "autoscaling",
+            "io.k8s.api.autoscaling.v2",
+            "HorizontalPodAutoscaler",
+            GET_PATCH_UPDATE
+        )
+    }]),
+    row!(
+        HORIZONTAL_POD_AUTOSCALERS_V1,
+        "io.k8s.api.autoscaling.v1",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers.autoscaling",
+        HPA
+    )
+    .short(&["hpa"])
+    .categories(CATEGORY_ALL)
+    .subresources(&[subresource!(
+        "status",
+        "autoscaling",
+        "io.k8s.api.autoscaling.v1",
+        "HorizontalPodAutoscaler",
+        GET_PATCH_UPDATE
+    )]),
+    row!(CRON_JOBS, "io.k8s.api.batch.v1", "CronJob", "cronjobs.batch", batch::cronjob::CronJob)
+        .short(&["cj"])
+        .categories(CATEGORY_ALL)
+        .subresources(&[subresource!("status", "batch", "io.k8s.api.batch.v1", "CronJob", GET_PATCH_UPDATE)]),
+    row!(JOBS, "io.k8s.api.batch.v1", "Job", "jobs.batch", batch::job::Job)
+        .categories(CATEGORY_ALL)
+        .subresources(&[subresource!("status", "batch", "io.k8s.api.batch.v1", "Job", GET_PATCH_UPDATE)]),
+    row!(
+        POD_DISRUPTION_BUDGETS,
+        "io.k8s.api.policy.v1",
+        "PodDisruptionBudget",
+        "poddisruptionbudgets.policy",
+        policy::PodDisruptionBudget
+    )
+    .short(&["pdb"])
+    .subresources(&[subresource!(
+        "status",
+        "policy",
+        "io.k8s.api.policy.v1",
+        "PodDisruptionBudget",
+        GET_PATCH_UPDATE
+    )]),
     row!(EVENTS_V1, "io.k8s.api.events.v1", "Event", "events", core::event::EventV1).short(&["ev"]),
     review!(SELF_SUBJECT_REVIEWS, "io.k8s.api.authentication.v1", "SelfSubjectReview"),
     review!(TOKEN_REVIEWS, "io.k8s.api.authentication.v1", "TokenReview"),

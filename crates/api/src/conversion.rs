@@ -1,9 +1,12 @@
-//! Between versions of one kind. Events are the only kind served in two: `v1` and `events.k8s.io/v1` name the same
-//! fields differently (follows `pkg/apis/events/v1/conversion.go`).
+//! Between versions of one kind. Two kinds are served in two: Events, whose fields `v1` and `events.k8s.io/v1` name
+//! differently (follows `pkg/apis/events/v1/conversion.go`), and HorizontalPodAutoscalers.
 
 use apimachinery::{Map, Value};
 
-use crate::resource::{EVENTS, EVENTS_V1, Resource};
+use crate::autoscaling::conversion::{from_v1, to_v1};
+use crate::resource::{
+    EVENTS, EVENTS_V1, HORIZONTAL_POD_AUTOSCALERS, HORIZONTAL_POD_AUTOSCALERS_V1, Resource,
+};
 
 /// `v1` name, `events.k8s.io/v1` name.
 const EVENT_FIELDS: [(&str, &str); 7] = [
@@ -22,6 +25,11 @@ const ALWAYS_IN_V1: [&str; 3] = ["firstTimestamp", "lastTimestamp", "eventTime"]
 /// The object as the other version writes it. Rows that are not versions of one kind are a mistake of the caller,
 /// who gets the object back with only its `apiVersion` and `kind` changed.
 pub fn convert(mut obj: Value, from: &Resource, to: &Resource) -> Value {
+    match (*from, *to) {
+        (HORIZONTAL_POD_AUTOSCALERS, HORIZONTAL_POD_AUTOSCALERS_V1) => to_v1(&mut obj),
+        (HORIZONTAL_POD_AUTOSCALERS_V1, HORIZONTAL_POD_AUTOSCALERS) => from_v1(&mut obj),
+        _ => {}
+    }
     let Some(map) = obj.as_object_mut() else { return obj };
     if (*from, *to) == (EVENTS, EVENTS_V1) {
         for (old, new) in EVENT_FIELDS {

@@ -12,6 +12,8 @@ pub enum Fill {
     Bool(bool),
     /// `{}`, where upstream always writes the struct.
     Empty,
+    /// `null`, where upstream always writes a list that may be missing.
+    Null,
 }
 
 impl Fill {
@@ -21,6 +23,7 @@ impl Fill {
             Fill::Int(number) | Fill::NonZero(number) => number.into(),
             Fill::Bool(flag) => flag.into(),
             Fill::Empty => Value::Object(Map::new()),
+            Fill::Null => Value::Null,
         }
     }
 

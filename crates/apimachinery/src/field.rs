@@ -112,6 +112,11 @@ impl Error {
         Self::with(ErrorType::Invalid, field, Some(value.into()), detail)
     }
 
+    /// For a value that the message does not repeat (upstream: `OmitValueType`).
+    pub fn invalid_without_value(field: &Path, detail: impl Into<String>) -> Self {
+        Self::with(ErrorType::Invalid, field, None, detail)
+    }
+
     pub fn type_invalid(field: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::with(ErrorType::TypeInvalid, field, Some(value.into()), detail)
     }

@@ -1,6 +1,6 @@
 //! Kubernetes' textual times: `Time` has whole seconds, `MicroTime` six decimals, both in UTC.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// `2026-01-02T03:04:05Z`, the form of `metav1.Time`.
 pub fn format_time(at: Timestamp) -> String {
@@ -15,6 +15,41 @@ pub fn format_micro_time(at: Timestamp) -> String {
 /// Parses RFC 3339 with or without a fraction, in any offset.
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     text.parse().ok()
+}
+
+/// A duration as Go writes it: `1h30m`, `1.5s`, `-300ms`; `None` if it is none or out of range.
+pub fn parse_duration(text: &str) -> Option<SignedDuration> {
+    const UNITS: [(&str, f64); 8] = [
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("µs", 1e-6),
+        ("μs", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(SignedDuration::ZERO);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let letters = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let (_, unit) = UNITS.iter().find(|(name, _)| *name == &rest[..letters])?;
+        seconds += number * unit;
+        rest = &rest[letters..];
+    }
+    SignedDuration::try_from_secs_f64(if negative { -seconds } else { seconds }).ok()
 }
 
 /// A `metav1.Time` field of a typed view.
@@ -54,6 +89,19 @@ pub mod micro_time {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        let seconds = |text: &str| parse_duration(text).map(|duration| duration.as_secs_f64());
+        for (text, expect) in
+            [("1h30m", 5400.0), ("1.5s", 1.5), ("-300ms", -0.3), ("0", 0.0), ("+2m0.5s", 120.5)]
+        {
+            assert_eq!(seconds(text), Some(expect), "{text}");
+        }
+        for bad in ["", "-", "1", "1d", "s", "1.2.3s", "1h 2m", "9999999999999999h"] {
+            assert_eq!(seconds(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn times_are_written_as_upstream_writes_them() {

@@ -1,16 +1,14 @@
 //! Deployment (follows `pkg/registry/apps/deployment`).
 
 use apimachinery::Value;
-use apimachinery::field::{Error, ErrorList};
-use apimachinery::intstr::IntOrString;
+use apimachinery::field::ErrorList;
 use jiff::Timestamp;
 
-use super::{default_workload, selector_and_template, status_counts};
-use crate::columns::{AGE, NAME, age, column, count, format_label_selector, items, name, wide};
-use crate::core::pod::container_cells;
+use super::{Template, collisions_only_grow, default_workload, status_counts, workload_cells};
+use crate::columns::{AGE, NAME, age, column, count, format_label_selector, name, wide};
 use crate::defaults::{Fill, fill, object, object_or_new};
 use crate::strategy::{Column, Strategy, keep, keep_metadata, set_first_generation, set_generation};
-use crate::validation::{At, percent, same_field};
+use crate::validation::{At, int_or_percent, same_field};
 
 const SPEC: &[(&str, Fill)] = &[
     ("strategy", Fill::Empty),
@@ -85,7 +83,11 @@ impl Strategy for Deployment {
         let mut errors = ErrorList::new();
         let spec = At::root(obj).get("spec");
         spec.get("replicas").check_nonnegative(&mut errors);
-        selector_and_template(&spec, &mut errors);
+        Template { kind: "deployment", set: "ReplicaSet" }.validate(
+            &spec,
+            &spec.get("template"),
+            &mut errors,
+        );
         update_strategy(&spec.get("strategy"), &mut errors);
         spec.get("minReadySeconds").check_nonnegative(&mut errors);
         spec.get("revisionHistoryLimit").check_nonnegative(&mut errors);
@@ -107,16 +109,13 @@ impl Strategy for Deployment {
     fn validate_status_update(&self, obj: &Value, old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let status = At::root(obj).get("status");
-        status_counts(&status, &COUNTS, &PARTS, &mut errors);
-        let collisions = status.get("collisionCount");
-        if collisions.int() < count(old, &["status", "collisionCount"]) {
-            errors.push(Error::invalid(&collisions.path, collisions.int(), "cannot be decremented"));
-        }
+        status_counts(&status, &COUNTS, &PARTS, "readyReplicas", &mut errors);
+        collisions_only_grow(&status, old, &mut errors);
         errors
     }
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
-        super::warnings(obj, old)
+        super::workload_warnings(obj, old)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -124,18 +123,17 @@ impl Strategy for Deployment {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        let (containers, images) = container_cells(items(obj, &["spec", "template", "spec", "containers"]));
         let ready = count(obj, &["status", "readyReplicas"]);
-        vec![
+        let mut row = vec![
             name(obj),
             format!("{ready}/{}", count(obj, &["spec", "replicas"])).into(),
             count(obj, &["status", "updatedReplicas"]).into(),
             count(obj, &["status", "availableReplicas"]).into(),
             age(obj, now),
-            containers.into(),
-            images.into(),
-            format_label_selector(obj.pointer("/spec/selector")).into(),
-        ]
+        ];
+        row.extend(workload_cells(obj));
+        row.push(format_label_selector(obj.pointer("/spec/selector")).into());
+        row
     }
 }
 
@@ -158,27 +156,12 @@ fn update_strategy(strategy: &At, errors: &mut ErrorList) {
 
 fn validate_rolling_update(rolling_update: &At, errors: &mut ErrorList) {
     let (unavailable, surge) = (rolling_update.get("maxUnavailable"), rolling_update.get("maxSurge"));
-    for at in [&unavailable, &surge] {
-        if at.value.is_string() {
-            at.check(percent, errors);
-        } else {
-            at.check_nonnegative(errors);
-        }
-    }
-    if amount(&unavailable) == 0 && amount(&surge) == 0 {
+    let [unavailable_amount, surge_amount] = [&unavailable, &surge].map(|at| int_or_percent(at, errors));
+    if unavailable_amount == 0 && surge_amount == 0 {
         errors.push(unavailable.invalid("may not be 0 when `maxSurge` is 0"));
     }
-    if unavailable.value.is_string() && amount(&unavailable) > 100 {
+    if unavailable.value.is_string() && unavailable_amount > 100 {
         errors.push(unavailable.invalid("must not be greater than 100%"));
-    }
-}
-
-/// The number, whether it counts pods or percents.
-fn amount(at: &At) -> i64 {
-    match serde_json::from_value::<IntOrString>(at.value.clone()) {
-        Ok(IntOrString::Int(number)) => number.into(),
-        Ok(IntOrString::String(text)) => text.trim_end_matches('%').parse().unwrap_or_default(),
-        Err(_) => 0,
     }
 }
 

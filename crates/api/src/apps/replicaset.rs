@@ -4,22 +4,11 @@ use apimachinery::Value;
 use apimachinery::field::ErrorList;
 use jiff::Timestamp;
 
-use super::{default_workload, selector_and_template, status_counts};
-use crate::columns::{AGE, NAME, age, column, count, format_label_selector, items, name, wide};
-use crate::core::pod::container_cells;
+use super::{REPLICA_COUNTS, REPLICA_PARTS, Template, default_workload, status_counts, workload_cells};
+use crate::columns::{AGE, NAME, age, column, count, format_label_selector, name, wide};
 use crate::defaults::{Fill, fill, object};
 use crate::strategy::{Column, Strategy, keep, set_first_generation, set_generation};
 use crate::validation::{At, same_field};
-
-const COUNTS: [&str; 6] = [
-    "replicas",
-    "fullyLabeledReplicas",
-    "readyReplicas",
-    "availableReplicas",
-    "observedGeneration",
-    "terminatingReplicas",
-];
-const PARTS: [&str; 3] = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
 
 const COLUMNS: [Column; 8] = [
     NAME,
@@ -62,7 +51,11 @@ impl Strategy for ReplicaSet {
         let spec = At::root(obj).get("spec");
         spec.get("replicas").check_nonnegative(&mut errors);
         spec.get("minReadySeconds").check_nonnegative(&mut errors);
-        selector_and_template(&spec, &mut errors);
+        Template { kind: "deployment", set: "ReplicaSet" }.validate(
+            &spec,
+            &spec.get("template"),
+            &mut errors,
+        );
         errors
     }
 
@@ -75,12 +68,13 @@ impl Strategy for ReplicaSet {
 
     fn validate_status_update(&self, obj: &Value, _old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        status_counts(&At::root(obj).get("status"), &COUNTS, &PARTS, &mut errors);
+        let status = At::root(obj).get("status");
+        status_counts(&status, &REPLICA_COUNTS, &REPLICA_PARTS, "readyReplicas", &mut errors);
         errors
     }
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
-        super::warnings(obj, old)
+        super::workload_warnings(obj, old)
     }
 
     fn selectable_fields(&self, obj: &Value) -> Vec<(&'static str, String)> {
@@ -96,17 +90,16 @@ impl Strategy for ReplicaSet {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        let (containers, images) = container_cells(items(obj, &["spec", "template", "spec", "containers"]));
-        vec![
+        let mut row = vec![
             name(obj),
             count(obj, &["spec", "replicas"]).into(),
             count(obj, &["status", "replicas"]).into(),
             count(obj, &["status", "readyReplicas"]).into(),
             age(obj, now),
-            containers.into(),
-            images.into(),
-            format_label_selector(obj.pointer("/spec/selector")).into(),
-        ]
+        ];
+        row.extend(workload_cells(obj));
+        row.push(format_label_selector(obj.pointer("/spec/selector")).into());
+        row
     }
 }
 

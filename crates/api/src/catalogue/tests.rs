@@ -41,6 +41,10 @@ fn samples() -> Vec<(Resource, Value)> {
     let template =
         json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let workload = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let job = json!({"spec": {"template": {"spec": {"restartPolicy": "Never",
+        "containers": [{"name": "c", "image": "i"}]}}}});
+    let autoscaler =
+        json!({"spec": {"maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}});
     let event = json!({"type": "Normal", "involvedObject": {"namespace": "n", "kind": "Pod", "name": "p"}});
     let event_v1 = json!({"type": "Normal", "eventTime": "2026-01-01T00:00:00.000000Z", "action": "a", "reason": "r",
         "reportingController": "c", "reportingInstance": "i", "regarding": {"namespace": "n", "kind": "Pod"}});
@@ -76,7 +80,19 @@ fn samples() -> Vec<(Resource, Value)> {
         (resource::SERVICE_ACCOUNTS, none.clone()),
         (resource::SERVICES, json!({"spec": {"clusterIP": "None", "ports": [{"port": 80}]}})),
         (resource::DEPLOYMENTS, workload.clone()),
-        (resource::REPLICA_SETS, workload),
+        (resource::REPLICA_SETS, workload.clone()),
+        (resource::LIMIT_RANGES, json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}})),
+        (resource::POD_TEMPLATES, json!({"template": template})),
+        (resource::REPLICATION_CONTROLLERS, json!({"spec": {"template": template}})),
+        (resource::RESOURCE_QUOTAS, json!({"spec": {"hard": {"pods": "1"}}})),
+        (resource::CONTROLLER_REVISIONS, json!({"data": {"spec": {}}, "revision": 1})),
+        (resource::DAEMON_SETS, workload.clone()),
+        (resource::STATEFUL_SETS, workload),
+        (resource::HORIZONTAL_POD_AUTOSCALERS, autoscaler.clone()),
+        (resource::HORIZONTAL_POD_AUTOSCALERS_V1, autoscaler),
+        (resource::CRON_JOBS, json!({"spec": {"schedule": "@daily", "jobTemplate": job}})),
+        (resource::JOBS, job),
+        (resource::POD_DISRUPTION_BUDGETS, json!({"spec": {"minAvailable": 1}})),
         (resource::EVENTS_V1, event_v1),
         (resource::CLUSTER_ROLE_BINDINGS, role_ref.clone()),
         (resource::CLUSTER_ROLES, json!({"rules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]})),
@@ -168,7 +184,7 @@ fn created() -> Vec<(&'static Kind, Value)> {
         let kind =
             by_resource(resource.group, resource.version, resource.plural).expect("is in the catalogue");
         obj["metadata"] =
-            json!({"name": sample_name(&resource), "creationTimestamp": "2026-01-01T00:00:00Z"});
+            json!({"name": sample_name(&resource), "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"});
         if resource.namespaced {
             obj["metadata"]["namespace"] = json!("n");
         }

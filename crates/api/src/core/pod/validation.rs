@@ -7,7 +7,7 @@ mod container;
 mod dns;
 mod env;
 mod handler;
-mod requirements;
+pub mod requirements;
 pub mod scheduling;
 mod security;
 mod status;

@@ -140,7 +140,7 @@ fn huge_page_amount(name: &str, quantity: &At, errors: &mut ErrorList) {
     }
 }
 
-fn resource_name(name: &str, at: &At, errors: &mut ErrorList) {
+pub fn resource_name(name: &str, at: &At, errors: &mut ErrorList) {
     let complaints = names::is_qualified_name(name);
     let standard = name.contains('/') || STANDARD.contains(&name) || name.starts_with(HUGE_PAGES);
     if complaints.is_empty() && !standard {
@@ -151,7 +151,7 @@ fn resource_name(name: &str, at: &At, errors: &mut ErrorList) {
     }
 }
 
-fn container_resource_name(name: &str, at: &At, errors: &mut ErrorList) {
+pub fn container_resource_name(name: &str, at: &At, errors: &mut ErrorList) {
     resource_name(name, at, errors);
     if !name.contains('/') {
         if !FOR_CONTAINERS.contains(&name) && !name.starts_with(HUGE_PAGES) {
