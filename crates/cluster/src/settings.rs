@@ -3,10 +3,10 @@
 //! Several clusters share a machine by slots: each slot has address ranges and ports of its own.
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -21,6 +21,8 @@ pub const SLOTS_MAX: u16 = 8;
 const SECURE_PORT: u16 = 6443;
 /// Kubernetes' own kubelet port.
 const KUBELET_PORT: u16 = 10250;
+/// The DNS Service's place in the range of Services, where everybody's tools put it.
+const DNS_SERVICE_INDEX: u32 = 10;
 /// Node ports of slot 0 are upstream's; other slots get equal parts of 20000 to 29999.
 const NODE_PORTS: (u16, u16) = (30000, 32767);
 const NODE_PORTS_OTHER_FIRST: u16 = 20000;
@@ -46,6 +48,11 @@ pub struct Settings {
     pub slot: u16,
     pub cluster_cidr: Ipv4Net,
     pub service_cidr: Ipv4Net,
+    /// Of a dual-stack cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_cidr_v6: Option<Ipv6Net>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_cidr_v6: Option<Ipv6Net>,
     pub secure_port: u16,
     pub kubelet_port: u16,
     pub node_ports: (u16, u16),
@@ -59,6 +66,8 @@ pub struct Wishes {
     pub secure_port: Option<u16>,
     pub cluster_cidr: Option<Ipv4Net>,
     pub service_cidr: Option<Ipv4Net>,
+    pub cluster_cidr_v6: Option<Ipv6Net>,
+    pub service_cidr_v6: Option<Ipv6Net>,
     pub node_name: Option<String>,
 }
 
@@ -78,6 +87,8 @@ impl Settings {
             slot,
             cluster_cidr: net(octet),
             service_cidr: net(octet + 1),
+            cluster_cidr_v6: None,
+            service_cidr_v6: None,
             secure_port: SECURE_PORT + slot,
             kubelet_port: KUBELET_PORT + 10 * slot,
             node_ports,
@@ -103,6 +114,8 @@ impl Settings {
         settings.secure_port = wishes.secure_port.unwrap_or(settings.secure_port);
         settings.cluster_cidr = wishes.cluster_cidr.unwrap_or(settings.cluster_cidr);
         settings.service_cidr = wishes.service_cidr.unwrap_or(settings.service_cidr);
+        (settings.cluster_cidr_v6, settings.service_cidr_v6) =
+            (wishes.cluster_cidr_v6, wishes.service_cidr_v6);
         let text = serde_json::to_vec_pretty(&settings).expect("settings always encode");
         let path = layout.settings();
         files::write(&path, &text, 0o600).map_err(|e| Error::Write(path.display().to_string(), e))?;
@@ -134,6 +147,16 @@ impl Settings {
         Ipv4Addr::from(u32::from(self.service_cidr.network()) + index)
     }
 
+    /// Where pods are, IPv4 first.
+    pub fn cluster_cidrs(&self) -> Vec<IpNet> {
+        [IpNet::V4(self.cluster_cidr)].into_iter().chain(self.cluster_cidr_v6.map(IpNet::V6)).collect()
+    }
+
+    /// Where Services are, IPv4 first.
+    pub fn service_cidrs(&self) -> Vec<IpNet> {
+        [IpNet::V4(self.service_cidr)].into_iter().chain(self.service_cidr_v6.map(IpNet::V6)).collect()
+    }
+
     /// The `kubernetes` Service.
     pub fn api_service_ip(&self) -> Ipv4Addr {
         self.service_address(1)
@@ -141,7 +164,14 @@ impl Settings {
 
     /// The `kube-dns` Service.
     pub fn dns_service_ip(&self) -> Ipv4Addr {
-        self.service_address(10)
+        self.service_address(DNS_SERVICE_INDEX)
+    }
+
+    /// The `kube-dns` Service in every family.
+    pub fn dns_service_ips(&self) -> Vec<IpAddr> {
+        let v6 = self.service_cidr_v6.map(|cidr| u128::from(cidr.network()) + u128::from(DNS_SERVICE_INDEX));
+        let v6 = v6.map(|number| IpAddr::V6(number.into()));
+        [IpAddr::V4(self.dns_service_ip())].into_iter().chain(v6).collect()
     }
 }
 

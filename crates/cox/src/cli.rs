@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
-use ipnet::Ipv4Net;
 
 #[derive(Parser)]
 #[command(
@@ -110,12 +109,12 @@ pub struct UpArgs {
     /// Name of this machine in the cluster, when the cluster is made; the host name if not given
     #[arg(long)]
     pub node_name: Option<String>,
-    /// Address range of pods, when the cluster is made
-    #[arg(long)]
-    pub cluster_cidr: Option<Ipv4Net>,
-    /// Address range of Services, when the cluster is made
-    #[arg(long)]
-    pub service_cidr: Option<Ipv4Net>,
+    /// Address range of pods, when the cluster is made; of IPv4, of IPv6, or one of each
+    #[arg(long, value_delimiter = ',')]
+    pub cluster_cidr: Vec<ipnet::IpNet>,
+    /// Address range of Services, when the cluster is made; of IPv4, of IPv6, or one of each
+    #[arg(long, alias = "service-cidr", value_delimiter = ',')]
+    pub service_cluster_ip_range: Vec<ipnet::IpNet>,
     #[command(flatten)]
     pub cluster_network: NetworkArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock

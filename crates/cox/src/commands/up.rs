@@ -11,6 +11,7 @@ use cluster::lock::Lock;
 use cluster::pki::{Pki, Usage};
 use cluster::settings::Wishes;
 use cluster::{Layout, Settings, kubeconfig, preflight};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 
 use crate::cli::UpArgs;
@@ -107,10 +108,15 @@ async fn start(
     progress: &Progress,
     services: &mut Services,
 ) -> anyhow::Result<()> {
+    let (cluster_cidr, cluster_cidr_v6) = by_family("--cluster-cidr", &args.cluster_cidr)?;
+    let (service_cidr, service_cidr_v6) =
+        by_family("--service-cluster-ip-range", &args.service_cluster_ip_range)?;
     let wishes = Wishes {
         secure_port: args.secure_port,
-        cluster_cidr: args.cluster_cidr,
-        service_cidr: args.service_cidr,
+        cluster_cidr,
+        service_cidr,
+        cluster_cidr_v6,
+        service_cidr_v6,
         node_name: args.node_name.clone(),
     };
     let settings = Settings::load_or_create(layout, &wishes, &cluster::address::hostname())?;
@@ -139,6 +145,21 @@ async fn start(
     Ok(())
 }
 
+/// At most one range of each family.
+fn by_family(flag: &str, ranges: &[IpNet]) -> anyhow::Result<(Option<Ipv4Net>, Option<Ipv6Net>)> {
+    let (mut v4, mut v6) = (None, None);
+    for range in ranges {
+        let repeated = match range {
+            IpNet::V4(range) => v4.replace(*range).is_some(),
+            IpNet::V6(range) => v6.replace(*range).is_some(),
+        };
+        if repeated {
+            bail!("{flag} has two ranges of one family; give one of IPv4, one of IPv6, or one of each");
+        }
+    }
+    Ok((v4, v6))
+}
+
 fn own_address(settings: &Settings) -> IpAddr {
     Ipv4Addr::from(u32::from(settings.cluster_cidr.network()) + 1).into()
 }
@@ -156,10 +177,10 @@ async fn start_node(
         layout: layout.clone(),
         node_name: settings.node_name.clone(),
         node_ip,
-        cluster_dns: vec![settings.dns_service_ip().into()],
+        cluster_dns: settings.dns_service_ips(),
         cluster_domain: settings.cluster_domain.clone(),
-        cluster_cidrs: vec![settings.cluster_cidr.into()],
-        service_cidrs: vec![settings.service_cidr.into()],
+        cluster_cidrs: settings.cluster_cidrs(),
+        service_cidrs: settings.service_cidrs(),
         kubelet_port: settings.kubelet_port,
         kubelet_tls: Arc::new(kubelet_tls(settings, pki, node_ip)?),
         runtime_endpoint: args.container_runtime_endpoint.clone(),
@@ -174,8 +195,7 @@ async fn start_node(
     };
     let started = plan.start(services, clients).await?;
     if !started.dns_addresses.is_empty() {
-        let service_ips = [settings.dns_service_ip().into()];
-        node::publish_dns(&api.admin(), &service_ips, &started.dns_addresses).await?;
+        node::publish_dns(&api.admin(), &settings.dns_service_ips(), &started.dns_addresses).await?;
     }
     let (listener, runtime) = (control::listen(layout)?, started.runtime.clone());
     services.start("control", |stop| control::serve(listener, runtime, stop));

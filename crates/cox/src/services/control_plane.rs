@@ -79,6 +79,8 @@ impl Plan<'_> {
         let advertise = SocketAddr::new(self.node_ip, self.settings.secure_port);
         let service_cidr: Cidr = self.settings.service_cidr.to_string().parse()?;
         let mut config = apiserver::Config::new(advertise, service_cidr);
+        config.secondary_service_cidr =
+            self.settings.service_cidr_v6.map(|cidr| cidr.to_string().parse()).transpose()?;
         config.node_ports = self.settings.node_ports.0..=self.settings.node_ports.1;
         let usage = Usage::Client { groups: &["system:masters"] };
         let identity = self.pki.identity(
@@ -122,7 +124,7 @@ impl Plan<'_> {
     pub fn start_deciders(&self, services: &mut Services, api: &Api) {
         let config = controllers::Config {
             root_ca: self.pki.ca_certificate().to_owned(),
-            cluster_cidrs: vec![self.settings.cluster_cidr.into()],
+            cluster_cidrs: self.settings.cluster_cidrs(),
         };
         let (clients, informers) = (api.clone(), api.informers.clone());
         services.start("controller-manager", |stop| async move {
