@@ -1,6 +1,21 @@
 //! The group `admissionregistration.k8s.io` (follows `pkg/registry/admissionregistration` and
-//! `pkg/apis/admissionregistration`).
+//! `pkg/apis/admissionregistration`). Expressions are checked for being there; the API server, which can compile
+//! them, checks the rest.
 
 pub mod binding;
+pub mod client;
+mod matching;
 pub mod policy;
 pub mod webhook;
+
+/// Names that end so are kept for configuration in files, from a later release on.
+const STATIC_SUFFIX: &str = ".static.k8s.io";
+
+/// The warning about such a name (follows `WarningsForStaticSuffix`).
+fn static_suffix_warning(obj: &apimachinery::Value) -> Option<String> {
+    apimachinery::meta::str_at(obj, &["metadata", "name"]).ends_with(STATIC_SUFFIX).then(|| {
+        format!(
+            "metadata.name: names ending with \"{STATIC_SUFFIX}\" are reserved for static manifest-based configurations and cannot be managed via the API"
+        )
+    })
+}

@@ -1,14 +1,41 @@
 //! The group `apiregistration.k8s.io`: APIService (follows `k8s.io/kube-aggregator/pkg/registry/apiservice`).
 
-use apimachinery::Value;
+use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::meta::str_at;
+use apimachinery::{Value, json, names};
+use base64::Engine;
+use jiff::Timestamp;
 
-use crate::strategy::{Strategy, drop_field, keep, keep_all_metadata};
+use crate::columns::{AGE, NAME, age, column, items, name};
+use crate::defaults::{Fill, fill, object, object_or_new};
+use crate::strategy::{Column, NameRule, Strategy, Writer, keep, keep_all_metadata};
+use crate::validation::{At, dns1123_subdomain};
+
+const GROUP_PRIORITY_MAX: i64 = 20_000;
+const VERSION_PRIORITY_MAX: i64 = 1000;
+const PORT_MAX: i64 = 65535;
+const STATUSES: [&str; 3] = ["False", "True", "Unknown"];
+pub const AVAILABLE: &str = "Available";
+
+const COLUMNS: [Column; 4] = [
+    NAME,
+    column("Service", "string", "The reference to the service that hosts this API endpoint."),
+    column("Available", "string", "Whether this service is available."),
+    AGE,
+];
 
 pub struct APIService;
 
 impl Strategy for APIService {
+    fn default(&self, obj: &mut Value) {
+        fill(obj, &[("status", Fill::Empty)]);
+        if let Some(service) = object_or_new(obj, "spec").and_then(|spec| object(spec, "service")) {
+            fill(service, &[("port", Fill::Int(443))]);
+        }
+    }
+
     fn prepare_for_create(&self, obj: &mut Value) {
-        drop_field(obj, "status");
+        obj["status"] = json!({});
     }
 
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
@@ -20,7 +47,192 @@ impl Strategy for APIService {
         keep_all_metadata(obj, old);
     }
 
+    /// What this server itself serves is available at once.
+    fn stamp(&self, _subresource: &str, obj: &mut Value, old: Option<&Value>, writer: &Writer) {
+        if old.is_none() && is_local(obj) {
+            obj["status"]["conditions"] = json!([{"type": AVAILABLE, "status": "True", "reason": "Local",
+                "lastTransitionTime": writer.time(), "message": "Local APIServices are always available"}]);
+        }
+    }
+
+    fn validate(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        required_name(obj, &mut errors);
+        let spec = At::root(obj).get("spec");
+        let (group, version) = (spec.get("group"), spec.get("version"));
+        if group.is_empty() && version.text() != "v1" {
+            errors.push(group.required("only v1 may have an empty group and it better be legacy kube"));
+        }
+        if !group.is_empty() {
+            dns1123_subdomain(&group, &mut errors);
+        }
+        version.check(names::is_dns1035_label, &mut errors);
+        for (field, max) in
+            [("groupPriorityMinimum", GROUP_PRIORITY_MAX), ("versionPriority", VERSION_PRIORITY_MAX)]
+        {
+            let at = spec.get(field);
+            if !(1..=max).contains(&at.int()) {
+                let detail = format!("must be positive and less than {max}");
+                errors.push(Error::invalid(&at.path, at.int(), detail));
+            }
+        }
+        match spec.field("service") {
+            None => local(&spec, &mut errors),
+            Some(service) => remote(&spec, &service, &mut errors),
+        }
+        errors
+    }
+
+    fn validate_status_update(&self, obj: &Value, _old: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        for condition in At::root(obj).at(&["status", "conditions"]).items() {
+            let status = condition.get("status");
+            if !STATUSES.contains(&status.text()) {
+                errors.push(Error::not_supported(&status.path, status.text(), &STATUSES));
+            }
+        }
+        errors
+    }
+
     fn allow_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn name_rule(&self) -> NameRule {
+        names::is_path_segment_name
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        &COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let service = obj.pointer("/spec/service").map_or_else(
+            || "Local".to_owned(),
+            |service| format!("{}/{}", str_at(service, &["namespace"]), str_at(service, &["name"])),
+        );
+        vec![name(obj), service.into(), availability(obj).into(), age(obj, now)]
+    }
+}
+
+/// Whether this server itself serves the group and version.
+pub fn is_local(service: &Value) -> bool {
+    service.pointer("/spec/service").is_none_or(Value::is_null)
+}
+
+fn availability(obj: &Value) -> String {
+    let conditions = items(obj, &["status", "conditions"]);
+    let Some(available) = conditions.iter().find(|c| str_at(c, &["type"]) == AVAILABLE) else {
+        return "Unknown".to_owned();
+    };
+    match (str_at(available, &["status"]), str_at(available, &["reason"])) {
+        ("True", _) => "True".to_owned(),
+        (status, "") => status.to_owned(),
+        (status, reason) => format!("{status} ({reason})"),
+    }
+}
+
+/// It is named after what it serves.
+fn required_name(obj: &Value, errors: &mut ErrorList) {
+    let name = str_at(obj, &["metadata", "name"]);
+    let required = format!("{}.{}", str_at(obj, &["spec", "version"]), str_at(obj, &["spec", "group"]));
+    if name != required && names::is_path_segment_name(name).is_empty() {
+        let path = Path::new("metadata").child("name");
+        let detail = format!("must be `spec.version+\".\"+spec.group`: {required:?}");
+        errors.push(Error::invalid(&path, name, detail));
+    }
+}
+
+fn local(spec: &At, errors: &mut ErrorList) {
+    let (bundle, skip) = (spec.get("caBundle"), spec.get("insecureSkipTLSVerify"));
+    if !bundle.is_empty() {
+        let length = base64::engine::general_purpose::STANDARD.decode(bundle.text()).map_or(0, |b| b.len());
+        let detail = "local APIServices may not have a caBundle";
+        errors.push(Error::invalid(&bundle.path, format!("{length} bytes"), detail));
+    }
+    if skip.is_true() {
+        errors.push(skip.invalid("local APIServices may not have insecureSkipTLSVerify"));
+    }
+}
+
+fn remote(spec: &At, service: &At, errors: &mut ErrorList) {
+    for field in ["namespace", "name"] {
+        if service.get(field).is_empty() {
+            errors.push(service.get(field).required(""));
+        }
+    }
+    let port = service.get("port");
+    if !(1..=PORT_MAX).contains(&port.int()) {
+        let detail = "port is not valid: must be between 1 and 65535, inclusive";
+        errors.push(Error::invalid(&port.path, port.int(), detail));
+    }
+    let skip = spec.get("insecureSkipTLSVerify");
+    if skip.is_true() && !spec.get("caBundle").is_empty() {
+        errors.push(skip.invalid("may not be true if caBundle is present"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::expect_errors;
+
+    fn service(name: &str, change: Value) -> Value {
+        let mut obj = json!({"metadata": {"name": name}, "spec": {"group": "e.com", "version": "v1",
+            "groupPriorityMinimum": 100, "versionPriority": 15}});
+        for (key, value) in change.as_object().into_iter().flatten() {
+            obj["spec"][key] = value.clone();
+        }
+        APIService.default(&mut obj);
+        obj
+    }
+
+    #[test]
+    fn services_are_checked_field_by_field() {
+        let check = |change: Value, expect: &[&str]| {
+            expect_errors(&APIService.validate(&service("v1.e.com", change)), expect);
+        };
+        check(json!({}), &[]);
+        check(json!({"service": {"namespace": "n", "name": "s"}, "insecureSkipTLSVerify": true}), &[]);
+        check(
+            json!({"groupPriorityMinimum": 20001, "versionPriority": 0}),
+            &[
+                "spec.groupPriorityMinimum: Invalid value: 20001: must be positive and less than 20000",
+                "spec.versionPriority: Invalid value: 0: must be positive and less than 1000",
+            ],
+        );
+        check(
+            json!({"caBundle": "AAAA", "insecureSkipTLSVerify": true}),
+            &[
+                "spec.caBundle: Invalid value: \"3 bytes\": local APIServices may not have a caBundle",
+                "spec.insecureSkipTLSVerify: Invalid value: true: local APIServices may not have insecureSkipTLSVerify",
+            ],
+        );
+        check(
+            json!({"service": {"port": 70000}}),
+            &[
+                "spec.service.namespace: Required value",
+                "spec.service.name: Required value",
+                "spec.service.port: Invalid value: 70000: port is not valid: must be between 1 and 65535",
+            ],
+        );
+        expect_errors(
+            &APIService.validate(&service("x", json!({}))),
+            &["metadata.name: Invalid value: \"x\": must be `spec.version+\".\"+spec.group`: \"v1.e.com\""],
+        );
+    }
+
+    #[test]
+    fn what_is_local_is_available() {
+        let mut obj = service("v1.e.com", json!({}));
+        APIService.prepare_for_create(&mut obj);
+        let row = |obj: &Value| APIService.row(obj, Timestamp::UNIX_EPOCH)[1..3].to_vec();
+        assert_eq!(row(&obj), ["Local", "Unknown"].map(Value::from));
+        APIService.stamp("", &mut obj, None, &Writer { now: Timestamp::UNIX_EPOCH, user: &Value::default });
+        assert_eq!(row(&obj), ["Local", "True"].map(Value::from));
+        obj["spec"]["service"] = json!({"namespace": "n", "name": "s"});
+        obj["status"]["conditions"] =
+            json!([{"type": "Available", "status": "False", "reason": "MissingEndpoints"}]);
+        assert_eq!(row(&obj), ["n/s", "False (MissingEndpoints)"].map(Value::from));
     }
 }

@@ -35,11 +35,10 @@ pub enum GarbagePolicy {
 }
 
 /// Who makes a request, and when.
-#[derive(Clone, Debug)]
 pub struct Writer<'a> {
     pub now: Timestamp,
     /// The user as `authentication.k8s.io/v1 UserInfo`.
-    pub user: &'a Value,
+    pub user: &'a dyn Fn() -> Value,
 }
 
 impl Writer<'_> {

@@ -1,12 +1,38 @@
-//! ValidatingAdmissionPolicyBinding and MutatingAdmissionPolicyBinding.
+//! ValidatingAdmissionPolicyBinding and MutatingAdmissionPolicyBinding (follow
+//! `pkg/registry/admissionregistration/validatingadmissionpolicybinding` and `mutatingadmissionpolicybinding`).
 
-use apimachinery::Value;
+use std::collections::BTreeSet;
 
-use crate::strategy::{Strategy, bump_generation, set_first_generation};
+use apimachinery::field::{Error, ErrorList};
+use apimachinery::meta::str_at;
+use apimachinery::{Value, names};
+use jiff::Timestamp;
+
+use super::{matching, static_suffix_warning};
+use crate::columns::{AGE, NAME, age, column, format_label_selector, name};
+use crate::core::persistentvolume::UNSET;
+use crate::defaults::{object, object_or_new};
+use crate::strategy::{Column, Strategy, bump_generation, set_first_generation};
+use crate::validation::{At, dns1123_subdomain, label_selector};
+
+const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
+const NOT_FOUND_ACTIONS: [&str; 2] = ["Allow", "Deny"];
+const EXCLUSIVE: &str = "name and selector are mutually exclusive";
+
+const COLUMNS: [Column; 4] = [
+    NAME,
+    column("PolicyName", "string", "Policy it puts to use."),
+    column("ParamRef", "string", "Object with the policy's parameters."),
+    AGE,
+];
 
 pub struct MutatingAdmissionPolicyBinding;
 
 impl Strategy for MutatingAdmissionPolicyBinding {
+    fn default(&self, obj: &mut Value) {
+        default(obj);
+    }
+
     fn prepare_for_create(&self, obj: &mut Value) {
         set_first_generation(obj);
     }
@@ -15,14 +41,38 @@ impl Strategy for MutatingAdmissionPolicyBinding {
         bump_generation(obj, old, &["spec"]);
     }
 
+    fn validate(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let spec = At::root(obj).get("spec");
+        common(&spec, &mut errors);
+        matching::mutating_operations(&spec.get("matchResources"), &mut errors);
+        errors
+    }
+
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        static_suffix_warning(obj).into_iter().collect()
+    }
+
     fn allow_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        &COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        row(obj, now)
     }
 }
 
 pub struct ValidatingAdmissionPolicyBinding;
 
 impl Strategy for ValidatingAdmissionPolicyBinding {
+    fn default(&self, obj: &mut Value) {
+        default(obj);
+    }
+
     fn prepare_for_create(&self, obj: &mut Value) {
         set_first_generation(obj);
     }
@@ -31,7 +81,166 @@ impl Strategy for ValidatingAdmissionPolicyBinding {
         bump_generation(obj, old, &["spec"]);
     }
 
+    fn validate(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let spec = At::root(obj).get("spec");
+        common(&spec, &mut errors);
+        actions(&spec.get("validationActions"), &mut errors);
+        errors
+    }
+
+    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
+        static_suffix_warning(obj).into_iter().collect()
+    }
+
     fn allow_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        &COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        row(obj, now)
+    }
+}
+
+fn default(obj: &mut Value) {
+    let Some(spec) = object_or_new(obj, "spec") else { return };
+    if let Some(resources) = object(spec, "matchResources") {
+        matching::default(resources);
+    }
+}
+
+fn row(obj: &Value, now: Timestamp) -> Vec<Value> {
+    // Whether the object has a namespace cannot be told from here.
+    let reference = obj.pointer("/spec/paramRef").map(|reference| {
+        let part = |field: &str| str_at(reference, &[field]);
+        match (part("namespace"), part("name")) {
+            (_, "") => format_label_selector(reference.get("selector")),
+            ("", name) => format!("*/{name}"),
+            (namespace, name) => format!("{namespace}/{name}"),
+        }
+    });
+    vec![
+        name(obj),
+        str_at(obj, &["spec", "policyName"]).into(),
+        reference.unwrap_or_else(|| UNSET.to_owned()).into(),
+        age(obj, now),
+    ]
+}
+
+fn common(spec: &At, errors: &mut ErrorList) {
+    let policy = spec.get("policyName");
+    if policy.is_empty() {
+        errors.push(policy.required(""));
+    } else {
+        dns1123_subdomain(&policy, errors);
+    }
+    if let Some(reference) = spec.field("paramRef") {
+        param_ref(&reference, errors);
+    }
+    if let Some(resources) = spec.field("matchResources") {
+        matching::resources(&resources, errors);
+    }
+}
+
+fn param_ref(reference: &At, errors: &mut ErrorList) {
+    let (name, selector) = (reference.get("name"), reference.field("selector"));
+    if !name.is_empty() {
+        name.check(names::is_path_segment_name, errors);
+        if selector.is_some() {
+            errors.push(name.forbidden(EXCLUSIVE));
+        }
+    }
+    match &selector {
+        Some(selector) => {
+            label_selector(selector, errors);
+            if !name.is_empty() {
+                errors.push(selector.forbidden(EXCLUSIVE));
+            }
+        }
+        None if name.is_empty() => {
+            errors.push(reference.required("one of name or selector must be specified"));
+        }
+        None => {}
+    }
+    reference.get("parameterNotFoundAction").check_enum(&NOT_FOUND_ACTIONS, errors);
+}
+
+fn actions(list: &At, errors: &mut ErrorList) {
+    let mut seen = BTreeSet::new();
+    for action in list.items() {
+        if !ACTIONS.contains(&action.text()) {
+            errors.push(Error::not_supported(&action.path, action.text(), &ACTIONS));
+        }
+        if !seen.insert(action.text()) {
+            errors.push(action.duplicate());
+        }
+    }
+    if seen.contains("Deny") && seen.contains("Warn") {
+        errors.push(list.invalid("must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)"));
+    }
+    if seen.is_empty() {
+        errors.push(list.required("at least one validation action is required"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::expect_errors;
+    use apimachinery::json;
+
+    #[test]
+    fn bindings_are_checked_field_by_field() {
+        let check = |spec: Value, expect: &[&str]| {
+            let mut obj = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}});
+            for (key, value) in spec.as_object().into_iter().flatten() {
+                obj["spec"][key] = value.clone();
+            }
+            ValidatingAdmissionPolicyBinding.default(&mut obj);
+            expect_errors(&ValidatingAdmissionPolicyBinding.validate(&obj), expect);
+        };
+        check(json!({}), &[]);
+        check(json!({"policyName": ""}), &["spec.policyName: Required value"]);
+        check(
+            json!({"validationActions": []}),
+            &["spec.validationActions: Required value: at least one validation"],
+        );
+        check(
+            json!({"validationActions": ["Deny", "Warn", "x", "x"]}),
+            &[
+                "spec.validationActions[2]: Unsupported value: \"x\"",
+                "spec.validationActions[3]: Unsupported value: \"x\"",
+                "spec.validationActions[3]: Duplicate value: \"x\"",
+                "spec.validationActions: Invalid value: [\"Deny\",\"Warn\",\"x\",\"x\"]: must not contain both Deny and Warn",
+            ],
+        );
+        check(
+            json!({"paramRef": {}}),
+            &[
+                "spec.paramRef: Required value: one of name or selector must be specified",
+                "spec.paramRef.parameterNotFoundAction: Required value",
+            ],
+        );
+        check(
+            json!({"paramRef": {"name": "x", "parameterNotFoundAction": "Allow"}, "matchResources": {}}),
+            &[],
+        );
+    }
+
+    #[test]
+    fn nothing_is_left_to_change_in_what_is_deleted() {
+        let mut obj = json!({"spec": {"policyName": "p", "matchResources": {"resourceRules": [{"operations": ["DELETE"],
+            "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]}}});
+        MutatingAdmissionPolicyBinding.default(&mut obj);
+        expect_errors(
+            &MutatingAdmissionPolicyBinding.validate(&obj),
+            &[
+                "spec.matchResources.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \"*\"",
+            ],
+        );
     }
 }

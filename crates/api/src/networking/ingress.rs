@@ -74,9 +74,9 @@ impl Strategy for Ingress {
             ));
         }
         let addresses = root.at(&["status", "loadBalancer", "ingress"]);
-        warnings.extend(addresses.items().filter_map(|ingress| {
-            ip::warning(&ingress.get("ip").under(&ingress.path))
-        }));
+        warnings.extend(
+            addresses.items().filter_map(|ingress| ip::warning(&ingress.get("ip").under(&ingress.path))),
+        );
         warnings
     }
 
@@ -108,7 +108,9 @@ fn hosts(rules: &[Value]) -> String {
     // Upstream counts as it goes: rules after the third host make it say "more".
     let third = rules.iter().enumerate().filter(|(_, r)| !str_at(r, &["host"]).is_empty()).nth(SHOWN_MAX - 1);
     match third {
-        Some((index, _)) if index + 1 < rules.len() => format!("{list} + {} more...", rules.len() - SHOWN_MAX),
+        Some((index, _)) if index + 1 < rules.len() => {
+            format!("{list} + {} more...", rules.len() - SHOWN_MAX)
+        }
         _ => list,
     }
 }

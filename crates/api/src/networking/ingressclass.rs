@@ -1,8 +1,8 @@
 //! IngressClass (follows `pkg/registry/networking/ingressclass`).
 
+use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::meta::str_at;
-use apimachinery::Value;
 use jiff::Timestamp;
 
 use super::ingress;
@@ -72,7 +72,8 @@ impl Strategy for IngressClass {
         let suffix = if is_default { " (default)" } else { "" };
         let parameters = obj.pointer("/spec/parameters").map(|parameters| {
             let part = |field: &str| str_at(parameters, &[field]);
-            let group = parameters.get("apiGroup").map(|_| format!(".{}", part("apiGroup"))).unwrap_or_default();
+            let group =
+                parameters.get("apiGroup").map(|_| format!(".{}", part("apiGroup"))).unwrap_or_default();
             format!("{}{group}/{}", part("kind"), part("name"))
         });
         vec![
@@ -116,13 +117,20 @@ mod tests {
     #[test]
     fn classes_are_checked_field_by_field() {
         let with = |parameters: Value| json!({"controller": "e.com/c", "parameters": parameters});
-        let check = |spec: Value, expect: &[&str]| expect_errors(&IngressClass.validate(&class(spec)), expect);
+        let check =
+            |spec: Value, expect: &[&str]| expect_errors(&IngressClass.validate(&class(spec)), expect);
         check(with(json!({"kind": "K", "name": "n"})), &[]);
         check(json!({}), &["spec.controller: Required value"]);
-        check(json!({"controller": "x"}), &["spec.controller: Invalid value: \"x\": must be a domain-prefixed path"]);
+        check(
+            json!({"controller": "x"}),
+            &["spec.controller: Invalid value: \"x\": must be a domain-prefixed path"],
+        );
         check(
             with(json!({"name": "n", "scope": "Namespace"})),
-            &["spec.parameters.kind: Required value", "spec.parameters.namespace: Required value: `parameters.scope`"],
+            &[
+                "spec.parameters.kind: Required value",
+                "spec.parameters.namespace: Required value: `parameters.scope`",
+            ],
         );
         check(
             with(json!({"kind": "K", "name": "n", "namespace": "n"})),
@@ -130,17 +138,24 @@ mod tests {
         );
         check(
             with(json!({"kind": "K", "name": "n", "scope": "x"})),
-            &["spec.parameters.scope: Unsupported value: \"x\": supported values: \"Cluster\", \"Namespace\""],
+            &[
+                "spec.parameters.scope: Unsupported value: \"x\": supported values: \"Cluster\", \"Namespace\"",
+            ],
         );
         expect_errors(
-            &IngressClass.validate_update(&class(json!({"controller": "e.com/d"})), &class(json!({"controller": "e.com/c"}))),
+            &IngressClass.validate_update(
+                &class(json!({"controller": "e.com/d"})),
+                &class(json!({"controller": "e.com/c"})),
+            ),
             &["spec.controller: Invalid value: \"e.com/d\": field is immutable"],
         );
     }
 
     #[test]
     fn a_row_shows_what_is_default() {
-        let mut obj = class(json!({"controller": "e.com/c", "parameters": {"apiGroup": "g", "kind": "K", "name": "n"}}));
+        let mut obj = class(
+            json!({"controller": "e.com/c", "parameters": {"apiGroup": "g", "kind": "K", "name": "n"}}),
+        );
         obj["metadata"]["annotations"] = json!({IS_DEFAULT: "true"});
         let cells = IngressClass.row(&obj, Timestamp::UNIX_EPOCH);
         assert_eq!(cells[..3], ["c (default)", "e.com/c", "K.g/n"].map(Value::from));

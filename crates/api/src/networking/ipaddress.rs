@@ -90,10 +90,14 @@ mod tests {
         check(json!(null), &["spec.parentRef: Required value"]);
         check(
             json!({"name": "a/b"}),
-            &["spec.parentRef.resource: Required value", "spec.parentRef.name: Invalid value: \"a/b\": may not"],
+            &[
+                "spec.parentRef.resource: Required value",
+                "spec.parentRef.name: Invalid value: \"a/b\": may not",
+            ],
         );
         expect_errors(
-            &IPAddress.validate_update(&of(json!({"resource": "services", "name": "t"})), &of(service.clone())),
+            &IPAddress
+                .validate_update(&of(json!({"resource": "services", "name": "t"})), &of(service.clone())),
             &["spec.parentRef: Invalid value"],
         );
         assert_eq!(IPAddress.row(&of(service), Timestamp::UNIX_EPOCH)[1], "services/n/s");

@@ -109,7 +109,9 @@ fn port(at: &At, errors: &mut ErrorList) {
     at.get("protocol").check_optional_enum(&PROTOCOLS, errors);
     let (port, end) = (at.get("port"), at.field("endPort"));
     match (port.value, end) {
-        (Value::Null, Some(end)) => errors.push(end.invalid("may not be specified when `port` is not specified")),
+        (Value::Null, Some(end)) => {
+            errors.push(end.invalid("may not be specified when `port` is not specified"))
+        }
         (Value::Null, None) => {}
         (Value::String(_), end) => {
             errors.extend(end.map(|end| end.invalid("may not be specified when `port` is non-numeric")));
@@ -181,20 +183,31 @@ mod tests {
             (port(json!({"port": 80, "endPort": 90})), &[]),
             (
                 port(json!({"port": 80, "endPort": 79})),
-                &["spec.ingress[0].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`"],
+                &[
+                    "spec.ingress[0].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`",
+                ],
             ),
             (
                 port(json!({"port": "web", "endPort": 79})),
-                &["spec.ingress[0].ports[0].endPort: Invalid value: 79: may not be specified when `port` is non-numeric"],
+                &[
+                    "spec.ingress[0].ports[0].endPort: Invalid value: 79: may not be specified when `port` is non-numeric",
+                ],
             ),
             (
                 port(json!({"endPort": 79})),
-                &["spec.ingress[0].ports[0].endPort: Invalid value: 79: may not be specified when `port` is not specified"],
+                &[
+                    "spec.ingress[0].ports[0].endPort: Invalid value: 79: may not be specified when `port` is not specified",
+                ],
             ),
-            (port(json!({"port": 0})), &["spec.ingress[0].ports[0].port: Invalid value: 0: must be between 1 and 65535"]),
+            (
+                port(json!({"port": 0})),
+                &["spec.ingress[0].ports[0].port: Invalid value: 0: must be between 1 and 65535"],
+            ),
             (
                 port(json!({"protocol": "ICMP"})),
-                &["spec.ingress[0].ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\""],
+                &[
+                    "spec.ingress[0].ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+                ],
             ),
             (from(json!({})), &["spec.ingress[0].from[0]: Required value: must specify a peer"]),
             (
@@ -231,7 +244,9 @@ mod tests {
         assert_eq!(NetworkPolicy.validate_update(&obj, &obj).len(), 0);
         assert_eq!(
             NetworkPolicy.warnings(&obj, None),
-            ["spec.egress[0].to[0].ipBlock.cidr: CIDR value \"10.0.0.1/8\" is ambiguous in this context (should be \"10.0.0.0/8\" or \"10.0.0.1/32\"?)"]
+            [
+                "spec.egress[0].to[0].ipBlock.cidr: CIDR value \"10.0.0.1/8\" is ambiguous in this context (should be \"10.0.0.0/8\" or \"10.0.0.1/32\"?)"
+            ]
         );
     }
 

@@ -106,20 +106,30 @@ mod tests {
     #[test]
     fn ranges_are_canonical_one_of_each_family_and_stay() {
         let of = |cidrs: &[&str]| json!({"spec": {"cidrs": cidrs}});
-        let check = |cidrs: &[&str], expect: &[&str]| expect_errors(&ServiceCIDR.validate(&of(cidrs)), expect);
+        let check =
+            |cidrs: &[&str], expect: &[&str]| expect_errors(&ServiceCIDR.validate(&of(cidrs)), expect);
         check(&["10.0.0.0/24", "fd00::/112"], &[]);
         check(&[], &["spec.cidrs: Required value: at least one CIDR required"]);
         check(&["10.0.0.1/24"], &["spec.cidrs[0]: Invalid value: \"10.0.0.1/24\": must not have bits set"]);
-        check(&["fd00:0::/112"], &["spec.cidrs[0]: Invalid value: \"fd00:0::/112\": must be in canonical form"]);
+        check(
+            &["fd00:0::/112"],
+            &["spec.cidrs[0]: Invalid value: \"fd00:0::/112\": must be in canonical form"],
+        );
         check(
             &["10.0.0.0/24", "10.1.0.0/24"],
-            &["spec.cidrs: Invalid value: [\"10.0.0.0/24\",\"10.1.0.0/24\"]: may specify no more than one IP"],
+            &[
+                "spec.cidrs: Invalid value: [\"10.0.0.0/24\",\"10.1.0.0/24\"]: may specify no more than one IP",
+            ],
         );
         let update = |old: &[&str], new: &[&str], expect: &[&str]| {
             expect_errors(&ServiceCIDR.validate_update(&of(new), &of(old)), expect);
         };
         update(&["10.0.0.0/24"], &["10.0.0.0/24", "fd00::/112"], &[]);
-        update(&["10.0.0.0/24"], &["10.1.0.0/24"], &["spec.cidrs[0]: Invalid value: \"10.1.0.0/24\": field is immutable"]);
+        update(
+            &["10.0.0.0/24"],
+            &["10.1.0.0/24"],
+            &["spec.cidrs[0]: Invalid value: \"10.1.0.0/24\": field is immutable"],
+        );
         update(&["10.0.0.0/24", "fd00::/112"], &["10.0.0.0/24"], &["spec.cidrs: Invalid value"]);
     }
 }

@@ -132,8 +132,7 @@ fn a_volume_stays_the_volume_it_is() {
 
 #[test]
 fn the_time_of_a_phase_is_the_servers() {
-    let user = json!({});
-    let writer = Writer { now: "2026-01-02T03:04:05Z".parse().expect("is a time"), user: &user };
+    let writer = Writer { now: "2026-01-02T03:04:05Z".parse().expect("is a time"), user: &Value::default };
     let mut obj = volume(json!({}));
     PersistentVolume.stamp("", &mut obj, None, &writer);
     assert_eq!(obj["status"], json!({"phase": "Pending", "lastPhaseTransitionTime": "2026-01-02T03:04:05Z"}));

@@ -220,22 +220,36 @@ mod tests {
         let path_error = |rest: &str| format!("{PATH}.{rest}");
         let table: Vec<(Value, Vec<String>)> = vec![
             (default(service(json!({"number": 80}))), vec![]),
-            (json!({}), vec!["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified".into()]),
+            (
+                json!({}),
+                vec![
+                    "spec: Invalid value: null: either `defaultBackend` or `rules` must be specified".into(),
+                ],
+            ),
             (
                 default(service(json!({}))),
                 vec!["spec.defaultBackend: Required value: port name or number is required".into()],
             ),
             (
                 default(service(json!({"name": "web", "number": 1}))),
-                vec!["spec.defaultBackend: Invalid value: \"\": cannot set both port name & port number".into()],
+                vec![
+                    "spec.defaultBackend: Invalid value: \"\": cannot set both port name & port number"
+                        .into(),
+                ],
             ),
-            (default(json!({})), vec!["spec.defaultBackend: Invalid value: \"\": resource or service backend is".into()]),
+            (
+                default(json!({})),
+                vec!["spec.defaultBackend: Invalid value: \"\": resource or service backend is".into()],
+            ),
             (
                 default(json!({"resource": {"kind": "K", "name": "a/b"}})),
                 vec!["spec.defaultBackend.resource.name: Invalid value: \"a/b\": may not contain '/'".into()],
             ),
             (rule(json!({"path": "/", "pathType": "Prefix"})), vec![]),
-            (rule(json!({"path": "/"})), vec![path_error("pathType: Required value: pathType must be specified")]),
+            (
+                rule(json!({"path": "/"})),
+                vec![path_error("pathType: Required value: pathType must be specified")],
+            ),
             (
                 rule(json!({"path": "/", "pathType": "x"})),
                 vec![path_error("pathType: Unsupported value: \"x\": supported values: \"Exact\"")],
@@ -251,7 +265,8 @@ mod tests {
             (
                 json!({"rules": [{"host": "10.0.0.1"}, {"host": "a.*"}]}),
                 vec![
-                    "spec.rules[0].host: Invalid value: \"10.0.0.1\": must be a DNS name, not an IP address".into(),
+                    "spec.rules[0].host: Invalid value: \"10.0.0.1\": must be a DNS name, not an IP address"
+                        .into(),
                     "spec.rules[1].host: Invalid value: \"a.*\": a wildcard DNS-1123 subdomain must".into(),
                 ],
             ),
@@ -284,7 +299,10 @@ mod tests {
             expect_errors(&validate_status(&status(ingress), &json!({})), expect);
         };
         check(json!({"ip": "10.0.0.1", "hostname": "a.b"}), &[]);
-        check(json!({"ip": "x"}), &["status.loadBalancer.ingress[0].ip: Invalid value: \"x\": must be a valid IP"]);
+        check(
+            json!({"ip": "x"}),
+            &["status.loadBalancer.ingress[0].ip: Invalid value: \"x\": must be a valid IP"],
+        );
         check(
             json!({"hostname": "10.0.0.1"}),
             &["status.loadBalancer.ingress[0].hostname: Invalid value: \"10.0.0.1\": must be a DNS name"],
