@@ -1,23 +1,9 @@
 //! Custom kinds whose versions a webhook converts.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use apimachinery::{Value, json};
-use base64::Engine as _;
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 use super::fixture::Fixture;
-use crate::tls;
+use super::webhook_server::WebhookServer;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const V1: &str = "/apis/example.com/v1/namespaces/default/boxes";
@@ -47,48 +33,12 @@ fn answer(review: &Value) -> Value {
            "response": {"uid": request["uid"], "result": result, "convertedObjects": all}})
 }
 
-/// A webhook, with its authority in base64 and the number of questions it was asked.
-struct Webhook {
-    address: SocketAddr,
-    authority: String,
-    asked: Arc<AtomicUsize>,
-}
+/// A webhook that converts boxes.
+struct Webhook(WebhookServer);
 
 impl Webhook {
     async fn start() -> Webhook {
-        let names = vec!["127.0.0.1".to_owned()];
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("a certificate");
-        let key = signing_key.serialize_pem();
-        let mut server = tls::server_config(cert.pem().as_bytes(), key.as_bytes(), b"").expect("fits");
-        server.alpn_protocols.clear();
-        let acceptor = TlsAcceptor::from(Arc::new(server));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("binds");
-        let address = listener.local_addr().expect("an address");
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = asked.clone();
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.expect("accepts");
-                let Ok(stream) = acceptor.accept(stream).await else { continue };
-                let count = count.clone();
-                let service = service_fn(move |request: Request<Incoming>| {
-                    count.fetch_add(1, Ordering::Relaxed);
-                    async move {
-                        let body = request.into_body().collect().await?.to_bytes();
-                        let review: Value = serde_json::from_slice(&body).expect("JSON");
-                        Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from(
-                            answer(&review).to_string(),
-                        ))))
-                    }
-                });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service),
-                );
-            }
-        });
-        let authority = base64::engine::general_purpose::STANDARD.encode(cert.pem());
-        Webhook { address, authority, asked }
+        Webhook(WebhookServer::start(|review| Some(answer(review))).await)
     }
 
     fn definition(&self) -> Value {
@@ -106,8 +56,7 @@ impl Webhook {
                     version("v1", true, json!({"size": size})),
                     version("v2", false, json!({"dimensions": {"type": "object", "properties": {"size": size}}})),
                 ],
-                "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {
-                    "url": format!("https://{}/convert", self.address), "caBundle": self.authority}}},
+                "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": self.0.client_config()}},
             },
         })
     }
@@ -122,7 +71,7 @@ async fn a_webhook_leads_from_version_to_version() {
     let (api, webhook) = (Fixture::new().await, Webhook::start().await);
     api.check(&format!("POST {DEFINITIONS}"), webhook.definition(), 201, json!({})).await;
     api.check(&format!("POST {V1}"), boxed("v1", "a", json!({"size": 1})), 201, json!({})).await;
-    assert_eq!(webhook.asked.load(Ordering::Relaxed), 0, "the stored version needs no conversion");
+    assert_eq!(webhook.0.asked(), 0, "the stored version needs no conversion");
     let made = json!({"apiVersion": "example.com/v2", "spec": {"dimensions": {"size": 2}}});
     api.check(&format!("POST {V2}"), boxed("v2", "b", json!({"dimensions": {"size": 2}})), 201, made.clone())
         .await;
@@ -133,11 +82,11 @@ async fn a_webhook_leads_from_version_to_version() {
         json!({"apiVersion": "example.com/v1", "spec": {"size": 2}}),
     )
     .await;
-    let before = webhook.asked.load(Ordering::Relaxed);
+    let before = webhook.0.asked();
     let items =
         json!({"items": [{"spec": {"dimensions": {"size": 1}}}, {"spec": {"dimensions": {"size": 2}}}]});
     api.check(&format!("GET {V2}"), Value::Null, 200, items).await;
-    assert_eq!(webhook.asked.load(Ordering::Relaxed), before + 1, "a list is converted at once");
+    assert_eq!(webhook.0.asked(), before + 1, "a list is converted at once");
     let patch = format!("PATCH {V2}/a\nContent-Type: application/merge-patch+json");
     let change = json!({"spec": {"dimensions": {"size": 5}}});
     api.check(

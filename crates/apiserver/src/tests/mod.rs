@@ -1,5 +1,6 @@
 //! Requests against a server over a store in a temporary directory, through the in-process transport.
 
+mod admission;
 mod conversion;
 mod customresources;
 mod deleting;
@@ -10,4 +11,5 @@ mod listing;
 mod serving;
 mod subresources;
 mod watching;
+mod webhook_server;
 mod writing;

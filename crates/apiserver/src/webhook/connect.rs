@@ -116,9 +116,10 @@ fn reason(error: &std::io::Error) -> String {
 fn tls_error(error: &std::io::Error) -> ConnectError {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
-        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
-            ConnectError::Certificate("certificate signed by unknown authority".to_owned())
-        }
+        // Another authority of the same name is as unknown as one of another name.
+        Some(rustls::Error::InvalidCertificate(
+            rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature,
+        )) => ConnectError::Certificate("certificate signed by unknown authority".to_owned()),
         Some(rustls::Error::InvalidCertificate(why)) => ConnectError::Certificate(why.to_string()),
         _ => ConnectError::Tls(error.to_string()),
     }
