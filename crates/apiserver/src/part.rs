@@ -17,6 +17,8 @@ pub enum Part {
     Resize,
     /// `spec.finalizers` of a namespace.
     Finalize,
+    /// Whether a certificate may be signed: `status.conditions` of a CertificateSigningRequest.
+    Approval,
     /// The assignment of a pod to a node; the rest was left alone by whoever made the change.
     Binding,
 }
@@ -29,6 +31,7 @@ impl Part {
             "ephemeralcontainers" => Some(Part::EphemeralContainers),
             "resize" => Some(Part::Resize),
             "finalize" => Some(Part::Finalize),
+            "approval" => Some(Part::Approval),
             _ => None,
         }
     }
@@ -41,6 +44,7 @@ impl Part {
             Part::EphemeralContainers => "ephemeralcontainers",
             Part::Resize => "resize",
             Part::Finalize => "finalize",
+            Part::Approval => "approval",
             Part::Binding => "binding",
         }
     }
@@ -48,7 +52,7 @@ impl Part {
     /// Takes everything but this part from the old object.
     pub fn confine(self, object: &mut Value, old: &Value) {
         match self {
-            Part::Main | Part::Status | Part::Scale | Part::Binding => {}
+            Part::Main | Part::Status | Part::Scale | Part::Approval | Part::Binding => {}
             Part::EphemeralContainers => keep_all_but(object, old, "ephemeralContainers"),
             Part::Finalize => keep_all_but(object, old, "finalizers"),
             Part::Resize => keep_all_but_resources(object, old),
@@ -59,7 +63,7 @@ impl Part {
         match self {
             Part::Main | Part::Scale => kind.prepare_for_update(object, old),
             Part::Binding => objectmeta::prepare_for_update(object, old),
-            Part::Status | Part::EphemeralContainers | Part::Resize | Part::Finalize => {
+            Part::Status | Part::EphemeralContainers | Part::Resize | Part::Finalize | Part::Approval => {
                 kind.prepare_for_subresource_update(self.subresource(), object, old);
             }
         }
@@ -69,7 +73,7 @@ impl Part {
         match self {
             Part::Main | Part::Scale => kind.validate_update(object, old),
             Part::Binding => objectmeta::validate_update(object, old),
-            Part::Status | Part::EphemeralContainers | Part::Resize | Part::Finalize => {
+            Part::Status | Part::EphemeralContainers | Part::Resize | Part::Finalize | Part::Approval => {
                 kind.validate_subresource_update(self.subresource(), object, old)
             }
         }

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use admission::Operation;
+use api::Kind;
+use api::strategy::Writer;
 use apimachinery::meta::str_at;
-use apimachinery::{Status, Value};
+use apimachinery::{Status, Value, json};
 use bytes::Bytes;
 use store::{CommitError, Entry, Expected, Key, Op};
 
@@ -110,6 +112,7 @@ pub async fn create(
     let asked = Asked { operation: Operation::Create, old: None, dry_run: options.dry_run };
     admit::mutate(call, &place, asked, &mut object).await?;
     stored.prepare_for_create(&mut object);
+    stamp(call, stored, Part::Main, &mut object, None);
     let reservation =
         call.core.services.reserve(stored, &mut object, None).map_err(|e| place.invalid(&object, &e))?;
     let errors = stored.validate(&object);
@@ -131,6 +134,12 @@ pub async fn create(
         bytes
     };
     Ok(Written { bytes, created: true })
+}
+
+/// Lets the kind set what depends on who writes, and when.
+fn stamp(call: &Call, kind: &Kind, part: Part, object: &mut Value, old: Option<&Value>) {
+    let writer = Writer { now: call.now, user: &|| json!(call.user) };
+    kind.strategy.stamp(part.subresource(), object, old, &writer);
 }
 
 /// Stores a new object; if its name was generated and is taken, under another one.
@@ -208,6 +217,7 @@ async fn attempt(
     let asked = Asked { operation: Operation::Update, old: Some(old), dry_run: options.dry_run };
     admit::mutate(call, place, asked, &mut object).await?;
     place.part.prepare(stored, &mut object, old);
+    stamp(call, stored, place.part, &mut object, Some(old));
     let reservation =
         call.core.services.reserve(stored, &mut object, Some(old)).map_err(|e| place.invalid(old, &e))?;
     let errors = place.part.validate(stored, &object, old);
