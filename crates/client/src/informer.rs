@@ -37,6 +37,22 @@ impl<V: Object> Informer<V> {
         (Informer { cache: cache.clone() }, Feeder { cache })
     }
 
+    /// Follows one object until `stop`; shared with nobody. A node may watch single objects that it may not list.
+    pub fn of_one(
+        client: Client,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+        stop: CancellationToken,
+    ) -> Self {
+        let cache = Arc::new(Cache::new());
+        let selector = format!("metadata.name={name}");
+        let reflector =
+            reflector::Reflector::new(client, resource, &selector, cache.clone()).within(namespace);
+        tokio::spawn(stop.run_until_cancelled_owned(reflector.run()));
+        Informer { cache }
+    }
+
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<V>> {
         self.cache.get(namespace, name)
     }

@@ -26,6 +26,8 @@ const WATCH_MIN: Duration = Duration::from_secs(1);
 pub struct Reflector<V> {
     client: Client,
     resource: Resource,
+    /// Empty for all.
+    namespace: String,
     field_selector: String,
     cache: Arc<Cache<V>>,
 }
@@ -57,7 +59,13 @@ impl<V: Object> Reflector<V> {
         } else {
             format!("&fieldSelector={}", escape(field_selector))
         };
-        Reflector { client, resource, field_selector, cache }
+        Reflector { client, resource, namespace: String::new(), field_selector, cache }
+    }
+
+    /// Only what is in this namespace.
+    pub fn within(mut self, namespace: &str) -> Self {
+        namespace.clone_into(&mut self.namespace);
+        self
     }
 
     pub async fn run(self) {
@@ -93,7 +101,7 @@ impl<V: Object> Reflector<V> {
             if !token.is_empty() {
                 query = format!("{query}&continue={}", escape(&token));
             }
-            let path = format!("{}?{query}", self.resource.collection_path(""));
+            let path = format!("{}?{query}", self.resource.collection_path(&self.namespace));
             let page: List = self.client.json(Method::GET, &path, None).await?;
             for item in page.items.unwrap_or_default() {
                 objects.extend(self.decode(&item));
@@ -110,7 +118,7 @@ impl<V: Object> Reflector<V> {
     async fn watch(&self, version: &mut String) -> Result<()> {
         let query =
             format!("watch=true&allowWatchBookmarks=true&resourceVersion={version}{}", self.field_selector);
-        let path = format!("{}?{query}", self.resource.collection_path(""));
+        let path = format!("{}?{query}", self.resource.collection_path(&self.namespace));
         let began = tokio::time::Instant::now();
         let mut stream = WatchStream::new(self.client.send(Method::GET, &path, None).await?);
         let mut silent = true;

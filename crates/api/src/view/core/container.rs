@@ -20,6 +20,8 @@ pub struct Container {
     pub resources: ResourceRequirements,
     /// `Always` makes an init container a sidecar.
     pub restart_policy: Option<String>,
+    /// Looked at in order before the policy; the first that matches decides.
+    pub restart_policy_rules: Vec<ContainerRestartRule>,
     pub volume_mounts: Vec<VolumeMount>,
     pub liveness_probe: Option<Probe>,
     pub readiness_probe: Option<Probe>,
@@ -36,6 +38,22 @@ pub struct Container {
     pub tty: bool,
     /// Ephemeral containers only.
     pub target_container_name: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerRestartRule {
+    /// `Restart` or `RestartAllContainers`.
+    pub action: String,
+    pub exit_codes: Option<ContainerRestartRuleOnExitCodes>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerRestartRuleOnExitCodes {
+    /// `In` or `NotIn`.
+    pub operator: String,
+    pub values: Vec<i32>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -61,6 +61,8 @@ pub struct PodSpec {
     pub subdomain: String,
     #[serde(rename = "setHostnameAsFQDN")]
     pub set_hostname_as_fqdn: Option<bool>,
+    /// The name the pod sees as its host's, whatever `hostname` and `subdomain` say.
+    pub hostname_override: Option<String>,
     pub affinity: Option<Affinity>,
     pub scheduler_name: String,
     pub tolerations: Vec<Toleration>,
