@@ -175,6 +175,11 @@ impl Client {
         decode(self.send(method, path, body).await?).await
     }
 
+    /// A JSON document in one of its forms, by the media type that names it.
+    pub async fn get_as<T: DeserializeOwned>(&self, path: &str, accept: &str) -> Result<T> {
+        decode(self.exchange(Method::GET, path, accept, None).await?).await
+    }
+
     /// Sends and returns the response as soon as its head is there; a failure status is read and returned as error.
     pub async fn send(
         &self,
@@ -182,9 +187,19 @@ impl Client {
         path: &str,
         body: Option<(&str, Bytes)>,
     ) -> Result<Response<Body>> {
+        self.exchange(method, path, "application/json", body).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Option<(&str, Bytes)>,
+    ) -> Result<Response<Body>> {
         let mut retries = 0;
         let response = loop {
-            let response = self.transport.send(self.request(&method, path, body.as_ref())?).await?;
+            let response = self.transport.send(self.request(&method, path, accept, body.as_ref())?).await?;
             let pause = retry_after(&response).filter(|_| retries < RETRIES_MAX);
             let Some(pause) = pause else { break response };
             retries += 1;
@@ -201,12 +216,18 @@ impl Client {
         })
     }
 
-    fn request(&self, method: &Method, path: &str, body: Option<&(&str, Bytes)>) -> Result<Request<Bytes>> {
+    fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        accept: &str,
+        body: Option<&(&str, Bytes)>,
+    ) -> Result<Request<Bytes>> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::USER_AGENT, &*self.user_agent)
-            .header(header::ACCEPT, "application/json");
+            .header(header::ACCEPT, accept);
         if let Some((content_type, _)) = body {
             request = request.header(header::CONTENT_TYPE, *content_type);
         }

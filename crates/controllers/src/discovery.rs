@@ -10,7 +10,6 @@ use api::resource::{Resource, intern};
 use api::view::PartialObject;
 use client::error::Result;
 use client::{Client, Delta, Informers};
-use http::Method;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -42,70 +41,90 @@ pub struct Discovered {
     pub errors: Vec<String>,
 }
 
+/// The aggregated document of `/api` or `/apis`: all groups in one answer, of which a kind made at run time needs two.
 #[derive(Deserialize)]
-struct GroupList {
-    groups: Vec<Group>,
+struct Groups {
+    items: Vec<Group>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Group {
-    preferred_version: GroupVersion,
+    #[serde(default)]
+    metadata: GroupMetadata,
+    /// The preferred one first.
+    #[serde(default)]
+    versions: Vec<GroupVersion>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct GroupMetadata {
+    name: String,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct GroupVersion {
-    group_version: String,
-}
-
-#[derive(Deserialize)]
-struct ResourceList {
+    version: String,
+    #[serde(default)]
+    freshness: String,
+    #[serde(default)]
     resources: Vec<ApiResource>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ApiResource {
-    name: String,
+    resource: String,
     #[serde(default)]
-    singular_name: String,
-    namespaced: bool,
-    kind: String,
+    singular_resource: String,
+    scope: String,
+    response_kind: ResponseKind,
     #[serde(default)]
     verbs: Vec<String>,
 }
 
+#[derive(Deserialize)]
+struct ResponseKind {
+    kind: String,
+}
+
+/// The form of discovery that is asked for.
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// What a group is called whose server could not be asked lately.
+const STALE: &str = "Stale";
+
 pub async fn discover(client: &Client) -> Result<Discovered> {
     let mut discovered = Discovered::default();
-    let core: ResourceList = client.json(Method::GET, "/api/v1", None).await?;
-    discovered.add("v1", core);
-    let groups: GroupList = client.json(Method::GET, "/apis", None).await?;
-    for group in groups.groups {
-        let version = group.preferred_version.group_version;
-        match client.json::<ResourceList>(Method::GET, &format!("/apis/{version}"), None).await {
-            Ok(list) => discovered.add(&version, list),
-            Err(error) => discovered.errors.push(format!("{version}: {error}")),
-        }
+    for path in ["/api", "/apis"] {
+        let groups: Groups = client.get_as(path, AGGREGATED).await?;
+        groups.items.into_iter().for_each(|group| discovered.add(group));
     }
     Ok(discovered)
 }
 
 impl Discovered {
-    fn add(&mut self, group_version: &str, list: ResourceList) {
-        let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
-        let resources = list.resources.into_iter().filter(|r| !r.name.contains('/'));
-        self.resources.extend(resources.map(|r| Served {
-            resource: Resource {
-                group: intern(group),
-                version: intern(version),
-                kind: intern(&r.kind),
-                plural: intern(&r.name),
-                singular: intern(&r.singular_name),
-                namespaced: r.namespaced,
-            },
-            verbs: r.verbs,
-        }));
+    /// Adds each resource of a group in the most preferred version that has it.
+    fn add(&mut self, group: Group) {
+        let name = group.metadata.name;
+        let mut known = HashSet::new();
+        for version in group.versions {
+            if version.freshness == STALE {
+                self.errors.push(format!("{name}/{}: stale GroupVersion discovery", version.version));
+            }
+            let fresh = version.resources.into_iter().filter(|r| known.insert(r.resource.clone()));
+            self.resources.extend(fresh.map(|r| Served {
+                resource: Resource {
+                    group: intern(&name),
+                    version: intern(&version.version),
+                    kind: intern(&r.response_kind.kind),
+                    plural: intern(&r.resource),
+                    singular: intern(&r.singular_resource),
+                    namespaced: r.scope == "Namespaced",
+                },
+                verbs: r.verbs,
+            }));
+        }
     }
 }
 
@@ -284,8 +303,7 @@ mod tests {
     #[test]
     fn what_is_served_no_more_is_left_unless_a_group_could_not_be_asked() {
         let mut discovered = Discovered::default();
-        let list = json!({"resources": [{"name": "widgets", "singularName": "widget", "namespaced": true, "kind": "Widget"}]});
-        discovered.add("example.com/v1", serde_json::from_value(list).expect("a list"));
+        discovered.add(group(json!([{"version": "v1", "resources": [resource("widgets")]}])));
         let widgets = discovered.resources[0].resource;
         let followed = [widgets, api::resource::PODS];
         assert_eq!(no_longer_followed(&discovered, followed.iter()), [api::resource::PODS]);
@@ -293,20 +311,32 @@ mod tests {
         assert_eq!(no_longer_followed(&discovered, followed.iter()), []);
     }
 
+    fn group(versions: apimachinery::Value) -> Group {
+        let group = json!({"metadata": {"name": "example.com"}, "versions": versions});
+        serde_json::from_value(group).expect("a group")
+    }
+
+    fn resource(plural: &str) -> apimachinery::Value {
+        json!({"resource": plural, "singularResource": "x", "scope": "Namespaced", "responseKind": {"kind": "X"},
+               "verbs": ["list", "watch"]})
+    }
+
     #[test]
-    fn subresources_are_left_out_and_names_are_kept_once() {
+    fn a_resource_is_taken_in_its_most_preferred_version_and_names_are_kept_once() {
         let mut discovered = Discovered::default();
-        let list = json!({"resources": [
-            {"name": "widgets", "singularName": "widget", "namespaced": true, "kind": "Widget", "verbs": ["list", "watch"]},
-            {"name": "widgets/status", "singularName": "", "namespaced": true, "kind": "Widget", "verbs": ["get"]},
-        ]});
+        let versions = json!([
+            {"version": "v2", "resources": [resource("widgets")]},
+            {"version": "v1", "freshness": "Stale", "resources": [resource("gadgets"), resource("widgets")]},
+        ]);
         for _ in 0..2 {
-            discovered.add("example.com/v2", serde_json::from_value(list.clone()).expect("a list"));
+            discovered.add(group(versions.clone()));
         }
-        let [first, second] = &discovered.resources[..] else { panic!("two were added") };
-        assert_eq!(first, second);
-        assert!(std::ptr::eq(first.resource.plural, second.resource.plural));
-        assert_eq!(first.resource.path("a", "x"), "/apis/example.com/v2/namespaces/a/widgets/x");
-        assert!(first.can("list") && !is_monitored(first));
+        let [widgets, gadgets, again, _] = &discovered.resources[..] else { panic!("two were added, twice") };
+        assert_eq!(widgets, again);
+        assert!(std::ptr::eq(widgets.resource.plural, again.resource.plural));
+        assert_eq!(widgets.resource.path("a", "x"), "/apis/example.com/v2/namespaces/a/widgets/x");
+        assert_eq!(gadgets.resource.version, "v1");
+        assert!(widgets.can("list") && !is_monitored(widgets));
+        assert_eq!(discovered.errors[0], "example.com/v1: stale GroupVersion discovery");
     }
 }
