@@ -108,7 +108,7 @@ impl Plan {
                 services.start("pod-network", |stop| async move {
                     Ok(started.keep(stop.cancelled_owned()).await?)
                 });
-                pod_cidrs.iter().filter_map(|cidr| cidr.hosts().next()).collect()
+                pod_cidrs.iter().map(|cidr| network::ipam::gateway(*cidr)).collect()
             }
         };
         if self.services_on_node {
