@@ -46,6 +46,7 @@ pub static CATALOGUE: &[Row] = &[
     row("root-ca-cert-publisher", "root-ca-cert-publisher", rootca::new, 1),
     row("deployment-controller", "deployment-controller", deployment::new, 5),
     row("replicaset-controller", "replicaset-controller", replicaset::new, 5),
+    row("replicationcontroller-controller", "replication-controller", replicaset::replication_controllers, 5),
     row("endpoint-controller", "endpoint-controller", endpoint::new, 5),
     row("endpointslice-controller", "endpointslice-controller", endpointslice::new, 5),
     row("endpointslicemirroring-controller", "endpointslicemirroring-controller", endpointslicemirroring::new, 5),

@@ -1,8 +1,10 @@
 //! Adoption and release of children by labels and controller references (follows upstream's `ControllerRefManager`).
 
 use api::resource::Resource;
+use api::view::View;
 use apimachinery::meta::{LabelSelector, ObjectMeta, OwnerReference};
 use apimachinery::{Value, json};
+use client::Client;
 
 use crate::plan::Action;
 
@@ -28,6 +30,16 @@ pub fn claim(owner: &ObjectMeta, selector: &LabelSelector, child: &ObjectMeta) -
         Some(_) => Claim::Release,
         None if matches && !owner.is_being_deleted() && !child.is_being_deleted() => Claim::Adopt,
         None => Claim::Ignore,
+    }
+}
+
+/// Whether the server still has this very object, not being deleted. A cache may not know yet that it is going, and
+/// what it adopts would go with it (upstream: `RecheckDeletionTimestamp`).
+pub async fn is_alive<V: View>(client: &Client, owner: &ObjectMeta) -> client::error::Result<bool> {
+    match client.get::<V>(V::RESOURCE, &owner.namespace, &owner.name).await {
+        Ok(fresh) => Ok(fresh.meta().uid == owner.uid && !fresh.meta().is_being_deleted()),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

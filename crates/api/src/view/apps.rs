@@ -1,7 +1,7 @@
 //! `apps/v1`. Pod templates stay whole (`Value`): children are made from them.
 
 use apimachinery::Value;
-use apimachinery::meta::{Condition, LabelSelector, ObjectMeta};
+use apimachinery::meta::{Condition, LabelSelector, ObjectMeta, StringMap};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -100,6 +100,59 @@ pub struct ReplicaSetStatus {
     pub observed_generation: i64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+impl AsRef<ReplicaSet> for ReplicaSet {
+    fn as_ref(&self) -> &ReplicaSet {
+        self
+    }
+}
+
+/// A ReplicationController, which is a ReplicaSet whose selector is written as plain labels.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(from = "PlainlySelecting")]
+pub struct ReplicationController(pub ReplicaSet);
+
+impl AsRef<ReplicaSet> for ReplicationController {
+    fn as_ref(&self) -> &ReplicaSet {
+        &self.0
+    }
+}
+
+impl super::Object for ReplicationController {
+    fn meta(&self) -> &ObjectMeta {
+        &self.0.metadata
+    }
+}
+
+impl super::View for ReplicationController {
+    const RESOURCE: crate::resource::Resource = crate::resource::REPLICATION_CONTROLLERS;
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PlainlySelecting {
+    metadata: ObjectMeta,
+    spec: PlainlySelectingSpec,
+    status: ReplicaSetStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PlainlySelectingSpec {
+    replicas: Option<i32>,
+    min_ready_seconds: i32,
+    selector: StringMap,
+    template: Value,
+}
+
+impl From<PlainlySelecting> for ReplicationController {
+    fn from(plain: PlainlySelecting) -> Self {
+        let PlainlySelectingSpec { replicas, min_ready_seconds, selector, template } = plain.spec;
+        let selector = LabelSelector { match_labels: selector, ..LabelSelector::default() };
+        let spec = ReplicaSetSpec { replicas, min_ready_seconds, selector, template };
+        ReplicationController(ReplicaSet { metadata: plain.metadata, spec, status: plain.status })
+    }
 }
 
 fn is_zero(n: &i32) -> bool {

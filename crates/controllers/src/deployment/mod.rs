@@ -20,7 +20,7 @@ use jiff::Timestamp;
 
 use crate::catalogue::Config;
 use crate::controller::{Controller, Key, Watches, controller_of, itself};
-use crate::ownership::{CONTROLLER, controller_index};
+use crate::ownership::{CONTROLLER, controller_index, is_alive};
 use crate::plan::Plan;
 
 pub use reconcile::{World, reconcile};
@@ -62,7 +62,7 @@ impl Controller for Deployments {
         };
         let mut world = self.world(&deployment);
         if world.has_adoptable(&deployment) {
-            world.may_adopt = is_alive(&deployment, client).await?;
+            world.may_adopt = is_alive::<Deployment>(client, &deployment.metadata).await?;
         }
         Ok(reconcile(&deployment, &world, now))
     }
@@ -74,16 +74,6 @@ impl Deployments {
         let owned = replica_sets.iter().filter(|rs| rs.metadata.is_controlled_by(&deployment.metadata.uid));
         let pods = owned.flat_map(|rs| self.pods.by_index(CONTROLLER, &rs.metadata.uid)).collect();
         World { replica_sets, pods, may_adopt: false }
-    }
-}
-
-/// Asks the server: the cache may not know yet that the Deployment is going, and what it adopts would go with it.
-async fn is_alive(deployment: &Deployment, client: &Client) -> client::error::Result<bool> {
-    let meta = &deployment.metadata;
-    match client.get::<Deployment>(DEPLOYMENTS, &meta.namespace, &meta.name).await {
-        Ok(fresh) => Ok(fresh.metadata.uid == meta.uid && !fresh.metadata.is_being_deleted()),
-        Err(error) if error.is_not_found() => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

@@ -56,7 +56,7 @@ fn replica_sets_act(cluster: &mut Cluster) -> bool {
         let pods = cluster.list::<Pod>();
         let pods = pods.into_iter().filter(|p| p.metadata.is_controlled_by(&replica_set.metadata.uid));
         let world = replicaset::World { pods: pods.collect(), ..Default::default() };
-        let plan = replicaset::reconcile(&replica_set, &world, cluster.now);
+        let plan = replicaset::reconcile(REPLICA_SETS, &replica_set, &world, cluster.now);
         acted |= !plan.is_empty();
         cluster.apply(&plan);
     }

@@ -1,4 +1,5 @@
-//! Keeps as many pods of a ReplicaSet running as it asks for (follows upstream's `pkg/controller/replicaset`).
+//! Keeps as many pods of a ReplicaSet, or of a ReplicationController, running as it asks for (follows upstream's
+//! `pkg/controller/replicaset` and `pkg/controller/replication`).
 
 mod ranking;
 mod reconcile;
@@ -8,9 +9,10 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::resource::{PODS, REPLICA_SETS};
+use api::resource::PODS;
+use api::view::View;
+use api::view::apps::{ReplicaSet, ReplicationController};
 use api::view::core::Pod;
-use api::view::{Object, apps::ReplicaSet};
 use async_trait::async_trait;
 use client::{Client, Delta, Informer, Informers};
 use jiff::Timestamp;
@@ -18,32 +20,40 @@ use parking_lot::Mutex;
 
 use crate::catalogue::Config;
 use crate::controller::{Controller, Failure, FailureKind, Key, Watches, controller_of, itself};
-use crate::ownership::{CONTROLLER, controller_index, orphans_of};
+use crate::ownership::{CONTROLLER, controller_index, is_alive, orphans_of};
 use crate::plan::Plan;
 
 pub use reconcile::{World, reconcile};
 
-struct ReplicaSets {
-    replica_sets: Informer<ReplicaSet>,
+struct ReplicaSets<V> {
+    replica_sets: Informer<V>,
     pods: Informer<Pod>,
     /// What the last attempt to create or delete pods met, for the condition ReplicaFailure.
     failures: Mutex<HashMap<Key, String>>,
 }
 
 pub fn new(_: &Config, informers: &Informers, _: &Client) -> Box<dyn Controller> {
-    let (replica_sets, pods) = (informers.get::<ReplicaSet>(), informers.get::<Pod>());
+    of::<ReplicaSet>(informers)
+}
+
+pub fn replication_controllers(_: &Config, informers: &Informers, _: &Client) -> Box<dyn Controller> {
+    of::<ReplicationController>(informers)
+}
+
+fn of<V: View + AsRef<ReplicaSet>>(informers: &Informers) -> Box<dyn Controller> {
+    let (replica_sets, pods) = (informers.get::<V>(), informers.get::<Pod>());
     pods.add_index(CONTROLLER, |pod| controller_index(&pod.metadata));
-    replica_sets.add_index(CONTROLLER, |rs| controller_index(&rs.metadata));
+    replica_sets.add_index(CONTROLLER, |set| controller_index(set.meta()));
     Box::new(ReplicaSets { replica_sets, pods, failures: Mutex::default() })
 }
 
 #[async_trait]
-impl Controller for ReplicaSets {
+impl<V: View + AsRef<ReplicaSet>> Controller for ReplicaSets<V> {
     fn watch(&self, watches: &mut Watches) {
-        watches.on(REPLICA_SETS, &self.replica_sets, itself);
+        watches.on(V::RESOURCE, &self.replica_sets, itself);
         let replica_sets = self.replica_sets.clone();
         watches.on(PODS, &self.pods, move |delta| {
-            let mut keys = controller_of(delta, REPLICA_SETS);
+            let mut keys = controller_of(delta, V::RESOURCE);
             keys.extend(adopters(&replica_sets, delta));
             keys
         });
@@ -54,11 +64,12 @@ impl Controller for ReplicaSets {
             self.failures.lock().remove(key);
             return Ok(Plan::default());
         };
-        let mut world = self.world(key, &replica_set);
-        if world.has_adoptable(&replica_set) {
-            world.may_adopt = self.is_alive(&replica_set, client).await?;
+        let replica_set = (*replica_set).as_ref();
+        let mut world = self.world(key, replica_set);
+        if world.has_adoptable(replica_set) {
+            world.may_adopt = is_alive::<V>(client, &replica_set.metadata).await?;
         }
-        Ok(reconcile(&replica_set, &world, now))
+        Ok(reconcile(V::RESOURCE, replica_set, &world, now))
     }
 
     fn carried_out(&self, key: &Key, failure: Option<&Failure>) {
@@ -75,7 +86,7 @@ impl Controller for ReplicaSets {
     }
 }
 
-impl ReplicaSets {
+impl<V: View + AsRef<ReplicaSet>> ReplicaSets<V> {
     fn world(&self, key: &Key, replica_set: &ReplicaSet) -> World {
         let meta = &replica_set.metadata;
         let mut pods = self.pods.by_index(CONTROLLER, &meta.uid);
@@ -93,22 +104,12 @@ impl ReplicaSets {
     fn related(&self, replica_set: &ReplicaSet) -> Vec<Arc<Pod>> {
         let Some(owner) = replica_set.metadata.controller() else { return Vec::new() };
         let siblings = self.replica_sets.by_index(CONTROLLER, &owner.uid);
-        siblings.iter().flat_map(|rs| self.pods.by_index(CONTROLLER, &rs.metadata.uid)).collect()
-    }
-
-    /// Asks the server: the cache may not know yet that the ReplicaSet is going, and what it adopts would go with it.
-    async fn is_alive(&self, replica_set: &ReplicaSet, client: &Client) -> client::error::Result<bool> {
-        let meta = &replica_set.metadata;
-        match client.get::<ReplicaSet>(REPLICA_SETS, &meta.namespace, &meta.name).await {
-            Ok(fresh) => Ok(fresh.meta().uid == meta.uid && !fresh.meta().is_being_deleted()),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
+        siblings.iter().flat_map(|set| self.pods.by_index(CONTROLLER, &set.meta().uid)).collect()
     }
 }
 
 /// The ReplicaSets that would adopt a pod without a controller.
-fn adopters(replica_sets: &Informer<ReplicaSet>, delta: &Delta<Pod>) -> Vec<Key> {
+fn adopters<V: View + AsRef<ReplicaSet>>(replica_sets: &Informer<V>, delta: &Delta<Pod>) -> Vec<Key> {
     let pod = match delta {
         Delta::Added(pod) | Delta::Updated { new: pod, .. } => &pod.metadata,
         Delta::Deleted(_) => return Vec::new(),
@@ -117,6 +118,6 @@ fn adopters(replica_sets: &Informer<ReplicaSet>, delta: &Delta<Pod>) -> Vec<Key>
         return Vec::new();
     }
     let candidates = replica_sets.list_namespace(&pod.namespace);
-    let matching = candidates.iter().filter(|rs| rs.spec.selector.matches(&pod.labels));
-    matching.map(|rs| rs.metadata.namespaced_name()).collect()
+    let matching = candidates.iter().filter(|set| set.as_ref().as_ref().spec.selector.matches(&pod.labels));
+    matching.map(|set| set.meta().namespaced_name()).collect()
 }

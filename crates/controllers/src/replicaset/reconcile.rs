@@ -1,9 +1,9 @@
-//! From a ReplicaSet and the pods around it to pods to create, delete, adopt and release, and its status
+//! From a ReplicaSet, or a ReplicationController seen as one, and the pods around it to pods to create, delete, adopt and release, and its status
 //! (follows `syncReplicaSet`).
 
 use std::sync::Arc;
 
-use api::resource::{PODS, REPLICA_SETS};
+use api::resource::{PODS, Resource};
 use api::view::apps::{ReplicaSet, ReplicaSetStatus};
 use api::view::core::Pod;
 use apimachinery::meta::{Condition, find_condition, value_at};
@@ -39,16 +39,17 @@ impl World {
     }
 }
 
-pub fn reconcile(replica_set: &ReplicaSet, world: &World, now: Timestamp) -> Plan {
+/// `resource` is what the set is: a ReplicaSet or a ReplicationController.
+pub fn reconcile(resource: Resource, replica_set: &ReplicaSet, world: &World, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let active = claim_pods(replica_set, world, &mut plan);
+    let active = claim_pods(resource, replica_set, world, &mut plan);
     let status = status(replica_set, world, &active, now);
     if status != replica_set.status {
         let status = serde_json::to_value(&status).expect("a status encodes");
-        plan.act(Action::update_status(REPLICA_SETS, &replica_set.metadata, status));
+        plan.act(Action::update_status(resource, &replica_set.metadata, status));
     }
     if !replica_set.metadata.is_being_deleted() {
-        plan.steps.extend(manage_replicas(replica_set, active.clone(), &world.related, now));
+        plan.steps.extend(manage_replicas(resource, replica_set, active.clone(), &world.related, now));
     }
     if let Some(at) = next_availability(replica_set, &active, now) {
         plan.requeue(at);
@@ -57,14 +58,14 @@ pub fn reconcile(replica_set: &ReplicaSet, world: &World, now: Timestamp) -> Pla
 }
 
 /// The pods that count, after adopting and releasing what the plan says.
-fn claim_pods(replica_set: &ReplicaSet, world: &World, plan: &mut Plan) -> Vec<Arc<Pod>> {
+fn claim_pods(resource: Resource, replica_set: &ReplicaSet, world: &World, plan: &mut Plan) -> Vec<Arc<Pod>> {
     let owner = &replica_set.metadata;
     let mut claimed = Vec::new();
     for pod in world.pods.iter().filter(|pod| is_active(pod)) {
         match claim(owner, &replica_set.spec.selector, &pod.metadata) {
             Claim::Keep => claimed.push(pod.clone()),
             Claim::Adopt if world.may_adopt => {
-                plan.act(adopt((REPLICA_SETS, owner), (PODS, &pod.metadata)));
+                plan.act(adopt((resource, owner), (PODS, &pod.metadata)));
                 claimed.push(pod.clone());
             }
             Claim::Release => plan.act(release(owner, (PODS, &pod.metadata))),
@@ -79,6 +80,7 @@ fn wanted(replica_set: &ReplicaSet) -> usize {
 }
 
 fn manage_replicas(
+    resource: Resource,
     replica_set: &ReplicaSet,
     mut active: Vec<Arc<Pod>>,
     related: &[Arc<Pod>],
@@ -87,19 +89,19 @@ fn manage_replicas(
     let wanted = wanted(replica_set);
     if active.len() < wanted {
         let count = (wanted - active.len()).min(BURST_REPLICAS);
-        return (0..count).map(|_| create_pod(replica_set)).collect();
+        return (0..count).map(|_| create_pod(resource, replica_set)).collect();
     }
     let count = (active.len() - wanted).min(BURST_REPLICAS);
     if count > 0 {
         let related = if related.is_empty() { active.clone() } else { related.to_vec() };
         sort_for_deletion(&mut active, &related, now);
     }
-    active[..count].iter().map(|pod| delete_pod(replica_set, pod)).collect()
+    active[..count].iter().map(|pod| delete_pod(resource, replica_set, pod)).collect()
 }
 
-fn create_pod(replica_set: &ReplicaSet) -> Step {
-    let regarding = reference(REPLICA_SETS, &replica_set.metadata);
-    let pod = pod_from_template(replica_set);
+fn create_pod(resource: Resource, replica_set: &ReplicaSet) -> Step {
+    let regarding = reference(resource, &replica_set.metadata);
+    let pod = pod_from_template(resource, replica_set);
     Step {
         action: Action::create(PODS, &replica_set.metadata.namespace, pod),
         done: Some(Event::normal(regarding.clone(), "SuccessfulCreate", format!("Created pod: {NAME}"))),
@@ -107,8 +109,8 @@ fn create_pod(replica_set: &ReplicaSet) -> Step {
     }
 }
 
-fn delete_pod(replica_set: &ReplicaSet, pod: &Pod) -> Step {
-    let regarding = reference(REPLICA_SETS, &replica_set.metadata);
+fn delete_pod(resource: Resource, replica_set: &ReplicaSet, pod: &Pod) -> Step {
+    let regarding = reference(resource, &replica_set.metadata);
     Step {
         action: Action::delete(PODS, &pod.metadata),
         done: Some(Event::normal(regarding.clone(), "SuccessfulDelete", format!("Deleted pod: {NAME}"))),
@@ -117,13 +119,13 @@ fn delete_pod(replica_set: &ReplicaSet, pod: &Pod) -> Step {
 }
 
 /// Upstream: `GetPodFromTemplate`.
-fn pod_from_template(replica_set: &ReplicaSet) -> Value {
+fn pod_from_template(resource: Resource, replica_set: &ReplicaSet) -> Value {
     let owner = &replica_set.metadata;
     let template = &replica_set.spec.template;
     let mut metadata = json!({
         "generateName": generate_name(&owner.name),
         "namespace": owner.namespace,
-        "ownerReferences": [controller_reference(REPLICA_SETS, owner)],
+        "ownerReferences": [controller_reference(resource, owner)],
     });
     for field in ["labels", "annotations", "finalizers"] {
         if let Some(value) = value_at(template, &["metadata", field]) {

@@ -45,7 +45,7 @@ fn decide(cluster: &Cluster, failure: Option<&str>) -> Plan {
     let replica_set = cluster.get::<ReplicaSet>("a", "web").expect("it is there");
     let pods: Vec<Arc<Pod>> = cluster.list();
     let world = World { related: pods.clone(), pods, may_adopt: true, failure: failure.map(str::to_owned) };
-    reconcile(&replica_set, &world, cluster.now)
+    reconcile(REPLICA_SETS, &replica_set, &world, cluster.now)
 }
 
 fn cluster(replicas: i32, pods: &[Value]) -> Cluster {
