@@ -69,9 +69,9 @@ impl Plugin for CertificateSubjectRestriction {
         {
             return Ok(());
         }
-        let groups = organizations(str_at(object, &["spec", "request"]))
+        let subject = subject(str_at(object, &["spec", "request"]))
             .map_err(|why| request.forbidden(object, format!("failed to parse CSR: {why}")))?;
-        if groups.iter().any(|group| group == MASTERS) {
+        if subject.organizations.iter().any(|group| group == MASTERS) {
             let why = format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");
             return Err(request.forbidden(object, why));
         }
@@ -122,15 +122,25 @@ fn may(request: &Request<'_>, world: &dyn World, verb: &str, signer: &str) -> bo
     })
 }
 
-/// The organizations in the subject of a request, which is base64 of PEM.
-fn organizations(encoded: &str) -> Result<Vec<String>, &'static str> {
+/// Whom a request wants a certificate for.
+pub(crate) struct Subject {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+}
+
+/// Reads a request, which is base64 of PEM.
+pub(crate) fn subject(encoded: &str) -> Result<Subject, &'static str> {
     const BAD: &str = "PEM block type must be CERTIFICATE REQUEST";
     let pem = base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|_| BAD)?;
     let der = CertificateSigningRequestDer::from_pem_slice(&pem).map_err(|_| BAD)?;
     let (_, parsed) =
         X509CertificationRequest::from_der(&der).map_err(|_| "x509: malformed certificate request")?;
     let subject = &parsed.certification_request_info.subject;
-    Ok(subject.iter_organization().filter_map(|o| o.as_str().ok().map(str::to_owned)).collect())
+    let text = |name: &x509_parser::x509::AttributeTypeAndValue<'_>| name.as_str().ok().map(str::to_owned);
+    Ok(Subject {
+        common_name: subject.iter_common_name().last().and_then(text).unwrap_or_default(),
+        organizations: subject.iter_organization().filter_map(text).collect(),
+    })
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! and it does not give itself labels or taints that would draw pods to it.
 
 mod labels;
+mod others;
+mod references;
 
 use apimachinery::meta::str_at;
 use apimachinery::{GroupResource, Status, Value};
@@ -29,6 +31,12 @@ impl Plugin for NodeRestriction {
                 "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
             ))),
             ("", "nodes", _) => check_node(node, request, object),
+            ("", "persistentvolumeclaims", _) => others::check_claim(node, request, object),
+            ("storage.k8s.io", "csinodes", _) => others::check_csi_node(node, request, object),
+            ("resource.k8s.io", "resourceslices", _) => others::check_resource_slice(node, request, object),
+            ("certificates.k8s.io", "certificatesigningrequests", _) => {
+                others::check_signing_request(node, request, object)
+            }
             ("", "serviceaccounts", "token") => check_token(node, request, object, world),
             ("coordination.k8s.io", "leases", _) => check_lease(node, request, object),
             _ => Ok(()),
@@ -111,7 +119,10 @@ fn check_mirror_pod(node: &str, pod: &Value, world: &dyn World) -> Result<(), Re
     if given != actual {
         return forbidden(format!("node {node} UID mismatch: expected {given} got {actual}"));
     }
-    Ok(())
+    match references::first(pod) {
+        Some(what) => forbidden(format!("node {node:?} can not create pods that reference {what}")),
+        None => Ok(()),
+    }
 }
 
 fn check_pod_status(node: &str, request: &Request<'_>, pod: &Value) -> Result<(), Refusal> {

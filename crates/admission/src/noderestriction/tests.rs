@@ -69,6 +69,9 @@ fn a_node_creates_mirror_pods_of_its_own() {
     let owner =
         json!({"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "node-uid", "controller": true});
     mirror["metadata"]["ownerReferences"] = json!([owner]);
+    let refused = "node \"a\" can not create pods that reference serviceaccounts (via projected volumes)";
+    check(Operation::Create, "pods", "", &mirror, None, Err(refused));
+    mirror["spec"]["volumes"] = json!([]);
     check(Operation::Create, "pods", "", &mirror, None, Ok(()));
     mirror["metadata"]["ownerReferences"][0]["uid"] = "other".into();
     let refused = "node a UID mismatch: expected other got node-uid";
@@ -138,4 +141,28 @@ fn a_node_renews_its_own_lease() {
     let refused = "can only access node lease with the same name as the requesting node";
     check(Operation::Create, "leases.coordination.k8s.io", "", &lease("b"), None, Err(refused));
     check(Operation::Update, "leases.coordination.k8s.io", "b", &lease("b"), None, Err(refused));
+}
+
+#[test]
+fn a_node_writes_only_what_is_its_own_among_other_kinds() {
+    let user = UserInfo::new("system:node:a", ["system:nodes"]);
+    let world = Objects::default();
+    let check = |operation, resource: &str, name: &str, old: Option<&Value>, object: Value| {
+        let asked = Request { old, ..request(&user, operation, resource, name) };
+        run(&NodeRestriction, &asked, object, &world).is_ok()
+    };
+    let claim = |size: &str, label: &str| json!({"metadata": {"labels": {"x": label}}, "status": {"capacity": {"storage": size}}});
+    let old = claim("1Gi", "y");
+    assert!(check(Operation::Update, "persistentvolumeclaims/status", "c", Some(&old), claim("2Gi", "y")));
+    assert!(!check(Operation::Update, "persistentvolumeclaims/status", "c", Some(&old), claim("2Gi", "z")));
+    assert!(!check(Operation::Update, "persistentvolumeclaims", "c", Some(&old), claim("1Gi", "y")));
+    let named = |name: &str| json!({"metadata": {"name": name}});
+    assert!(check(Operation::Create, "csinodes.storage.k8s.io", "", None, named("a")));
+    assert!(!check(Operation::Create, "csinodes.storage.k8s.io", "", None, named("b")));
+    let slice = |node: &str| json!({"spec": {"nodeName": node}});
+    assert!(check(Operation::Create, "resourceslices.resource.k8s.io", "", None, slice("a")));
+    assert!(!check(Operation::Create, "resourceslices.resource.k8s.io", "", None, slice("b")));
+    assert!(!check(Operation::Delete, "resourceslices.resource.k8s.io", "s", Some(&slice("b")), Value::Null));
+    let signing = json!({"spec": {"signerName": "kubernetes.io/kubelet-serving", "request": "eA=="}});
+    assert!(!check(Operation::Create, "certificatesigningrequests.certificates.k8s.io", "", None, signing));
 }

@@ -191,3 +191,41 @@ async fn selectors_and_dry_runs_keep_webhooks_out() {
     api.check(path, json!({"metadata": {"labels": {"free": "yes"}}}), 200, json!({})).await;
     api.check(&format!("POST {CONFIGMAPS}"), guarded, 201, json!({})).await;
 }
+
+#[tokio::test]
+async fn a_quota_counts_what_is_made_and_refuses_what_does_not_fit() {
+    let api = Fixture::new().await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"count/configmaps": "1"}}});
+    api.check(&format!("POST {quotas}"), quota, 201, json!({})).await;
+    // What the quota controller does when it has counted.
+    let counted = json!({"status": {"hard": {"count/configmaps": "1"}, "used": {"count/configmaps": "0"}}});
+    let path = format!("PATCH {quotas}/few/status\nContent-Type: application/merge-patch+json");
+    api.check(&path, counted, 200, json!({})).await;
+    api.check(&format!("POST {CONFIGMAPS}?dryRun=All"), configmap("a", json!({})), 201, json!({})).await;
+    api.check(&format!("POST {CONFIGMAPS}"), configmap("a", json!({})), 201, json!({})).await;
+    let used = json!({"status": {"used": {"count/configmaps": "1"}}});
+    api.check(&format!("GET {quotas}/few"), Value::Null, 200, used).await;
+    let why = "configmaps \"b\" is forbidden: exceeded quota: few, requested: count/configmaps=1, used: count/configmaps=1, limited: count/configmaps=1";
+    api.check(&format!("POST {CONFIGMAPS}"), configmap("b", json!({})), 403, json!({"message": why})).await;
+}
+
+#[tokio::test]
+async fn pods_meet_the_standard_and_the_limits_of_their_namespace() {
+    let api = Fixture::new().await;
+    let path = "PATCH /api/v1/namespaces/default\nContent-Type: application/merge-patch+json";
+    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}});
+    api.check(path, labels, 200, json!({})).await;
+    let pod = |spec: Value| {
+        let mut pod = json!({"metadata": {"name": "p"}, "spec": spec});
+        pod["spec"]["containers"] = json!([{"name": "a", "image": "x"}]);
+        pod
+    };
+    let why = "pods \"p\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)";
+    let pods = "/api/v1/namespaces/default/pods";
+    api.check(&format!("POST {pods}"), pod(json!({"hostNetwork": true})), 403, json!({"message": why})).await;
+    let limits = json!({"metadata": {"name": "l"}, "spec": {"limits": [{"type": "Container", "defaultRequest": {"cpu": "100m"}}]}});
+    api.check("POST /api/v1/namespaces/default/limitranges", limits, 201, json!({})).await;
+    let expect = json!({"metadata": {"annotations": {"kubernetes.io/limit-ranger": "LimitRanger plugin set: cpu request for container a"}}});
+    api.check(&format!("POST {pods}"), pod(json!({})), 201, expect).await;
+}
