@@ -24,6 +24,35 @@ const COLUMNS: [Column; 4] = [
     AGE,
 ];
 
+/// Groups and versions that this server itself serves, with the priorities that order them: of the group among groups,
+/// and of the version in its group (follows `DefaultGenericAPIServicePriorities`).
+pub const LOCAL: &[(&str, &str, i64, i64)] = &[
+    ("", "v1", 18_000, 1),
+    ("admissionregistration.k8s.io", "v1", 16_700, 15),
+    ("apiextensions.k8s.io", "v1", 16_700, 15),
+    ("apps", "v1", 17_800, 15),
+    ("authentication.k8s.io", "v1", 17_700, 15),
+    ("authorization.k8s.io", "v1", 17_600, 15),
+    ("autoscaling", "v1", 17_500, 15),
+    ("autoscaling", "v2", 17_500, 30),
+    ("batch", "v1", 17_400, 15),
+    ("certificates.k8s.io", "v1", 17_300, 15),
+    ("coordination.k8s.io", "v1", 16_500, 15),
+    ("discovery.k8s.io", "v1", 16_200, 15),
+    ("events.k8s.io", "v1", 17_750, 15),
+    ("flowcontrol.apiserver.k8s.io", "v1", 16_100, 21),
+    ("networking.k8s.io", "v1", 17_200, 15),
+    ("node.k8s.io", "v1", 16_300, 15),
+    ("policy", "v1", 17_100, 15),
+    ("rbac.authorization.k8s.io", "v1", 17_000, 15),
+    ("resource.k8s.io", "v1", 16_200, 21),
+    ("scheduling.k8s.io", "v1", 16_600, 15),
+    ("storage.k8s.io", "v1", 16_800, 15),
+];
+
+/// Marks the objects that the server makes for [`LOCAL`] whenever it starts.
+pub const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
+
 pub struct APIService;
 
 impl Strategy for APIService {
@@ -113,6 +142,17 @@ impl Strategy for APIService {
         );
         vec![name(obj), service.into(), availability(obj).into(), age(obj, now)]
     }
+}
+
+/// The object that stands for a group and version of [`LOCAL`].
+pub fn local_service(&(group, version, group_priority, version_priority): &(&str, &str, i64, i64)) -> Value {
+    let mut spec = json!({"version": version, "groupPriorityMinimum": group_priority,
+        "versionPriority": version_priority});
+    if !group.is_empty() {
+        spec["group"] = group.into();
+    }
+    json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "spec": spec,
+        "metadata": {"name": format!("{version}.{group}"), "labels": {AUTOMANAGED: "onstart"}}})
 }
 
 /// Whether this server itself serves the group and version.
@@ -220,6 +260,23 @@ mod tests {
             &APIService.validate(&service("x", json!({}))),
             &["metadata.name: Invalid value: \"x\": must be `spec.version+\".\"+spec.group`: \"v1.e.com\""],
         );
+    }
+
+    #[test]
+    fn every_served_version_has_a_service() {
+        for row in LOCAL {
+            expect_errors(&APIService.validate(&local_service(row)), &[]);
+        }
+        for kind in crate::CATALOGUE {
+            let r = &kind.resource;
+            let aggregated = ["apiregistration.k8s.io"].contains(&r.group);
+            assert!(
+                aggregated || LOCAL.iter().any(|l| (l.0, l.1) == (r.group, r.version)),
+                "{}/{}",
+                r.group,
+                r.version
+            );
+        }
     }
 
     #[test]
