@@ -16,6 +16,7 @@ pub mod default;
 pub mod embedded;
 pub mod listtype;
 pub mod prune;
+pub mod rules;
 pub mod validate;
 
 // How objects and schemas are shown.

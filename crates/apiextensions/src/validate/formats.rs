@@ -27,8 +27,11 @@ const PATTERNS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Whether a text has a format.
+type Holds = fn(&str) -> bool;
+
 /// Formats that code describes.
-const RULES: &[(&str, fn(&str) -> bool)] = &[
+const RULES: &[(&str, Holds)] = &[
     ("uri", is_uri),
     ("hostname", is_hostname),
     ("ipv4", |text| sloppy_ip(text).is_some_and(|ip| ip.is_ipv4())),
@@ -161,7 +164,7 @@ fn is_credit_card(text: &str) -> bool {
             _ => (digit * 2) / 10 + (digit * 2) % 10,
         })
         .sum();
-    (13..=16).contains(&digits.len()) && luhn % 10 == 0
+    (13..=16).contains(&digits.len()) && luhn.is_multiple_of(10)
 }
 
 fn is_base64(text: &str) -> bool {

@@ -106,7 +106,9 @@ fn type_of(value: &Value, schema: &Structural, checks: &Checks, path: &str) -> O
     if !is_text && !format.is_empty() && !fits && format != found_format {
         return Complaint::wrong_type(path, format, found_format).into();
     }
-    if !fits && !(is_text && !format.is_empty() && !is_numeric) {
+    // The check of the format has the say about texts that have one.
+    let left_to_format = is_text && !format.is_empty() && !is_numeric;
+    if !fits && !left_to_format {
         return Complaint::wrong_type(path, &expected.join(","), found).into();
     }
     Outcome::counted()
@@ -167,7 +169,7 @@ fn array(items: &[Value], old: Option<&Value>, schema: &Structural, checks: &Che
         outcome.add(Complaint::too_many(path, size, max, format!("should have at most {max} items")));
     }
     if checks.unique_items && items.iter().enumerate().any(|(at, item)| items[..at].contains(item)) {
-        outcome.add(Complaint::invalid(path, "", "shouldn't contain duplicates".to_owned()));
+        outcome.add(Complaint::invalid(path, "", "shouldn't contain duplicates"));
     }
     outcome.count();
     outcome
