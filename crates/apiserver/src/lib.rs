@@ -64,6 +64,7 @@ pub mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use admission::Selection as AdmissionPlugins;
 pub use config::{Cidr, Config};
 pub use server::{ApiServer, StartError};
 pub use tls::SharedTls;

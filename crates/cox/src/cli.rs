@@ -117,6 +117,8 @@ pub struct UpArgs {
     pub service_cluster_ip_range: Vec<ipnet::IpNet>,
     #[command(flatten)]
     pub cluster_network: NetworkArgs,
+    #[command(flatten)]
+    pub admission: AdmissionArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
@@ -252,6 +254,29 @@ pub struct AgentArgs {
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
+}
+
+/// What the API server asks before it writes.
+#[derive(Args, Clone)]
+pub struct AdmissionArgs {
+    /// Admission plugins to run besides those that run by default
+    #[arg(long, value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// Admission plugins not to run though they do by default
+    #[arg(long, value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<String>,
+}
+
+impl AdmissionArgs {
+    /// The choice, if it names only what there is.
+    pub fn selection(&self) -> anyhow::Result<apiserver::AdmissionPlugins> {
+        let selection = apiserver::AdmissionPlugins {
+            enable: self.enable_admission_plugins.clone(),
+            disable: self.disable_admission_plugins.clone(),
+        };
+        selection.validate()?;
+        Ok(selection)
+    }
 }
 
 /// Who connects pods.

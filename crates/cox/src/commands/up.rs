@@ -125,7 +125,8 @@ async fn start(
     let pki = Pki::open(&layout.pki(), layout.name(), Timestamp::now())?;
     progress.step("certificates and settings are in place");
 
-    let plan = control_plane::Plan { layout, settings: &settings, pki: &pki, node_ip };
+    let admission = args.admission.selection()?;
+    let plan = control_plane::Plan { layout, settings: &settings, pki: &pki, node_ip, admission };
     let api = plan.start_api(services).await?;
     progress.step(&format!("API server answers on https://{node_ip}:{}", settings.secure_port));
     write_kubeconfigs(layout, &settings, &pki)?;

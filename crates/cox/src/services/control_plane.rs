@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use apiserver::{ApiServer, Cidr};
+use apiserver::{AdmissionPlugins, ApiServer, Cidr};
 use auth::UserInfo;
 use auth::jwt::SigningKey;
 use auth::serviceaccount::Issuer;
@@ -23,6 +23,7 @@ pub struct Plan<'a> {
     pub settings: &'a Settings,
     pub pki: &'a Pki,
     pub node_ip: IpAddr,
+    pub admission: AdmissionPlugins,
 }
 
 /// A started API server, and ways into it.
@@ -82,6 +83,7 @@ impl Plan<'_> {
         config.secondary_service_cidr =
             self.settings.service_cidr_v6.map(|cidr| cidr.to_string().parse()).transpose()?;
         config.node_ports = self.settings.node_ports.0..=self.settings.node_ports.1;
+        config.admission = self.admission.clone();
         let usage = Usage::Client { groups: &["system:masters"] };
         let identity = self.pki.identity(
             "apiserver-kubelet-client",
