@@ -238,3 +238,44 @@ fn selectable_fields_are_the_ones_announced() {
         );
     }
 }
+
+/// A kind as the table of upstream's facts spells it.
+fn spelled(kind: &Kind) -> String {
+    let r = &kind.resource;
+    let scope = if r.namespaced { "namespaced" } else { "cluster" };
+    let list = |names: &[&str]| if names.is_empty() { "-".to_owned() } else { names.join(",") };
+    let verbs = if kind.verbs == ALL { "*".to_owned() } else { kind.verbs.join(",") };
+    let (short, categories) = (list(&kind.short_names), list(&kind.categories));
+    let mut text = format!("{} {} {} {scope} {verbs} {short} {categories}\n", r.plural, r.kind, r.singular);
+    for sub in kind.subresources.iter() {
+        let version = if sub.group.is_empty() || sub.group == r.group {
+            String::new()
+        } else {
+            format!("{}/{}.", sub.group, sub.version)
+        };
+        text.push_str(&format!("  {} {version}{} {}\n", sub.name, sub.kind, sub.verbs.join(",")));
+    }
+    text
+}
+
+#[test]
+fn the_catalogue_serves_what_upstream_serves() {
+    let mut expect: BTreeSet<String> = BTreeSet::new();
+    let mut place = String::new();
+    let mut entry = String::new();
+    for line in include_str!("upstream.txt").lines().filter(|line| !line.starts_with('#')).chain(["[]"]) {
+        if !line.starts_with("  ") && !entry.is_empty() {
+            expect.insert(format!("{place} {}", std::mem::take(&mut entry)));
+        }
+        if line.starts_with('[') {
+            place = line.to_owned();
+        } else {
+            entry.push_str(&format!("{line}\n"));
+        }
+    }
+    let served: BTreeSet<String> =
+        CATALOGUE.iter().map(|kind| format!("[{}] {}", kind.resource.api_version(), spelled(kind))).collect();
+    let missing: Vec<&String> = expect.difference(&served).collect();
+    let surplus: Vec<&String> = served.difference(&expect).collect();
+    assert!(missing.is_empty() && surplus.is_empty(), "missing {missing:#?}\nsurplus {surplus:#?}");
+}

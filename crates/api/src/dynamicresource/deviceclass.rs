@@ -1,17 +1,34 @@
 //! DeviceClass (follows `pkg/registry/resource/deviceclass`).
 
 use apimachinery::Value;
+use jiff::Timestamp;
 
-use crate::strategy::{Strategy, bump_generation, set_first_generation};
+use crate::columns::{AGE, NAME, age, name};
+use crate::defaults::{Fill, fill};
+use crate::strategy::{Column, Strategy, bump_generation, set_first_generation};
+
+const COLUMNS: [Column; 2] = [NAME, AGE];
 
 pub struct DeviceClass;
 
 impl Strategy for DeviceClass {
+    fn default(&self, obj: &mut Value) {
+        fill(obj, &[("spec", Fill::Empty)]);
+    }
+
     fn prepare_for_create(&self, obj: &mut Value) {
         set_first_generation(obj);
     }
 
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         bump_generation(obj, old, &["spec"]);
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        &COLUMNS
+    }
+
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        vec![name(obj), age(obj, now)]
     }
 }
