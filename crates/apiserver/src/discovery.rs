@@ -10,17 +10,27 @@ use crate::core::Core;
 use crate::kind::KindRef;
 
 /// Served groups in the order of preference upstream gives them, for tools that take the first match for a short name.
-const GROUP_ORDER: [&str; 10] = [
+const GROUP_ORDER: [&str; 20] = [
+    "apiregistration.k8s.io",
     "apps",
     "events.k8s.io",
     "authentication.k8s.io",
     "authorization.k8s.io",
     "autoscaling",
     "batch",
+    "certificates.k8s.io",
     "networking.k8s.io",
     "policy",
     "rbac.authorization.k8s.io",
     "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
 ];
 
 /// One version of a group with its kinds, by their plurals.
