@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     fn definition() -> Value {
-        json!({"metadata": {"name": "foos.example.com"}, "spec": {"group": "example.com",
+        json!({"metadata": {"name": "foos.example.com"}, "status": {"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": null}, "spec": {"group": "example.com",
             "names": {"plural": "foos", "singular": "foo", "kind": "Foo", "listKind": "FooList"},
             "versions": [{"name": "v1", "served": true, "storage": true}]}})
     }

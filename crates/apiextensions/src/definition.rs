@@ -129,9 +129,20 @@ pub struct ServiceReference {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Status {
+    #[serde(deserialize_with = "null_is_default")]
     pub conditions: Vec<Condition>,
     pub accepted_names: Names,
+    #[serde(deserialize_with = "null_is_default")]
     pub stored_versions: Vec<String>,
+}
+
+/// Go writes an empty list as null where it always writes it.
+pub(crate) fn null_is_default<'de, D, T>(input: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(input)?.unwrap_or_default())
 }
 
 impl Definition {

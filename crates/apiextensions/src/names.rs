@@ -6,18 +6,20 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::definition::null_is_default;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Names {
     pub plural: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub singular: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub short_names: Vec<String>,
     pub kind: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub list_kind: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub categories: Vec<String>,
 }
 
