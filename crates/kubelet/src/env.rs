@@ -214,6 +214,21 @@ fn service_variables(service: &Service, vars: &mut BTreeMap<String, String>) {
     }
 }
 
+/// `expand` where every name must be known (upstream: `ExpandContainerVolumeMounts`).
+pub fn expand_all(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let missing = std::cell::RefCell::new(None);
+    let expanded = expand(text, |name| {
+        lookup(name).or_else(|| {
+            missing.borrow_mut().get_or_insert_with(|| name.to_owned());
+            None
+        })
+    });
+    match missing.into_inner() {
+        None => Ok(expanded),
+        Some(name) => Err(format!("missing value for {name:?}")),
+    }
+}
+
 /// Replaces `$(NAME)` where the name is known; `$$` is a dollar sign; everything else stays.
 pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
@@ -257,6 +272,13 @@ mod tests {
         check("$(A", "$(A");
         check("a$", "a$");
         check("$A $$", "$A $");
+    }
+
+    #[test]
+    fn a_path_with_an_unknown_name_is_refused() {
+        let lookup = |name: &str| (name == "A").then(|| "1".to_owned());
+        assert_eq!(expand_all("x$(A)", lookup), Ok("x1".to_owned()));
+        assert_eq!(expand_all("$(B)$(C)", lookup).expect_err("unknown"), "missing value for \"B\"");
     }
 
     fn env_of(

@@ -10,14 +10,15 @@ use client::event::EventType;
 use client::{CancellationToken, Client, Delta, EventRecorder, Informers};
 use runtime::cri;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::config::Config;
 use crate::images::ImageManager;
 use crate::node;
 use crate::observe::POD_UID_LABEL;
 use crate::server;
+use crate::volumes::watched::Watched;
 use crate::worker::{self, Message, Runtime, Shared};
 
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +52,8 @@ pub async fn run(
     node::register(&client, &config, &facts).await;
     let reference = node::reference(&config.node_name);
     recorder.event(&reference, EventType::Normal, "Starting", "Starting kubelet.");
-    let status = node::StatusLoop::new(client.clone(), config.clone(), facts, runtime.clone());
+    let (healthy, health) = watch::channel(true);
+    let status = node::StatusLoop::new(client.clone(), config.clone(), facts, runtime.clone(), health);
     tokio::spawn(stop.clone().run_until_cancelled_owned(status.run()));
     tokio::spawn(
         stop.clone().run_until_cancelled_owned(node::lease::run(client.clone(), config.node_name.clone())),
@@ -64,16 +66,23 @@ pub async fn run(
         memory_capacity: capacity.memory_bytes,
         runtime_name,
         config,
+        watched: Watched::new(client.clone()),
         client,
         runtime: runtime.clone(),
         images: ImageManager::default(),
         recorder,
         services,
+        turns: broadcast::Sender::new(TURNS_MAX),
     });
     let api = server::Server::new(shared.clone(), pods.clone());
     tokio::spawn(stop.clone().run_until_cancelled_owned(api.serve(listener)));
     let (told, events) = mpsc::channel(EVENTS_MAX);
-    tokio::spawn(stop.clone().run_until_cancelled_owned(runtime_events(runtime, told)));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(runtime_events(
+        runtime,
+        shared.turns.clone(),
+        healthy,
+        told,
+    )));
     let manager = Manager { shared, workers: HashMap::new(), stop: stop.clone() };
     ready();
     stop.run_until_cancelled(manager.run(pods.subscribe(), events, reference)).await;
@@ -82,6 +91,8 @@ pub async fn run(
 
 /// Runtime events on their way to the workers.
 const EVENTS_MAX: usize = 1024;
+/// Events kept for followers of logs; one that lags looks for itself.
+const TURNS_MAX: usize = 256;
 
 struct Manager {
     shared: Arc<Shared>,
@@ -204,13 +215,22 @@ fn orphan(sandbox: &cri::PodSandbox) -> Pod {
     pod
 }
 
-/// Tells which pod (by uid) changed; `None` when events may have been missed and all must look.
-async fn runtime_events(runtime: Runtime, told: mpsc::Sender<Option<String>>) {
+/// Tells which pod (by uid) changed; `None` when events may have been missed and all must look. `healthy` is whether
+/// the runtime answers.
+async fn runtime_events(
+    runtime: Runtime,
+    turns: broadcast::Sender<Option<String>>,
+    healthy: watch::Sender<bool>,
+    told: mpsc::Sender<Option<String>>,
+) {
     const RECONNECT: std::time::Duration = std::time::Duration::from_secs(1);
     loop {
-        if let Err(status) = follow(&runtime, &told).await {
+        if let Err(status) = follow(&runtime, &turns, &healthy, &told).await {
             tracing::debug!(error = status.message(), "runtime events ended");
         }
+        tell_health(&healthy, node::runtime_ready(&runtime).await);
+        // Nobody may be following a log.
+        turns.send(None).ok();
         if told.send(None).await.is_err() {
             return;
         }
@@ -219,12 +239,23 @@ async fn runtime_events(runtime: Runtime, told: mpsc::Sender<Option<String>>) {
     }
 }
 
-async fn follow(runtime: &Runtime, told: &mpsc::Sender<Option<String>>) -> Result<(), tonic::Status> {
+fn tell_health(healthy: &watch::Sender<bool>, now: bool) {
+    healthy.send_if_modified(|known| std::mem::replace(known, now) != now);
+}
+
+async fn follow(
+    runtime: &Runtime,
+    turns: &broadcast::Sender<Option<String>>,
+    healthy: &watch::Sender<bool>,
+    told: &mpsc::Sender<Option<String>>,
+) -> Result<(), tonic::Status> {
     let mut events =
         runtime.runtime.clone().get_container_events(cri::GetEventsRequest {}).await?.into_inner();
     while let Some(event) = events.message().await? {
-        let metadata = event.pod_sandbox_status.and_then(|status| status.metadata);
-        if told.send(metadata.map(|m| m.uid)).await.is_err() {
+        tell_health(healthy, true);
+        let uid = event.pod_sandbox_status.and_then(|status| status.metadata).map(|m| m.uid);
+        turns.send(uid.clone()).ok();
+        if told.send(uid).await.is_err() {
             break;
         }
     }

@@ -21,3 +21,4 @@ mod worker;
 
 pub use config::Config;
 pub use kubelet::run;
+pub use volumes::unmount_all as unmount_volumes;

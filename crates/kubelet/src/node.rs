@@ -11,6 +11,7 @@ use apimachinery::{Value, json, time};
 use client::{Client, PatchType};
 use jiff::Timestamp;
 use runtime::cri;
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::volumes::downward::Allocatable;
@@ -220,24 +221,36 @@ const REPORT_PERIOD: Duration = Duration::from_secs(300);
 /// Upstream's `nodeStatusMaxImages`.
 const IMAGES_MAX: usize = 50;
 
-/// Writes the node's status at start and every five minutes; the lease says that the node lives in between.
+/// Writes the node's status at start, when the runtime's health changes, and every five minutes; the lease says that the node lives in between.
 pub struct StatusLoop {
     client: Client,
     config: Config,
     facts: Facts,
     runtime: Runtime,
+    /// Whether the runtime answers; a change is reported at once.
+    health: watch::Receiver<bool>,
 }
 
 impl StatusLoop {
-    pub fn new(client: Client, config: Config, facts: Facts, runtime: Runtime) -> Self {
-        StatusLoop { client, config, facts, runtime }
+    pub fn new(
+        client: Client,
+        config: Config,
+        facts: Facts,
+        runtime: Runtime,
+        health: watch::Receiver<bool>,
+    ) -> Self {
+        StatusLoop { client, config, facts, runtime, health }
     }
 
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         const RETRY: Duration = Duration::from_secs(1);
         loop {
             match self.report().await {
-                Ok(()) => tokio::time::sleep(REPORT_PERIOD).await,
+                // Without anybody to tell of a change the period alone counts.
+                Ok(()) => match tokio::time::timeout(REPORT_PERIOD, self.health.changed()).await {
+                    Ok(Err(_)) => tokio::time::sleep(REPORT_PERIOD).await,
+                    Ok(Ok(())) | Err(_) => {}
+                },
                 Err(error) => {
                     tracing::warn!(%error, "node status could not be written, will retry");
                     if error.is_not_found() {
@@ -252,17 +265,10 @@ impl StatusLoop {
     async fn report(&self) -> Result<(), client::Error> {
         let name = &self.config.node_name;
         let known: Node = self.client.get(NODES, "", name).await?;
-        let (images, ready) = (self.images().await, self.runtime_ready().await);
+        let (images, ready) = (self.images().await, runtime_ready(&self.runtime).await);
         let status = status(&self.config, &self.facts, &known, &images, ready, Timestamp::now());
         let patch = json!({"status": status});
         self.client.patch(NODES, "", name, Some("status"), PatchType::Strategic, &patch).await.map(drop)
-    }
-
-    async fn runtime_ready(&self) -> bool {
-        let answer = self.runtime.runtime.clone().status(cri::StatusRequest::default()).await;
-        let conditions =
-            answer.ok().and_then(|a| a.into_inner().status).map(|s| s.conditions).unwrap_or_default();
-        conditions.iter().any(|c| c.r#type == "RuntimeReady" && c.status)
     }
 
     /// The largest images, as upstream.
@@ -274,6 +280,13 @@ impl StatusLoop {
         let names = |image: &cri::Image| [image.repo_digests.clone(), image.repo_tags.clone()].concat();
         images.iter().map(|image| json!({"names": names(image), "sizeBytes": image.size})).collect()
     }
+}
+
+pub async fn runtime_ready(runtime: &Runtime) -> bool {
+    let answer = runtime.runtime.clone().status(cri::StatusRequest::default()).await;
+    let conditions =
+        answer.ok().and_then(|a| a.into_inner().status).map(|s| s.conditions).unwrap_or_default();
+    conditions.iter().any(|c| c.r#type == "RuntimeReady" && c.status)
 }
 
 #[cfg(test)]

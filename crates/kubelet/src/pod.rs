@@ -6,6 +6,8 @@ pub mod container;
 pub mod memory;
 pub mod sandbox;
 pub mod status;
+#[cfg(test)]
+mod testing;
 
 use api::view::core::{Container, ContainerStatus, Pod};
 
@@ -28,6 +30,12 @@ pub fn container_status<'p>(pod: &'p Pod, name: &str) -> Option<&'p ContainerSta
     let lists =
         [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
     lists.into_iter().flatten().find(|s| s.name == name)
+}
+
+/// How often the API says that a container of this name was started: the count goes on when the runtime forgot it.
+pub fn attempts_told(pod: &Pod, name: &str) -> u32 {
+    let started = container_status(pod, name).filter(|status| !status.container_id.is_empty());
+    started.map_or(0, |status| u32::try_from(status.restart_count).unwrap_or(0).saturating_add(1))
 }
 
 /// The seconds a pod has to end by itself.

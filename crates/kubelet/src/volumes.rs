@@ -1,11 +1,16 @@
-//! A pod's volumes: made before its containers, refreshed when tokens near their end, removed after it.
+//! A pod's volumes: made before its containers, refreshed when their sources change or tokens near their end, removed
+//! after it. Secrets and tokens live in memory.
 //!
 //! Layout, as upstream's: `ROOT/pods/UID/volumes/PLUGIN/NAME`.
 
 mod atomic_writer;
 pub mod downward;
 mod host_path;
+mod mounts;
+mod persistent;
 mod projected;
+mod sub_path;
+pub mod watched;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,10 +18,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use api::resource::{CONFIG_MAPS, SECRETS};
-use api::view::core::{Container, EmptyDirVolumeSource, Pod, Volume};
+use api::view::core::{Container, EmptyDirVolumeSource, Pod, Volume, VolumeMount, VolumeProjection};
+use apimachinery::quantity::Quantity;
 use client::Client;
 use jiff::Timestamp;
-use nix::mount::{MntFlags, MsFlags};
 use runtime::cri;
 
 use downward::Allocatable;
@@ -71,7 +76,8 @@ async fn set_up_one(cx: &Context<'_>, pod: &Pod, volume: &Volume) -> Result<SetU
         pod.spec.security_context.as_ref().and_then(|c| c.fs_group).and_then(|g| u32::try_from(g).ok());
     let name = &volume.name;
     Ok(if let Some(source) = &volume.empty_dir {
-        empty_dir(&volume_dir(cx.root, pod, "empty-dir", name), source, group).map(|path| (path, None))
+        let size = memory_size(pod, source, cx.allocatable.memory_bytes);
+        empty_dir(&volume_dir(cx.root, pod, "empty-dir", name), source, size, group).map(|path| (path, None))
     } else if let Some(source) = &volume.host_path {
         host_path::check(source).map(|path| (path, None))
     } else if let Some(source) = &volume.config_map {
@@ -79,21 +85,38 @@ async fn set_up_one(cx: &Context<'_>, pod: &Pod, volume: &Volume) -> Result<SetU
         written(&volume_dir(cx.root, pod, "configmap", name), payload, group)
     } else if let Some(source) = &volume.secret {
         let payload = projected::secret(cx.client, pod, source).await;
-        written(&volume_dir(cx.root, pod, "secret", name), payload, group)
+        let dir = volume_dir(cx.root, pod, "secret", name);
+        in_memory(&dir).and_then(|()| written(&dir, payload, group))
     } else if let Some(source) = &volume.downward_api {
         let payload = projected::downward_api(cx, pod, source);
         written(&volume_dir(cx.root, pod, "downward-api", name), payload, group)
     } else if let Some(source) = &volume.projected {
         let dir = volume_dir(cx.root, pod, "projected", name);
+        if source.sources.iter().any(is_secret)
+            && let Err(why) = in_memory(&dir)
+        {
+            return Ok(Err(why));
+        }
         match projected::projected(cx, pod, source, &dir).await {
             Ok((payload, refresh_at)) => {
                 written(&dir, Ok(payload), group).map(|(path, _)| (path, refresh_at))
             }
             Err(why) => Err(why),
         }
+    } else if let Some(claim) = persistent::claim_name(pod, volume) {
+        persistent::set_up(cx.client, pod, volume, &claim).await.map(|path| (path, None))
     } else {
         return Err(Error::Unsupported(name.clone()));
     })
+}
+
+fn is_secret(projection: &VolumeProjection) -> bool {
+    projection.secret.is_some() || projection.service_account_token.is_some()
+}
+
+/// No disk ever sees what is written here.
+fn in_memory(dir: &Path) -> Result<(), String> {
+    mounts::memory(dir, None).map_err(|e| format!("mount tmpfs: {e}"))
 }
 
 fn written(dir: &Path, payload: Result<atomic_writer::Payload, String>, group: Option<u32>) -> SetUp {
@@ -101,115 +124,102 @@ fn written(dir: &Path, payload: Result<atomic_writer::Payload, String>, group: O
     Ok((dir.to_owned(), None))
 }
 
-fn empty_dir(dir: &Path, source: &EmptyDirVolumeSource, group: Option<u32>) -> Result<PathBuf, String> {
-    if dir.exists() {
+fn empty_dir(
+    dir: &Path,
+    source: &EmptyDirVolumeSource,
+    memory_bytes: i64,
+    group: Option<u32>,
+) -> Result<PathBuf, String> {
+    let io = |e: std::io::Error| e.to_string();
+    let in_memory = source.medium == "Memory";
+    // Memory does not outlive a reboot, its folder does.
+    if dir.exists() && (!in_memory || mounts::is_mount_point(dir).map_err(io)?) {
         return Ok(dir.to_owned());
     }
-    let io = |e: std::io::Error| e.to_string();
     fs::create_dir_all(dir).map_err(io)?;
-    if source.medium == "Memory" {
-        let size = source
-            .size_limit
-            .as_deref()
-            .and_then(|text| text.parse::<apimachinery::quantity::Quantity>().ok());
-        let options = size.map(|quantity| format!("size={}", quantity.value()));
-        nix::mount::mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), options.as_deref())
-            .map_err(|e| e.to_string())?;
+    if in_memory {
+        mounts::memory(dir, Some(&format!("size={memory_bytes}"))).map_err(io)?;
     }
-    fs::set_permissions(dir, fs::Permissions::from_mode(if group.is_some() { 0o2777 } else { 0o777 }))
-        .map_err(io)?;
     if group.is_some() {
         chown(dir, None, group).map_err(io)?;
     }
+    let mode = if group.is_some() { 0o2777 } else { 0o777 };
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(io)?;
     Ok(dir.to_owned())
+}
+
+/// How much a volume in memory may hold: the least of its own limit, what the pod's containers may use together, and
+/// what the node has for pods (upstream: `calculateEmptyDirMemorySize`).
+fn memory_size(pod: &Pod, source: &EmptyDirVolumeSource, allocatable_bytes: i64) -> i64 {
+    let own = source.size_limit.as_ref().and_then(|text| text.parse::<Quantity>().ok());
+    let limit =
+        |c: &Container| Some(crate::resources::whole(&c.resources.limits, "memory")).filter(|n| *n > 0);
+    let of_pod: Option<i64> = pod.spec.containers.iter().map(limit).sum();
+    let own = own.map(|quantity| quantity.value()).filter(|bytes| *bytes > 0);
+    [own, of_pod].into_iter().flatten().fold(allocatable_bytes, i64::min)
 }
 
 /// The container's mounts; `expand` resolves `$(VAR)` in `subPathExpr`.
 pub fn mounts(
+    root: &Path,
+    pod: &Pod,
     container: &Container,
     paths: &Paths,
-    expand: impl Fn(&str) -> String,
+    expand: impl Fn(&str) -> Result<String, String>,
 ) -> Result<Vec<cri::Mount>, String> {
-    container
-        .volume_mounts
-        .iter()
-        .map(|mount| {
-            let volume =
-                paths.get(&mount.name).ok_or_else(|| format!("volume {:?} is not in the pod", mount.name))?;
-            let sub_path = if mount.sub_path_expr.is_empty() {
-                mount.sub_path.clone()
-            } else {
-                expand(&mount.sub_path_expr)
-            };
-            Ok(cri::Mount {
-                container_path: mount.mount_path.clone(),
-                host_path: sub_path_of(volume, &sub_path)?.display().to_string(),
-                readonly: mount.read_only,
-                recursive_read_only: mount.recursive_read_only.as_deref() == Some("Enabled"),
-                propagation: match mount.mount_propagation.as_deref() {
-                    Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer,
-                    Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional,
-                    _ => cri::MountPropagation::PropagationPrivate,
-                } as i32,
-                ..Default::default()
-            })
+    let shown = pod_dir(root, &pod.metadata.uid).join("volume-subpaths");
+    let mount = |(index, mount): (usize, &VolumeMount)| {
+        let volume =
+            paths.get(&mount.name).ok_or_else(|| format!("volume {:?} is not in the pod", mount.name))?;
+        let sub_path = if mount.sub_path_expr.is_empty() {
+            mount.sub_path.clone()
+        } else {
+            expand(&mount.sub_path_expr)?
+        };
+        let place = if sub_path.is_empty() {
+            volume.clone()
+        } else {
+            let at = shown.join(&mount.name).join(&container.name).join(index.to_string());
+            sub_path::mount_at(volume, &sub_path, &at)?
+        };
+        Ok(cri::Mount {
+            container_path: mount.mount_path.clone(),
+            host_path: place.display().to_string(),
+            readonly: mount.read_only || is_read_only(pod, &mount.name),
+            recursive_read_only: matches!(
+                mount.recursive_read_only.as_deref(),
+                Some("Enabled" | "IfPossible")
+            ),
+            propagation: match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer,
+                Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional,
+                _ => cri::MountPropagation::PropagationPrivate,
+            } as i32,
+            ..Default::default()
         })
-        .collect()
+    };
+    container.volume_mounts.iter().enumerate().map(mount).collect()
 }
 
-/// The place below the volume, made if it is missing; it must not lead out of the volume, not even by links.
-fn sub_path_of(volume: &Path, sub_path: &str) -> Result<PathBuf, String> {
-    if sub_path.is_empty() {
-        return Ok(volume.to_owned());
-    }
-    let plain = Path::new(sub_path)
-        .components()
-        .all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir));
-    if !plain {
-        return Err(format!("subPath {sub_path:?} must be a relative path without '..'"));
-    }
-    let root = volume.canonicalize().map_err(|e| e.to_string())?;
-    let resolved =
-        make_below(&root, Path::new(sub_path)).map_err(|e| format!("subPath {sub_path:?}: {e}"))?;
-    resolved.ok_or_else(|| format!("subPath {sub_path:?} leads out of its volume"))
-}
-
-/// Step by step, so that nothing is made where a link leads out of `root`: then `None`. What is made may be used by whom
-/// `root` may be used by (upstream: `SafeMakeDir`).
-fn make_below(root: &Path, sub_path: &Path) -> std::io::Result<Option<PathBuf>> {
-    let permissions = fs::metadata(root)?.permissions();
-    let mut path = root.to_owned();
-    for component in sub_path.components() {
-        path.push(component);
-        if !path.exists() {
-            fs::create_dir(&path)?;
-            fs::set_permissions(&path, permissions.clone())?;
-        }
-        path = path.canonicalize()?;
-        if !path.starts_with(root) {
-            return Ok(None);
-        }
-    }
-    Ok(Some(path))
+/// A claim may be used for reading only, by all containers.
+fn is_read_only(pod: &Pod, name: &str) -> bool {
+    let volume = pod.spec.volumes.iter().find(|volume| volume.name == name);
+    volume.and_then(|volume| volume.persistent_volume_claim.as_ref()).is_some_and(|claim| claim.read_only)
 }
 
 /// Removes everything of a pod from the node.
 pub fn tear_down(root: &Path, uid: &str) -> std::io::Result<()> {
     let dir = pod_dir(root, uid);
-    let memory = dir.join("volumes/kubernetes.io~empty-dir");
-    if let Ok(entries) = fs::read_dir(&memory) {
-        for entry in entries {
-            match nix::mount::umount2(&entry?.path(), MntFlags::MNT_DETACH) {
-                // It was a plain directory.
-                Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-    }
+    mounts::detach_below(&dir)?;
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Takes away what the volumes of all pods have mounted on the node, so that their files can be removed.
+pub fn unmount_all(root: &Path) -> std::io::Result<()> {
+    mounts::detach_below(&root.join("pods"))
 }
 
 /// Reads a ConfigMap; `None` when there is none.
@@ -240,45 +250,25 @@ fn optional<T>(got: Result<T, client::Error>) -> Result<Option<T>, String> {
 
 #[cfg(test)]
 mod tests {
+    use apimachinery::json;
+
     use super::*;
 
     #[test]
-    fn a_sub_path_stays_in_its_volume() {
-        let volume = std::env::temp_dir().join(format!("sub-path-{}", std::process::id()));
-        fs::create_dir_all(&volume).expect("makes");
-        std::os::unix::fs::symlink("/etc", volume.join("out")).expect("links");
-        assert!(sub_path_of(&volume, "a/b").is_ok_and(|path| path.ends_with("a/b") && path.exists()));
-        for bad in ["../x", "/etc", "out", "a/../../x"] {
-            assert!(sub_path_of(&volume, bad).is_err(), "{bad}");
-        }
-        fs::remove_dir_all(volume).expect("removes");
-    }
-
-    #[test]
-    fn nothing_is_made_where_a_link_leads_out() {
-        let base = std::env::temp_dir().join(format!("sub-path-out-{}", std::process::id()));
-        let (volume, outside) = (base.join("volume"), base.join("outside"));
-        for dir in [&volume, &outside] {
-            fs::create_dir_all(dir).expect("makes");
-        }
-        std::os::unix::fs::symlink(&outside, volume.join("out")).expect("links");
-        std::os::unix::fs::symlink(outside.join("new"), volume.join("dangling")).expect("links");
-        for bad in ["out/new", "dangling/x"] {
-            assert!(sub_path_of(&volume, bad).is_err(), "{bad}");
-        }
-        assert_eq!(fs::read_dir(&outside).expect("there").count(), 0);
-        fs::remove_dir_all(base).expect("removes");
-    }
-
-    #[test]
-    fn what_is_made_for_a_sub_path_may_be_used_as_the_volume_may() {
-        let volume = std::env::temp_dir().join(format!("sub-path-mode-{}", std::process::id()));
-        fs::create_dir_all(&volume).expect("makes");
-        fs::set_permissions(&volume, fs::Permissions::from_mode(0o2777)).expect("opens");
-        let made = sub_path_of(&volume, "a/b").expect("made");
-        for dir in [made.as_path(), made.parent().expect("a")] {
-            assert_eq!(fs::metadata(dir).expect("there").permissions().mode() & 0o7777, 0o2777);
-        }
-        fs::remove_dir_all(volume).expect("removes");
+    fn a_volume_in_memory_holds_the_least_of_what_is_allowed() {
+        let check = |limits: &[apimachinery::Value], size_limit: Option<&str>, expect: i64| {
+            let containers: Vec<_> =
+                limits.iter().map(|limits| json!({"name": "a", "resources": {"limits": limits}})).collect();
+            let pod: Pod =
+                serde_json::from_value(json!({"spec": {"containers": containers}})).expect("a pod");
+            let source =
+                EmptyDirVolumeSource { size_limit: size_limit.map(str::to_owned), ..Default::default() };
+            assert_eq!(memory_size(&pod, &source, 1000), expect);
+        };
+        check(&[json!({})], None, 1000);
+        check(&[json!({"memory": "100"}), json!({"memory": "200"})], None, 300);
+        check(&[json!({"memory": "100"}), json!({})], None, 1000);
+        check(&[json!({"memory": "100"})], Some("50"), 50);
+        check(&[json!({})], Some("1Gi"), 1000);
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use api::view::core::{Container, Pod, PodStatus, Service};
 use client::{Client, EventRecorder, Informer};
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, broadcast, mpsc};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ use crate::pod::actions::{Plan, active_deadline, pod_actions};
 use crate::pod::memory::{Memory, ProbeState, Waiting};
 use crate::probe::{self, ProbeType, Target, Verdict};
 use crate::volumes::downward::Allocatable;
+use crate::volumes::watched::Watched;
 
 /// Messages a worker may have waiting; senders wait when it is full.
 const INBOX_MAX: usize = 64;
@@ -41,6 +42,8 @@ pub enum Message {
     Gone,
     /// The runtime told of a change of this pod's sandbox or containers.
     Runtime,
+    /// An object that the pod refers to changed.
+    Source,
     Probe(Verdict),
     /// An action ended.
     Done {
@@ -70,6 +73,10 @@ pub struct Shared {
     pub images: ImageManager,
     pub recorder: EventRecorder,
     pub services: Informer<Service>,
+    /// Tells when objects that pods refer to change.
+    pub watched: Watched,
+    /// The uid of each pod whose sandbox or containers changed; `None` when any may have.
+    pub turns: broadcast::Sender<Option<String>>,
     pub allocatable: Allocatable,
     pub memory_capacity: i64,
     /// What the runtime calls itself.
@@ -100,6 +107,8 @@ pub fn spawn(shared: Arc<Shared>, pod: Arc<Pod>, stop: CancellationToken) -> mps
         probers: HashMap::new(),
         terminating: CancellationToken::new(),
         refresh_at: None,
+        stale: false,
+        volumes: Arc::default(),
         reported: None,
     };
     tokio::spawn(stop.run_until_cancelled_owned(worker.run()));
@@ -121,12 +130,22 @@ struct Worker {
     terminating: CancellationToken,
     /// When a projected token must be renewed.
     refresh_at: Option<Timestamp>,
+    /// What the volumes show may have changed.
+    stale: bool,
+    /// Held by whoever writes the volumes.
+    volumes: Arc<Mutex<()>>,
     /// The status last written.
     reported: Option<PodStatus>,
 }
 
 impl Worker {
     async fn run(mut self) {
+        tokio::spawn(tell_changes(
+            self.shared.clone(),
+            self.pod.clone(),
+            self.sender.clone(),
+            self.terminating.clone(),
+        ));
         loop {
             let wake_at = match self.sync().await {
                 Ok(Some(plan)) => plan.wake_at,
@@ -140,6 +159,7 @@ impl Worker {
                 break;
             }
         }
+        self.terminating.cancel();
         self.probers.values().for_each(AbortHandle::abort);
     }
 
@@ -166,8 +186,16 @@ impl Worker {
 
     fn hear(&mut self, message: Message) {
         match message {
-            Message::Pod(pod) => self.pod = pod,
+            Message::Pod(pod) => {
+                let (new, old) = (&pod.metadata, &self.pod.metadata);
+                self.stale |= new.labels != old.labels || new.annotations != old.annotations;
+                self.pod = pod;
+            }
             Message::Gone => self.gone = true,
+            Message::Source => {
+                self.stale = true;
+                self.memory.try_again();
+            }
             Message::Runtime => {}
             Message::Probe(verdict) => self.hear_probe(verdict),
             Message::Done { key, outcome } => {
@@ -189,9 +217,7 @@ impl Worker {
         if let Some((id, why)) = outcome.unhealthy {
             self.memory.unhealthy.insert(id, why);
         }
-        if outcome.refresh_at.is_some() {
-            self.refresh_at = outcome.refresh_at;
-        }
+        self.refresh_at = [self.refresh_at, outcome.refresh_at].into_iter().flatten().min();
         self.memory.sandbox_retry = outcome.sandbox_retry.or(self.memory.sandbox_retry.take());
     }
 
@@ -350,6 +376,12 @@ impl Worker {
     fn refresh_volumes(&mut self, pod: &Arc<Pod>, observed: &Observed, now: Timestamp) {
         if self.refresh_at.is_some_and(|at| at <= now) {
             self.refresh_at = None;
+            self.stale = true;
+        }
+        // Before there is a sandbox, whoever makes it writes the volumes; one that runs already may have read too early.
+        let may = observed.ready_sandbox().is_some() && !self.running.contains(act::REFRESH);
+        if self.stale && may && !self.terminating.is_cancelled() {
+            self.stale = false;
             self.refresh(pod, observed);
         }
     }
@@ -365,6 +397,24 @@ impl Worker {
             tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "files of a removed pod remain");
         }
         Ok(self.gone || self.delete_from_api(pod).await)
+    }
+}
+
+/// Tells the worker of changes of what its pod refers to, until the pod ends.
+async fn tell_changes(
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    sender: mpsc::Sender<Message>,
+    end: CancellationToken,
+) {
+    if pod.is_terminal() || pod.metadata.is_being_deleted() {
+        return;
+    }
+    let mut subscription = shared.watched.of(&pod);
+    while end.run_until_cancelled(subscription.changed()).await.is_some() {
+        if sender.send(Message::Source).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -56,6 +56,7 @@ pub fn down(args: DownArgs) -> anyhow::Result<ExitCode> {
     {
         let _lock = Lock::take(&layout.lock())?;
         super::block_on_here(node::remove_pods(&layout)).context("pods could not be removed")?;
+        kubelet::unmount_volumes(&layout.kubelet()).context("volumes of pods could not be unmounted")?;
         progress.step("pods are removed");
         remove_network(&layout)?;
         progress.step("links, routes and firewall rules are removed");

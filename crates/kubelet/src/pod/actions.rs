@@ -1,6 +1,6 @@
 //! What to do next for a pod (follows `computePodActions` of the kubelet's generic runtime manager).
 
-use api::view::core::{Container as Spec, Pod};
+use api::view::core::{Container as Spec, ContainerRestartRule, Pod};
 use jiff::{SignedDuration, Timestamp};
 
 use super::memory::Memory;
@@ -146,15 +146,16 @@ fn nothing_left_to_run(pod: &Pod, observed: &Observed) -> bool {
     pod.spec.containers.iter().all(|spec| {
         observed
             .container(&spec.name)
-            .is_some_and(|c| c.state == State::Exited && !should_restart(pod, spec, c))
+            .is_some_and(|c| c.state == State::Exited && !should_restart(pod, spec, c.exit_code))
     })
 }
 
 fn init_failed_for_good(pod: &Pod, observed: &Observed) -> bool {
-    pod.spec.restart_policy == "Never"
-        && pod.spec.init_containers.iter().filter(|spec| !is_sidecar(spec)).any(|spec| {
-            observed.container(&spec.name).is_some_and(|c| c.state == State::Exited && c.exit_code != 0)
+    pod.spec.init_containers.iter().filter(|spec| !is_sidecar(spec)).any(|spec| {
+        observed.container(&spec.name).is_some_and(|c| {
+            c.state == State::Exited && c.exit_code != 0 && !should_restart(pod, spec, c.exit_code)
         })
+    })
 }
 
 fn run_in_sandbox(
@@ -230,7 +231,7 @@ impl Step<'_> {
         }
         match self.in_sandbox(&spec.name) {
             Some(c) if c.state == State::Exited && c.exit_code == 0 => return true,
-            Some(c) if c.state == State::Exited && self.pod.spec.restart_policy == "Never" => {}
+            Some(c) if c.state == State::Exited && !should_restart(self.pod, spec, c.exit_code) => {}
             Some(c) if c.state == State::Exited => self.restart(spec, ContainerType::Init, &c.clone()),
             Some(c) if c.state == State::Running => {}
             _ => self.start(spec, ContainerType::Init),
@@ -269,7 +270,9 @@ impl Step<'_> {
                     self.plan.actions.push(kill(self.pod, &container, None, message));
                 }
             }
-            State::Exited if kind == ContainerType::Init || should_restart(self.pod, spec, &container) => {
+            State::Exited
+                if kind == ContainerType::Init || should_restart(self.pod, spec, container.exit_code) =>
+            {
                 self.restart(spec, kind, &container);
             }
             State::Exited => {}
@@ -299,17 +302,38 @@ impl Step<'_> {
             return self.plan.wake(*at);
         }
         let attempt = self.observed.container(&spec.name).map_or(0, |c| c.attempt + 1);
+        let attempt = attempt.max(super::attempts_told(self.pod, &spec.name));
         self.plan.actions.push(Action::Start { name: spec.name.clone(), kind, attempt });
     }
 }
 
-/// Whether a container that ended is to run again (upstream: `ShouldContainerBeRestarted`).
-pub fn should_restart(pod: &Pod, spec: &Spec, container: &Container) -> bool {
-    match spec.restart_policy.as_deref().unwrap_or(&pod.spec.restart_policy) {
+/// Whether a container that ended with this code is to run again: the container's first matching rule decides, else its
+/// own policy, else the pod's (upstream: `ContainerShouldRestart`).
+pub fn should_restart(pod: &Pod, spec: &Spec, exit_code: i32) -> bool {
+    let policy = spec.restart_policy.as_deref();
+    if policy.is_some() && matching_rule(spec, exit_code).is_some_and(|rule| RESTARTS.contains(&rule)) {
+        return true;
+    }
+    match policy.unwrap_or(&pod.spec.restart_policy) {
         "Never" => false,
-        "OnFailure" => container.exit_code != 0,
+        "OnFailure" => exit_code != 0,
         _ => true,
     }
+}
+
+/// The actions of rules after which the container runs again.
+const RESTARTS: [&str; 2] = ["Restart", "RestartAllContainers"];
+
+/// The action of the first rule that this exit code meets.
+fn matching_rule(spec: &Spec, exit_code: i32) -> Option<&str> {
+    let meets = |rule: &&ContainerRestartRule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| match codes.operator.as_str() {
+            "In" => codes.values.contains(&exit_code),
+            "NotIn" => !codes.values.contains(&exit_code),
+            _ => false,
+        })
+    };
+    spec.restart_policy_rules.iter().find(meets).map(|rule| rule.action.as_str())
 }
 
 /// The probe that failed may bring a grace period of its own.

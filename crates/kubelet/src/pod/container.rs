@@ -119,6 +119,7 @@ fn security_context(pod: &Pod, spec: &Container, target_id: String) -> cri::Linu
         run_as_group: own.run_as_group.or(of_pod.run_as_group).map(|value| cri::Int64Value { value }),
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
         supplemental_groups,
+        supplemental_groups_policy: super::sandbox::supplemental_groups_policy(pod) as i32,
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: paths(&MASKED_PATHS),
         readonly_paths: paths(&READONLY_PATHS),

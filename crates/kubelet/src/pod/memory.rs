@@ -75,6 +75,14 @@ impl Memory {
         }
     }
 
+    /// What kept the pod from starting may have changed: no pause for what waits for the objects it refers to.
+    pub fn try_again(&mut self) {
+        const CURABLE: [&str; 2] = ["ContainerCreating", "CreateContainerConfigError"];
+        let Memory { waiting, retry_at, .. } = self;
+        retry_at.retain(|name, _| !waiting.get(name).is_some_and(|w| CURABLE.contains(&w.reason.as_str())));
+        self.sandbox_retry = None;
+    }
+
     /// Forgets what belongs to containers that are gone.
     pub fn retain(&mut self, containers: &[Container]) {
         let known: BTreeSet<&str> = containers.iter().map(|c| c.id.as_str()).collect();
@@ -92,6 +100,7 @@ mod tests {
 
     use super::*;
     use crate::observe::State;
+    use crate::pod::testing;
 
     #[test]
     fn probes_go_on_from_what_the_api_knows_of_the_same_container() {
@@ -112,23 +121,23 @@ mod tests {
     }
 
     #[test]
+    fn only_what_waits_for_objects_is_tried_again_when_one_changes() {
+        let mut memory = Memory::default();
+        for (name, reason) in [("a", "CreateContainerConfigError"), ("b", "ImagePullBackOff")] {
+            memory.waiting.insert(name.into(), Waiting { reason: reason.into(), message: String::new() });
+            memory.retry_at.insert(name.into(), Timestamp::MAX);
+        }
+        memory.sandbox_retry = Some((Timestamp::MAX, String::new()));
+        memory.try_again();
+        assert_eq!(memory.retry_at.keys().collect::<Vec<_>>(), ["b"]);
+        assert!(memory.sandbox_retry.is_none());
+    }
+
+    #[test]
     fn a_long_good_run_makes_the_next_restart_immediate() {
         let exit = |attempt: u32, seconds: i64| Container {
-            id: attempt.to_string(),
-            name: "a".into(),
-            sandbox_id: "s".into(),
-            attempt,
-            state: State::Exited,
-            hash: String::new(),
-            image: String::new(),
-            image_id: String::new(),
-            created_at: None,
-            started_at: None,
             finished_at: Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds)),
-            exit_code: 1,
-            reason: String::new(),
-            message: String::new(),
-            log_path: String::new(),
+            ..testing::container("a", State::Exited, 1, attempt)
         };
         let mut memory = Memory::default();
         let mut pause_after = |attempt, seconds| {

@@ -45,6 +45,12 @@ const HOSTNAME_MAX: usize = 63;
 
 /// The pod's own name, and its domain where it has a subdomain.
 pub fn hostname(pod: &Pod, cluster_domain: &str) -> (String, String) {
+    if let Some(name) = &pod.spec.hostname_override {
+        return (
+            name.get(..HOSTNAME_MAX).unwrap_or(name).trim_end_matches(['-', '.']).to_owned(),
+            String::new(),
+        );
+    }
     let name = if pod.spec.hostname.is_empty() { &pod.metadata.name } else { &pod.spec.hostname };
     let short = name.get(..HOSTNAME_MAX).unwrap_or(name).trim_end_matches(['-', '.']).to_owned();
     let domain = if pod.spec.subdomain.is_empty() {
@@ -110,8 +116,18 @@ fn security_context(pod: &Pod) -> cri::LinuxSandboxSecurityContext {
         run_as_group: of_pod.and_then(|c| c.run_as_group).map(|value| cri::Int64Value { value }),
         supplemental_groups: of_pod.map(|c| c.supplemental_groups.clone()).unwrap_or_default(),
         privileged,
+        supplemental_groups_policy: supplemental_groups_policy(pod) as i32,
         seccomp: Some(super::container::seccomp(of_pod.and_then(|c| c.seccomp_profile.as_ref()), privileged)),
         ..Default::default()
+    }
+}
+
+/// Whether groups that the image gives its user count too.
+pub fn supplemental_groups_policy(pod: &Pod) -> cri::SupplementalGroupsPolicy {
+    let of_pod = pod.spec.security_context.as_ref();
+    match of_pod.and_then(|c| c.supplemental_groups_policy.as_deref()) {
+        Some("Strict") => cri::SupplementalGroupsPolicy::Strict,
+        _ => cri::SupplementalGroupsPolicy::Merge,
     }
 }
 

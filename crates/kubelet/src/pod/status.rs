@@ -178,9 +178,9 @@ impl Teller<'_> {
         status.ready = plain_init && container.exit_code == 0;
         let again = !self.ended
             && if plain_init {
-                container.exit_code != 0 && self.pod.spec.restart_policy != "Never"
+                container.exit_code != 0 && should_restart(self.pod, spec, container.exit_code)
             } else {
-                should_restart(self.pod, spec, container)
+                should_restart(self.pod, spec, container.exit_code)
             };
         if let Some(waiting) = self.memory.waiting.get(&spec.name).filter(|_| again) {
             status.last_state.terminated = Some(end);
@@ -252,17 +252,15 @@ pub fn go_duration(seconds: i64) -> String {
 }
 
 fn phase(pod: &Pod, init: &[ContainerStatus], regular: &[ContainerStatus], ended: bool) -> &'static str {
-    let never = pod.spec.restart_policy == "Never";
-    let plain_init = init
-        .iter()
-        .zip(&pod.spec.init_containers)
-        .filter(|(_, spec)| !is_sidecar(spec))
-        .map(|(status, _)| status);
+    let plain_init = init.iter().zip(&pod.spec.init_containers).filter(|(_, spec)| !is_sidecar(spec));
+    let runs_again = |(status, spec): (&ContainerStatus, &Spec)| {
+        status.state.terminated.as_ref().is_some_and(|t| should_restart(pod, spec, t.exit_code))
+    };
     let ended_badly = |s: &ContainerStatus| s.state.terminated.as_ref().is_some_and(|t| t.exit_code != 0);
     let ended_well = |s: &ContainerStatus| s.state.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
     let mut pending_init = false;
-    for status in plain_init {
-        if ended_badly(status) && (never || ended) {
+    for (status, spec) in plain_init {
+        if ended_badly(status) && (!runs_again((status, spec)) || ended) {
             return "Failed";
         }
         pending_init |= !ended_well(status);
@@ -288,14 +286,11 @@ fn phase(pod: &Pod, init: &[ContainerStatus], regular: &[ContainerStatus], ended
             "Pending"
         };
     }
-    if running > 0 || pod.spec.restart_policy == "Always" {
+    let waiting = regular.iter().any(|s| s.state.waiting.is_some());
+    if running > 0 || waiting || regular.iter().zip(&pod.spec.containers).any(runs_again) {
         return "Running";
     }
-    match (succeeded == regular.len(), never) {
-        (true, _) => "Succeeded",
-        (false, true) => "Failed",
-        (false, false) => "Running",
-    }
+    if succeeded == regular.len() { "Succeeded" } else { "Failed" }
 }
 
 fn conditions(

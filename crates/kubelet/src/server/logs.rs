@@ -13,6 +13,7 @@ use hyper::body::Frame;
 use jiff::{SignedDuration, Timestamp};
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
+use tokio::sync::broadcast;
 
 use super::route::{Target, query_flag, query_value};
 use super::{Body, Refusal, Server};
@@ -84,7 +85,13 @@ pub async fn serve(server: &Server, target: &Target, query: &str) -> Result<Resp
     })?;
     let path = container_log(&server.shared.config, &pod, &target.container, container.attempt);
     let follow = options.follow && container.state != State::Exited;
-    let liveness = Liveness { server: server.clone(), container_id: container.id.clone() };
+    let liveness = Liveness {
+        turns: server.shared.turns.subscribe(),
+        server: server.clone(),
+        pod_uid: pod.metadata.uid.clone(),
+        container_id: container.id.clone(),
+        asked: false,
+    };
     let reader = LogReader::open(path, options, follow.then_some(liveness)).await;
     let reader =
         reader.map_err(|e| Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("log cannot be read: {e}")))?;
@@ -112,10 +119,36 @@ fn previous<'o>(pod: &Pod, observed: &'o Observed, name: &str) -> Option<&'o Con
 /// Tells a follower whether more can come.
 struct Liveness {
     server: Server,
+    pod_uid: String,
     container_id: String,
+    /// Which pods changed, since before the container was first asked for.
+    turns: broadcast::Receiver<Option<String>>,
+    /// The container was seen running since the last change.
+    asked: bool,
 }
 
 impl Liveness {
+    /// Waits until the pod changed, or may have.
+    async fn changed(&mut self) {
+        loop {
+            match self.turns.recv().await {
+                Ok(Some(uid)) if uid != self.pod_uid => {}
+                // The kubelet ends: nobody will tell any more, and the connection goes with it.
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => break,
+            }
+        }
+        self.asked = false;
+    }
+
+    /// Whether the container still runs; not asked again before its pod changed.
+    async fn still_runs(&mut self) -> bool {
+        if !self.asked {
+            self.asked = self.runs().await;
+        }
+        self.asked
+    }
+
     async fn runs(&self) -> bool {
         let request =
             runtime::cri::ContainerStatusRequest { container_id: self.container_id.clone(), verbose: false };
@@ -225,16 +258,19 @@ impl LogReader {
 
     /// Waits until the file has grown; false when it will not any more.
     async fn wait(&mut self) -> io::Result<bool> {
-        let Some(liveness) = &self.liveness else { return Ok(false) };
+        let Some(liveness) = &mut self.liveness else { return Ok(false) };
         if self.last_round {
             return Ok(false);
         }
-        if !liveness.runs().await {
+        if !liveness.still_runs().await {
             self.last_round = true;
             return Ok(true);
         }
         if let Some(changes) = &mut self.changes {
-            changes.wait().await?;
+            tokio::select! {
+                written = changes.wait() => written?,
+                () = liveness.changed() => {}
+            }
         }
         // A rotated log goes on in a new file of the same name.
         let current = tokio::fs::metadata(&self.path).await.map(|m| m.len()).unwrap_or(0);
@@ -284,13 +320,10 @@ async fn tail_offset(file: &mut File, lines: usize) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Wakes when a file was written to, or when its container may have ended.
+/// Wakes when a file was written to.
 struct Changes {
     inotify: tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
 }
-
-/// How long a follower of a silent log waits before it asks whether the container still runs.
-const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Changes {
     fn of(path: &Path) -> io::Result<Self> {
@@ -304,17 +337,12 @@ impl Changes {
     }
 
     async fn wait(&mut self) -> io::Result<()> {
-        match tokio::time::timeout(SILENCE_MAX, self.inotify.readable()).await {
-            Err(_) => Ok(()),
-            Ok(guard) => {
-                let mut guard = guard?;
-                // What happened does not matter, only that it did.
-                let mut told = [0; 4096];
-                while nix::unistd::read(guard.get_inner(), &mut told).is_ok() {}
-                guard.clear_ready();
-                Ok(())
-            }
-        }
+        let mut guard = self.inotify.readable().await?;
+        // What happened does not matter, only that it did.
+        let mut told = [0; 4096];
+        while nix::unistd::read(guard.get_inner(), &mut told).is_ok() {}
+        guard.clear_ready();
+        Ok(())
     }
 }
 

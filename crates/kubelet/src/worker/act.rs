@@ -6,6 +6,7 @@ use api::view::core::Pod;
 use client::event::EventType;
 use jiff::{SignedDuration, Timestamp};
 use runtime::cri;
+use tokio::sync::Mutex;
 
 use super::{Message, Outcome, PodEvents, Shared, Worker, log_directory};
 use crate::observe::Observed;
@@ -16,6 +17,10 @@ use crate::volumes;
 
 /// Pauses after a failure that is not the container's own (upstream's volume manager starts at 0.5 s).
 pub const RETRY: SignedDuration = SignedDuration::from_secs(2);
+/// After a volume of running containers could not be renewed; a source that comes back is told of by its watch
+/// (upstream's volume manager ends at 2 min 2 s).
+const REFRESH_RETRY: SignedDuration = SignedDuration::from_secs(122);
+pub const REFRESH: &str = "refresh";
 
 const START: &str = "start ";
 
@@ -35,7 +40,7 @@ impl Worker {
             Action::CreateSandbox { attempt } => {
                 self.run_action(
                     "sandbox".to_owned(),
-                    create_sandbox(self.shared.clone(), pod.clone(), attempt),
+                    create_sandbox(self.shared.clone(), pod.clone(), self.volumes.clone(), attempt),
                 );
             }
             Action::Start { name, kind, attempt } => {
@@ -48,6 +53,7 @@ impl Worker {
                     sandbox: observed.sandboxes.first().cloned(),
                     target_container_id: String::new(),
                     terminating: self.terminating.clone(),
+                    volumes: self.volumes.clone(),
                 };
                 self.run_action(start_key(&name), start.aimed_at(observed).run());
             }
@@ -74,7 +80,8 @@ impl Worker {
     /// Renews the volumes of running containers.
     pub(super) fn refresh(&mut self, pod: &Arc<Pod>, observed: &Observed) {
         let ips = observed.ready_sandbox().map(|s| s.ips.clone()).unwrap_or_default();
-        self.run_action("refresh".to_owned(), refresh(self.shared.clone(), pod.clone(), ips));
+        let refresh = refresh(self.shared.clone(), pod.clone(), self.volumes.clone(), ips);
+        self.run_action(REFRESH.to_owned(), refresh);
     }
 
     fn run_action(&mut self, key: String, action: impl Future<Output = Outcome> + Send + 'static) {
@@ -90,14 +97,19 @@ impl Worker {
     }
 }
 
-/// Volumes first, so that a missing one shows before anything runs.
-async fn create_sandbox(shared: Arc<Shared>, pod: Arc<Pod>, attempt: u32) -> Outcome {
+/// `volumes` is held by whoever writes the pod's volumes. Volumes first, so that a missing one shows before anything runs.
+async fn create_sandbox(
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    volumes: Arc<Mutex<()>>,
+    attempt: u32,
+) -> Outcome {
     let events = PodEvents { recorder: &shared.recorder, pod: &pod };
     let fail = |reason: &str, message: String| {
         events.pod(EventType::Warning, reason, message.clone());
         Outcome { sandbox_retry: Some((Timestamp::now() + RETRY, message)), ..Default::default() }
     };
-    let refresh_at = match set_up_volumes(&shared, &pod, &[]).await {
+    let refresh_at = match set_up_volumes(&shared, &pod, &volumes, &[]).await {
         Ok((_, refresh_at)) => refresh_at,
         Err(error) => return fail("FailedMount", error.to_string()),
     };
@@ -121,6 +133,7 @@ async fn create_sandbox(shared: Arc<Shared>, pod: Arc<Pod>, attempt: u32) -> Out
 pub async fn set_up_volumes(
     shared: &Shared,
     pod: &Pod,
+    volumes: &Mutex<()>,
     pod_ips: &[String],
 ) -> Result<(volumes::Paths, Option<Timestamp>), volumes::Error> {
     let host_ip = shared.config.node_ip.to_string();
@@ -132,15 +145,22 @@ pub async fn set_up_volumes(
         host_ip: &host_ip,
         now: Timestamp::now(),
     };
+    let _alone = volumes.lock().await;
     volumes::set_up(&context, pod).await
 }
 
-async fn refresh(shared: Arc<Shared>, pod: Arc<Pod>, pod_ips: Vec<String>) -> Outcome {
-    let refresh_at = match set_up_volumes(&shared, &pod, &pod_ips).await {
+async fn refresh(
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    volumes: Arc<Mutex<()>>,
+    pod_ips: Vec<String>,
+) -> Outcome {
+    let refresh_at = match set_up_volumes(&shared, &pod, &volumes, &pod_ips).await {
         Ok((_, refresh_at)) => refresh_at,
         Err(error) => {
-            tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "volumes could not be refreshed, will retry");
-            Some(Timestamp::now() + RETRY)
+            let events = PodEvents { recorder: &shared.recorder, pod: &pod };
+            events.pod(EventType::Warning, "FailedMount", error.to_string());
+            Some(Timestamp::now() + REFRESH_RETRY)
         }
     };
     Outcome { refresh_at, ..Default::default() }

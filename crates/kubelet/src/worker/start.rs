@@ -9,6 +9,7 @@ use api::view::core::{Container, Pod, Secret};
 use client::event::EventType;
 use jiff::Timestamp;
 use runtime::cri;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::act::{RETRY, set_up_volumes};
@@ -32,6 +33,8 @@ pub struct Start {
     /// The container whose process namespace an ephemeral container joins; empty for none.
     pub target_container_id: String,
     pub terminating: CancellationToken,
+    /// Held by whoever writes the pod's volumes.
+    pub volumes: Arc<Mutex<()>>,
 }
 
 /// A step that failed: the reason of the waiting state, its message, and when to try again.
@@ -82,7 +85,7 @@ impl Start {
             .map_err(|why| self.refused(spec, events, "CreateContainerConfigError", why))?;
         let sandbox = self.sandbox.as_ref().ok_or_else(|| Failure::new("ContainerCreating", ""))?;
         let (paths, refresh_at) =
-            set_up_volumes(&self.shared, &self.pod, &sandbox.ips).await.map_err(|error| {
+            set_up_volumes(&self.shared, &self.pod, &self.volumes, &sandbox.ips).await.map_err(|error| {
                 events.pod(EventType::Warning, "FailedMount", error.to_string());
                 Failure::new("ContainerCreating", "")
             })?;
@@ -139,8 +142,9 @@ impl Start {
         let environment = self.environment(spec, ips).await?;
         let lookup: BTreeMap<&str, &str> =
             environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        let mut mounts = volumes::mounts(spec, paths, |text| {
-            env::expand(text, |name| lookup.get(name).map(|v| (*v).to_owned()))
+        let root = &self.shared.config.root_dir;
+        let mut mounts = volumes::mounts(root, &self.pod, spec, paths, |text| {
+            env::expand_all(text, |name| lookup.get(name).map(|v| (*v).to_owned()))
         })?;
         let termination_message = self.termination_message(spec, &mut mounts)?;
         self.mount_hosts(spec, ips, &mut mounts)?;

@@ -3,8 +3,8 @@
 use apimachinery::json;
 
 use super::*;
-use crate::observe::Sandbox;
 use crate::pod::memory::ProbeState;
+use crate::pod::testing::{self, sandbox};
 
 fn pod(spec: apimachinery::Value) -> Pod {
     serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec})).expect("a pod")
@@ -16,28 +16,12 @@ fn two_step(restart_policy: &str) -> Pod {
     )
 }
 
-fn sandbox(ready: bool) -> Sandbox {
-    Sandbox { id: "s".into(), ready, attempt: 0, ips: vec![] }
-}
-
+/// One whose spec has not changed since it was made.
 fn container(pod: &Pod, name: &str, state: State, exit_code: i32, attempt: u32) -> Container {
     let spec = super::super::all_containers(pod).find(|(c, _)| c.name == name).expect("in the spec").0;
     Container {
-        id: format!("{name}{attempt}"),
-        name: name.into(),
-        sandbox_id: "s".into(),
-        attempt,
-        state,
         hash: super::super::container::hash(spec),
-        image: String::new(),
-        image_id: String::new(),
-        created_at: None,
-        started_at: None,
-        finished_at: Some(Timestamp::UNIX_EPOCH),
-        exit_code,
-        reason: String::new(),
-        message: String::new(),
-        log_path: String::new(),
+        ..testing::container(name, state, exit_code, attempt)
     }
 }
 
@@ -86,6 +70,30 @@ fn what_ends_is_restarted_as_the_policy_says() {
     check(&two_step("OnFailure"), Some(true), &ended(0), &["stop s"]);
     check(&two_step("Never"), Some(true), &ended(1), &["stop s"]);
     check(&two_step("Never"), Some(false), &ended(1), &["done"]);
+}
+
+#[test]
+fn a_containers_own_rules_and_policy_come_before_the_pods() {
+    let check = |container: apimachinery::Value, code, expect: &[&str]| {
+        let pod = pod(json!({"restartPolicy": "Never", "containers": [container]}));
+        self::check(&pod, Some(true), &[("a", State::Exited, code, 0)], expect);
+    };
+    let rules = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let ruled = json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules": rules});
+    check(ruled.clone(), 42, &["start a#1"]);
+    check(ruled, 1, &["stop s"]);
+    check(json!({"name": "a", "restartPolicy": "OnFailure"}), 1, &["start a#1"]);
+    check(json!({"name": "a", "restartPolicy": "OnFailure"}), 0, &["stop s"]);
+}
+
+#[test]
+fn the_count_of_starts_goes_on_when_the_runtime_has_forgotten() {
+    let mut pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a"}]}));
+    pod.status.container_statuses =
+        serde_json::from_value(json!([{"name": "a", "restartCount": 4, "containerID": "x://1"}]))
+            .expect("statuses");
+    check(&pod, Some(true), &[], &["start a#5"]);
+    check(&pod, Some(true), &[("a", State::Exited, 0, 7)], &["start a#8"]);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use apimachinery::json;
 
 use super::*;
-use crate::observe::Sandbox;
 use crate::pod::memory::{ProbeState, Waiting};
+use crate::pod::testing::{container, sandbox};
 
 const NODE: NodeFacts<'static> = NodeFacts { host_ip: "192.0.2.1", runtime_name: "coxswain" };
 
@@ -13,31 +13,8 @@ fn pod(spec: apimachinery::Value) -> Pod {
     serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod")
 }
 
-fn container(name: &str, state: State, exit_code: i32, attempt: u32) -> Container {
-    Container {
-        id: format!("{name}{attempt}"),
-        name: name.into(),
-        sandbox_id: "s".into(),
-        attempt,
-        state,
-        hash: String::new(),
-        image: String::new(),
-        image_id: String::new(),
-        created_at: None,
-        started_at: None,
-        finished_at: Some(Timestamp::UNIX_EPOCH),
-        exit_code,
-        reason: String::new(),
-        message: String::new(),
-        log_path: String::new(),
-    }
-}
-
 fn observed(containers: Vec<Container>) -> Observed {
-    Observed {
-        sandboxes: vec![Sandbox { id: "s".into(), ready: true, attempt: 0, ips: vec!["10.0.0.1".into()] }],
-        containers,
-    }
+    Observed { sandboxes: vec![sandbox(true)], containers }
 }
 
 fn tell(pod: &Pod, containers: Vec<Container>, memory: &Memory, ended: bool) -> PodStatus {
@@ -62,6 +39,22 @@ fn the_phase_follows_the_containers() {
     check("OnFailure", vec![container("a", State::Exited, 1, 0)], false, "Running");
     check("Always", vec![container("a", State::Exited, 0, 0)], true, "Succeeded");
     check("Always", vec![container("a", State::Exited, 143, 0)], true, "Failed");
+}
+
+#[test]
+fn a_rule_keeps_a_pod_running_that_would_have_failed() {
+    let rule =
+        |operator: &str| json!([{"action": "Restart", "exitCodes": {"operator": operator, "values": [42]}}]);
+    let check = |operator: &str, exit_code, expect| {
+        let pod = pod(json!({"restartPolicy": "Never", "containers": [
+            {"name": "a", "restartPolicy": "Never", "restartPolicyRules": rule(operator)}]}));
+        let ended = vec![container("a", State::Exited, exit_code, 0)];
+        assert_eq!(tell(&pod, ended, &Memory::default(), false).phase, expect);
+    };
+    check("In", 42, "Running");
+    check("In", 1, "Failed");
+    check("NotIn", 42, "Failed");
+    check("NotIn", 1, "Running");
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! Claims bound to volumes of this very node: `local` and `hostPath` (follows the desired state populator's
+//! `getPVCExtractPV` and the two plugins).
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use api::resource::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES};
+use api::view::core::{HostPathVolumeSource, Pod, Volume};
+use apimachinery::Value;
+use apimachinery::meta::str_at;
+use client::Client;
+
+/// The claim that the volume names, or that was made for it.
+pub fn claim_name(pod: &Pod, volume: &Volume) -> Option<String> {
+    let own = volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone());
+    own.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.metadata.name, volume.name)))
+}
+
+/// Where the claim's volume is on this node.
+pub async fn set_up(client: &Client, pod: &Pod, volume: &Volume, name: &str) -> Result<PathBuf, String> {
+    let namespace = &pod.metadata.namespace;
+    let claim: Value = client
+        .get(PERSISTENT_VOLUME_CLAIMS, namespace, name)
+        .await
+        .map_err(|e| format!("failed to fetch PVC {namespace}/{name}: {e}"))?;
+    if volume.ephemeral.is_some() && !belongs_to(&claim, pod) {
+        return Err(format!(
+            "PVC {namespace}/{name} was not created for pod {namespace}/{} (pod is not owner)",
+            pod.metadata.name
+        ));
+    }
+    let bound = bound_volume(&claim)?;
+    let found: Value = client
+        .get(PERSISTENT_VOLUMES, "", bound)
+        .await
+        .map_err(|e| format!("failed to fetch PV {bound}: {e}"))?;
+    check_claim(&found, &claim)?;
+    let path = place(&found)?;
+    if found["spec"]["local"].is_object()
+        && let Some(of_pod) = &pod.spec.security_context
+        && let Some(group) = of_pod.fs_group.and_then(|group| u32::try_from(group).ok())
+    {
+        let on_mismatch = of_pod.fs_group_change_policy.as_deref() == Some("OnRootMismatch");
+        own(&path, group, on_mismatch).map_err(|e| format!("applyFSGroup failed for vol {bound}: {e}"))?;
+    }
+    Ok(path)
+}
+
+fn belongs_to(claim: &Value, pod: &Pod) -> bool {
+    let owners = claim["metadata"]["ownerReferences"].as_array();
+    owners.into_iter().flatten().any(|owner| owner["uid"] == pod.metadata.uid.as_str())
+}
+
+fn bound_volume(claim: &Value) -> Result<&str, String> {
+    let (phase, volume) = (str_at(claim, &["status", "phase"]), str_at(claim, &["spec", "volumeName"]));
+    if str_at(claim, &["metadata", "deletionTimestamp"]) != "" {
+        return Err("PVC is being deleted".to_owned());
+    }
+    if phase != "Bound" || volume.is_empty() {
+        let (namespace, name) =
+            (str_at(claim, &["metadata", "namespace"]), str_at(claim, &["metadata", "name"]));
+        return Err(format!(
+            "PVC {namespace}/{name} has non-bound phase ({phase:?}) or empty pvc.Spec.VolumeName ({volume:?})"
+        ));
+    }
+    Ok(volume)
+}
+
+fn check_claim(volume: &Value, claim: &Value) -> Result<(), String> {
+    let (held, asking) = (str_at(volume, &["spec", "claimRef", "uid"]), str_at(claim, &["metadata", "uid"]));
+    if held == asking {
+        return Ok(());
+    }
+    let name = str_at(volume, &["metadata", "name"]);
+    Err(format!(
+        "found PV object {name:?} but its pv.Spec.ClaimRef.UID {held:?} does not point to pvc.UID {asking:?}"
+    ))
+}
+
+fn place(volume: &Value) -> Result<PathBuf, String> {
+    let spec = &volume["spec"];
+    if spec["hostPath"].is_object() {
+        let source: HostPathVolumeSource =
+            serde_json::from_value(spec["hostPath"].clone()).map_err(|e| e.to_string())?;
+        return super::host_path::check(&source);
+    }
+    if spec["local"].is_object() {
+        let path = Path::new(str_at(spec, &["local", "path"]));
+        return match fs::metadata(path) {
+            Ok(_) => Ok(path.to_owned()),
+            Err(_) => Err(format!("path {:?} does not exist", path.display().to_string())),
+        };
+    }
+    Err("no volume plugin matched".to_owned())
+}
+
+/// Gives the tree to the group: readable and writable, and inherited by what is made in it
+/// (upstream: `SetVolumeOwnership`).
+fn own(root: &Path, group: u32, on_mismatch: bool) -> std::io::Result<()> {
+    const DIRECTORY_MODE: u32 = 0o2770;
+    let found = fs::metadata(root)?;
+    if on_mismatch && found.gid() == group && found.mode() & DIRECTORY_MODE == DIRECTORY_MODE {
+        return Ok(());
+    }
+    let mut left = vec![root.to_owned()];
+    while let Some(path) = left.pop() {
+        let found = fs::symlink_metadata(&path)?;
+        if found.is_symlink() {
+            continue;
+        }
+        if found.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                left.push(entry?.path());
+            }
+        }
+        chown(&path, None, Some(group))?;
+        let added = if found.is_dir() { DIRECTORY_MODE } else { 0o660 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(found.mode() & 0o7777 | added))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+
+    use super::*;
+
+    #[test]
+    fn a_claim_must_be_bound_to_the_volume_that_names_it() {
+        let claim = |phase: &str, volume: &str| {
+            json!({"metadata": {"name": "c", "namespace": "d", "uid": "1"},
+                "spec": {"volumeName": volume}, "status": {"phase": phase}})
+        };
+        assert_eq!(bound_volume(&claim("Bound", "v")), Ok("v"));
+        assert_eq!(
+            bound_volume(&claim("Pending", "")).expect_err("unbound"),
+            "PVC d/c has non-bound phase (\"Pending\") or empty pvc.Spec.VolumeName (\"\")"
+        );
+        let volume = |uid: &str| json!({"metadata": {"name": "v"}, "spec": {"claimRef": {"uid": uid}}});
+        assert!(check_claim(&volume("1"), &claim("Bound", "v")).is_ok());
+        assert!(check_claim(&volume("2"), &claim("Bound", "v")).is_err());
+    }
+
+    #[test]
+    fn only_places_of_this_node_can_be_mounted() {
+        assert_eq!(place(&json!({"spec": {"local": {"path": "/"}}})), Ok("/".into()));
+        assert!(place(&json!({"spec": {"local": {"path": "/absent-here"}}})).is_err());
+        assert!(place(&json!({"spec": {"hostPath": {"path": "/dev/null", "type": "Directory"}}})).is_err());
+        assert_eq!(place(&json!({"spec": {"nfs": {}}})).expect_err("nfs"), "no volume plugin matched");
+    }
+
+    #[test]
+    fn the_group_gets_the_whole_tree_unless_the_root_is_its_already() {
+        let root = std::env::temp_dir().join(format!("fs-group-{}", std::process::id()));
+        fs::create_dir_all(root.join("a")).expect("makes");
+        own(&root, 4321, true).expect("owns");
+        let found = fs::metadata(root.join("a")).expect("there");
+        assert_eq!((found.gid(), found.mode() & 0o2070), (4321, 0o2070));
+        fs::write(root.join("later"), "").expect("writes");
+        chown(root.join("later"), None, Some(0)).expect("takes");
+        own(&root, 4321, true).expect("owns");
+        assert_eq!(fs::metadata(root.join("later")).expect("there").gid(), 0);
+        own(&root, 4321, false).expect("owns");
+        assert_eq!(fs::metadata(root.join("later")).expect("there").gid(), 4321);
+        fs::remove_dir_all(root).expect("removes");
+    }
+}
