@@ -29,6 +29,7 @@ mod storageobjectinuseprotection;
 mod tolerations;
 
 // Those who are asked from outside.
+pub mod policy;
 pub mod rules;
 pub mod webhook;
 

@@ -27,8 +27,8 @@ impl Plugin for NamespaceLifecycle {
         // To say anything about the namespace of an access review would give it away.
         let is_review =
             request.group == "authorization.k8s.io" && request.resource == "localsubjectaccessreviews";
-        if is_namespace || is_review || request.namespace.is_empty() || request.operation == Operation::Delete
-        {
+        let elsewhere = matches!(request.operation, Operation::Delete | Operation::Connect);
+        if is_namespace || is_review || request.namespace.is_empty() || elsewhere {
             return Ok(());
         }
         let namespace = world

@@ -61,6 +61,8 @@ pub fn add_or_update(list: &mut Vec<Value>, toleration: Value) {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use apimachinery::json;
 
     use super::*;
@@ -71,10 +73,10 @@ mod tests {
         let equal = json!({"key": "a", "operator": "Equal", "value": "x", "effect": "NoSchedule"});
         let other = json!({"key": "b", "operator": "Exists"});
         assert_eq!(
-            merge(&[equal.clone()], &[exists.clone(), other.clone()]),
+            merge(slice::from_ref(&equal), &[exists.clone(), other.clone()]),
             [exists.clone(), other.clone()]
         );
-        assert_eq!(merge(&[exists.clone()], &[equal, exists.clone()]), [exists.clone()]);
+        assert_eq!(merge(slice::from_ref(&exists), &[equal, exists.clone()]), [exists.clone()]);
         assert_eq!(merge(&[exists], &[json!({"operator": "Exists"})]), [json!({"operator": "Exists"})]);
     }
 }

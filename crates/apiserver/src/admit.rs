@@ -16,6 +16,8 @@ use crate::call::Call;
 use crate::core::Core;
 use crate::kind::KindRef;
 use crate::metadata;
+use crate::part::Part;
+use crate::query::Query;
 use crate::webhook::mutating::Rounds;
 use crate::webhook::{self, Review};
 use crate::write::Place;
@@ -69,6 +71,43 @@ pub async fn posted(
     let admission = Admission { place, subresource, asked };
     admission.mutate(call, object).await?;
     admission.validate(call, object).await
+}
+
+/// Both halves for a connection to what a subresource leads to: exec, attach, port-forward, proxy. What is admitted
+/// are the options in the query.
+pub async fn connect(call: &mut Call, kind: &KindRef) -> Result<(), Status> {
+    let place = Place::of(call, kind, Part::Main);
+    let subresource = call.info.subresource.clone();
+    let Some(part) = kind.subresource(&subresource) else { return Ok(()) };
+    let mut options = connect_options(&call.query, part.kind);
+    let asked = Asked { operation: Operation::Connect, old: None, dry_run: false };
+    let admission = Admission { place: &place, subresource: &subresource, asked };
+    admission.mutate(call, &mut options).await?;
+    admission.validate(call, &options).await
+}
+
+/// `PodExecOptions` and the like, as the query has them.
+fn connect_options(query: &Query, kind: &str) -> Value {
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    for field in ["stdin", "stdout", "stderr", "tty"] {
+        if query.flag(field) {
+            options[field] = true.into();
+        }
+    }
+    for field in ["container", "path"] {
+        if let Some(text) = query.get(field) {
+            options[field] = text.into();
+        }
+    }
+    let command: Vec<&str> = query.all("command").collect();
+    if !command.is_empty() {
+        options["command"] = json!(command);
+    }
+    let ports: Vec<i64> = query.all("ports").filter_map(|port| port.parse().ok()).collect();
+    if !ports.is_empty() {
+        options["ports"] = json!(ports);
+    }
+    options
 }
 
 /// A pod often comes before the default service account of its new namespace: waits for it for a moment.

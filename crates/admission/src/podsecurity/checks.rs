@@ -159,7 +159,7 @@ fn setting<'a>(holder: &'a Value, path: &[&str]) -> Option<&'a Value> {
     value_at(context, path).filter(|value| !value.is_null())
 }
 
-fn texts<'a>(list: Option<&'a Value>) -> impl Iterator<Item = &'a str> {
+fn texts(list: Option<&Value>) -> impl Iterator<Item = &str> {
     list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 

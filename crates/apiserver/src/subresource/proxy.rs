@@ -10,6 +10,7 @@ use apimachinery::{Status, Value};
 use http::header::{LOCATION, UPGRADE};
 use http::{Method, Response, StatusCode, Uri};
 
+use crate::admit;
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::conversion;
@@ -32,6 +33,9 @@ pub async fn serve(
 ) -> Result<Response<Body>, Status> {
     if let Some(location) = root_of_proxied(call, &uri) {
         return moved(&location);
+    }
+    if call.info.subresource != "log" {
+        admit::connect(call, kind).await?;
     }
     let destination = match (kind.resource, call.info.subresource.as_str()) {
         (resource::PODS, "proxy") => pod_proxy(call, &uri)?,

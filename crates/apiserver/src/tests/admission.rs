@@ -229,3 +229,26 @@ async fn pods_meet_the_standard_and_the_limits_of_their_namespace() {
     let expect = json!({"metadata": {"annotations": {"kubernetes.io/limit-ranger": "LimitRanger plugin set: cpu request for container a"}}});
     api.check(&format!("POST {pods}"), pod(json!({})), 201, expect).await;
 }
+
+#[tokio::test]
+async fn a_webhook_can_deny_a_connection_to_a_pod() {
+    let api = Fixture::new().await;
+    let hook = WebhookServer::start(|review| {
+        let request = &review["request"];
+        assert_eq!(request["operation"], "CONNECT");
+        assert_eq!(
+            request["object"],
+            json!({"kind": "PodAttachOptions", "apiVersion": "v1", "stdin": true, "container": "a"})
+        );
+        assert_eq!((&request["name"], &request["subResource"]), (&json!("p"), &json!("attach")));
+        Some(allowed(review, json!({"allowed": false, "status": {"message": "stay out"}})))
+    })
+    .await;
+    let rules = json!({"rules": [{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/attach"]}]});
+    configure(&api, "ValidatingWebhookConfiguration", "attach", hook.client_config(), rules).await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "x"}]}});
+    api.check("POST /api/v1/namespaces/default/pods", pod, 201, json!({})).await;
+    let why = "admission webhook \"attach.example.com\" denied the request: stay out";
+    let path = "POST /api/v1/namespaces/default/pods/p/attach?stdin=true&container=a";
+    api.check(path, Value::Null, 400, json!({"message": why})).await;
+}

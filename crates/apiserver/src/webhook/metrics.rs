@@ -92,13 +92,7 @@ pub struct Metrics(Mutex<Series>);
 const REQUESTS: &str = "apiserver_admission_webhook_request_total";
 const REJECTIONS: &str = "apiserver_admission_webhook_rejection_count";
 const FAIL_OPEN: &str = "apiserver_admission_webhook_fail_open_count";
-const EXCLUSIONS: &str = "apiserver_admission_match_condition_exclusions_total";
-const CHECKS: &str = "apiserver_validating_admission_policy_check_total";
-const HELP: [(&str, &str); 5] = [
-    (
-        EXCLUSIONS,
-        "[ALPHA] Admission match condition evaluation exclusions count, identified by name of resource containing the match condition and broken out for each kind containing matchConditions (webhook or policy), operation and admission type (validate or admit).",
-    ),
+const HELP: [(&str, &str); 3] = [
     (
         FAIL_OPEN,
         "[ALPHA] Admission webhook fail open count, identified by name and broken out for each admission type (validating or admit).",
@@ -110,10 +104,6 @@ const HELP: [(&str, &str); 5] = [
     (
         REQUESTS,
         "[ALPHA] Admission webhook request total, identified by name and broken out for each admission type (validating or admit) and operation. Additional labels specify whether the request was rejected or not and an HTTP status code. Codes greater than 600 are truncated to 600, to keep the metrics cardinality bounded.",
-    ),
-    (
-        CHECKS,
-        "[BETA] Validation admission policy check total, labeled by policy and further identified by binding and enforcement action taken.",
     ),
 ];
 
@@ -142,22 +132,6 @@ impl Metrics {
         if series.webhooks.len() < SERIES_MAX {
             observe(&mut series.webhooks, labels, &WEBHOOK_BUCKETS, took);
         }
-    }
-
-    /// A webhook or policy whose match conditions say that it is not concerned.
-    pub fn excluded(&self, name: &str, kind: &str, step: &str, operation: &str) {
-        self.count(
-            EXCLUSIONS,
-            format!("kind=\"{kind}\",name=\"{name}\",operation=\"{operation}\",type=\"{step}\""),
-        );
-    }
-
-    /// A policy that was evaluated, and what was done about its finding.
-    pub fn policy_checked(&self, policy: &str, binding: &str, action: &str, error: &str) {
-        self.count(
-            CHECKS,
-            format!("enforcement_action=\"{action}\",error_type=\"{error}\",policy=\"{policy}\",policy_binding=\"{binding}\""),
-        );
     }
 
     /// All of the mutating or the validating half.
