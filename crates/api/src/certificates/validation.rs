@@ -123,18 +123,24 @@ fn signer_name(at: &At, errors: &mut ErrorList) {
             return;
         }
     };
-    for complaint in names::is_dns1123_subdomain(domain) {
-        errors.push(at.invalid(format!("validating label {domain:?}: {complaint}")));
-    }
+    first_bad_label(domain, names::is_dns1123_label, at, errors);
     if domain.split('.').count() < 2 {
-        errors.push(at.invalid("should be a domain with at least two segments separated by dots"));
+        let detail = "should be a domain with at least two segments separated by dots";
+        errors.push(Error::invalid(&at.path, domain, detail));
     }
-    for complaint in names::is_dns1123_subdomain(path) {
-        errors.push(at.invalid(format!("validating label {path:?}: {complaint}")));
-    }
+    first_bad_label(path, names::is_dns1123_subdomain, at, errors);
     let longest = SIGNER_PATH_MAX + 1 + SIGNER_PATH_MAX;
     if at.len() > longest {
         errors.push(Error::too_long(&at.path, longest));
+    }
+}
+
+/// The complaints about the first part between dots that is not as it should be.
+fn first_bad_label(name: &str, rule: fn(&str) -> Vec<String>, at: &At, errors: &mut ErrorList) {
+    let Some(label) = name.split('.').find(|label| !rule(label).is_empty()) else { return };
+    for complaint in rule(label) {
+        let detail = format!("validating label {label:?}: {complaint}");
+        errors.push(Error::invalid(&at.path, name, detail));
     }
 }
 
