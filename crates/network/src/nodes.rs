@@ -1,4 +1,5 @@
-//! Follows the cluster's nodes, so that the pod network knows the ways to their pods.
+//! Follows the cluster's nodes, and the routes to them, so that the pod network knows the ways to
+//! their pods.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ async fn follow(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let mut changes = nodes.subscribe();
+    let mut route_changes = network.route_changes()?;
     if stop.run_until_cancelled(nodes.synced()).await.is_none() {
         return Ok(());
     }
@@ -49,8 +51,16 @@ async fn follow(
                 }
             }
         }
-        if stop.run_until_cancelled(changes.recv()).await.flatten().is_none() {
-            return Ok(());
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = changes.recv() => if changed.is_none() {
+                return Ok(());
+            },
+            // A link that was down may have taken ways along, or another way may lead to a node now.
+            changed = route_changes.happened() => {
+                changed?;
+                known = None;
+            }
         }
     }
 }
@@ -77,17 +87,46 @@ pub fn pod_cidrs(node: &Node) -> Vec<IpNet> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::ip;
+    use crate::testing::node::{Node as Machine, OUTSIDE};
+    use crate::testing::{PATIENCE, ip};
     use serde_json::json;
+
+    fn node(name: &str, cidrs: &[&str], address: &str) -> Arc<Node> {
+        let addresses =
+            json!([{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]);
+        let object = json!({"metadata": {"name": name}, "spec": {"podCIDRs": cidrs}, "status": {"addresses": addresses}});
+        Arc::new(serde_json::from_value(object).expect("a Node"))
+    }
+
+    #[test]
+    fn a_way_that_is_lost_is_set_up_again() {
+        let machine = Machine::new("ways");
+        let network = machine.start();
+        let mut links = machine.host.links();
+        machine.host.block_on(async move || {
+            let (nodes, feed) = Informer::detached();
+            let stop = CancellationToken::new();
+            let following = tokio::spawn({
+                let stop = stop.clone();
+                async move { follow(nodes, network, "here", stop).await }
+            });
+            feed.apply((*node("there", &["10.42.9.0/24"], OUTSIDE)).clone());
+            let cidr: IpNet = "10.42.9.0/24".parse().unwrap();
+            for _ in 0..2 {
+                let appears = tokio::time::timeout(PATIENCE, async {
+                    while links.delete_present_route(cidr).is_err() {
+                        tokio::task::yield_now().await;
+                    }
+                });
+                appears.await.expect("the route is there in time");
+            }
+            stop.cancel();
+            following.await.unwrap().unwrap();
+        });
+    }
 
     #[test]
     fn other_nodes_with_addresses_and_pod_cidrs_are_peers() {
-        let node = |name: &str, cidrs: &[&str], address: &str| -> Arc<Node> {
-            let addresses =
-                json!([{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]);
-            let object = json!({"metadata": {"name": name}, "spec": {"podCIDRs": cidrs}, "status": {"addresses": addresses}});
-            Arc::new(serde_json::from_value(object).expect("a Node"))
-        };
         let nodes = [
             node("a", &["10.42.0.0/24"], "192.0.2.1"),
             node("b", &["10.42.1.0/24", "fd00:1::/64"], "192.0.2.2"),

@@ -2,12 +2,16 @@
 //! needs. Every `add` succeeds when the thing is there already, every `delete` when it is gone.
 
 mod request;
+mod watch;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use ipnet::IpNet;
 use nix::errno::Errno;
+
+pub use watch::RouteChanges;
 
 use crate::netlink::{Attributes, Error, Reply, Socket, text};
 
@@ -88,6 +92,11 @@ impl Links {
         Links { socket }
     }
 
+    /// Starts listening for changes of routes that others than this make.
+    pub fn route_changes(&self) -> Result<RouteChanges, Error> {
+        RouteChanges::open(self.socket.port())
+    }
+
     pub fn find(&mut self, name: &str) -> Result<Option<Link>, Error> {
         match self.socket.get(&format!("get link {name}"), request::get_link(name)) {
             Ok(reply) => Ok(parse_link(&reply)),
@@ -138,8 +147,23 @@ impl Links {
 
     /// A route that is gone already is no error.
     pub fn delete_route(&mut self, destination: IpNet) -> Result<(), Error> {
+        absent(self.delete_present_route(destination))
+    }
+
+    /// One that is gone already is an error.
+    pub fn delete_present_route(&mut self, destination: IpNet) -> Result<(), Error> {
         let operation = format!("delete route to {destination}");
-        absent(self.socket.request(&operation, request::delete_route(destination)))
+        self.socket.request(&operation, request::delete_route(destination))
+    }
+
+    /// Destinations of the main table, the default ones apart, each with its link.
+    pub fn routes(&mut self) -> Result<HashSet<(IpNet, u32)>, Error> {
+        let mut routes = HashSet::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let replies = self.socket.dump("list routes", &request::list_routes(family))?;
+            routes.extend(replies.iter().filter_map(request::parse_route));
+        }
+        Ok(routes)
     }
 
     /// How a packet to the address would go; `None` where it would go nowhere.

@@ -159,6 +159,19 @@ pub(super) fn parse_way(reply: &Reply) -> Option<Way> {
     (header[7] == libc::RTN_UNICAST).then_some(Way { link, gateway })
 }
 
+/// Destination and link of a route in the main table; `None` for others, and for default routes.
+pub(super) fn parse_route(reply: &Reply) -> Option<(IpNet, u32)> {
+    let header = reply.body.get(..ROUTE_HEADER_LEN)?;
+    let attributes = Attributes(&reply.body[ROUTE_HEADER_LEN..]);
+    let link = u32::from_ne_bytes(attributes.find(libc::RTA_OIF)?.try_into().ok()?);
+    let destination = attributes.find(libc::RTA_DST)?;
+    let address = match <[u8; 4]>::try_from(destination) {
+        Ok(octets) => IpAddr::from(octets),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(destination).ok()?),
+    };
+    (header[4] == libc::RT_TABLE_MAIN).then_some((IpNet::new(address, header[1]).ok()?, link))
+}
+
 pub(super) fn delete_route(destination: IpNet) -> Message {
     let network = destination.network();
     let mut header = vec![family(network), destination.prefix_len(), 0, 0];

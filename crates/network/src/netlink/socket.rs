@@ -98,9 +98,10 @@ impl Socket {
         Socket::bind(family, 0).map_err(Error::Open)
     }
 
-    /// A non-blocking socket that hears what is announced to the multicast group.
-    pub fn subscribe(family: Family, group: u32) -> Result<Socket, Error> {
-        Socket::bind(family, 1 << (group - 1)).map_err(Error::Open)
+    /// A non-blocking socket that hears what is announced to the multicast groups.
+    pub fn subscribe(family: Family, groups: &[u32]) -> Result<Socket, Error> {
+        let mask = groups.iter().fold(0, |mask, group| mask | 1 << (group - 1));
+        Socket::bind(family, mask).map_err(Error::Open)
     }
 
     fn bind(family: Family, groups: u32) -> io::Result<Socket> {

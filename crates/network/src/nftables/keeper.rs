@@ -72,7 +72,7 @@ impl Programmed {
 
     /// Starts listening for changes that others make to this table.
     pub fn disturbance(&self) -> Result<Disturbance, Error> {
-        let socket = Socket::subscribe(Family::Netfilter, GROUP)?;
+        let socket = Socket::subscribe(Family::Netfilter, &[GROUP])?;
         // SAFETY: the socket owns its descriptor, which never changes while the socket lives.
         let socket = unsafe { AsyncFd::register(socket) }.map_err(|refused| Error::Open(refused.into()))?;
         let query = Socket::open(Family::Netfilter)?;

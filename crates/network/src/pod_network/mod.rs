@@ -26,7 +26,7 @@ pub use peers::Peer;
 pub use state::HostPort;
 
 use crate::ipam;
-use crate::link::Links;
+use crate::link::{Links, RouteChanges};
 use crate::names::Names;
 use crate::nftables::{Disturbance, Programmed};
 use crate::{netlink, netns, sysctl};
@@ -94,6 +94,8 @@ struct Inner {
     links: Links,
     table: Programmed,
     mtu: u32,
+    /// This process has set up the ways to other nodes that the state names.
+    peers_applied: bool,
 }
 
 impl PodNetwork {
@@ -129,6 +131,11 @@ impl PodNetwork {
     /// Sandboxes that are attached, those of an earlier process included.
     pub fn sandboxes(&self) -> Vec<String> {
         self.inner.lock().state.attachments.keys().cloned().collect()
+    }
+
+    /// Starts listening for changes of routes by others, after which [`PodNetwork::set_peers`] is due.
+    pub fn route_changes(&self) -> Result<RouteChanges, Error> {
+        Ok(self.inner.lock().links.route_changes()?)
     }
 
     /// Makes the ways to other nodes' pods these, and no others.
@@ -169,7 +176,7 @@ impl Inner {
         state.save(&config.state_file)?;
         host::set_up(&mut links, &names, &config)?;
         let table = Programmed::open(names.pods_table())?;
-        let mut inner = Inner { config, names, state, links, table, mtu };
+        let mut inner = Inner { config, names, state, links, table, mtu, peers_applied: false };
         inner.reconcile_links()?;
         inner.apply_rules()?;
         Ok(inner)
@@ -225,11 +232,17 @@ impl Inner {
             ways.insert(*address, self.links.way_to(*address)?);
         }
         let desired = peers::plan(peers, |address| ways.get(&address).copied().flatten());
+        // Writing what is there already would be told to all who listen, who might do the same.
+        let known = self.peers_applied && desired == self.state.peers;
+        if known && peers::in_place(&mut self.links, &self.names, &desired)? {
+            return Ok(());
+        }
         let present = std::mem::replace(&mut self.state.peers, desired);
         // What is to be removed must be known even if this process ends here.
         self.state.save(&self.config.state_file)?;
         let desired = &self.state.peers;
         peers::apply(&mut self.links, &self.names, &self.config, self.mtu, &present, desired)?;
+        self.peers_applied = true;
         self.apply_rules()
     }
 

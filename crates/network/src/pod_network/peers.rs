@@ -64,6 +64,23 @@ pub(super) fn plan(peers: &[Peer], mut way: impl FnMut(IpAddr) -> Option<Way>) -
     hops
 }
 
+/// Whether the kernel sends to every peer's pods by the link that was decided.
+pub(super) fn in_place(
+    links: &mut Links,
+    names: &Names,
+    desired: &BTreeMap<IpNet, Hop>,
+) -> Result<bool, Error> {
+    let tunnel = links.find(&names.tunnel())?.map(|link| link.index);
+    let routes = links.routes()?;
+    Ok(desired.iter().all(|(cidr, hop)| {
+        let link = match hop {
+            Hop::Direct { link, .. } => Some(*link),
+            Hop::Tunnel { .. } => tunnel,
+        };
+        link.is_some_and(|link| routes.contains(&(*cidr, link)))
+    }))
+}
+
 /// Makes the kernel's routes `desired`, given those we made before.
 pub(super) fn apply(
     links: &mut Links,

@@ -4,11 +4,12 @@
 pub mod node;
 
 use std::any::Any;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -17,6 +18,9 @@ use crate::netlink::{Family, Socket};
 
 /// How long a test waits for something that must come.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// When a datagram is taken to be lost.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -110,13 +114,21 @@ impl Namespace {
         })
     }
 
-    /// The same over UDP.
+    /// The same over UDP, asking again while no answer comes: a link that has just come up may lose
+    /// the first datagrams.
     pub fn ask_udp(&self, to: SocketAddr, patience: Duration) -> std::io::Result<(IpAddr, String)> {
         self.run(move || {
             let socket = UdpSocket::bind(("0.0.0.0", 0))?;
-            socket.set_read_timeout(Some(patience))?;
             socket.connect(to)?;
-            ask_connected(&socket)
+            let deadline = Instant::now() + patience;
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                socket.set_read_timeout(Some(left.clamp(Duration::from_millis(1), ASK_AGAIN)))?;
+                match ask_connected(&socket) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {}
+                    answer => return answer,
+                }
+            }
         })
     }
 }
