@@ -77,6 +77,9 @@ mod tests {
             [exists.clone(), other.clone()]
         );
         assert_eq!(merge(slice::from_ref(&exists), &[equal, exists.clone()]), [exists.clone()]);
-        assert_eq!(merge(&[exists], &[json!({"operator": "Exists"})]), [json!({"operator": "Exists"})]);
+        assert_eq!(
+            merge(slice::from_ref(&exists), &[json!({"operator": "Exists"})]),
+            [json!({"operator": "Exists"})]
+        );
     }
 }
