@@ -247,10 +247,12 @@ impl StatusLoop {
         loop {
             match self.report().await {
                 // Without anybody to tell of a change the period alone counts.
-                Ok(()) => match tokio::time::timeout(REPORT_PERIOD, self.health.changed()).await {
-                    Ok(Err(_)) => tokio::time::sleep(REPORT_PERIOD).await,
-                    Ok(Ok(())) | Err(_) => {}
-                },
+                Ok(()) => {
+                    let changed = tokio::time::timeout(REPORT_PERIOD, self.health.changed()).await;
+                    if let Ok(Err(_)) = changed {
+                        tokio::time::sleep(REPORT_PERIOD).await;
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "node status could not be written, will retry");
                     if error.is_not_found() {

@@ -54,7 +54,7 @@ fn belongs_to(claim: &Value, pod: &Pod) -> bool {
 
 fn bound_volume(claim: &Value) -> Result<&str, String> {
     let (phase, volume) = (str_at(claim, &["status", "phase"]), str_at(claim, &["spec", "volumeName"]));
-    if str_at(claim, &["metadata", "deletionTimestamp"]) != "" {
+    if !str_at(claim, &["metadata", "deletionTimestamp"]).is_empty() {
         return Err("PVC is being deleted".to_owned());
     }
     if phase != "Bound" || volume.is_empty() {
