@@ -5,9 +5,9 @@ use ipnet::IpNet;
 
 use crate::controller::Controller;
 use crate::{
-    clusterroleaggregation, deployment, endpoint, endpointslice, endpointslicemirroring, garbagecollector,
-    namespace, nodeipam, nodelifecycle, podgc, replicaset, rootca, serviceaccount,
-    serviceloadbalancer, tainteviction,
+    clusterroleaggregation, daemonset, deployment, disruption, endpoint, endpointslice, endpointslicemirroring,
+    garbagecollector, namespace, nodeipam, nodelifecycle, podgc, replicaset, resourcequota, rootca, serviceaccount,
+    serviceloadbalancer, statefulset, tainteviction,
 };
 
 /// What controllers need to know about the cluster.
@@ -47,6 +47,11 @@ pub static CATALOGUE: &[Row] = &[
     row("deployment-controller", "deployment-controller", deployment::new, 5),
     row("replicaset-controller", "replicaset-controller", replicaset::new, 5),
     row("replicationcontroller-controller", "replication-controller", replicaset::replication_controllers, 5),
+    row("daemonset-controller", "daemon-set-controller", daemonset::new, 2),
+    row("statefulset-controller", "statefulset-controller", statefulset::new, 5),
+    row("disruption-controller", "disruption-controller", disruption::new, 1),
+    row("stale-pod-disruption-controller", "disruption-controller", disruption::stale, 1),
+    row("resourcequota-controller", "resourcequota-controller", resourcequota::new, 5),
     row("endpoint-controller", "endpoint-controller", endpoint::new, 5),
     row("endpointslice-controller", "endpointslice-controller", endpointslice::new, 5),
     row("endpointslicemirroring-controller", "endpointslicemirroring-controller", endpointslicemirroring::new, 5),

@@ -1,20 +1,27 @@
 //! The controllers: each decides purely what to write for one object given the world it sees; one loop runs them all.
 
 mod catalogue;
+mod condition;
 mod consistency;
 mod controller;
 mod discovery;
 mod execute;
+mod history;
 mod ownership;
 mod plan;
+mod podavailability;
 mod podstatus;
+mod podtemplate;
 mod run;
+mod scale;
 mod taint;
 #[cfg(test)]
 mod testing;
 
 mod clusterroleaggregation;
+mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoint;
 mod endpointslice;
 mod endpointslicemirroring;
@@ -24,9 +31,11 @@ mod nodeipam;
 mod nodelifecycle;
 mod podgc;
 mod replicaset;
+mod resourcequota;
 mod rootca;
 mod serviceaccount;
 mod serviceloadbalancer;
+mod statefulset;
 mod tainteviction;
 
 pub use catalogue::{CATALOGUE, Config, Row};

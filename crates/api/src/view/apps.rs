@@ -155,6 +155,140 @@ impl From<PlainlySelecting> for ReplicationController {
     }
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonSet {
+    pub metadata: ObjectMeta,
+    pub spec: DaemonSetSpec,
+    pub status: DaemonSetStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonSetSpec {
+    pub selector: LabelSelector,
+    /// The whole PodTemplateSpec.
+    pub template: Value,
+    pub update_strategy: UpdateStrategy,
+    pub min_ready_seconds: i32,
+    pub revision_history_limit: Option<i32>,
+}
+
+/// How a DaemonSet or a StatefulSet replaces its pods.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UpdateStrategy {
+    /// `RollingUpdate` or `OnDelete`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub rolling_update: Option<RollingUpdate>,
+}
+
+/// Numbers or percentages, as written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RollingUpdate {
+    pub max_unavailable: Option<Value>,
+    /// Of a DaemonSet.
+    pub max_surge: Option<Value>,
+    /// Of a StatefulSet: pods below this ordinal stay as they are.
+    pub partition: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonSetStatus {
+    pub current_number_scheduled: i32,
+    pub number_misscheduled: i32,
+    pub desired_number_scheduled: i32,
+    pub number_ready: i32,
+    #[serde(skip_serializing_if = "is_zero_i64")]
+    pub observed_generation: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub updated_number_scheduled: i32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub number_available: i32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub number_unavailable: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collision_count: Option<i32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatefulSet {
+    pub metadata: ObjectMeta,
+    pub spec: StatefulSetSpec,
+    pub status: StatefulSetStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatefulSetSpec {
+    pub replicas: Option<i32>,
+    pub selector: LabelSelector,
+    /// The whole PodTemplateSpec.
+    pub template: Value,
+    /// Whole PersistentVolumeClaims.
+    pub volume_claim_templates: Vec<Value>,
+    pub service_name: String,
+    /// `OrderedReady` or `Parallel`.
+    pub pod_management_policy: String,
+    pub update_strategy: UpdateStrategy,
+    pub revision_history_limit: Option<i32>,
+    pub min_ready_seconds: i32,
+    pub persistent_volume_claim_retention_policy: Option<ClaimRetentionPolicy>,
+    pub ordinals: Option<Ordinals>,
+}
+
+/// `Retain` or `Delete`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimRetentionPolicy {
+    pub when_deleted: String,
+    pub when_scaled: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ordinals {
+    pub start: i32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatefulSetStatus {
+    #[serde(skip_serializing_if = "is_zero_i64")]
+    pub observed_generation: i64,
+    pub replicas: i32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ready_replicas: i32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub current_replicas: i32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub updated_replicas: i32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub current_revision: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub update_revision: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collision_count: Option<i32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    pub available_replicas: i32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ControllerRevision {
+    pub metadata: ObjectMeta,
+    /// The state, as a patch of its controller.
+    pub data: Value,
+    pub revision: i64,
+}
+
 fn is_zero(n: &i32) -> bool {
     *n == 0
 }
@@ -164,6 +298,9 @@ fn is_zero_i64(n: &i64) -> bool {
 }
 
 super::view! {
+    ControllerRevision => CONTROLLER_REVISIONS;
+    DaemonSet => DAEMON_SETS;
     Deployment => DEPLOYMENTS;
     ReplicaSet => REPLICA_SETS;
+    StatefulSet => STATEFUL_SETS;
 }

@@ -3,7 +3,9 @@
 mod config;
 mod container;
 mod node;
+pub mod nodeselector;
 mod pod;
+mod resourcequota;
 mod service;
 mod volume;
 
@@ -11,6 +13,7 @@ pub use config::*;
 pub use container::*;
 pub use node::*;
 pub use pod::*;
+pub use resourcequota::*;
 pub use service::*;
 pub use volume::*;
 
@@ -20,6 +23,7 @@ super::view! {
     Namespace => NAMESPACES;
     Node => NODES;
     Pod => PODS;
+    ResourceQuota => RESOURCE_QUOTAS;
     Secret => SECRETS;
     Service => SERVICES;
     ServiceAccount => SERVICE_ACCOUNTS;

@@ -2,10 +2,12 @@
 //! does not name, so it must never be written back whole; writers patch, or carry the part they copy as a `Value`.
 
 pub mod apps;
+pub mod autoscaling;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
 pub mod networking;
+pub mod policy;
 
 use apimachinery::meta::ObjectMeta;
 use serde::de::DeserializeOwned;

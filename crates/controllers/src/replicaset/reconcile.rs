@@ -6,14 +6,15 @@ use std::sync::Arc;
 use api::resource::{PODS, Resource};
 use api::view::apps::{ReplicaSet, ReplicaSetStatus};
 use api::view::core::Pod;
+use apimachinery::Value;
 use apimachinery::meta::{Condition, find_condition, value_at};
-use apimachinery::names::is_dns1123_subdomain;
-use apimachinery::{Value, json};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::ranking::{is_active, sort_for_deletion};
-use crate::ownership::{Claim, adopt, claim, controller_reference, release};
+use crate::ownership::{Claim, adopt, claim, release};
 use crate::plan::{Action, ERROR, Event, NAME, Plan, Step, reference};
+use crate::podavailability::{self, is_available};
+use crate::podtemplate::from_template;
 
 /// Pods made or deleted in one go (upstream: `BurstReplicas`).
 pub const BURST_REPLICAS: usize = 500;
@@ -51,7 +52,8 @@ pub fn reconcile(resource: Resource, replica_set: &ReplicaSet, world: &World, no
     if !replica_set.metadata.is_being_deleted() {
         plan.steps.extend(manage_replicas(resource, replica_set, active.clone(), &world.related, now));
     }
-    if let Some(at) = next_availability(replica_set, &active, now) {
+    let pods = active.iter().map(|pod| &**pod);
+    if let Some(at) = podavailability::next(pods, replica_set.spec.min_ready_seconds, now) {
         plan.requeue(at);
     }
     plan
@@ -101,7 +103,7 @@ fn manage_replicas(
 
 fn create_pod(resource: Resource, replica_set: &ReplicaSet) -> Step {
     let regarding = reference(resource, &replica_set.metadata);
-    let pod = pod_from_template(resource, replica_set);
+    let pod = from_template(resource, &replica_set.metadata, &replica_set.spec.template);
     Step {
         action: Action::create(PODS, &replica_set.metadata.namespace, pod),
         done: Some(Event::normal(regarding.clone(), "SuccessfulCreate", format!("Created pod: {NAME}"))),
@@ -116,31 +118,6 @@ fn delete_pod(resource: Resource, replica_set: &ReplicaSet, pod: &Pod) -> Step {
         done: Some(Event::normal(regarding.clone(), "SuccessfulDelete", format!("Deleted pod: {NAME}"))),
         failed: Some(Event::warning(regarding, "FailedDelete", format!("Error deleting: {ERROR}"))),
     }
-}
-
-/// Upstream: `GetPodFromTemplate`.
-fn pod_from_template(resource: Resource, replica_set: &ReplicaSet) -> Value {
-    let owner = &replica_set.metadata;
-    let template = &replica_set.spec.template;
-    let mut metadata = json!({
-        "generateName": generate_name(&owner.name),
-        "namespace": owner.namespace,
-        "ownerReferences": [controller_reference(resource, owner)],
-    });
-    for field in ["labels", "annotations", "finalizers"] {
-        if let Some(value) = value_at(template, &["metadata", field]) {
-            metadata[field] = value.clone();
-        }
-    }
-    let spec = template.get("spec").cloned().unwrap_or_else(|| json!({}));
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-}
-
-/// `name-`, unless that makes no valid pod name (upstream: `getPodsPrefix`).
-fn generate_name(owner: &str) -> String {
-    let prefix = format!("{owner}-");
-    let sample = format!("{prefix}a");
-    if is_dns1123_subdomain(&sample).is_empty() { prefix } else { owner.to_owned() }
 }
 
 fn status(replica_set: &ReplicaSet, world: &World, active: &[Arc<Pod>], now: Timestamp) -> ReplicaSetStatus {
@@ -194,25 +171,4 @@ fn conditions(
         None => conditions.retain(|c| c.kind != REPLICA_FAILURE),
     }
     conditions
-}
-
-/// When a pod that is ready became or becomes available (upstream: `IsPodAvailable`).
-fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
-    let ready = pod.condition("Ready").filter(|c| c.is_true())?;
-    if min_ready_seconds == 0 {
-        return Some(Timestamp::MIN);
-    }
-    ready.last_transition_time?.checked_add(SignedDuration::from_secs(min_ready_seconds.into())).ok()
-}
-
-fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
-    available_at(pod, min_ready_seconds).is_some_and(|at| at <= now)
-}
-
-fn next_availability(replica_set: &ReplicaSet, active: &[Arc<Pod>], now: Timestamp) -> Option<Timestamp> {
-    active
-        .iter()
-        .filter_map(|pod| available_at(pod, replica_set.spec.min_ready_seconds))
-        .filter(|at| *at > now)
-        .min()
 }
