@@ -7,7 +7,6 @@ mod cache;
 mod diagnosis;
 mod framework;
 mod nodeinfo;
-mod nodeselector;
 mod plugins;
 mod podinfo;
 mod preemption;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use api::view::core::nodeselector::{NAME_FIELD, matches_required, matches_term, required_terms};
 use api::view::core::{NodeSelectorTerm, PreferredSchedulingTerm};
 
 use crate::framework::{Filter, Rejection, Score, normalize};
 use crate::nodeinfo::NodeInfo;
-use crate::nodeselector::{NAME_FIELD, matches_required, matches_term, required_terms};
 use crate::podinfo::PodInfo;
 use crate::snapshot::Snapshot;
 

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::view::core::nodeselector::matches_required;
 use api::view::core::{Pod, TopologySpreadConstraint};
 use apimachinery::meta::{LabelSelector, StringMap};
 
 use super::taint_toleration::has_untolerated_taint;
 use crate::framework::{Filter, MAX_NODE_SCORE, Rejection, Score};
 use crate::nodeinfo::NodeInfo;
-use crate::nodeselector::matches_required;
 use crate::podinfo::{PodInfo, add_own_labels};
 use crate::snapshot::Snapshot;
 
