@@ -8,7 +8,9 @@ use super::{Template, collisions_only_grow, default_workload, status_counts, wor
 use crate::columns::{AGE, NAME, age, column, count, name, wide};
 use crate::core::persistentvolumeclaim;
 use crate::defaults::{Fill, each, fill, object};
-use crate::strategy::{Column, Strategy, keep, keep_metadata, set_first_generation, set_generation};
+use crate::strategy::{
+    Column, Strategy, drop_field, keep, keep_metadata, set_first_generation, set_generation,
+};
 use crate::validation::{At, dns1123_label, int_or_percent, same, same_field};
 
 const SPEC: &[(&str, Fill)] = &[
@@ -75,6 +77,7 @@ impl Strategy for StatefulSet {
     }
 
     fn prepare_for_create(&self, obj: &mut Value) {
+        drop_max_unavailable(obj);
         obj["status"] = json!({"replicas": 0, "availableReplicas": 0});
         set_first_generation(obj);
         // Claims made from a template begin as any other.
@@ -87,6 +90,7 @@ impl Strategy for StatefulSet {
 
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
+        drop_max_unavailable(obj);
         let changed = !same_field(obj, old, "spec");
         set_generation(obj, count(old, &["metadata", "generation"]) + i64::from(changed));
     }
@@ -154,7 +158,14 @@ fn default_strategy(strategy: &mut Value) {
     if strategy["type"] == "RollingUpdate"
         && let Some(rolling_update) = object(strategy, "rollingUpdate")
     {
-        fill(rolling_update, &[("partition", Fill::Int(0)), ("maxUnavailable", Fill::Int(1))]);
+        fill(rolling_update, &[("partition", Fill::Int(0))]);
+    }
+}
+
+/// The feature MaxUnavailableStatefulSet is off by default in 1.36, and the field not kept.
+fn drop_max_unavailable(obj: &mut Value) {
+    if let Some(rolling_update) = obj.pointer_mut("/spec/updateStrategy/rollingUpdate") {
+        drop_field(rolling_update, "maxUnavailable");
     }
 }
 
@@ -276,7 +287,7 @@ mod tests {
         let obj = with(&[]);
         assert_eq!(
             obj["spec"]["updateStrategy"],
-            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": 1}})
+            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
         );
         assert_eq!(obj["spec"]["podManagementPolicy"], "OrderedReady");
         assert_eq!(
