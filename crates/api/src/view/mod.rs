@@ -2,6 +2,7 @@
 //! does not name, so it must never be written back whole; writers patch, or carry the part they copy as a `Value`.
 
 pub mod apps;
+pub mod batch;
 pub mod autoscaling;
 pub mod coordination;
 pub mod core;
