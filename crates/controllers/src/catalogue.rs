@@ -5,9 +5,10 @@ use ipnet::IpNet;
 
 use crate::controller::Controller;
 use crate::{
-    clusterroleaggregation, daemonset, deployment, disruption, endpoint, endpointslice, endpointslicemirroring,
-    garbagecollector, namespace, nodeipam, nodelifecycle, podgc, replicaset, resourcequota, rootca, serviceaccount,
-    serviceloadbalancer, statefulset, tainteviction,
+    clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint, endpointslice,
+    endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podautoscaler, podgc,
+    replicaset, resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction,
+    ttlafterfinished,
 };
 
 /// What controllers need to know about the cluster.
@@ -51,7 +52,11 @@ pub static CATALOGUE: &[Row] = &[
     row("statefulset-controller", "statefulset-controller", statefulset::new, 5),
     row("disruption-controller", "disruption-controller", disruption::new, 1),
     row("stale-pod-disruption-controller", "disruption-controller", disruption::stale, 1),
+    row("ttl-after-finished-controller", "ttl-after-finished-controller", ttlafterfinished::new, 5),
+    row("horizontal-pod-autoscaler", "horizontal-pod-autoscaler", podautoscaler::new, 5),
     row("resourcequota-controller", "resourcequota-controller", resourcequota::new, 5),
+    row("cronjob-controller", "cronjob-controller", cronjob::new, 5),
+    row("job-controller", "job-controller", job::new, 5),
     row("endpoint-controller", "endpoint-controller", endpoint::new, 5),
     row("endpointslice-controller", "endpointslice-controller", endpointslice::new, 5),
     row("endpointslicemirroring-controller", "endpointslicemirroring-controller", endpointslicemirroring::new, 5),

@@ -19,6 +19,7 @@ mod taint;
 mod testing;
 
 mod clusterroleaggregation;
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod disruption;
@@ -26,9 +27,11 @@ mod endpoint;
 mod endpointslice;
 mod endpointslicemirroring;
 mod garbagecollector;
+mod job;
 mod namespace;
 mod nodeipam;
 mod nodelifecycle;
+mod podautoscaler;
 mod podgc;
 mod replicaset;
 mod resourcequota;
@@ -37,6 +40,7 @@ mod serviceaccount;
 mod serviceloadbalancer;
 mod statefulset;
 mod tainteviction;
+mod ttlafterfinished;
 
 pub use catalogue::{CATALOGUE, Config, Row};
 pub use run::run;
