@@ -58,8 +58,8 @@ mod follow;
 mod in_process;
 mod listener;
 mod server;
-mod websocket;
 pub mod tls;
+mod websocket;
 
 #[cfg(test)]
 mod tests;

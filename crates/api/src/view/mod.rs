@@ -2,8 +2,8 @@
 //! does not name, so it must never be written back whole; writers patch, or carry the part they copy as a `Value`.
 
 pub mod apps;
-pub mod batch;
 pub mod autoscaling;
+pub mod batch;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
