@@ -1,3 +1,5 @@
+//! Pods against each level.
+
 use apimachinery::json;
 use auth::UserInfo;
 

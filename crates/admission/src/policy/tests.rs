@@ -1,3 +1,5 @@
+//! Policies and bindings judged, with expressions played by the test.
+
 use std::collections::BTreeMap;
 
 use apimachinery::json;

@@ -1,3 +1,5 @@
+//! What objects use, and what a quota counts.
+
 use apimachinery::json;
 
 use super::*;

@@ -103,7 +103,7 @@ impl DaemonSets {
         }
     }
 
-    /// Nodes on which a failed pod stays for now, and until when.
+    /// Nodes on which a failed pod stays a while, and until when.
     fn paused_nodes(&self, key: &Key, world: &World, now: Timestamp) -> HashMap<String, Timestamp> {
         let failed =
             world.pods.iter().filter(|pod| pod.status.phase == "Failed" && !pod.metadata.is_being_deleted());
