@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, watch};
 
+use crate::allocation::Ledger;
 use crate::config::Config;
 use crate::images::ImageManager;
 use crate::node;
@@ -63,6 +64,7 @@ pub async fn run(
     pods.synced().await;
     let shared = Arc::new(Shared {
         allocatable: capacity.allocatable(),
+        allocations: Ledger::new(capacity.allocatable()),
         memory_capacity: capacity.memory_bytes,
         runtime_name,
         config,

@@ -4,6 +4,7 @@ pub mod actions;
 pub mod backoff;
 pub mod container;
 pub mod memory;
+pub mod resize;
 pub mod sandbox;
 pub mod status;
 #[cfg(test)]

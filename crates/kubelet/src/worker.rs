@@ -6,13 +6,14 @@
 mod act;
 mod events;
 mod report;
+mod resize;
 mod start;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::view::core::{Container, Pod, PodStatus, Service};
+use api::view::core::{Container, Pod, PodStatus, ResourceRequirements, Service};
 use client::{Client, EventRecorder, Informer};
 use jiff::Timestamp;
 use tokio::sync::{Mutex, broadcast, mpsc};
@@ -22,11 +23,13 @@ use tokio_util::sync::CancellationToken;
 pub use events::PodEvents;
 pub use runtime::CriClients as Runtime;
 
+use crate::allocation::Ledger;
 use crate::config::Config;
 use crate::images::ImageManager;
 use crate::observe::{self, Observed, State};
 use crate::pod::actions::{Plan, active_deadline, pod_actions};
 use crate::pod::memory::{Memory, ProbeState, Waiting};
+use crate::pod::resize::{RESIZE_CONDITIONS, ResizeError, told_of_container};
 use crate::probe::{self, ProbeType, Target, Verdict};
 use crate::volumes::downward::Allocatable;
 use crate::volumes::watched::Watched;
@@ -63,6 +66,10 @@ pub struct Outcome {
     pub unhealthy: Option<(String, String)>,
     pub sandbox_retry: Option<(Timestamp, String)>,
     pub refresh_at: Option<Timestamp>,
+    /// A container (by id) and the resources that are in force in it.
+    pub actuated: Option<(String, ResourceRequirements)>,
+    /// A container (by id) whose resources could not be changed.
+    pub resize_error: Option<(String, ResizeError)>,
 }
 
 /// What all workers of the node share.
@@ -78,6 +85,7 @@ pub struct Shared {
     /// The uid of each pod whose sandbox or containers changed; `None` when any may have.
     pub turns: broadcast::Sender<Option<String>>,
     pub allocatable: Allocatable,
+    pub allocations: Ledger,
     pub memory_capacity: i64,
     /// What the runtime calls itself.
     pub runtime_name: String,
@@ -217,6 +225,11 @@ impl Worker {
         if let Some((id, why)) = outcome.unhealthy {
             self.memory.unhealthy.insert(id, why);
         }
+        if let Some((id, resources)) = outcome.actuated {
+            self.memory.resize_errors.remove(&id);
+            self.memory.actuated.insert(id, resources);
+        }
+        self.memory.resize_errors.extend(outcome.resize_error);
         self.refresh_at = [self.refresh_at, outcome.refresh_at].into_iter().flatten().min();
         self.memory.sandbox_retry = outcome.sandbox_retry.or(self.memory.sandbox_retry.take());
     }
@@ -241,6 +254,7 @@ impl Worker {
     async fn sync(&mut self) -> Result<Option<Plan>, tonic::Status> {
         let now = Timestamp::now();
         let pod = self.current_pod(now);
+        let pod = self.allocate(pod);
         let observed = observe::observe(&self.shared.runtime, &pod).await?;
         self.learn(&pod, &observed, now);
         let mut plan = pod_actions(&pod, &observed, &self.memory, now);
@@ -250,6 +264,11 @@ impl Worker {
             self.stop_restarting_probes();
         }
         plan.finished &= self.running.is_empty();
+        if plan.finished {
+            self.shared.allocations.release(&pod.metadata.uid);
+        } else if self.memory.resize_pending.is_some() {
+            plan.wake(now + resize::RETRY);
+        }
         if !self.gone && !self.report(&pod, &observed, plan.finished, now).await {
             plan.wake(now + act::RETRY);
         }
@@ -280,7 +299,9 @@ impl Worker {
             pod.metadata.deletion_grace_period_seconds = Some(seconds);
         }
         if let Some(reported) = &self.reported {
-            let own = |kind: &str| reported.conditions.iter().any(|c| c.kind == kind);
+            let own = |kind: &str| {
+                RESIZE_CONDITIONS.contains(&kind) || reported.conditions.iter().any(|c| c.kind == kind)
+            };
             let foreign = pod.status.conditions.iter().filter(|c| !own(&c.kind)).cloned();
             let conditions = foreign.chain(reported.conditions.iter().cloned()).collect();
             pod.status =
@@ -311,6 +332,11 @@ impl Worker {
             if crate::lifecycle::post_start(spec).is_some() && self.memory.busy.contains(&spec.name) {
                 self.memory.starting.insert(container.id.clone());
                 continue;
+            }
+            if !self.memory.busy.contains(&spec.name) && !self.memory.actuated.contains_key(&container.id) {
+                let told = told_of_container(&self.pod, &spec.name, &container.id);
+                let actuated = told.unwrap_or_else(|| spec.resources.clone());
+                self.memory.actuated.insert(container.id.clone(), actuated);
             }
             self.probe(observed, spec, container, now);
         }

@@ -4,6 +4,7 @@ use api::view::core::{Container as Spec, ContainerRestartRule, Pod};
 use jiff::{SignedDuration, Timestamp};
 
 use super::memory::Memory;
+use super::resize::{Change, change};
 use super::{grace_period_seconds, is_sidecar};
 use crate::observe::{Container, Observed, State};
 
@@ -31,6 +32,11 @@ pub enum Action {
         name: String,
         grace_seconds: i64,
         reason: String,
+    },
+    /// Puts the allocated resources in force in a running container.
+    Resize {
+        id: String,
+        name: String,
     },
     /// Ends and removes what is left of sandboxes that are no use any more.
     StopSandbox {
@@ -268,6 +274,8 @@ impl Step<'_> {
                 } else if container.hash != super::container::hash(spec) {
                     let message = format!("Container {} definition changed, will be restarted", spec.name);
                     self.plan.actions.push(kill(self.pod, &container, None, message));
+                } else {
+                    self.resize(spec, &container);
                 }
             }
             State::Exited
@@ -280,6 +288,24 @@ impl Step<'_> {
                 self.plan.actions.push(Action::RemoveContainer { id: container.id.clone() });
                 self.start(spec, kind);
             }
+        }
+    }
+
+    fn resize(&mut self, spec: &Spec, container: &Container) {
+        let actuated = self.memory.actuated.get(&container.id);
+        match actuated.and_then(|actuated| change(spec, actuated)) {
+            None => {}
+            Some(Change::Restart) => {
+                let message = format!("Container {} resize requires restart", spec.name);
+                self.plan.actions.push(kill(self.pod, container, None, message));
+            }
+            Some(Change::Update) => match self.memory.resize_errors.get(&container.id) {
+                Some(error) if error.retry_at > self.now => self.plan.wake(error.retry_at),
+                _ => self
+                    .plan
+                    .actions
+                    .push(Action::Resize { id: container.id.clone(), name: spec.name.clone() }),
+            },
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::view::core::{Container as Spec, ContainerStatus};
+use api::view::core::{Container as Spec, ContainerStatus, ResourceRequirements};
 use jiff::Timestamp;
 
 use super::backoff::Backoff;
+use super::resize::{Allocation, Pending, ResizeError};
 use crate::observe::Container;
 
 /// Why a container is not running though it should be.
@@ -57,6 +58,14 @@ pub struct Memory {
     pub retry_at: BTreeMap<String, Timestamp>,
     /// The sandbox could not be made: when to try again, and why.
     pub sandbox_retry: Option<(Timestamp, String)>,
+    /// What the node has accepted of the pod's resources.
+    pub allocated: Allocation,
+    /// By container id: the resources in force; written when a container starts and when it was resized.
+    pub actuated: BTreeMap<String, ResourceRequirements>,
+    /// The spec asks for what the node has not accepted.
+    pub resize_pending: Option<Pending>,
+    /// By container id: why its resources could not be changed.
+    pub resize_errors: BTreeMap<String, ResizeError>,
     /// Set once the pod was found to be over, with the reason and message of its status: never to start again.
     pub failed: Option<Waiting>,
 }
@@ -88,6 +97,8 @@ impl Memory {
         let known: BTreeSet<&str> = containers.iter().map(|c| c.id.as_str()).collect();
         self.probes.retain(|id, _| known.contains(id.as_str()));
         self.unhealthy.retain(|id, _| known.contains(id.as_str()));
+        self.actuated.retain(|id, _| known.contains(id.as_str()));
+        self.resize_errors.retain(|id, _| known.contains(id.as_str()));
         self.starting.retain(|id| known.contains(id.as_str()));
         self.counted_exits.retain(|id| known.contains(id.as_str()));
     }

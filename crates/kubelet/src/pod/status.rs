@@ -2,7 +2,7 @@
 
 use api::view::core::{
     Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, Pod, PodIp, PodStatus,
+    ContainerStateWaiting, ContainerStatus, Pod, PodIp, PodStatus, ResourceRequirements,
 };
 use apimachinery::meta::{Condition, find_condition};
 use jiff::Timestamp;
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::actions::should_restart;
 use super::is_sidecar;
 use super::memory::Memory;
+use super::resize;
 use crate::observe::{Container, Observed, State};
 
 /// Facts about the node that a pod's status repeats.
@@ -91,7 +92,16 @@ impl Teller<'_> {
         if self.ended && status.state.running.is_none() && status.state.terminated.is_none() {
             self.close(&mut status);
         }
+        status.allocated_resources = spec.resources.requests.clone();
+        status.resources = Some(resize::shown(self.resources(spec)));
         status
+    }
+
+    /// What is in force; equal amounts are shown as the spec writes them.
+    fn resources<'s>(&'s self, spec: &'s Spec) -> &'s ResourceRequirements {
+        let running = self.observed.container(&spec.name).filter(|c| c.state == State::Running);
+        let actuated = running.and_then(|c| self.memory.actuated.get(&c.id));
+        actuated.filter(|actuated| resize::change(spec, actuated).is_some()).unwrap_or(&spec.resources)
     }
 
     /// How a container ended stays known when its remains are gone, as after a reboot.
@@ -310,7 +320,13 @@ fn conditions(
         ("Ready", ready),
         ("ContainersReady", containers_ready),
     ];
-    verdicts.into_iter().map(|(kind, verdict)| verdict.condition(kind, pod, now)).collect()
+    let pending = memory.resize_pending.as_ref();
+    let pending = pending.map(|p| (resize::PENDING, Verdict::yes(p.reason, p.message.clone())));
+    let in_progress = resize::in_progress(pod, observed, memory);
+    let in_progress = in_progress
+        .map(|error| (resize::IN_PROGRESS, Verdict::yes(if error.is_empty() { "" } else { "Error" }, error)));
+    let all = verdicts.into_iter().chain(pending).chain(in_progress);
+    all.map(|(kind, verdict)| verdict.condition(kind, pod, now)).collect()
 }
 
 #[derive(Clone)]
@@ -323,6 +339,10 @@ struct Verdict {
 impl Verdict {
     fn plain(holds: bool) -> Self {
         Verdict { holds, reason: "", message: String::new() }
+    }
+
+    fn yes(reason: &'static str, message: String) -> Self {
+        Verdict { holds: true, reason, message }
     }
 
     fn no(reason: &'static str, message: String) -> Self {

@@ -65,6 +65,20 @@ impl Worker {
                 let key = format!("kill {id} {grace_seconds}");
                 self.run_action(key, kill(self.shared.clone(), pod.clone(), target, grace_seconds, reason));
             }
+            Action::Resize { id, name } => {
+                let spec = crate::pod::all_containers(pod).find(|(c, _)| c.name == name);
+                let (Some((spec, _)), Some(actuated)) = (spec, self.memory.actuated.get(&id)) else {
+                    return;
+                };
+                let update = super::resize::update(
+                    self.shared.clone(),
+                    pod.clone(),
+                    spec.clone(),
+                    id.clone(),
+                    actuated.clone(),
+                );
+                self.run_action(format!("resize {id}"), update);
+            }
             Action::StopSandbox { id } => {
                 self.run_action(format!("stop {id}"), stop_sandbox(self.shared.clone(), id, false));
             }

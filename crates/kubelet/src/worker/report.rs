@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::Worker;
 use crate::observe::Observed;
+use crate::pod::resize::RESIZE_CONDITIONS;
 use crate::pod::status::{NodeFacts, pod_status};
 
 impl Worker {
@@ -74,6 +75,13 @@ fn status_patch(status: &PodStatus, before: &PodStatus) -> Value {
     if let Some(addresses) = patch.get_mut("podIPs").and_then(Value::as_array_mut) {
         addresses.insert(0, json!({"$patch": "replace"}));
     }
+    let told = |kind: &str| status.conditions.iter().any(|c| c.kind == kind);
+    let over = before.conditions.iter().map(|c| c.kind.as_str());
+    let over = over.filter(|kind| RESIZE_CONDITIONS.contains(kind) && !told(kind));
+    let over: Vec<Value> = over.map(|kind| json!({"$patch": "delete", "type": kind})).collect();
+    if let Some(conditions) = patch.get_mut("conditions").and_then(Value::as_array_mut) {
+        conditions.extend(over);
+    }
     if let (Value::Object(patch), Value::Object(before)) = (&mut patch, encode(before)) {
         for key in before
             .keys()
@@ -103,5 +111,20 @@ mod tests {
         assert_eq!(patch["podIPs"], json!([{"$patch": "replace"}, {"ip": "10.0.0.2"}]));
         assert_eq!((&patch["podIP"], &patch["reason"]), (&json!("10.0.0.2"), &Value::Null));
         assert!(patch.get("qosClass").is_none());
+    }
+
+    #[test]
+    fn a_resize_condition_that_is_over_is_deleted() {
+        let status = |kinds: &[&str]| PodStatus {
+            conditions: kinds
+                .iter()
+                .map(|kind| apimachinery::meta::Condition { kind: (*kind).into(), ..Default::default() })
+                .collect(),
+            ..Default::default()
+        };
+        let before = status(&["Ready", "PodResizeInProgress", "ForeignKind"]);
+        let patch = status_patch(&status(&["Ready"]), &before);
+        assert_eq!(patch["conditions"][1], json!({"$patch": "delete", "type": "PodResizeInProgress"}));
+        assert_eq!(patch["conditions"].as_array().map(Vec::len), Some(2));
     }
 }

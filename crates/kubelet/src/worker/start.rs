@@ -99,7 +99,13 @@ impl Start {
             .map_err(|status| self.refused(spec, events, "RunContainerError", status.message().to_owned()))?;
         events.container(spec, EventType::Normal, "Started", format!("Started container {}", spec.name));
         let unhealthy = self.after_start(spec, &id, &sandbox.ips, events).await;
-        Ok(Outcome { started: Some(self.name.clone()), unhealthy, refresh_at, ..Default::default() })
+        Ok(Outcome {
+            started: Some(self.name.clone()),
+            actuated: Some((id, spec.resources.clone())),
+            unhealthy,
+            refresh_at,
+            ..Default::default()
+        })
     }
 
     async fn image(&self, spec: &Container, events: &PodEvents<'_>) -> Result<Image, Failure> {

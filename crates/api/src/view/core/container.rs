@@ -18,6 +18,7 @@ pub struct Container {
     pub env_from: Vec<EnvFromSource>,
     pub env: Vec<EnvVar>,
     pub resources: ResourceRequirements,
+    pub resize_policy: Vec<ContainerResizePolicy>,
     /// `Always` makes an init container a sidecar.
     pub restart_policy: Option<String>,
     /// Looked at in order before the policy; the first that matches decides.
@@ -38,6 +39,15 @@ pub struct Container {
     pub tty: bool,
     /// Ephemeral containers only.
     pub target_container_name: String,
+}
+
+/// Whether a change of one resource restarts the container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerResizePolicy {
+    pub resource_name: String,
+    /// `NotRequired` or `RestartContainer`.
+    pub restart_policy: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

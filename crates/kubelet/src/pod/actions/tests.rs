@@ -42,6 +42,7 @@ fn words(plan: &Plan) -> Vec<String> {
             Action::CreateSandbox { .. } => "sandbox".to_owned(),
             Action::Start { name, attempt, .. } => format!("start {name}#{attempt}"),
             Action::Kill { id, .. } => format!("kill {id}"),
+            Action::Resize { id, .. } => format!("resize {id}"),
             Action::StopSandbox { id } => format!("stop {id}"),
             Action::RemoveContainer { id } | Action::RemoveSandbox { id } => format!("rm {id}"),
         })
@@ -215,4 +216,27 @@ fn a_container_being_started_is_left_alone() {
         let observed = Observed { sandboxes: vec![sandbox(true)], containers };
         assert_eq!(words(&pod_actions(&pod, &observed, &memory, Timestamp::UNIX_EPOCH)), [""; 0]);
     }
+}
+
+#[test]
+fn a_resized_container_is_updated_or_restarted_as_its_policy_says() {
+    let check = |policy: &str, error_until: Option<i64>, expect: &[&str]| {
+        let pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a",
+            "resources": {"limits": {"cpu": "2"}},
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]}));
+        let containers = vec![container(&pod, "a", State::Running, 0, 0)];
+        let observed = Observed { sandboxes: vec![sandbox(true)], containers };
+        let mut memory = Memory::default();
+        let actuated = serde_json::from_value(json!({"limits": {"cpu": "1"}})).expect("resources");
+        memory.actuated.insert("a0".into(), actuated);
+        memory.resize_errors.extend(error_until.map(|seconds| {
+            let retry_at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+            ("a0".to_owned(), crate::pod::resize::ResizeError { message: "no".into(), retry_at })
+        }));
+        assert_eq!(words(&pod_actions(&pod, &observed, &memory, Timestamp::UNIX_EPOCH)), expect);
+    };
+    check("NotRequired", None, &["resize a0"]);
+    check("NotRequired", Some(1), &[]);
+    check("NotRequired", Some(0), &["resize a0"]);
+    check("RestartContainer", None, &["kill a0"]);
 }
