@@ -3,8 +3,8 @@
 //! What to do is decided purely: `pod::actions` compares a pod with what the runtime shows and returns a plan,
 //! `pod::status` words the result. One task per pod (`worker`) carries plans out; runtime events wake it, nothing polls.
 
-pub mod allocation;
-mod config;
+mod allocation;
+pub mod config;
 mod dns;
 mod env;
 mod images;
