@@ -1,7 +1,6 @@
 //! The controllers: each decides purely what to write for one object given the world it sees; one loop runs them all.
 
 mod catalogue;
-mod condition;
 mod consistency;
 mod controller;
 mod discovery;

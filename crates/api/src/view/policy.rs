@@ -7,6 +7,8 @@ use apimachinery::meta::{Condition, LabelSelector, ObjectMeta};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::condition;
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PodDisruptionBudget {
@@ -30,6 +32,8 @@ pub struct PodDisruptionBudgetSpec {
     pub min_available: Option<IntOrString>,
     pub max_unavailable: Option<IntOrString>,
     pub selector: Option<LabelSelector>,
+    /// `IfHealthyBudget` (also when missing) or `AlwaysAllow`.
+    pub unhealthy_pod_eviction_policy: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,6 +50,33 @@ pub struct PodDisruptionBudgetStatus {
     pub expected_pods: i32,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// Says whether pods may be evicted, and why not.
+pub const DISRUPTION_ALLOWED: &str = "DisruptionAllowed";
+
+impl PodDisruptionBudgetStatus {
+    /// Brings the condition in line with the number (upstream: `UpdateDisruptionAllowedCondition`).
+    pub fn note_disruptions_allowed(&mut self, now: Timestamp) {
+        let (status, reason) = if self.disruptions_allowed > 0 {
+            ("True", "SufficientPods")
+        } else {
+            ("False", "InsufficientPods")
+        };
+        self.note(status, reason, "", now);
+    }
+
+    pub fn note(&mut self, status: &str, reason: &str, message: &str, now: Timestamp) {
+        let noted = Condition {
+            kind: DISRUPTION_ALLOWED.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message: message.into(),
+            observed_generation: Some(self.observed_generation).filter(|generation| *generation != 0),
+            ..Condition::default()
+        };
+        condition::set(&mut self.conditions, noted, now);
+    }
 }
 
 fn is_zero(n: &i64) -> bool {

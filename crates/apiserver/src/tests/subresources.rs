@@ -47,6 +47,38 @@ async fn an_eviction_deletes() {
 }
 
 #[tokio::test]
+async fn an_eviction_needs_the_budgets_consent() {
+    let api = Fixture::new().await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "p"}}}});
+    let mut budget = api.check(&format!("POST {budgets}"), budget, 201, json!({})).await;
+    budget["status"] = json!({"observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1,
+        "expectedPods": 2});
+    api.check(&format!("PUT {budgets}/b/status"), budget, 200, json!({})).await;
+    for name in ["p", "q"] {
+        let mut ready = pod(name);
+        ready["metadata"]["labels"] = json!({"app": "p"});
+        ready["spec"]["nodeName"] = "n".into();
+        let mut ready = api.check(&format!("POST {PODS}"), ready, 201, json!({})).await;
+        ready["status"] = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        api.check(&format!("PUT {PODS}/{name}/status"), ready, 200, json!({})).await;
+    }
+    let eviction =
+        |name: &str| json!({"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": name}});
+    api.check(&format!("POST {PODS}/p/eviction"), eviction("p"), 201, json!({"status": "Success"})).await;
+    let evicted = api.check(&format!("GET {PODS}/p"), json!(null), 200, json!({})).await;
+    assert!(evicted["metadata"]["deletionTimestamp"].is_string());
+    assert_eq!(evicted["status"]["conditions"][1]["reason"], "EvictionByEvictionAPI");
+    let status = json!({"status": {"disruptionsAllowed": 0}});
+    let budget = api.check(&format!("GET {budgets}/b"), json!(null), 200, status).await;
+    assert!(budget["status"]["disruptedPods"]["p"].is_string());
+    let refused = json!({"message": "Cannot evict pod as it would violate the pod's disruption budget."});
+    api.check(&format!("POST {PODS}/q/eviction"), eviction("q"), 429, refused).await;
+    let kept = api.check(&format!("GET {PODS}/q"), json!(null), 200, json!({})).await;
+    assert!(kept["metadata"].get("deletionTimestamp").is_none());
+}
+
+#[tokio::test]
 async fn a_deployment_is_scaled() {
     let api = Fixture::new().await;
     let path = "/apis/apps/v1/namespaces/default/deployments";

@@ -7,16 +7,13 @@ use api::resource::{POD_DISRUPTION_BUDGETS, PODS};
 use api::view::core::Pod;
 use api::view::policy::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use apimachinery::intstr::{IntOrString, Round};
-use apimachinery::meta::{Condition, LabelSelector};
+use apimachinery::meta::LabelSelector;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::condition;
 use crate::plan::{Action, Event, Plan, reference};
 
 /// How long an eviction that was granted may take to begin (upstream: `DeletionTimeout`).
 pub const DELETION_TIMEOUT: SignedDuration = SignedDuration::from_mins(2);
-
-const DISRUPTION_ALLOWED: &str = "DisruptionAllowed";
 
 /// What stands behind pods, and how many it wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,39 +173,24 @@ fn status(
     // Without expected pods a first pod would be fair game before it is counted.
     let spare = if expected.pods > 0 { current_healthy - expected.healthy } else { 0 };
     let disruptions_allowed = spare.max(0);
-    let (state, reason) =
-        if disruptions_allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
-    let generation = budget.metadata.generation;
-    let mut conditions = budget.status.conditions.clone();
-    condition::set(&mut conditions, allowed(state, reason, "", generation), now);
-    PodDisruptionBudgetStatus {
-        observed_generation: generation,
+    let mut status = PodDisruptionBudgetStatus {
+        observed_generation: budget.metadata.generation,
         disrupted_pods,
         disruptions_allowed,
         current_healthy,
         desired_healthy: expected.healthy,
         expected_pods: expected.pods,
-        conditions,
-    }
+        conditions: budget.status.conditions.clone(),
+    };
+    status.note_disruptions_allowed(now);
+    status
 }
 
 /// When it cannot be told how many pods may go, none may (upstream: `failSafe`).
 fn failed_status(budget: &PodDisruptionBudget, error: &str, now: Timestamp) -> PodDisruptionBudgetStatus {
     let mut status = PodDisruptionBudgetStatus { disruptions_allowed: 0, ..budget.status.clone() };
-    let failed = allowed("False", "SyncFailed", error, status.observed_generation);
-    condition::set(&mut status.conditions, failed, now);
+    status.note("False", "SyncFailed", error, now);
     status
-}
-
-fn allowed(status: &str, reason: &str, message: &str, generation: i64) -> Condition {
-    Condition {
-        kind: DISRUPTION_ALLOWED.into(),
-        status: status.into(),
-        reason: reason.into(),
-        message: message.into(),
-        observed_generation: Some(generation).filter(|generation| *generation != 0),
-        ..Condition::default()
-    }
 }
 
 fn unmanaged(selector: Option<&LabelSelector>) -> String {

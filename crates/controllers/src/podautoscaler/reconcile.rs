@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::resource::{HORIZONTAL_POD_AUTOSCALERS, Resource};
 use api::view::autoscaling::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
+use api::view::condition;
 use api::view::core::Pod;
 use apimachinery::labels;
 use apimachinery::meta::Condition;
@@ -14,7 +15,6 @@ use super::history::History;
 use super::metrics::Reading;
 use super::normalize::{Bounds, normalize};
 use super::replicas::{Context, Tolerances};
-use crate::condition;
 use crate::controller::Key;
 use crate::plan::{Action, ERROR, Event, Plan, Step, reference};
 use crate::scale::Scale;

@@ -1,4 +1,4 @@
-//! Conditions in a status.
+//! Conditions in a status, for those who write them.
 
 use apimachinery::meta::Condition;
 use jiff::Timestamp;
@@ -18,7 +18,10 @@ pub fn set(conditions: &mut Vec<Condition>, condition: Condition, now: Timestamp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::at;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
 
     #[test]
     fn only_another_status_gives_a_condition_a_new_time() {
