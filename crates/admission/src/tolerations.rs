@@ -76,7 +76,7 @@ mod tests {
             merge(slice::from_ref(&equal), &[exists.clone(), other.clone()]),
             [exists.clone(), other.clone()]
         );
-        assert_eq!(merge(slice::from_ref(&exists), &[equal, exists.clone()]), [exists.clone()]);
+        assert_eq!(merge(slice::from_ref(&exists), &[equal, exists.clone()]), slice::from_ref(&exists));
         assert_eq!(
             merge(slice::from_ref(&exists), &[json!({"operator": "Exists"})]),
             [json!({"operator": "Exists"})]

@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_name_is_kept_once() {
-        let (first, second) = (intern("widgets"), intern(&"widgets".to_owned()));
+        let (first, second) = (intern("widgets"), intern(&["wid", "gets"].concat()));
         assert!(std::ptr::eq(first, second));
     }
 

@@ -18,6 +18,9 @@ pub struct Requests {
     memory_bytes: i64,
 }
 
+/// One of the amounts that are requested.
+type Amount = fn(&Requests) -> i64;
+
 impl Requests {
     pub fn of(pod: &Pod) -> Self {
         let total = pod_requests(&json!({"spec": pod.spec}), Counted::Spec);
@@ -54,11 +57,11 @@ impl Ledger {
     pub fn resize(&self, uid: &str, requests: Requests) -> Result<(), Pending> {
         let mut promised = self.promised();
         let before = promised.get(uid).copied().unwrap_or_default();
-        let used = |of: fn(&Requests) -> i64| -> i64 {
+        let used = |of: Amount| -> i64 {
             promised.iter().filter(|(other, _)| *other != uid).map(|(_, requests)| of(requests)).sum()
         };
-        let (cpu, memory): (fn(&Requests) -> i64, fn(&Requests) -> i64) =
-            (|requests| requests.milli_cpu, |requests| requests.memory_bytes);
+        let cpu: Amount = |requests| requests.milli_cpu;
+        let memory: Amount = |requests| requests.memory_bytes;
         for (name, of, capacity) in
             [("cpu", cpu, self.capacity.milli_cpu), ("memory", memory, self.capacity.memory_bytes)]
         {

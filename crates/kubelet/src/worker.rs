@@ -51,7 +51,7 @@ pub enum Message {
     /// An action ended.
     Done {
         key: String,
-        outcome: Outcome,
+        outcome: Box<Outcome>,
     },
 }
 
@@ -208,7 +208,7 @@ impl Worker {
             Message::Probe(verdict) => self.hear_probe(verdict),
             Message::Done { key, outcome } => {
                 self.running.remove(&key);
-                self.hear_outcome(outcome);
+                self.hear_outcome(*outcome);
             }
         }
     }

@@ -27,12 +27,12 @@ pub fn is_updated(pod: &Pod, hash: &str) -> bool {
     pod.metadata.labels.get(REVISION_LABEL).is_some_and(|label| label == hash)
 }
 
+/// The new and the old pod of a node, as far as it has them.
+type NewAndOld<'a> = (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>);
+
 /// The new and the old pod of one node during a rollout; `None` when it is not settled (upstream:
 /// `findUpdatedPodsOnNode`).
-pub fn new_and_old<'a>(
-    pods: &'a [Arc<Pod>],
-    hash: &str,
-) -> Option<(Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>)> {
+pub fn new_and_old<'a>(pods: &'a [Arc<Pod>], hash: &str) -> Option<NewAndOld<'a>> {
     if pods.iter().any(|pod| pod.metadata.is_being_deleted()) {
         return None;
     }

@@ -36,6 +36,9 @@ impl World {
     }
 }
 
+/// The index of a pod to make, if the Job has indexes, and how often pods of that index failed before.
+type NewPod = (Option<i64>, i64);
+
 /// What is decided about one Job at one time.
 struct Sync<'a> {
     job: &'a Job,
@@ -168,7 +171,7 @@ impl Sync<'_> {
     }
 
     /// As many pods as may run at once and are still needed (upstream: `manageJob`).
-    fn manage(&mut self) -> (Vec<(Option<i64>, i64)>, Vec<Arc<Pod>>) {
+    fn manage(&mut self) -> (Vec<NewPod>, Vec<Arc<Pod>>) {
         if let Some(at) = deadline(self.job) {
             self.plan.requeue(at);
         }
@@ -198,7 +201,7 @@ impl Sync<'_> {
     }
 
     /// The index and number of failures of each pod to make; none while failures say to wait.
-    fn next_pods(&mut self, missing: usize) -> Vec<(Option<i64>, i64)> {
+    fn next_pods(&mut self, missing: usize) -> Vec<NewPod> {
         if !is_indexed(self.job) {
             let waits = missing > 0 && self.waits(backoff::until(self.pods.iter()));
             return if waits { Vec::new() } else { vec![(None, 0); missing] };
@@ -231,7 +234,7 @@ impl Sync<'_> {
     }
 
     /// The status is written before pods are let go: whatever happens in between, each is counted once.
-    fn write(&mut self, create: Vec<(Option<i64>, i64)>, delete: Vec<Arc<Pod>>) {
+    fn write(&mut self, create: Vec<NewPod>, delete: Vec<Arc<Pod>>) {
         if self.status != self.job.status {
             let value = serde_json::to_value(&self.status).expect("a status encodes");
             self.plan.act(Action::update_status(JOBS, &self.job.metadata, value));

@@ -130,6 +130,9 @@ struct Usage {
     utilization: Option<i32>,
 }
 
+/// Compares the pods' values with the target.
+type UsageOf<'a, R> = &'a dyn Fn(&BTreeMap<String, i64>, &R) -> Result<Usage, String>;
+
 /// The common way: pods without a metric are first left out, then counted in the way that changes least.
 fn calculate<R>(
     context: Context<'_>,
@@ -137,7 +140,7 @@ fn calculate<R>(
     resource: &str,
     requests: &dyn Fn() -> Result<R, String>,
     fallback: &dyn Fn(&R, &str) -> i64,
-    usage_of: &dyn Fn(&BTreeMap<String, i64>, &R) -> Result<Usage, String>,
+    usage_of: UsageOf<'_, R>,
 ) -> Result<Answer, String> {
     let Context { pods, current_replicas, tolerances, now } = context;
     if pods.is_empty() {

@@ -106,7 +106,7 @@ impl Worker {
         tokio::spawn(async move {
             let outcome = action.await;
             // A worker that is gone does not care how it went.
-            drop(sender.send(Message::Done { key, outcome }).await);
+            drop(sender.send(Message::Done { key, outcome: Box::new(outcome) }).await);
         });
     }
 }
