@@ -55,7 +55,7 @@ fn creation(set: &StatefulSet, ordinal: i32, template: &Value, name: &str) -> St
         map.remove("status");
     }
     let (regarding, pod) = (reference(STATEFUL_SETS, &set.metadata), pod::name(set, ordinal));
-    let told = format!("create Claim {name} Pod {pod} in StatefulSet {}", set.metadata.name);
+    let told = format!("Create Claim {name} Pod {pod} in StatefulSet {}", set.metadata.name);
     Step {
         action: Action::create(PERSISTENT_VOLUME_CLAIMS, &set.metadata.namespace, claim),
         done: Some(Event::normal(regarding.clone(), "SuccessfulCreate", format!("{told} success"))),

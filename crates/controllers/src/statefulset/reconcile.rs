@@ -87,11 +87,12 @@ pub fn reconcile(set: &StatefulSet, world: &World, now: Timestamp) -> Plan {
     let is_current = |revision: &&ControllerRevision| revision.metadata.name == set.status.current_revision;
     let current = history.revisions.iter().find(is_current).unwrap_or(&update).clone();
     let mut sync = Sync { set, world, now, current, update, replicas, condemned, plan };
+    // Before the rest, which may fail.
+    sync.update_status(&history);
     if history.collision_count == set.status.collision_count {
         sync.act();
         sync.clean_up(&history);
     }
-    sync.update_status(&history);
     sync.plan
 }
 
@@ -171,7 +172,7 @@ impl Sync<'_> {
             let object = pod::object(self.set, self.revision_for(ordinal), ordinal);
             let (name, set) = (pod::name(self.set, ordinal), &self.set.metadata);
             let regarding = reference(STATEFUL_SETS, set);
-            let told = format!("create Pod {name} in StatefulSet {}", set.name);
+            let told = format!("Create Pod {name} in StatefulSet {}", set.name);
             self.plan.steps.push(Step {
                 action: Action::create(PODS, &set.namespace, object),
                 done: Some(Event::normal(
@@ -206,7 +207,7 @@ impl Sync<'_> {
             return wait;
         }
         if pod.is_terminal() {
-            self.replace_ended(pod);
+            self.delete(pod);
             return wait;
         }
         if pod.status.phase == "Pending" {
@@ -219,30 +220,10 @@ impl Sync<'_> {
         if self.is_available(pod) { Then::GoOn } else { wait }
     }
 
-    fn replace_ended(&mut self, pod: &Pod) {
-        let regarding = reference(STATEFUL_SETS, &self.set.metadata);
-        let set = &self.set.metadata;
-        let event = if pod.status.phase == "Failed" {
-            let message = format!(
-                "StatefulSet {}/{} is recreating failed Pod {}",
-                set.namespace, set.name, pod.metadata.name
-            );
-            Event::warning(regarding, "RecreatingFailedPod", message)
-        } else {
-            let message = format!(
-                "StatefulSet {}/{} is recreating terminated Pod {}",
-                set.namespace, set.name, pod.metadata.name
-            );
-            Event::normal(regarding, "RecreatingTerminatedPod", message)
-        };
-        self.plan.events.push(event);
-        self.delete(pod);
-    }
-
     fn delete(&mut self, pod: &Pod) {
         let set = &self.set.metadata;
         let regarding = reference(STATEFUL_SETS, set);
-        let told = format!("delete Pod {} in StatefulSet {}", pod.metadata.name, set.name);
+        let told = format!("Delete Pod {} in StatefulSet {}", pod.metadata.name, set.name);
         self.plan.steps.push(Step {
             action: Action::delete(PODS, &pod.metadata),
             done: Some(Event::normal(regarding.clone(), "SuccessfulDelete", format!("{told} successful"))),
@@ -319,11 +300,13 @@ impl Sync<'_> {
             updated_replicas: of(&self.update),
             current_revision: self.current.metadata.name.clone(),
             update_revision: self.update.metadata.name.clone(),
-            collision_count: history.collision_count,
+            collision_count: Some(history.collision_count.unwrap_or_default()),
             conditions: old.conditions.clone(),
         };
         // A rollout that has reached every pod is over (upstream: `completeRollingUpdate`).
-        let reached = status.updated_replicas == status.replicas && status.ready_replicas == status.replicas;
+        let wanted = self.set.spec.replicas.unwrap_or(1);
+        let counts = [status.updated_replicas, status.ready_replicas, status.replicas];
+        let reached = counts.iter().all(|count| *count == wanted);
         if self.set.spec.update_strategy.kind == "RollingUpdate" && reached {
             status.current_replicas = status.updated_replicas;
             status.current_revision.clone_from(&status.update_revision);

@@ -180,7 +180,8 @@ fn a_failed_pod_is_made_anew() {
     let before = cluster.value(PODS, "n", "web-0").expect("is there")["metadata"]["uid"].clone();
     settle(&mut cluster);
     assert_ne!(cluster.value(PODS, "n", "web-0").expect("is there")["metadata"]["uid"], before);
-    assert!(cluster.told.iter().any(|(reason, _)| reason == "RecreatingFailedPod"));
+    let told = ("SuccessfulDelete".to_owned(), "Delete Pod web-0 in StatefulSet web successful".to_owned());
+    assert!(cluster.told.contains(&told));
 }
 
 proptest! {
