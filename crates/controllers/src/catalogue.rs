@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use crate::controller::Controller;
 use crate::{
     clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint, endpointslice,
-    endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podautoscaler, podgc,
+    endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podautoscaler, podgc, pvcprotection, pvprotection,
     replicaset, resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction,
-    ttlafterfinished,
+    ttlafterfinished, volumeprotection,
 };
 
 /// What controllers need to know about the cluster.
@@ -56,6 +56,8 @@ pub static CATALOGUE: &[Row] = &[
     row("horizontal-pod-autoscaler", "horizontal-pod-autoscaler", podautoscaler::new, 5),
     row("resourcequota-controller", "resourcequota-controller", resourcequota::new, 5),
     row("cronjob-controller", "cronjob-controller", cronjob::new, 5),
+    row("pvc-protection-controller", "pvc-protection-controller", volumeprotection::claims, 1),
+    row("pv-protection-controller", "pv-protection-controller", volumeprotection::volumes, 1),
     row("job-controller", "job-controller", job::new, 5),
     row("endpoint-controller", "endpoint-controller", endpoint::new, 5),
     row("endpointslice-controller", "endpointslice-controller", endpointslice::new, 5),
@@ -68,6 +70,8 @@ pub static CATALOGUE: &[Row] = &[
     row("cidrAllocator", "node-controller", nodeipam::new, 1),
     row("service-lb-controller", "service-controller", serviceloadbalancer::new, 1),
     row("pod-garbage-collector", "pod-garbage-collector", podgc::new, 1),
+    row("persistentvolumeclaim-protection-controller", "pvc-protection-controller", pvcprotection::new, 1),
+    row("persistentvolume-protection-controller", "pv-protection-controller", pvprotection::new, 1),
 ];
 
 #[cfg(test)]
