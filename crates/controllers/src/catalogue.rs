@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use crate::controller::Controller;
 use crate::{
     clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint, endpointslice,
-    endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podautoscaler, podgc, pvcprotection, pvprotection,
+    endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podautoscaler, podgc,
     replicaset, resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction,
     ttlafterfinished, volumeprotection,
 };
@@ -70,8 +70,6 @@ pub static CATALOGUE: &[Row] = &[
     row("cidrAllocator", "node-controller", nodeipam::new, 1),
     row("service-lb-controller", "service-controller", serviceloadbalancer::new, 1),
     row("pod-garbage-collector", "pod-garbage-collector", podgc::new, 1),
-    row("persistentvolumeclaim-protection-controller", "pvc-protection-controller", pvcprotection::new, 1),
-    row("persistentvolume-protection-controller", "pv-protection-controller", pvprotection::new, 1),
 ];
 
 #[cfg(test)]
