@@ -10,7 +10,6 @@ mod tests;
 use std::sync::Arc;
 
 use api::resource::{CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS};
-use api::view::PartialObject;
 use api::view::apps::{ControllerRevision, StatefulSet};
 use api::view::core::Pod;
 use async_trait::async_trait;
@@ -22,13 +21,15 @@ use crate::controller::{Controller, Key, Watches, controller_of, itself};
 use crate::ownership::{CONTROLLER, controller_index, is_alive, orphans_of};
 use crate::plan::Plan;
 
+use claims::VolumeClaim;
+
 pub use reconcile::{World, reconcile};
 
 struct StatefulSets {
     stateful_sets: Informer<StatefulSet>,
     pods: Informer<Pod>,
     revisions: Informer<ControllerRevision>,
-    claims: Informer<PartialObject>,
+    claims: Informer<VolumeClaim>,
 }
 
 pub fn new(_: &Config, informers: &Informers, _: &Client) -> Box<dyn Controller> {
@@ -78,7 +79,7 @@ impl StatefulSets {
         let meta = &set.metadata;
         let mut pods = self.pods.by_index(CONTROLLER, &meta.uid);
         pods.extend(self.pods.by_index(CONTROLLER, &orphans_of(&meta.namespace)));
-        let claims: Vec<Arc<PartialObject>> = self.claims.list_namespace(&meta.namespace);
+        let claims: Vec<Arc<VolumeClaim>> = self.claims.list_namespace(&meta.namespace);
         World {
             pods,
             revisions: self.revisions.list_namespace(&meta.namespace),

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::resource::{PODS, STATEFUL_SETS};
-use api::view::PartialObject;
 use api::view::apps::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use api::view::core::Pod;
 use jiff::Timestamp;
 
-use super::{claims, pod};
+use super::claims::{self, VolumeClaim};
+use super::pod;
 use crate::history::{self, History};
 use crate::ownership::{Claim, adopt, claim, release};
 use crate::plan::{Action, ERROR, Event, Plan, Step, reference};
@@ -22,7 +22,7 @@ pub struct World {
     /// All of the namespace.
     pub revisions: Vec<Arc<ControllerRevision>>,
     /// The set's, by their names.
-    pub claims: Vec<Arc<PartialObject>>,
+    pub claims: Vec<Arc<VolumeClaim>>,
     /// The server has confirmed that the StatefulSet is not being deleted.
     pub may_adopt: bool,
 }
@@ -66,10 +66,6 @@ enum Then {
 pub fn reconcile(set: &StatefulSet, world: &World, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     if set.metadata.is_being_deleted() {
-        // Claims that go with the set are told so while it waits for its pods.
-        for pod in world.pods.iter().filter(|pod| pod.metadata.is_controlled_by(&set.metadata.uid)) {
-            claims::retain(set, pod, false, &world.claims, &mut plan);
-        }
         return plan;
     }
     let owner = history::Owner {
@@ -167,6 +163,10 @@ impl Sync<'_> {
     }
 
     fn create(&mut self, ordinal: i32) -> Then {
+        let wait = if self.in_order() { Then::Wait } else { Then::GoOn };
+        if claims::is_stale(self.set, ordinal, &self.world.claims) {
+            return wait;
+        }
         let usable = claims::create(self.set, ordinal, &self.world.claims, &mut self.plan);
         if usable {
             let object = pod::object(self.set, self.revision_for(ordinal), ordinal);
@@ -187,7 +187,7 @@ impl Sync<'_> {
                 )),
             });
         }
-        if self.in_order() { Then::Wait } else { Then::GoOn }
+        wait
     }
 
     /// Pods below the partition are made as those that are there (upstream: `newVersionedStatefulSetPod`).

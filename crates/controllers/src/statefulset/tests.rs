@@ -141,6 +141,23 @@ fn claims_go_with_pods_that_are_scaled_away_when_told_so() {
 }
 
 #[test]
+fn a_pod_waits_until_the_claim_of_its_predecessor_is_gone() {
+    let mut cluster = cluster(&[(
+        "persistentVolumeClaimRetentionPolicy",
+        json!({"whenScaled": "Delete", "whenDeleted": "Retain"}),
+    )]);
+    settle(&mut cluster);
+    cluster.edit(STATEFUL_SETS, "n", "web", |set| set["spec"]["replicas"] = 2.into());
+    settle(&mut cluster);
+    cluster.edit(STATEFUL_SETS, "n", "web", |set| set["spec"]["replicas"] = 3.into());
+    settle(&mut cluster);
+    assert!(cluster.value(PODS, "n", "web-2").is_none());
+    cluster.remove(PERSISTENT_VOLUME_CLAIMS, "n", "data-web-2");
+    settle(&mut cluster);
+    assert!(cluster.value(PODS, "n", "web-2").is_some());
+}
+
+#[test]
 fn a_rollout_stops_at_the_partition() {
     let mut cluster =
         cluster(&[("updateStrategy", json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}))]);
