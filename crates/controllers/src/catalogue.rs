@@ -7,8 +7,8 @@ use crate::controller::Controller;
 use crate::{
     clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint, endpointslice,
     endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podautoscaler, podgc,
-    replicaset, resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction,
-    ttlafterfinished, volumeprotection,
+    pvcprotection, pvprotection, replicaset, resourcequota, rootca, serviceaccount, serviceloadbalancer,
+    statefulset, tainteviction, ttlafterfinished,
 };
 
 /// What controllers need to know about the cluster.
@@ -56,8 +56,8 @@ pub static CATALOGUE: &[Row] = &[
     row("horizontal-pod-autoscaler", "horizontal-pod-autoscaler", podautoscaler::new, 5),
     row("resourcequota-controller", "resourcequota-controller", resourcequota::new, 5),
     row("cronjob-controller", "cronjob-controller", cronjob::new, 5),
-    row("pvc-protection-controller", "pvc-protection-controller", volumeprotection::claims, 1),
-    row("pv-protection-controller", "pv-protection-controller", volumeprotection::volumes, 1),
+    row("pvc-protection-controller", "pvc-protection-controller", pvcprotection::new, 1),
+    row("pv-protection-controller", "pv-protection-controller", pvprotection::new, 1),
     row("job-controller", "job-controller", job::new, 5),
     row("endpoint-controller", "endpoint-controller", endpoint::new, 5),
     row("endpointslice-controller", "endpointslice-controller", endpointslice::new, 5),
