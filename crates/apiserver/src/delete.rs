@@ -142,8 +142,7 @@ pub async fn delete_collection(
     let dry_run = delete_options.validate()?;
     let list_options = ListOptions::parse(&call.query, false)?;
     let selection = Selection::parse(kind, &list_options)?;
-    let page = list::everything(&call.core, kind, &call.info.namespace, &selection, None)
-        .map_err(|gone| Status::expired(gone.to_string()))?;
+    let page = list::everything(&call.core, kind, &call.info.namespace, &selection).await?;
     for entry in &page.entries {
         let key = Key::new(kind.storage, entry.key.namespace.clone(), entry.key.name.clone());
         let place = Place { kind: kind.clone(), part: Part::Main, key };

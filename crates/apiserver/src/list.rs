@@ -47,8 +47,6 @@ pub fn start_revision(text: &str) -> Result<StartRevision, Status> {
 struct Start {
     at: Option<Revision>,
     after: Option<Key>,
-    /// A continue token that gave up consistency stays without it.
-    consistent: bool,
 }
 
 pub async fn list(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
@@ -58,7 +56,8 @@ pub async fn list(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status>
     let start = start(&call.core, kind, &options)?;
     let page = page(&call.core, kind, &call.info.namespace, &selection, &start, options.limit)
         .map_err(|_| expired(&options))?;
-    let meta = list_meta(&page, &start, &selection);
+    let meta = list_meta(&page, &selection);
+    let page = selected(&call.core, kind, &selection, page).await?;
     let entries = conversion::shown_entries(&call.core, kind, &page.entries).await?;
     let json = view.list(&entries, &meta);
     call.respond(200, Document { type_name: view.type_name(true), json })
@@ -74,17 +73,17 @@ fn start(core: &Core, kind: &Kind, options: &ListOptions) -> Result<Start, Statu
         }
         let token = Continue::decode(&options.continue_token)?;
         let after = Some(Key::new(kind.storage, token.namespace, token.name));
-        return Ok(Start { at: token.revision, after, consistent: token.revision.is_some() });
+        return Ok(Start { at: token.revision, after });
     }
     let StartRevision::At(revision) = asked else {
-        return Ok(Start { at: None, after: None, consistent: true });
+        return Ok(Start { at: None, after: None });
     };
     refuse_future(core, revision)?;
     let exact = match options.version_match {
         Some(version_match) => version_match == VersionMatch::Exact,
         None => options.limit > 0,
     };
-    Ok(Start { at: exact.then_some(revision), after: None, consistent: true })
+    Ok(Start { at: exact.then_some(revision), after: None })
 }
 
 /// A state that is yet to come cannot be shown.
@@ -107,14 +106,34 @@ pub fn refuse_future(core: &Core, revision: Revision) -> Result<(), Status> {
 }
 
 /// Every object a selection lets through, as of one revision.
-pub fn everything(
+pub async fn everything(
     core: &Core,
-    kind: &Kind,
+    kind: &KindRef,
     namespace: &str,
     selection: &Selection,
-    at: Option<Revision>,
-) -> Result<Page, Gone> {
-    page(core, kind, namespace, selection, &Start { at, after: None, consistent: true }, 0)
+) -> Result<Page, Status> {
+    let page = page(core, kind, namespace, selection, &Start { at: None, after: None }, 0)
+        .map_err(|gone| Status::expired(gone.to_string()))?;
+    selected(core, kind, selection, page).await
+}
+
+/// Decides about the entries that only their conversion can tell of; those come converted.
+async fn selected(
+    core: &Core,
+    kind: &KindRef,
+    selection: &Selection,
+    mut page: Page,
+) -> Result<Page, Status> {
+    if !page.entries.iter().any(|entry| selection.is_open(entry)) {
+        return Ok(page);
+    }
+    let shown = conversion::shown_entries(core, kind, &page.entries).await?.into_owned();
+    let pairs = page.entries.iter().zip(shown);
+    page.entries = pairs
+        .filter(|(stored, shown)| !selection.is_open(stored) || selection.matches_shown(&shown.bytes))
+        .map(|(_, shown)| shown)
+        .collect();
+    Ok(page)
 }
 
 fn page(
@@ -145,12 +164,11 @@ fn single(core: &Core, key: &Key, selection: &Selection) -> Page {
     Page { entries: entry.into_iter().collect(), revision, more: false, remaining: None }
 }
 
-fn list_meta(page: &Page, start: &Start, selection: &Selection) -> ListMeta {
+/// Pages that follow show the state that this one shows, even if it went on without the consistency of those before.
+fn list_meta(page: &Page, selection: &Selection) -> ListMeta {
     let last = page.entries.last().filter(|_| page.more);
-    let continue_token = last.map(|entry| {
-        let revision = start.consistent.then_some(page.revision);
-        Continue::after(&entry.key.namespace, &entry.key.name, revision).encode()
-    });
+    let continue_token = last
+        .map(|entry| Continue::after(&entry.key.namespace, &entry.key.name, Some(page.revision)).encode());
     ListMeta {
         revision: page.revision,
         continue_token: continue_token.unwrap_or_default(),

@@ -68,6 +68,12 @@ impl Target {
         Target::first_of(headers, has_form).ok_or_else(|| Status::not_acceptable(SUPPORTED_TEXT))
     }
 
+    /// As [`Target::negotiate`], for what no table shows.
+    pub fn negotiate_untabled(headers: &HeaderMap) -> Result<Target, Status> {
+        Target::first_of(headers, |target| target.shape != Shape::Table)
+            .ok_or_else(|| Status::not_acceptable(SUPPORTED))
+    }
+
     fn first_of(headers: &HeaderMap, fits: impl Fn(&Target) -> bool) -> Option<Target> {
         let Some(accept) = accept(headers) else { return Some(Target::default()) };
         for alternative in alternatives(accept) {

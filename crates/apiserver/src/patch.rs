@@ -185,7 +185,7 @@ async fn apply(
         Some(custom) => {
             let strictness = options.field_validation;
             let body = customresource::Body { format: Format::Yaml, bytes: &patch.body, strictness };
-            customresource::decoded(custom, body, &mut call.warnings)?
+            customresource::configuration(custom, body, &mut call.warnings)?
         }
     };
     let now = call.now;

@@ -51,7 +51,7 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
     match info.verb {
         "get" => get(call, kind).await,
         "list" => list::list(call, kind).await,
-        "watch" => watch::watch(call, kind),
+        "watch" => watch::watch(call, kind).await,
         "create" if info.name.is_empty() => create(call, kind, &body::read(payload.body).await?).await,
         "update" => replace(call, kind, Part::Main, &body::read(payload.body).await?).await,
         "patch" => patch::patch(call, kind, Part::Main, &body::read(payload.body).await?).await,

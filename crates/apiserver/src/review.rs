@@ -11,7 +11,7 @@ use http::Response;
 use crate::body::Body;
 use crate::call::Call;
 use crate::kind::KindRef;
-use crate::negotiation::format_of_request;
+use crate::negotiation::{Target, format_of_request};
 use crate::query::WriteOptions;
 use crate::subresource;
 use crate::wire::{self, Document, Expected};
@@ -20,6 +20,8 @@ pub async fn create(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Res
     if kind.resource == resource::BINDINGS {
         return subresource::bind(call, body).await;
     }
+    let pretty = call.target.pretty;
+    call.target = Target { pretty, ..Target::negotiate_untabled(&call.headers)? };
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let api_version = kind.resource.api_version();
     let expected =

@@ -39,6 +39,7 @@ impl Selection {
         self.fields.exact("metadata.name")
     }
 
+    /// Whether an entry may be let through; one that is still open must be asked again with [`Selection::matches_shown`].
     pub fn matches(&self, entry: &Entry) -> bool {
         self.is_everything() || (self.labels.matches(&entry.meta.labels) && self.fields_match(entry))
     }
@@ -51,9 +52,11 @@ impl Selection {
             let object = conversion::decode_entry(&self.kind, entry);
             return self.fields_match_object(&object);
         }
+        if self.is_open(entry) {
+            return true;
+        }
         // What a custom kind offers may have changed since the entry was written.
-        let is_known = |term: &fields::Term| term.field.starts_with("metadata.");
-        if self.kind.custom().is_some() && !self.fields.terms().iter().all(is_known) {
+        if self.asks_custom_fields() {
             return self.fields_match_object(&conversion::decode(&entry.bytes));
         }
         self.fields.matches(|field| match field {
@@ -61,6 +64,23 @@ impl Selection {
             "metadata.namespace" => Some(&*entry.key.namespace),
             other => entry.meta.field(other),
         })
+    }
+
+    fn asks_custom_fields(&self) -> bool {
+        let is_known = |term: &fields::Term| term.field.starts_with("metadata.");
+        self.kind.custom().is_some() && !self.fields.terms().iter().all(is_known)
+    }
+
+    /// Whether only the object in the version asked for can tell: entries of custom kinds may have to be converted.
+    pub fn is_open(&self, entry: &Entry) -> bool {
+        let custom = self.kind.custom();
+        self.asks_custom_fields()
+            && custom.is_some_and(|custom| !custom.is_current(&entry.bytes, Some(entry.revision)))
+    }
+
+    /// Whether the fields of an open entry match, as the version asked for shows it.
+    pub fn matches_shown(&self, shown: &[u8]) -> bool {
+        self.fields_match_object(&conversion::decode(shown))
     }
 
     fn fields_match_object(&self, object: &Value) -> bool {

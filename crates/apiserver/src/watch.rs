@@ -60,7 +60,7 @@ struct Watching {
     _counted: LongRunning,
 }
 
-pub fn watch(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
+pub async fn watch(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query, true)?;
     let target = call.target;
     if target.format == Format::Yaml {
@@ -68,7 +68,7 @@ pub fn watch(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
             "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
         ));
     }
-    let watching = Watching::start(call, kind, &options)?;
+    let watching = Watching::start(call, kind, &options).await?;
     let response = Response::builder()
         .header(http::header::CONTENT_TYPE, content_type(target))
         .header(http::header::CACHE_CONTROL, "no-cache, private")
@@ -84,7 +84,7 @@ fn content_type(target: Target) -> &'static str {
 }
 
 impl Watching {
-    fn start(call: &Call, kind: &KindRef, options: &ListOptions) -> Result<Watching, Status> {
+    async fn start(call: &Call, kind: &KindRef, options: &ListOptions) -> Result<Watching, Status> {
         let selection = Selection::parse(kind, options)?;
         let view = call.view(kind)?;
         let core = call.core.clone();
@@ -96,8 +96,7 @@ impl Watching {
         let (mut initial, mut initial_bookmark) = (VecDeque::new(), None);
         let from = match asked {
             _ if wants_initial => {
-                let page = list::everything(&core, kind, &call.info.namespace, &selection, None)
-                    .map_err(|gone| Status::expired(gone.to_string()))?;
+                let page = list::everything(&core, kind, &call.info.namespace, &selection).await?;
                 initial.extend(page.entries);
                 initial_bookmark = options.send_initial_events.map(|_| page.revision);
                 page.revision
@@ -202,8 +201,11 @@ impl Watching {
         entry: &Entry,
         previous: Option<&Entry>,
     ) -> Result<Option<Bytes>, Status> {
-        let before = previous.is_some_and(|p| self.selection.matches(p));
-        let after = kind != EventKind::Deleted && self.selection.matches(entry);
+        let before = match previous {
+            Some(previous) => self.selects(previous).await?,
+            None => false,
+        };
+        let after = kind != EventKind::Deleted && self.selects(entry).await?;
         let frame = match (before, after) {
             (false, false) => return Ok(None),
             (false, true) => self.frame(FrameType::Added, entry.revision, &entry.bytes).await,
@@ -218,6 +220,15 @@ impl Watching {
             }
         };
         frame.map(Some)
+    }
+
+    async fn selects(&self, entry: &Entry) -> Result<bool, Status> {
+        if !self.selection.matches(entry) || !self.selection.is_open(entry) {
+            return Ok(self.selection.matches(entry));
+        }
+        let shown =
+            conversion::shown(&self.core, &self.view.kind, &entry.bytes, Some(entry.revision)).await?;
+        Ok(self.selection.matches_shown(&shown))
     }
 
     async fn frame(

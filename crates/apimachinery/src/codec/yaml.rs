@@ -49,6 +49,19 @@ pub fn to_value(bytes: &[u8]) -> Result<Value, Error> {
         .map_err(|e| Error::Syntax(e.to_string()))
 }
 
+/// Where the first key stands twice, in upstream's words.
+pub fn duplicate_key(bytes: &[u8]) -> Option<String> {
+    let options = options(DuplicateKeyPolicy::Error);
+    let error = serde_saphyr::from_slice_with_options::<Value>(bytes, options).err()?;
+    let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), location } = error.without_snippet() else {
+        return None;
+    };
+    Some(format!(
+        "error converting YAML to JSON: yaml: unmarshal errors:\n  line {}: key {key:?} already set in map",
+        location.line()
+    ))
+}
+
 pub(super) fn encode(value: &Value) -> Result<Bytes, Error> {
     let text = serde_saphyr::to_string(value).map_err(|e| Error::Syntax(e.to_string()))?;
     Ok(text.into_bytes().into())

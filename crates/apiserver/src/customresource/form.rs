@@ -26,6 +26,25 @@ pub fn decoded(custom: &CustomKind, body: Body<'_>, warnings: &mut Vec<String>) 
     in_form(custom, value, doubles, body.strictness, warnings)
 }
 
+/// A configuration to apply, as it was written: what the schema does not know is refused when it is merged.
+pub fn configuration(
+    custom: &CustomKind,
+    body: Body<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Status> {
+    let (value, doubles) = untyped(custom, body)?;
+    check_type(custom, &value)?;
+    if doubles.is_empty() || body.strictness == Strictness::Ignore {
+        return Ok(value);
+    }
+    let complaint = codec::yaml::duplicate_key(body.bytes).unwrap_or_else(|| doubles.join(", "));
+    if body.strictness == Strictness::Strict {
+        return Err(Status::bad_request(format!("error strict decoding YAML: {complaint}")));
+    }
+    warnings.push(complaint);
+    Ok(value)
+}
+
 fn untyped(custom: &CustomKind, body: Body<'_>) -> Result<(Value, Vec<String>), Status> {
     const TAKEN: &str = "application/json, application/yaml";
     if body.format == Format::Protobuf {

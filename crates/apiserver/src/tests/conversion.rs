@@ -119,3 +119,24 @@ async fn a_webhook_that_fails_is_told_about() {
     let message = answer["message"].as_str().expect("a message");
     assert!(message.contains("failed: Post \"https://127.0.0.1:"), "{message}");
 }
+
+#[tokio::test]
+async fn field_selectors_see_objects_as_the_version_asked_for_shows_them() {
+    let (api, webhook) = (Fixture::new().await, Webhook::start().await);
+    let mut definition = webhook.definition();
+    definition["spec"]["versions"][1]["selectableFields"] = json!([{"jsonPath": ".spec.dimensions.size"}]);
+    api.check(&format!("POST {DEFINITIONS}"), definition, 201, json!({})).await;
+    for (name, size) in [("a", 1), ("b", 2), ("c", 2)] {
+        api.check(&format!("POST {V1}"), boxed("v1", name, json!({"size": size})), 201, json!({})).await;
+    }
+    let selected = format!("{V2}?fieldSelector=spec.dimensions.size%3D2");
+    let list = api.check(&format!("GET {selected}"), Value::Null, 200, json!({})).await;
+    let names = |list: &Value| -> Vec<Value> {
+        let items = list["items"].as_array().into_iter().flatten();
+        items.map(|item| item["metadata"]["name"].clone()).collect()
+    };
+    assert_eq!(names(&list), ["b", "c"]);
+    api.check(&format!("DELETE {selected}"), Value::Null, 200, json!({})).await;
+    let left = api.check(&format!("GET {V2}"), Value::Null, 200, json!({})).await;
+    assert_eq!(names(&left), ["a"]);
+}

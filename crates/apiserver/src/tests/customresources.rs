@@ -392,3 +392,29 @@ async fn a_changed_schema_ends_watches_and_shows_in_what_was_stored_before() {
         )
         .await;
 }
+
+#[tokio::test]
+async fn applied_configurations_are_checked_as_they_were_written() {
+    let fixture = with_widgets().await;
+    let apply = |validation: &str| {
+        format!(
+            "PATCH {WIDGETS}/a?fieldManager=me&fieldValidation={validation}\nContent-Type: application/apply-patch+yaml"
+        )
+    };
+    let text =
+        |spec: &str| format!("apiVersion: example.com/v1\nkind: Widget\nmetadata:\n  name: a\nspec:\n{spec}");
+    let answer = fixture.send(&apply("Strict"), text("  sise: 1\n")).await;
+    assert!(
+        answer.json()["message"]
+            .as_str()
+            .unwrap_or_default()
+            .ends_with(".spec.sise: field not declared in schema")
+    );
+    let twice = || text("  size: 1\n  size: 2\n");
+    let answer = fixture.send(&apply("Strict"), twice()).await;
+    let complaint =
+        "error converting YAML to JSON: yaml: unmarshal errors:\n  line 7: key \"size\" already set in map";
+    assert_eq!(answer.json()["message"], format!("error strict decoding YAML: {complaint}"));
+    let answer = fixture.send(&apply("Ignore"), twice()).await;
+    assert_eq!((answer.code, &answer.json()["spec"]["size"]), (201, &json!(2)));
+}

@@ -110,3 +110,12 @@ async fn tables_and_metadata_are_given_when_asked_for() {
     assert_eq!(names(&meta), ["a"]);
     assert!(meta["items"][0].get("spec").is_none());
 }
+
+#[tokio::test]
+async fn reviews_are_not_shown_as_tables() {
+    let api = Fixture::new().await;
+    let review = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    let post = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews\nAccept: application/json;as=Table;v=v1;g=meta.k8s.io";
+    api.check(post, review.clone(), 406, json!({"reason": "NotAcceptable"})).await;
+    api.check(&format!("{post},application/json"), review, 201, json!({"status": {"allowed": true}})).await;
+}
