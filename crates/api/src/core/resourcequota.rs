@@ -265,6 +265,15 @@ mod tests {
     }
 
     #[test]
+    fn everything_that_quotas_count_is_a_standard_resource() {
+        for name in
+            ["services.loadbalancers", "services.nodeports", "requests.hugepages-2Mi", "hugepages-1Gi"]
+        {
+            check(json!({"hard": {name: "2"}}), &[]);
+        }
+    }
+
+    #[test]
     fn scopes_fit_each_other_and_what_is_limited() {
         check(json!({"hard": {"pods": "1"}, "scopes": ["BestEffort"]}), &[]);
         check(

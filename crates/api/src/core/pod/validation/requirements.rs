@@ -13,7 +13,7 @@ use crate::validation::{
 
 const HUGE_PAGES: &str = "hugepages-";
 /// Resource names without a domain that mean something anywhere.
-const STANDARD: [&str; 19] = [
+const STANDARD: [&str; 20] = [
     "cpu",
     "memory",
     "ephemeral-storage",
@@ -33,6 +33,7 @@ const STANDARD: [&str; 19] = [
     "storage",
     "requests.storage",
     "services.nodeports",
+    "services.loadbalancers",
 ];
 const FOR_CONTAINERS: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
 const FOR_PODS: [&str; 3] = ["cpu", "hugepages-", "memory"];
@@ -142,7 +143,8 @@ fn huge_page_amount(name: &str, quantity: &At, errors: &mut ErrorList) {
 
 pub fn resource_name(name: &str, at: &At, errors: &mut ErrorList) {
     let complaints = names::is_qualified_name(name);
-    let standard = name.contains('/') || STANDARD.contains(&name) || name.starts_with(HUGE_PAGES);
+    let is_huge_page = name.strip_prefix("requests.").unwrap_or(name).starts_with(HUGE_PAGES);
+    let standard = name.contains('/') || STANDARD.contains(&name) || is_huge_page;
     if complaints.is_empty() && !standard {
         errors.push(Error::invalid(&at.path, name, "must be a standard resource type or fully qualified"));
     }
