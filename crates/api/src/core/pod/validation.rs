@@ -2,7 +2,7 @@
 //! `ValidatePodStatusUpdate`, `ValidatePodTemplateSpec`). One module per part of the spec.
 
 pub mod affinity;
-mod annotations;
+pub(super) mod annotations;
 mod container;
 mod dns;
 mod env;
@@ -242,7 +242,7 @@ fn is_mirror_pod(pod: &Value) -> bool {
 }
 
 /// Every container of the spec, with its place.
-fn all_containers<'a>(spec: &At<'a>) -> impl Iterator<Item = At<'a>> + use<'a> {
+pub(super) fn all_containers<'a>(spec: &At<'a>) -> impl Iterator<Item = At<'a>> + use<'a> {
     let lists = ["initContainers", "containers", "ephemeralContainers"].map(|list| spec.get(list));
     lists.into_iter().flat_map(|list| list.items())
 }

@@ -1,12 +1,14 @@
 //! What the writer of a pod or template should know though it is accepted (follows `GetWarningsForPod`).
 
-use std::collections::BTreeMap;
+mod containers;
+mod paths;
 
-use apimachinery::Value;
-use apimachinery::field::Path;
 use apimachinery::meta::str_at;
+use apimachinery::{Value, names};
 
-use crate::validation::At;
+use super::validation::annotations::SECCOMP_POD;
+use crate::core::persistentvolumeclaim;
+use crate::validation::{At, ip, node_labels};
 
 const DEPRECATED_ANNOTATIONS: [(&str, &str); 3] = [
     (
@@ -32,7 +34,8 @@ const DEPRECATED_VOLUMES: [(&str, &str); 9] = [
     ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 
-const FRACTIONAL: [&str; 2] = ["ephemeral-storage", "memory"];
+/// Resources that are counted in bytes.
+const BYTES: [&str; 2] = ["memory", "ephemeral-storage"];
 
 pub fn for_pod(pod: &Value) -> Vec<String> {
     let mut warnings: Vec<String> =
@@ -47,13 +50,15 @@ pub fn for_pod(pod: &Value) -> Vec<String> {
 pub fn for_template(template: &At) -> Vec<String> {
     let mut warnings = Vec::new();
     let spec = template.get("spec");
-    for constraint in spec.get("topologySpreadConstraints").items() {
-        let selector = constraint.get("labelSelector");
-        if !selector.is_set() {
-            warnings.push(format!("{}: a null labelSelector results in matching no pod", selector.path));
-        }
-    }
     let annotations = template.at(&["metadata", "annotations"]);
+    node_selection(&spec, &mut warnings);
+    for constraint in spec.get("topologySpreadConstraints").items() {
+        let key = constraint.get("topologyKey");
+        if let Some(message) = node_labels::deprecation(key.text()) {
+            warnings.push(format!("{}: {} is {message}", key.path, key.text()));
+        }
+        matches_no_pod(&constraint, &mut warnings);
+    }
     for (key, message) in DEPRECATED_ANNOTATIONS {
         if annotations.get(key).is_set() {
             warnings.push(format!("{}: {message}", annotations.path.key(key)));
@@ -61,11 +66,14 @@ pub fn for_template(template: &At) -> Vec<String> {
     }
     for volume in spec.get("volumes").items() {
         for (source, message) in DEPRECATED_VOLUMES {
-            if volume.get(source).is_set() {
-                warnings.push(format!("{}: {message}", volume.get(source).path));
+            if let Some(source) = volume.field(source) {
+                warnings.push(format!("{}: {message}", source.path));
             }
         }
+        let claim = volume.at(&["ephemeral", "volumeClaimTemplate", "spec"]);
+        warnings.extend(persistentvolumeclaim::spec_warnings(&claim));
     }
+    warnings.extend(spec.get("volumes").items().flat_map(|volume| paths::overlapping(&volume)));
     duplicates(&spec.get("hostAliases"), "ip", &mut warnings);
     duplicates(&spec.get("imagePullSecrets"), "name", &mut warnings);
     for secret in spec.get("imagePullSecrets").items() {
@@ -73,12 +81,59 @@ pub fn for_template(template: &At) -> Vec<String> {
             warnings.push(format!("{}: invalid empty name \"\"", secret.get("name").path));
         }
     }
-    containers(&spec, &mut warnings);
+    BYTES.iter().for_each(|name| fractional(&spec.get("overhead"), name, &mut warnings));
+    if !spec.at(&["securityContext", "seccompProfile"]).is_set() {
+        containers::seccomp(&annotations, SECCOMP_POD, &mut warnings);
+    }
+    containers::all(&spec, &annotations, &mut warnings);
     if spec.get("terminationGracePeriodSeconds").int() < 0 {
         let path = spec.get("terminationGracePeriodSeconds").path;
         warnings.push(format!("{path}: must be >= 0; negative values are invalid and will be treated as 1"));
     }
+    pod_affinity(&spec.get("affinity"), &mut warnings);
+    let addresses = spec.at(&["dnsConfig", "nameservers"]);
+    warnings.extend(addresses.items().filter_map(|address| ip::warning(&address)));
+    warnings.extend(spec.get("hostAliases").items().filter_map(|alias| ip::warning(&alias.get("ip"))));
     warnings
+}
+
+/// Labels of nodes that pods should no longer ask for.
+fn node_selection(spec: &At, warnings: &mut Vec<String>) {
+    for (label, at) in spec.get("nodeSelector").entries() {
+        if let Some(message) = node_labels::deprecation(label) {
+            warnings.push(format!("{}: {message}", at.path));
+        }
+    }
+    let affinity = spec.at(&["affinity", "nodeAffinity"]);
+    let required = affinity.at(&["requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"]);
+    warnings.extend(required.items().flat_map(|term| node_labels::in_expressions(&term)));
+    for term in affinity.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
+        let preference = term.get("preference");
+        warnings.extend(node_labels::in_expressions(&preference));
+        for value in preference.get("matchExpressions").items().flat_map(|e| e.get("values").items()) {
+            for complaint in names::is_label_value(value.text()) {
+                warnings.push(format!("{}: {} is invalid, {complaint}", value.path, value.text()));
+            }
+        }
+    }
+}
+
+fn pod_affinity(affinity: &At, warnings: &mut Vec<String>) {
+    for terms in ["podAffinity", "podAntiAffinity"].map(|field| affinity.get(field)) {
+        for term in terms.get("requiredDuringSchedulingIgnoredDuringExecution").items() {
+            matches_no_pod(&term, warnings);
+        }
+        for weighted in terms.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
+            matches_no_pod(&weighted.get("podAffinityTerm"), warnings);
+        }
+    }
+}
+
+fn matches_no_pod(term: &At, warnings: &mut Vec<String>) {
+    let selector = term.get("labelSelector");
+    if !selector.is_set() {
+        warnings.push(format!("{}: a null labelSelector results in matching no pod", selector.path));
+    }
 }
 
 fn duplicates(list: &At, field: &str, warnings: &mut Vec<String>) {
@@ -92,69 +147,14 @@ fn duplicates(list: &At, field: &str, warnings: &mut Vec<String>) {
     }
 }
 
-fn containers(spec: &At, warnings: &mut Vec<String>) {
-    let mut ports = BTreeMap::new();
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
-        for container in spec.get(list).items() {
-            for field in ["limits", "requests"] {
-                fractional(&container.get("resources").get(field), warnings);
-            }
-            hidden_variables(&container, warnings);
-            for port in container.get("ports").items() {
-                overlapping_port(&port, &mut ports, warnings);
-            }
-        }
-    }
-}
-
 /// Bytes come whole.
-fn fractional(amounts: &At, warnings: &mut Vec<String>) {
-    for name in FRACTIONAL {
-        if let Some(amount) = amounts.get(name).quantity().filter(|q| q.milli_value() % 1000 != 0) {
-            warnings.push(format!(
-                "{}: fractional byte value \"{amount}\" is invalid, must be an integer",
-                amounts.path.key(name)
-            ));
-        }
+fn fractional(amounts: &At, name: &str, warnings: &mut Vec<String>) {
+    if let Some(amount) = amounts.get(name).quantity().filter(|q| q.milli_value() % 1000 != 0) {
+        warnings.push(format!(
+            "{}: fractional byte value \"{amount}\" is invalid, must be an integer",
+            amounts.path.key(name)
+        ));
     }
-}
-
-/// A later variable of the same name that does not build on the earlier one.
-fn hidden_variables(container: &At, warnings: &mut Vec<String>) {
-    let mut seen = Vec::new();
-    for variable in container.get("env").items() {
-        let name = variable.get("name").text();
-        if !seen.contains(&name) {
-            seen.push(name);
-            continue;
-        }
-        let (reference, value) = (format!("$({name})"), variable.get("value").text());
-        if variable.get("valueFrom").is_set() || value == reference || !value.contains(&reference) {
-            warnings.push(format!(
-                "{}: hides previous definition of {name:?}, which may be dropped when using apply",
-                variable.path
-            ));
-        }
-    }
-}
-
-type Ports<'a> = BTreeMap<(i64, &'a str), Vec<(Path, &'a str, i64)>>;
-
-fn overlapping_port<'a>(port: &At<'a>, all: &mut Ports<'a>, warnings: &mut Vec<String>) {
-    let (host_ip, host_port) = (port.get("hostIP").text(), port.get("hostPort").int());
-    let others = all.entry((port.get("containerPort").int(), port.get("protocol").text())).or_default();
-    for (path, other_ip, other_port) in others.iter() {
-        let what = match () {
-            () if host_ip == *other_ip && host_port == *other_port => "duplicate",
-            () if host_port == 0 || *other_port == 0 => "overlapping",
-            () if host_port == *other_port && host_ip.is_empty() != other_ip.is_empty() => {
-                "dangerously ambiguous"
-            }
-            () => continue,
-        };
-        warnings.push(format!("{}: {what} port definition with {path}", port.path));
-    }
-    others.push((port.path.clone(), host_ip, host_port));
 }
 
 #[cfg(test)]
@@ -186,6 +186,53 @@ mod tests {
                 "spec.containers[0].resources.limits[memory]: fractional byte value \"100m\" is invalid, must be an integer",
             ],
         );
+    }
+
+    #[test]
+    fn ports_that_confuse_are_pointed_out() {
+        let port = |name: &str, number: i64, host_ip: &str| json!({"name": name, "containerPort": number, "protocol": "TCP", "hostIP": host_ip});
+        check(
+            json!({"initContainers": [{"ports": [port("web", 80, "")]}], "containers": [{"ports": [port("web", 81, "127.0.0.1")]}]}),
+            &[
+                "spec.containers[0].ports[0]: hostIP set without hostPort: {Name:web HostPort:0 ContainerPort:81 Protocol:TCP HostIP:127.0.0.1}",
+                "spec.containers[0].ports[0]: duplicate port name \"web\" with spec.initContainers[0].ports[0], services and probes that select ports by name will use spec.initContainers[0].ports[0]",
+            ],
+        );
+    }
+
+    #[test]
+    fn old_node_labels_and_selectors_of_nothing_are_pointed_out() {
+        check(
+            json!({"nodeSelector": {"beta.kubernetes.io/os": "linux"}, "affinity": {
+                "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"preference": {
+                    "matchExpressions": [{"key": "beta.kubernetes.io/arch", "values": ["-"]}]}}]},
+                "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"podAffinityTerm": {}}]}}}),
+            &[
+                "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+                "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0].key: beta.kubernetes.io/arch is deprecated since v1.14; use \"kubernetes.io/arch\" instead",
+                "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0].values[0]: - is invalid, a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+                "spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].podAffinityTerm.labelSelector: a null labelSelector results in matching no pod",
+            ],
+        );
+    }
+
+    #[test]
+    fn annotations_that_fields_replaced_are_pointed_out() {
+        let key = "container.apparmor.security.beta.kubernetes.io/c";
+        let template = |profile: Value| {
+            json!({"template": {"metadata": {"annotations": {key: "localhost/x", SECCOMP_POD: "unconfined"}},
+                "spec": {"securityContext": {"appArmorProfile": profile}, "containers": [{"name": "c"}]}}})
+        };
+        let seccomp = format!(
+            "template.metadata.annotations[{SECCOMP_POD}]: non-functional in v1.27+; use the \"seccompProfile\" field instead"
+        );
+        let app_armor = format!(
+            "template.metadata.annotations[{key}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
+        );
+        let warnings = |object: &Value| for_template(&At::root(object).get("template"));
+        assert_eq!(warnings(&template(Value::Null)), [seccomp.clone(), app_armor]);
+        let same = json!({"type": "Localhost", "localhostProfile": "x"});
+        assert_eq!(warnings(&template(same)), [seccomp]);
     }
 
     #[test]

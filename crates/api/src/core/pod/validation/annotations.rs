@@ -8,9 +8,9 @@ use super::{MIRROR_POD, all_containers, has_container};
 use crate::validation::At;
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-const APP_ARMOR_CONTAINER: &str = "container.apparmor.security.beta.kubernetes.io/";
+pub const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+pub const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+pub const APP_ARMOR_CONTAINER: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 pub fn validate(annotations: &At, spec: &At, errors: &mut ErrorList) {
     for (key, value) in annotations.entries() {
