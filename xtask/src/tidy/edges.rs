@@ -20,6 +20,7 @@ const TABLE: &[Row] = &[
     row("apimachinery", &[]),
     row("api", &["apimachinery"]),
     row("apiextensions", &["apimachinery"]),
+    row("cel", &["apimachinery"]),
     row("store", &["apimachinery"]),
     row("auth", &["api"]),
     row("admission", &["api", "auth"]),

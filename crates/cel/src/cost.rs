@@ -1,0 +1,116 @@
+//! What a call costs when it is made. Follows cel-go's `CostTracker.costCall` and upstream's `library.CostEstimator`.
+
+use crate::value::Val;
+
+/// What one evaluation may cost (upstream: `PerCallLimit`, about a tenth of a second).
+pub const PER_CALL_LIMIT: u64 = 1_000_000;
+/// What all expressions on one object may cost together (upstream: `RuntimeCELCostBudget`).
+pub const BUDGET: u64 = 10_000_000;
+/// What the match conditions of one webhook or policy may cost (upstream: `RuntimeCELCostBudgetMatchConditions`).
+pub const MATCH_CONDITIONS_BUDGET: u64 = 2_500_000;
+
+/// How the cost of a function depends on its arguments.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum CallCost {
+    Constant(u64),
+    /// A look at each character of the first argument, this many times.
+    Traversal(u32),
+    /// At each of the result.
+    Result,
+    /// At those that two texts can differ in.
+    Comparison,
+    /// At those of both.
+    Concatenation,
+    /// At each element of the second argument, when it is a list.
+    Membership,
+    /// The first argument's length times the second's.
+    Product,
+    Regex,
+    /// Each element of one list against each of the other.
+    Pairs,
+    /// At each element of the first argument.
+    Elements,
+    ContainsIp,
+    ContainsCidr,
+    Format,
+}
+
+/// cel-go: `StringTraversalCostFactor`.
+const TRAVERSAL: f64 = 0.1;
+/// cel-go: `RegexStringLengthCostFactor`.
+const REGEX: f64 = 0.25;
+/// The length of pattern that a named format counts as (upstream: `Format.MaxRegexSize` of most).
+const FORMAT_PATTERN: f64 = 130.0;
+
+fn scaled(size: u64, factor: f64) -> u64 {
+    (size as f64 * factor).ceil() as u64
+}
+
+impl CallCost {
+    pub fn named(function: &str) -> CallCost {
+        match function {
+            "_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_" => CallCost::Comparison,
+            "_+_" => CallCost::Concatenation,
+            "@in" => CallCost::Membership,
+            "startsWith" | "endsWith" | "strings.quote" | "format" | "url" | "lowerAscii" | "upperAscii"
+            | "substring" | "trim" | "cidr" | "isIP" | "isCIDR" | "ip" | "quantity" | "isQuantity"
+            | "semver" | "isSemver" | "bytes" => CallCost::Traversal(1),
+            "replace" | "split" | "ip.isCanonical" => CallCost::Traversal(2),
+            "join" => CallCost::Result,
+            "contains" => CallCost::Product,
+            "sets.contains" | "sets.equivalent" | "sets.intersects" => CallCost::Pairs,
+            "matches" | "find" | "findAll" => CallCost::Regex,
+            "cel.@mapInsert"
+            | "cel.@mapInsertEntries"
+            | "isSorted"
+            | "sum"
+            | "max"
+            | "min"
+            | "indexOf"
+            | "lastIndexOf" => CallCost::Elements,
+            "containsIP" => CallCost::ContainsIp,
+            "containsCIDR" => CallCost::ContainsCidr,
+            "validate" => CallCost::Format,
+            _ => CallCost::Constant(1),
+        }
+    }
+
+    pub fn of(self, args: &[Val<'_>], result: Option<&Val<'_>>) -> u64 {
+        let size = |index: usize| args.get(index).map_or(0, Val::size);
+        let is_text = |index: usize| matches!(args.get(index), Some(Val::Text(_) | Val::Bytes(_)));
+        match self {
+            CallCost::Constant(cost) => cost,
+            CallCost::Traversal(times) => match args.first() {
+                Some(Val::Cidr(..)) => 1,
+                _ => scaled(size(0), TRAVERSAL * f64::from(times)),
+            },
+            CallCost::Result => scaled(result.map_or(0, Val::size), 2.0 * TRAVERSAL),
+            CallCost::Comparison => match args.first() {
+                Some(Val::Ip(_) | Val::Cidr(..)) => 1,
+                _ => scaled(size(0).min(size(1)), TRAVERSAL),
+            },
+            CallCost::Concatenation if is_text(0) => scaled(size(0) + size(1), TRAVERSAL),
+            CallCost::Concatenation => 1,
+            CallCost::Membership if args.get(1).is_some_and(Val::is_list) => size(1),
+            CallCost::Membership => 1,
+            CallCost::Product => scaled(size(0), TRAVERSAL) * scaled(size(1), TRAVERSAL),
+            CallCost::Regex => scaled(size(0) + 1, TRAVERSAL) * scaled(size(1), REGEX),
+            CallCost::Pairs => size(0).saturating_mul(size(1)),
+            CallCost::Elements if is_text(0) => scaled(size(0), TRAVERSAL),
+            CallCost::Elements => size(0),
+            CallCost::ContainsIp => scaled(2 * size(0), TRAVERSAL) + other(args),
+            CallCost::ContainsCidr => {
+                scaled(2 * size(0), TRAVERSAL) + scaled(size(0), TRAVERSAL) + 1 + other(args)
+            }
+            CallCost::Format => scaled(size(1) + 1, TRAVERSAL) * scaled(1, FORMAT_PATTERN * REGEX),
+        }
+    }
+}
+
+/// An address or a prefix that is a text must be read first.
+fn other(args: &[Val<'_>]) -> u64 {
+    match args.get(1) {
+        Some(text @ Val::Text(_)) => scaled(text.size(), TRAVERSAL),
+        _ => 0,
+    }
+}

@@ -1,0 +1,38 @@
+//! CEL with the libraries of Kubernetes: expressions are compiled once against declared variables, and evaluated often
+//! over JSON where it lies, within a cost.
+//!
+//! ```
+//! use apimachinery::json;
+//! use cel::{Env, PER_CALL_LIMIT, Type, Val};
+//!
+//! let program = Env::new().with("self", Type::Dyn).compile("self.replicas <= self.max").unwrap();
+//! let object = json!({"replicas": 2, "max": 3});
+//! let evaluated = program.evaluate(&program.bindings().set("self", &object), PER_CALL_LIMIT);
+//! assert!(matches!(evaluated.result, Ok(Val::Bool(true))));
+//! ```
+
+mod ast;
+mod check;
+mod cost;
+mod env;
+mod escape;
+mod eval;
+mod lexer;
+pub mod library;
+mod macros;
+mod parser;
+mod signature;
+mod source;
+mod types;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use cost::{BUDGET, MATCH_CONDITIONS_BUDGET, PER_CALL_LIMIT};
+pub use env::{Bindings, Env, Evaluated, Program};
+pub use escape::escape;
+pub use eval::EvalError;
+pub use source::{CompileError, Issue};
+pub use types::{ObjectType, Type};
+pub use value::{Key, Text, Val};
