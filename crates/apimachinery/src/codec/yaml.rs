@@ -53,7 +53,8 @@ pub fn to_value(bytes: &[u8]) -> Result<Value, Error> {
 pub fn duplicate_key(bytes: &[u8]) -> Option<String> {
     let options = options(DuplicateKeyPolicy::Error);
     let error = serde_saphyr::from_slice_with_options::<Value>(bytes, options).err()?;
-    let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), location } = error.without_snippet() else {
+    let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), location } = error.without_snippet()
+    else {
         return None;
     };
     Some(format!(
