@@ -3,6 +3,7 @@
 pub mod csidriver;
 pub mod csinode;
 pub mod csistoragecapacity;
+pub mod localpath;
 pub mod storageclass;
 pub mod volumeattachment;
 pub mod volumeattributesclass;

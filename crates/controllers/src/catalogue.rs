@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use crate::controller::Controller;
 use crate::{
     clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint, endpointslice,
-    endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podautoscaler, podgc,
-    pvcprotection, pvprotection, replicaset, resourcequota, rootca, serviceaccount, serviceloadbalancer,
-    statefulset, tainteviction, ttlafterfinished,
+    endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, persistentvolume,
+    podautoscaler, podgc, pvcprotection, pvprotection, replicaset, resourcequota, rootca, serviceaccount,
+    serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
 };
 
 /// What controllers need to know about the cluster.
@@ -56,6 +56,8 @@ pub static CATALOGUE: &[Row] = &[
     row("horizontal-pod-autoscaler", "horizontal-pod-autoscaler", podautoscaler::new, 5),
     row("resourcequota-controller", "resourcequota-controller", resourcequota::new, 5),
     row("cronjob-controller", "cronjob-controller", cronjob::new, 5),
+    // One at a time, as upstream: two claims could ask for one volume.
+    row("persistentvolume-controller", "persistent-volume-binder", persistentvolume::new, 1),
     row("pvc-protection-controller", "pvc-protection-controller", pvcprotection::new, 1),
     row("pv-protection-controller", "pv-protection-controller", pvprotection::new, 1),
     row("job-controller", "job-controller", job::new, 5),

@@ -31,6 +31,7 @@ mod job;
 mod namespace;
 mod nodeipam;
 mod nodelifecycle;
+mod persistentvolume;
 mod podautoscaler;
 mod podgc;
 mod pvcprotection;

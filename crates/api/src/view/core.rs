@@ -4,6 +4,7 @@ mod config;
 mod container;
 mod node;
 pub mod nodeselector;
+pub mod persistentvolume;
 mod pod;
 mod resourcequota;
 mod service;
@@ -12,6 +13,9 @@ mod volume;
 pub use config::*;
 pub use container::*;
 pub use node::*;
+pub use persistentvolume::{
+    CsiPersistentVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, SecretReference,
+};
 pub use pod::*;
 pub use resourcequota::*;
 pub use service::*;
@@ -22,6 +26,8 @@ super::view! {
     Endpoints => ENDPOINTS;
     Namespace => NAMESPACES;
     Node => NODES;
+    PersistentVolume => PERSISTENT_VOLUMES;
+    PersistentVolumeClaim => PERSISTENT_VOLUME_CLAIMS;
     Pod => PODS;
     ResourceQuota => RESOURCE_QUOTAS;
     Secret => SECRETS;

@@ -10,7 +10,9 @@ pub mod core;
 pub mod discovery;
 pub mod networking;
 pub mod policy;
+pub mod storage;
 
+use apimachinery::Value;
 use apimachinery::meta::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -38,6 +40,31 @@ impl Object for PartialObject {
     fn meta(&self) -> &ObjectMeta {
         &self.metadata
     }
+}
+
+/// A view with the whole object it was read from, for who writes that back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Whole<V> {
+    pub view: V,
+    pub object: Value,
+}
+
+impl<'de, V: DeserializeOwned> Deserialize<'de> for Whole<V> {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let object = Value::deserialize(input)?;
+        let view = V::deserialize(&object).map_err(serde::de::Error::custom)?;
+        Ok(Whole { view, object })
+    }
+}
+
+impl<V: Object> Object for Whole<V> {
+    fn meta(&self) -> &ObjectMeta {
+        self.view.meta()
+    }
+}
+
+impl<V: View> View for Whole<V> {
+    const RESOURCE: Resource = V::RESOURCE;
 }
 
 macro_rules! view {

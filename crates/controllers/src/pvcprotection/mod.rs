@@ -1,6 +1,6 @@
 //! Keeps a PersistentVolumeClaim that is being deleted until no pod uses it (follows upstream's `pvcprotection`).
 
-mod usage;
+pub mod usage;
 
 use api::resource::{PERSISTENT_VOLUME_CLAIMS, PODS};
 use api::view::PartialObject;

@@ -1,6 +1,8 @@
 //! Which nodes a pod's node selector and node affinity mean (follows component-helpers'
 //! `nodeaffinity`).
 
+use apimachinery::meta::StringMap;
+
 use super::{Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
 
 /// The only field that `matchFields` knows.
@@ -26,10 +28,19 @@ pub fn matches_term(term: &NodeSelectorTerm, node: &Node) -> bool {
     if term.match_expressions.is_empty() && term.match_fields.is_empty() {
         return false;
     }
-    let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
     let field = |key: &str| (key == NAME_FIELD).then_some(node.metadata.name.as_str());
-    term.match_expressions.iter().all(|requirement| matches(requirement, label(&requirement.key)))
+    expressions_hold(term, &node.metadata.labels)
         && term.match_fields.iter().all(|requirement| matches(requirement, field(&requirement.key)))
+}
+
+/// The same by labels alone, as for the node affinity of volumes; a term that asks for a field means no node.
+pub fn matches_labels(term: &NodeSelectorTerm, labels: &StringMap) -> bool {
+    !term.match_expressions.is_empty() && term.match_fields.is_empty() && expressions_hold(term, labels)
+}
+
+fn expressions_hold(term: &NodeSelectorTerm, labels: &StringMap) -> bool {
+    let label = |key: &str| labels.get(key).map(String::as_str);
+    term.match_expressions.iter().all(|requirement| matches(requirement, label(&requirement.key)))
 }
 
 fn matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
