@@ -56,7 +56,7 @@ fn whole(quantity: &Quantity) -> Option<i64> {
 }
 
 fn changed<'v>(args: &[Val<'v>], change: fn(&mut Quantity, &Quantity)) -> Outcome<'v> {
-    let mut result = of(args, 0)?.clone();
+    let mut result = *of(args, 0)?;
     match &args[1] {
         Val::Int(by) => change(&mut result, &Quantity::new(*by, Format::DecimalSi)),
         _ => change(&mut result, of(args, 1)?),

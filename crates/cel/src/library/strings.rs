@@ -171,8 +171,7 @@ fn format<'v>(args: &[Val<'v>]) -> Outcome<'v> {
         };
         let verb = after.chars().next().ok_or("unexpected end of string")?;
         rest = &after[verb.len_utf8()..];
-        let (index, value) =
-            values.next().ok_or_else(|| format!("index {} out of range", made.len().min(0)))?;
+        let (index, value) = values.next().ok_or_else(|| "index 0 out of range".to_owned())?;
         made.push_str(&clause(verb, precision, &value).ok_or_else(|| {
             format!("could not parse formatting clause {index}: %{verb} of {}", value.type_name())
         })?);
@@ -231,7 +230,7 @@ fn told(value: &Val<'_>) -> Option<String> {
     }
     if let Some(keys) = value.keys() {
         let entry = |key: &Val<'_>| Some(format!("{}: {}", told(key)?, told(&value.entry(key)?)?));
-        let entries: Option<Vec<String>> = keys.iter().map(|key| entry(key)).collect();
+        let entries: Option<Vec<String>> = keys.iter().map(entry).collect();
         return Some(format!("{{{}}}", entries?.join(", ")));
     }
     match value {
