@@ -32,6 +32,7 @@ impl Plugin for NodeRestriction {
             ))),
             ("", "nodes", _) => check_node(node, request, object),
             ("", "persistentvolumeclaims", _) => others::check_claim(node, request, object),
+            ("", "persistentvolumes", _) => others::check_volume(node, request, object),
             ("storage.k8s.io", "csinodes", _) => others::check_csi_node(node, request, object),
             ("resource.k8s.io", "resourceslices", _) => others::check_resource_slice(node, request, object),
             ("certificates.k8s.io", "certificatesigningrequests", _) => {

@@ -119,6 +119,8 @@ pub struct UpArgs {
     pub cluster_network: NetworkArgs,
     #[command(flatten)]
     pub admission: AdmissionArgs,
+    #[command(flatten)]
+    pub storage: StorageArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
@@ -251,9 +253,19 @@ pub struct AgentArgs {
     pub client_ca_file: PathBuf,
     #[command(flatten)]
     pub cluster_network: NetworkArgs,
+    #[command(flatten)]
+    pub storage: StorageArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
+}
+
+/// Where claims get their volumes.
+#[derive(Args, Clone)]
+pub struct StorageArgs {
+    /// Make volumes from directories of nodes, by the default StorageClass `local-path`
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub local_path: bool,
 }
 
 /// What the API server asks before it writes.

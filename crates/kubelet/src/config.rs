@@ -15,6 +15,8 @@ pub struct Config {
     pub node_ip: IpAddr,
     /// Pod volumes and termination messages live below; upstream: `/var/lib/kubelet`.
     pub root_dir: PathBuf,
+    /// Where the built-in provisioner's volumes of this node are; the node offers none without.
+    pub local_path_root: Option<PathBuf>,
     /// Container logs, `NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log` below it; upstream: `/var/log/pods`.
     pub pod_logs_dir: PathBuf,
     /// The cgroup below which all pods live, for example `/coxswain`.

@@ -108,6 +108,7 @@ mod tests {
             node_name: "n".into(),
             node_ip: [192, 0, 2, 1].into(),
             root_dir: "/r".into(),
+            local_path_root: None,
             pod_logs_dir: "/l".into(),
             cgroup_root: "/c".into(),
             cluster_dns: vec![[10, 43, 0, 10].into()],

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::resource::PODS;
-use api::view::core::{ObjectReference, Pod, Service};
+use api::view::core::{ObjectReference, PersistentVolume, Pod, Service};
 use client::event::EventType;
 use client::{CancellationToken, Client, Delta, EventRecorder, Informers};
 use runtime::cri;
@@ -19,6 +19,7 @@ use crate::images::ImageManager;
 use crate::node;
 use crate::observe::POD_UID_LABEL;
 use crate::server;
+use crate::volumes::local_path;
 use crate::volumes::watched::Watched;
 use crate::worker::{self, Message, Runtime, Shared};
 
@@ -85,6 +86,12 @@ pub async fn run(
         healthy,
         told,
     )));
+    if let Some(root) = shared.config.local_path_root.clone() {
+        let volumes = informers.get::<PersistentVolume>();
+        let node_name = shared.config.node_name.clone();
+        let reclaim = local_path::reclaim(shared.client.clone(), volumes, root, node_name);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(reclaim));
+    }
     let manager = Manager { shared, workers: HashMap::new(), stop: stop.clone() };
     ready();
     stop.run_until_cancelled(manager.run(pods.subscribe(), events, reference)).await;

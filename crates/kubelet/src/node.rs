@@ -6,6 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use api::resource::NODES;
+use api::storage::localpath;
 use api::view::core::{Node, NodeSystemInfo, ObjectReference};
 use apimachinery::{Value, json, time};
 use client::{Client, PatchType};
@@ -142,20 +143,27 @@ pub async fn register(client: &Client, config: &Config, facts: &Facts) {
 }
 
 async fn try_register(client: &Client, config: &Config, facts: &Facts) -> Result<(), client::Error> {
-    let labels = labels(config);
+    let (labels, annotations) = (labels(config), annotations(config));
     let node = json!({
         "kind": "Node", "apiVersion": "v1",
-        "metadata": {"name": config.node_name, "labels": labels,
-            "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
+        "metadata": {"name": config.node_name, "labels": labels, "annotations": annotations},
         "status": status(config, facts, &Node::default(), &[], true, Timestamp::now()),
     });
     match client.create(NODES, "", &node).await {
         Err(error) if error.is_already_exists() => {
-            let patch = json!({"metadata": {"labels": labels}});
+            let patch = json!({"metadata": {"labels": labels, "annotations": annotations}});
             client.patch(NODES, "", &config.node_name, None, PatchType::Strategic, &patch).await.map(drop)
         }
         other => other.map(drop),
     }
+}
+
+/// A place for local volumes that is offered no longer is taken back.
+fn annotations(config: &Config) -> Value {
+    json!({
+        "volumes.kubernetes.io/controller-managed-attach-detach": "true",
+        localpath::ROOT: config.local_path_root,
+    })
 }
 
 fn labels(config: &Config) -> Value {

@@ -6,6 +6,7 @@
 mod atomic_writer;
 pub mod downward;
 mod host_path;
+pub mod local_path;
 mod mounts;
 mod persistent;
 mod projected;
@@ -39,6 +40,7 @@ pub enum Error {
 pub struct Context<'a> {
     pub client: &'a Client,
     pub root: &'a Path,
+    pub local_path_root: Option<&'a Path>,
     pub allocatable: Allocatable,
     pub pod_ips: &'a [String],
     pub host_ip: &'a str,
@@ -103,8 +105,8 @@ async fn set_up_one(cx: &Context<'_>, pod: &Pod, volume: &Volume) -> Result<SetU
             }
             Err(why) => Err(why),
         }
-    } else if let Some(claim) = persistent::claim_name(pod, volume) {
-        persistent::set_up(cx.client, pod, volume, &claim).await.map(|path| (path, None))
+    } else if let Some(claim) = volume.claim_name(&pod.metadata.name) {
+        persistent::set_up(cx, pod, volume, &claim).await.map(|path| (path, None))
     } else {
         return Err(Error::Unsupported(name.clone()));
     })

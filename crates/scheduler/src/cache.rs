@@ -13,6 +13,7 @@ use crate::framework::ClusterEvent;
 use crate::nodeinfo::NodeInfo;
 use crate::podinfo::PodInfo;
 use crate::snapshot::Snapshot;
+use crate::volumes::Volumes;
 
 #[derive(Default)]
 pub struct Cache {
@@ -20,6 +21,7 @@ pub struct Cache {
     /// The node of each placed pod, by UID.
     placed: HashMap<String, String>,
     namespaces: Arc<BTreeMap<String, StringMap>>,
+    volumes: Arc<Volumes>,
 }
 
 /// Pods may be known before their node, and outlive it.
@@ -35,6 +37,7 @@ impl Cache {
         Snapshot {
             nodes: nodes.map(|entry| entry.info.clone()).collect(),
             namespaces: self.namespaces.clone(),
+            volumes: self.volumes.clone(),
         }
     }
 
@@ -84,6 +87,11 @@ impl Cache {
 
     pub fn remove_namespace(&mut self, name: &str) {
         Arc::make_mut(&mut self.namespaces).remove(name);
+    }
+
+    /// What is known of storage, to be changed.
+    pub fn volumes(&mut self) -> &mut Volumes {
+        Arc::make_mut(&mut self.volumes)
     }
 
     fn take(&mut self, uid: &str) -> Option<Arc<PodInfo>> {

@@ -1,5 +1,6 @@
 //! Why a pod could not be scheduled, and the words for it (upstream: FitError, Diagnosis).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::framework::Rejection;
@@ -15,7 +16,7 @@ pub struct Diagnosis {
     /// Plugins that left only some nodes in question; the others are not in `nodes`.
     pub narrowed_by: Vec<&'static str>,
     /// The plugin that found that no node can do, and its reason.
-    pub refused: Option<(&'static str, &'static str)>,
+    pub refused: Option<(&'static str, Cow<'static, str>)>,
     /// What came of preemption.
     pub post_filter: String,
 }
@@ -25,7 +26,7 @@ impl Diagnosis {
     pub fn rejectors(&self) -> Vec<&'static str> {
         let mut names: Vec<_> = self.nodes.values().map(|(plugin, _)| *plugin).collect();
         names.extend(&self.narrowed_by);
-        names.extend(self.refused.map(|(plugin, _)| plugin));
+        names.extend(self.refused.as_ref().map(|(plugin, _)| *plugin));
         names.sort_unstable();
         names.dedup();
         names
@@ -41,8 +42,8 @@ impl Diagnosis {
         if self.nodes_total == 0 {
             return "no nodes available to schedule pods".to_owned();
         }
-        let reasons = match self.refused {
-            Some((_, reason)) => reason.to_owned(),
+        let reasons = match &self.refused {
+            Some((_, reason)) => reason.to_string(),
             None => self.histogram(),
         };
         let mut message = format!("0/{} nodes are available:", self.nodes_total);
@@ -120,7 +121,7 @@ mod tests {
             "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't satisfy plugin(s) [NodeAffinity].";
         check(3, &[("a", "Insufficient cpu")], |d| d.narrowed_by = vec!["NodeAffinity"], narrowed);
         let refused = "0/2 nodes are available: pod affinity terms conflict.";
-        check(2, &[], |d| d.refused = Some(("NodeAffinity", "pod affinity terms conflict")), refused);
+        check(2, &[], |d| d.refused = Some(("NodeAffinity", "pod affinity terms conflict".into())), refused);
         check(0, &[], |_| {}, "no nodes available to schedule pods");
     }
 

@@ -34,7 +34,7 @@ pub struct WeightedScoreFn {
 /// Says which nodes one pod can run on.
 pub trait Filter {
     /// Whether no node can do, and why: the pod contradicts itself.
-    fn refuses_all(&self) -> Option<&'static str> {
+    fn refuses_all(&self) -> Option<Cow<'static, str>> {
         None
     }
 
@@ -85,6 +85,13 @@ pub enum ClusterEvent {
     AssignedPodUpdate,
     AssignedPodDelete,
     NamespaceLabel,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    StorageClass,
+    CsiNode,
+    CsiDriver,
+    CsiStorageCapacity,
+    VolumeAttachment,
 }
 
 /// A set of events.

@@ -17,6 +17,7 @@ mod schedule;
 mod snapshot;
 #[cfg(test)]
 mod testing;
+mod volumes;
 mod write;
 
 pub use run::{DEFAULT_SCHEDULER_NAME, run};

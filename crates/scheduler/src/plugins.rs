@@ -8,12 +8,17 @@ mod node_ports;
 mod node_resources_balanced_allocation;
 mod node_resources_fit;
 mod node_unschedulable;
+mod node_volume_limits;
 mod pod_topology_spread;
 mod taint_toleration;
+pub mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 use crate::framework::ClusterEvent::{
-    AssignedPodAdd, AssignedPodDelete, AssignedPodUpdate, NamespaceLabel, NodeAdd, NodeAllocatable,
-    NodeLabel, NodeTaint,
+    AssignedPodAdd, AssignedPodDelete, AssignedPodUpdate, CsiDriver, CsiNode, CsiStorageCapacity,
+    NamespaceLabel, NodeAdd, NodeAllocatable, NodeLabel, NodeTaint, PersistentVolume, PersistentVolumeClaim,
+    StorageClass, VolumeAttachment,
 };
 use crate::framework::{Plugin, WeightedScoreFn};
 
@@ -49,6 +54,39 @@ pub static PLUGINS: &[Plugin] = &[
         filter: Some(node_resources_fit::filter),
         score: Some(WeightedScoreFn { weight: 1, prepare: node_resources_fit::score }),
         wakes: &[NodeAdd, NodeAllocatable, AssignedPodUpdate, AssignedPodDelete],
+    },
+    Plugin {
+        name: "VolumeRestrictions",
+        filter: Some(volume_restrictions::filter),
+        score: None,
+        wakes: &[NodeAdd, AssignedPodDelete, PersistentVolumeClaim],
+    },
+    Plugin {
+        name: "NodeVolumeLimits",
+        filter: Some(node_volume_limits::filter),
+        score: None,
+        wakes: &[NodeAdd, AssignedPodDelete, CsiNode, PersistentVolumeClaim, VolumeAttachment],
+    },
+    Plugin {
+        name: "VolumeBinding",
+        filter: Some(volume_binding::filter),
+        score: None,
+        wakes: &[
+            NodeAdd,
+            NodeLabel,
+            StorageClass,
+            PersistentVolumeClaim,
+            PersistentVolume,
+            CsiNode,
+            CsiDriver,
+            CsiStorageCapacity,
+        ],
+    },
+    Plugin {
+        name: "VolumeZone",
+        filter: Some(volume_zone::filter),
+        score: None,
+        wakes: &[NodeAdd, NodeLabel, StorageClass, PersistentVolumeClaim, PersistentVolume],
     },
     Plugin {
         name: "PodTopologySpread",

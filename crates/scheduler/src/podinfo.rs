@@ -69,6 +69,17 @@ impl PodInfo {
         &self.pod.spec.tolerations
     }
 
+    /// The claims it uses, and whether each is made for it.
+    pub fn claims(&self) -> impl Iterator<Item = (String, bool)> {
+        let pod = &self.pod.metadata.name;
+        let volumes = self.pod.spec.volumes.iter();
+        volumes.filter_map(|volume| Some((volume.claim_name(pod)?, volume.persistent_volume_claim.is_none())))
+    }
+
+    pub fn has_claims(&self) -> bool {
+        self.claims().next().is_some()
+    }
+
     /// Ports the pod takes of its node's (upstream: GetHostPorts).
     pub fn host_ports(&self) -> impl Iterator<Item = &ContainerPort> {
         let sidecars = self.pod.spec.init_containers.iter();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::view::Object;
 use api::view::core::{Namespace, Node, Pod};
 use client::{CancellationToken, Client, Delta, EventRecorder, Informer, Informers};
+use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinSet};
@@ -14,11 +15,14 @@ use tokio::task::{JoinError, JoinSet};
 use crate::cache::Cache;
 use crate::diagnosis::Diagnosis;
 use crate::framework::ClusterEvent;
+use crate::plugins::volume_binding;
 use crate::podinfo::PodInfo;
 use crate::preemption::preempt;
 use crate::queue::Queue;
 use crate::schedule::{Nominated, schedule};
+use crate::volumes::{Change, PodVolumes};
 use crate::write::{Failure, Writer};
+use storage::{Storage, Waiting};
 
 /// The scheduler that pods get when they name none.
 pub const DEFAULT_SCHEDULER_NAME: &str = "default-scheduler";
@@ -28,10 +32,15 @@ const MAX_WRITES: usize = 128;
 
 /// Schedules pods that ask for the default scheduler until `stop`.
 pub async fn run(client: Client, informers: Informers, stop: CancellationToken) {
-    let inputs = Inputs { nodes: informers.get(), pods: informers.get(), namespaces: informers.get() };
+    let inputs = Inputs {
+        nodes: informers.get(),
+        pods: informers.get(),
+        namespaces: informers.get(),
+        storage: Storage::new(&informers),
+    };
     let recorder = EventRecorder::new(client.clone(), DEFAULT_SCHEDULER_NAME, "");
     let writer = Writer { client, recorder, name: DEFAULT_SCHEDULER_NAME.into() };
-    stop.run_until_cancelled(Scheduler::new(writer).serve(inputs)).await;
+    stop.run_until_cancelled(Scheduler::new(writer, &inputs).serve(inputs)).await;
 }
 
 /// Where changes come from.
@@ -39,6 +48,7 @@ pub struct Inputs {
     pub nodes: Informer<Node>,
     pub pods: Informer<Pod>,
     pub namespaces: Informer<Namespace>,
+    pub storage: Storage,
 }
 
 /// What became of a decision.
@@ -48,7 +58,8 @@ enum Outcome {
     },
     NotBound {
         pod: Arc<PodInfo>,
-        error: client::Error,
+        volumes: PodVolumes,
+        error: String,
     },
     /// The reason for a failure has been written, and its victims evicted.
     Reported {
@@ -73,27 +84,47 @@ pub struct Scheduler {
     /// Pods that were promised a node, by UID.
     nominated: HashMap<String, Nominated>,
     writes: JoinSet<Outcome>,
+    /// Placed pods whose volumes are being bound or made, which may take long; no more than there are pods.
+    volume_binds: JoinSet<Outcome>,
+    waiting: Waiting,
 }
 
 impl Scheduler {
-    pub fn new(writer: Writer) -> Self {
+    pub fn new(writer: Writer, inputs: &Inputs) -> Self {
+        let waiting = Waiting {
+            pods: inputs.pods.clone(),
+            volumes: inputs.storage.volumes.clone(),
+            claims: inputs.storage.claims.clone(),
+            changed: Arc::default(),
+        };
         Scheduler {
             writer,
             cache: Cache::default(),
             queue: Queue::default(),
             nominated: HashMap::new(),
             writes: JoinSet::new(),
+            volume_binds: JoinSet::new(),
+            waiting,
         }
     }
 
     pub async fn serve(mut self, inputs: Inputs) {
-        tokio::join!(inputs.nodes.synced(), inputs.pods.synced(), inputs.namespaces.synced());
+        tokio::join!(
+            inputs.nodes.synced(),
+            inputs.pods.synced(),
+            inputs.namespaces.synced(),
+            inputs.storage.synced()
+        );
         let mut nodes = inputs.nodes.subscribe();
         let mut pods = inputs.pods.subscribe();
         let mut namespaces = inputs.namespaces.subscribe();
+        let mut storage = inputs.storage.changes();
         loop {
             // All that is known first: an attempt on old news is an attempt lost.
             drain(&mut namespaces, |delta| self.apply_namespace(&delta));
+            while let Some(Some(change)) = storage.next().now_or_never() {
+                self.apply_storage(&change);
+            }
             drain(&mut nodes, |delta| self.apply_node(&delta));
             drain(&mut pods, |delta| self.apply_pod(&delta));
             if self.schedule_one() {
@@ -105,6 +136,8 @@ impl Scheduler {
                 Some(delta) = nodes.recv() => self.apply_node(&delta),
                 Some(delta) = pods.recv() => self.apply_pod(&delta),
                 Some(delta) = namespaces.recv() => self.apply_namespace(&delta),
+                Some(change) = storage.next() => self.apply_storage(&change),
+                Some(outcome) = self.volume_binds.join_next() => self.apply_outcome(outcome),
                 Some(outcome) = self.writes.join_next() => self.apply_outcome(outcome),
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
@@ -137,6 +170,12 @@ impl Scheduler {
         }
     }
 
+    fn apply_storage(&mut self, change: &Change) {
+        let event = self.cache.volumes().apply(change);
+        self.waiting.changed.notify_waiters();
+        self.wake(&[event]);
+    }
+
     fn apply_pod(&mut self, delta: &Delta<Pod>) {
         let pod = delta.object();
         let gone = matches!(delta, Delta::Deleted(_)) || pod.is_terminal();
@@ -155,6 +194,7 @@ impl Scheduler {
         self.queue.remove(uid);
         self.nominated.remove(uid);
         let events = self.cache.remove_pod(uid);
+        self.waiting.changed.notify_waiters();
         self.wake(&events);
     }
 
@@ -191,7 +231,12 @@ impl Scheduler {
         let snapshot = self.cache.snapshot();
         let nominated: Vec<_> = self.nominated.values().cloned().collect();
         match schedule(&pod, &snapshot, &nominated) {
-            Ok(node) => self.bind(pod, node),
+            Ok(node) => {
+                let placed = snapshot.node(&node).expect("a node of the snapshot was chosen");
+                let volumes = volume_binding::decide(&pod, &snapshot, placed);
+                drop(snapshot);
+                self.bind(pod, node, volumes);
+            }
             Err(mut diagnosis) => {
                 let preemption = preempt(&pod, &snapshot, &diagnosis);
                 let preemption = preemption.map_err(|message| diagnosis.post_filter = message).ok();
@@ -201,15 +246,17 @@ impl Scheduler {
         true
     }
 
-    /// Assumes the pod to be on the node, and has it written.
-    fn bind(&mut self, pod: Arc<PodInfo>, node: String) {
+    /// Assumes the pod to be on the node, and its volumes to be bound, and has that written.
+    fn bind(&mut self, pod: Arc<PodInfo>, node: String, volumes: PodVolumes) {
         let events = self.cache.set_pod(pod.clone(), &node);
         self.wake(&events);
-        let writer = self.writer.clone();
-        self.writes.spawn(async move {
-            match writer.bind(&pod, &node).await {
+        self.cache.volumes().assume(&volumes);
+        let (writer, waiting) = (self.writer.clone(), self.waiting.clone());
+        let set = if volumes.is_empty() { &mut self.writes } else { &mut self.volume_binds };
+        set.spawn(async move {
+            match bind_all(&writer, &waiting, &pod, &node, &volumes).await {
                 Ok(()) => Outcome::Bound { uid: pod.uid().to_owned() },
-                Err(error) => Outcome::NotBound { pod, error },
+                Err(error) => Outcome::NotBound { pod, volumes, error },
             }
         });
     }
@@ -266,7 +313,10 @@ impl Scheduler {
                 self.queue.remove(&uid);
                 self.nominated.remove(&uid);
             }
-            Outcome::NotBound { pod, error } => self.undo_binding(pod, &error),
+            Outcome::NotBound { pod, volumes, error } => {
+                self.cache.volumes().revert(&volumes);
+                self.undo_binding(pod, error);
+            }
             Outcome::Reported { uid, retry: Retry::OnEvent { rejectors } } => {
                 self.queue.fail(&uid, rejectors, now)
             }
@@ -274,18 +324,34 @@ impl Scheduler {
         }
     }
 
-    fn undo_binding(&mut self, pod: Arc<PodInfo>, error: &client::Error) {
+    fn undo_binding(&mut self, pod: Arc<PodInfo>, error: String) {
         // Out of the queue means bound or gone after all: then the cache is right as it is.
         if self.queue.get(pod.uid()).is_none() {
             return;
         }
-        tracing::warn!(pod = %pod.name(), %error, "pod not bound");
+        tracing::warn!(pod = %pod.name(), error, "pod not bound");
         let events = self.cache.remove_pod(pod.uid());
         self.wake(&events);
         let nominated_node = pod.pod.status.nominated_node_name.clone();
-        let failure = Failure { message: error.to_string(), unschedulable: false, nominated_node };
+        let failure = Failure { message: error, unschedulable: false, nominated_node };
         self.report(pod, failure, Retry::AfterPause, None);
     }
+}
+
+/// The volumes first: a pod on a node has them all.
+async fn bind_all(
+    writer: &Writer,
+    waiting: &Waiting,
+    pod: &PodInfo,
+    node: &str,
+    volumes: &PodVolumes,
+) -> Result<(), String> {
+    if !volumes.is_empty() {
+        let written = writer.bind_volumes(volumes).await.map_err(|error| error.to_string())?;
+        let bound = waiting.bound(pod, node, volumes, &written).await;
+        bound.map_err(|error| format!("binding volumes: {error}"))?;
+    }
+    writer.bind(pod, node).await.map_err(|error| error.to_string())
 }
 
 fn drain<V>(receiver: &mut UnboundedReceiver<Delta<V>>, mut apply: impl FnMut(Delta<V>)) {
@@ -294,5 +360,6 @@ fn drain<V>(receiver: &mut UnboundedReceiver<Delta<V>>, mut apply: impl FnMut(De
     }
 }
 
+mod storage;
 #[cfg(test)]
 mod tests;

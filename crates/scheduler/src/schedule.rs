@@ -1,5 +1,6 @@
 //! One decision: filter the nodes, score those that are left, take the best (upstream: schedulePod).
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ impl<'a> Filters<'a> {
             .try_for_each(|(name, filter)| filter.filter(node).map_err(|rejection| (*name, rejection)))
     }
 
-    fn refusal(&self) -> Option<(&'static str, &'static str)> {
+    fn refusal(&self) -> Option<(&'static str, Cow<'static, str>)> {
         self.0.iter().find_map(|(name, filter)| Some((*name, filter.refuses_all()?)))
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use apimachinery::meta::StringMap;
 
 use crate::nodeinfo::NodeInfo;
+use crate::volumes::Volumes;
 
 /// Cheap to clone; nothing in it changes.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,7 @@ pub struct Snapshot {
     /// By name.
     pub nodes: Vec<Arc<NodeInfo>>,
     pub namespaces: Arc<BTreeMap<String, StringMap>>,
+    pub volumes: Arc<Volumes>,
 }
 
 static NO_LABELS: StringMap = StringMap::new();

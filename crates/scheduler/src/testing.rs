@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use api::view::core::{Node, Pod};
 use apimachinery::{Value, json};
+use client::Delta;
 
 use crate::framework::{FilterFn, ScoreFn};
 use crate::nodeinfo::NodeInfo;
 use crate::podinfo::PodInfo;
 use crate::snapshot::Snapshot;
+use crate::volumes::{Change, Volumes};
 
 /// A node made of a partial object.
 pub fn node_info(object: Value) -> NodeInfo {
@@ -50,7 +52,28 @@ pub fn cluster(nodes: impl IntoIterator<Item = (Value, Vec<Arc<PodInfo>>)>) -> S
         pods.into_iter().for_each(|pod| info.add_pod(pod));
         Arc::new(info)
     });
-    Snapshot { nodes: nodes.collect(), namespaces: Arc::default() }
+    Snapshot { nodes: nodes.collect(), ..Snapshot::default() }
+}
+
+/// Storage that knows these objects, each of the kind that it says.
+pub fn storage(objects: &[Value]) -> Volumes {
+    fn added<V: api::view::Object>(object: &Value) -> Delta<V> {
+        Delta::Added(Arc::new(serde_json::from_value(object.clone()).unwrap()))
+    }
+    let mut volumes = Volumes::default();
+    for object in objects {
+        let change = match object["kind"].as_str().unwrap() {
+            "PersistentVolume" => Change::Volume(added(object)),
+            "PersistentVolumeClaim" => Change::Claim(added(object)),
+            "StorageClass" => Change::Class(added(object)),
+            "CSINode" => Change::CsiNode(added(object)),
+            "CSIDriver" => Change::CsiDriver(added(object)),
+            "CSIStorageCapacity" => Change::Capacity(added(object)),
+            other => panic!("{other}"),
+        };
+        volumes.apply(&change);
+    }
+    volumes
 }
 
 /// Whether a pod with this spec passes the filter on this node, and if not for which reason.

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use api::resource::{BINDINGS, NODES, PODS};
+use api::resource::{BINDINGS, NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, Resource};
+use api::view::core::persistentvolume::SELECTED_NODE;
 use api::view::core::{ObjectReference, Pod};
+use apimachinery::meta::{ObjectMeta, str_at};
 use apimachinery::{Value, json, time};
 use client::event::EventType;
 use client::{Client, DeleteOptions, EventRecorder, PatchType};
@@ -12,6 +14,7 @@ use jiff::Timestamp;
 use crate::diagnosis::event_message;
 use crate::podinfo::PodInfo;
 use crate::preemption::Preemption;
+use crate::volumes::PodVolumes;
 
 const POD_SCHEDULED: &str = "PodScheduled";
 const UNSCHEDULABLE: &str = "Unschedulable";
@@ -24,6 +27,13 @@ pub struct Writer {
     pub recorder: EventRecorder,
     /// The scheduler's name, as pods ask for it.
     pub name: Arc<str>,
+}
+
+/// Of the objects of a `PodVolumes`, in its order.
+#[derive(Debug, Default)]
+pub struct Versions {
+    pub volumes: Vec<u64>,
+    pub claims: Vec<u64>,
 }
 
 /// Why a pod has no node yet.
@@ -49,6 +59,33 @@ impl Writer {
         let message = format!("Successfully assigned {namespace}/{name} to {node}");
         self.recorder.event(&reference(&pod.pod), EventType::Normal, "Scheduled", message);
         Ok(())
+    }
+
+    /// Writes on volumes and claims what was decided, and returns their versions then.
+    pub async fn bind_volumes(&self, decided: &PodVolumes) -> client::error::Result<Versions> {
+        let mut written = Versions::default();
+        for (volume, _) in &decided.bindings {
+            let metadata = &volume.metadata;
+            let patch = json!({
+                "metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version,
+                    "annotations": metadata.annotations},
+                "spec": {"claimRef": volume.spec.claim_ref},
+            });
+            written.volumes.push(self.patch(PERSISTENT_VOLUMES, metadata, &patch).await?);
+        }
+        for claim in &decided.provisions {
+            let metadata = &claim.metadata;
+            let patch = json!({"metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version,
+                "annotations": {SELECTED_NODE: metadata.annotations.get(SELECTED_NODE)}}});
+            written.claims.push(self.patch(PERSISTENT_VOLUME_CLAIMS, metadata, &patch).await?);
+        }
+        Ok(written)
+    }
+
+    async fn patch(&self, resource: Resource, of: &ObjectMeta, patch: &Value) -> client::error::Result<u64> {
+        let (namespace, name) = (&of.namespace, &of.name);
+        let written = self.client.patch(resource, namespace, name, None, PatchType::Merge, patch).await?;
+        Ok(str_at(&written, &["metadata", "resourceVersion"]).parse().unwrap_or(0))
     }
 
     /// Tells in an event and in the pod's status why it is still pending.

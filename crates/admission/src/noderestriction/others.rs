@@ -1,8 +1,10 @@
 //! What a node may write besides its pods and itself: the sizes of claims it has grown, its CSINode, the devices it
 //! offers, and requests for certificates in its own name.
 
-use apimachinery::Value;
+use api::storage::localpath::{FINALIZER, NODE_LABEL, PROVISIONER};
+use api::view::core::persistentvolume::PROVISIONED_BY;
 use apimachinery::meta::str_at;
+use apimachinery::{Value, json};
 
 use super::{Refusal, forbidden};
 use crate::certificates;
@@ -40,6 +42,38 @@ pub(super) fn check_claim(node: &str, request: &Request<'_>, claim: &Value) -> R
     forbidden(format!(
         "node {node:?} is not allowed to update fields other than status.quantity and status.conditions"
     ))
+}
+
+/// Of a volume that the built-in provisioner made on it, a node says that the data is gone; nothing else.
+pub(super) fn check_volume(node: &str, request: &Request<'_>, volume: &Value) -> Result<(), Refusal> {
+    let refused = || {
+        forbidden(format!(
+            "node {node:?} may only remove the finalizer {FINALIZER:?} of deleted persistent volumes on itself"
+        ))
+    };
+    let Some(old) = request.old.filter(|_| request.operation == Operation::Update) else { return refused() };
+    let without_finalizer = |volume: &Value| {
+        let mut volume = volume.clone();
+        if let Some(metadata) = volume["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+            metadata.remove("resourceVersion");
+            let mut left = metadata.remove("finalizers").unwrap_or_default();
+            if let Some(finalizers) = left.as_array_mut() {
+                finalizers.retain(|finalizer| finalizer != FINALIZER);
+            }
+            metadata.insert("finalizers".to_owned(), left.as_array().cloned().unwrap_or_default().into());
+        }
+        volume
+    };
+    let terms = &old["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"];
+    let is_here =
+        *terms == json!([{"matchExpressions": [{"key": NODE_LABEL, "operator": "In", "values": [node]}]}]);
+    let is_ours = old["metadata"]["annotations"][PROVISIONED_BY] == PROVISIONER;
+    let is_deleted = !str_at(old, &["metadata", "deletionTimestamp"]).is_empty();
+    if is_here && is_ours && is_deleted && without_finalizer(volume) == without_finalizer(old) {
+        return Ok(());
+    }
+    refused()
 }
 
 pub(super) fn check_csi_node(node: &str, request: &Request<'_>, object: &Value) -> Result<(), Refusal> {

@@ -166,3 +166,27 @@ fn a_node_writes_only_what_is_its_own_among_other_kinds() {
     let signing = json!({"spec": {"signerName": "kubernetes.io/kubelet-serving", "request": "eA=="}});
     assert!(!check(Operation::Create, "certificatesigningrequests.certificates.k8s.io", "", None, signing));
 }
+
+#[test]
+fn a_node_lets_go_of_deleted_volumes_that_the_built_in_provisioner_made_on_it() {
+    let volume = |node: &str, finalizers: &[&str]| {
+        let term = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [node]});
+        json!({"metadata": {"name": "v", "finalizers": finalizers, "deletionTimestamp": "2026-01-01T00:00:00Z",
+                "annotations": {"pv.kubernetes.io/provisioned-by": "coxswain.dev/local-path"}},
+            "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}}}})
+    };
+    let refused = "node \"a\" may only remove the finalizer \"coxswain.dev/local-path\" of deleted persistent volumes on itself";
+    let check = |object: Value, old: Value, expect| {
+        check(Operation::Update, "persistentvolumes", "v", &object, Some(&old), expect);
+    };
+    let held = ["coxswain.dev/local-path", "x/y"];
+    check(volume("a", &["x/y"]), volume("a", &held), Ok(()));
+    check(volume("b", &["x/y"]), volume("b", &held), Err(refused));
+    check(volume("a", &[]), volume("a", &held), Err(refused));
+    let mut altered = volume("a", &[]);
+    altered["spec"]["local"] = json!({"path": "/etc"});
+    check(altered, volume("a", &held[..1]), Err(refused));
+    let mut alive = volume("a", &held);
+    alive["metadata"]["deletionTimestamp"] = Value::Null;
+    check(volume("a", &["x/y"]), alive, Err(refused));
+}

@@ -9,10 +9,8 @@ use crate::controller::Key;
 /// The claims that the pod's volumes name, or that are made for them.
 pub fn claims(pod: &Pod) -> Vec<Key> {
     let namespace = &pod.metadata.namespace;
-    let of_volumes = pod.spec.volumes.iter().filter_map(|volume| match &volume.persistent_volume_claim {
-        Some(source) => Some(source.claim_name.clone()),
-        None => volume.ephemeral.as_ref().map(|_| made_for(pod, volume)),
-    });
+    let of_volumes = pod.spec.volumes.iter();
+    let of_volumes = of_volumes.filter_map(|volume| volume.claim_name(&pod.metadata.name));
     of_volumes.map(|name| Key::new(namespace.clone(), name)).collect()
 }
 
@@ -25,14 +23,12 @@ pub fn uses(pod: &Pod, claim: &Value) -> bool {
         source.is_some_and(|source| source.claim_name == name)
     };
     let has_it_made = |volume: &Volume| {
-        volume.ephemeral.is_some() && made_for(pod, volume) == name && is_controlled_by(claim, pod)
+        volume.ephemeral.is_some()
+            && volume.claim_name(&pod.metadata.name).is_some_and(|made| made == name)
+            && is_controlled_by(claim, pod)
     };
     !pod.spec.node_name.is_empty()
         && pod.spec.volumes.iter().any(|v| names_it(v) || !is_shut_down(pod) && has_it_made(v))
-}
-
-fn made_for(pod: &Pod, volume: &Volume) -> String {
-    format!("{}-{}", pod.metadata.name, volume.name)
 }
 
 fn is_controlled_by(claim: &Value, pod: &Pod) -> bool {

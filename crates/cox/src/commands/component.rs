@@ -150,6 +150,7 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
         kubelet_tls: Arc::new(tls),
         runtime_endpoint: args.container_runtime_endpoint,
         cni: args.cluster_network.cni(),
+        local_path: parts == Agent::Node && args.storage.local_path,
         services_on_node: parts == Agent::Node,
         layout: layout.clone(),
     };

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use crate::cli::UpArgs;
 use crate::progress::Progress;
 use crate::services::control_plane::{self, AUTHENTICATED, Api};
-use crate::services::{Services, interrupted, node};
+use crate::services::{Services, interrupted, local_path, node};
 use crate::{control, logging, memory};
 
 /// How much of a cluster runs in this process.
@@ -134,6 +134,9 @@ async fn start(
         return Ok(());
     }
     plan.start_deciders(services, &api);
+    if args.storage.local_path {
+        local_path::publish(&api.admin()).await?;
+    }
     if parts == Parts::ControlPlane {
         return Ok(());
     }
@@ -186,6 +189,7 @@ async fn start_node(
         kubelet_tls: Arc::new(kubelet_tls(settings, pki, node_ip)?),
         runtime_endpoint: args.container_runtime_endpoint.clone(),
         cni: args.cluster_network.cni(),
+        local_path: args.storage.local_path,
         services_on_node: true,
     };
     let user = UserInfo::new(format!("system:node:{}", settings.node_name), ["system:nodes", AUTHENTICATED]);

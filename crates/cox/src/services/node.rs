@@ -40,6 +40,8 @@ pub struct Plan {
     pub runtime_endpoint: Option<String>,
     /// Folder of CNI configurations and those of plugins, instead of the built-in pod network.
     pub cni: Option<(PathBuf, Vec<PathBuf>)>,
+    /// Whether the node offers directories as volumes.
+    pub local_path: bool,
     /// Whether proxy and DNS run here too.
     pub services_on_node: bool,
 }
@@ -157,6 +159,7 @@ impl Plan {
             node_name: self.node_name.clone(),
             node_ip: self.node_ip,
             root_dir: self.layout.kubelet(),
+            local_path_root: self.local_path.then(|| self.layout.kubelet().join("local-path")),
             pod_logs_dir: self.layout.pod_logs(),
             cgroup_root: self.layout.cgroup(),
             cluster_dns: self.cluster_dns.clone(),

@@ -9,18 +9,14 @@ use api::resource::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES};
 use api::view::core::{HostPathVolumeSource, Pod, Volume};
 use apimachinery::Value;
 use apimachinery::meta::str_at;
-use client::Client;
 
-/// The claim that the volume names, or that was made for it.
-pub fn claim_name(pod: &Pod, volume: &Volume) -> Option<String> {
-    let own = volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone());
-    own.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.metadata.name, volume.name)))
-}
+use super::{Context, local_path};
 
 /// Where the claim's volume is on this node.
-pub async fn set_up(client: &Client, pod: &Pod, volume: &Volume, name: &str) -> Result<PathBuf, String> {
+pub async fn set_up(cx: &Context<'_>, pod: &Pod, volume: &Volume, name: &str) -> Result<PathBuf, String> {
     let namespace = &pod.metadata.namespace;
-    let claim: Value = client
+    let claim: Value = cx
+        .client
         .get(PERSISTENT_VOLUME_CLAIMS, namespace, name)
         .await
         .map_err(|e| format!("failed to fetch PVC {namespace}/{name}: {e}"))?;
@@ -31,11 +27,16 @@ pub async fn set_up(client: &Client, pod: &Pod, volume: &Volume, name: &str) -> 
         ));
     }
     let bound = bound_volume(&claim)?;
-    let found: Value = client
+    let found: Value = cx
+        .client
         .get(PERSISTENT_VOLUMES, "", bound)
         .await
         .map_err(|e| format!("failed to fetch PV {bound}: {e}"))?;
     check_claim(&found, &claim)?;
+    if let Some(root) = cx.local_path_root {
+        let volume = serde_json::from_value(found.clone()).map_err(|e| e.to_string())?;
+        local_path::make(root, &volume).map_err(|e| format!("make the directory of PV {bound}: {e}"))?;
+    }
     let path = place(&found)?;
     if found["spec"]["local"].is_object()
         && let Some(of_pod) = &pod.spec.security_context

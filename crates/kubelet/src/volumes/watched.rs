@@ -146,7 +146,7 @@ fn references(pod: &Pod) -> BTreeSet<Reference> {
                 put(SECRETS, &source.name);
             }
         }
-        if let Some(claim) = super::persistent::claim_name(pod, volume) {
+        if let Some(claim) = volume.claim_name(&pod.metadata.name) {
             put(PERSISTENT_VOLUME_CLAIMS, &claim);
         }
     }

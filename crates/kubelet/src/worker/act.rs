@@ -154,6 +154,7 @@ pub async fn set_up_volumes(
     let context = volumes::Context {
         client: &shared.client,
         root: &shared.config.root_dir,
+        local_path_root: shared.config.local_path_root.as_deref(),
         allocatable: shared.allocatable,
         pod_ips,
         host_ip: &host_ip,

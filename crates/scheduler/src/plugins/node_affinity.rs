@@ -1,5 +1,6 @@
 //! NodeAffinity: node selector and node affinity, required and preferred.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use api::view::core::nodeselector::{NAME_FIELD, matches_required, matches_term, required_terms};
@@ -41,8 +42,8 @@ fn named_nodes(terms: &[NodeSelectorTerm]) -> Option<BTreeSet<&str>> {
 }
 
 impl Filter for Required<'_> {
-    fn refuses_all(&self) -> Option<&'static str> {
-        self.names.as_ref().is_some_and(BTreeSet::is_empty).then_some(REASON_CONFLICT)
+    fn refuses_all(&self) -> Option<Cow<'static, str>> {
+        self.names.as_ref().is_some_and(BTreeSet::is_empty).then_some(REASON_CONFLICT.into())
     }
 
     fn candidates(&self) -> Option<Vec<&str>> {

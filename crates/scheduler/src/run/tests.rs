@@ -67,8 +67,17 @@ impl World {
         };
         let ((nodes, node_feeder), (pods, pod_feeder), (namespaces, namespace_feeder)) =
             (Informer::detached(), Informer::detached(), Informer::detached());
-        let inputs = Inputs { nodes, pods, namespaces };
-        let running = tokio::spawn(Scheduler::new(writer).serve(inputs));
+        let storage = Storage {
+            volumes: Informer::detached().0,
+            claims: Informer::detached().0,
+            classes: Informer::detached().0,
+            csi_nodes: Informer::detached().0,
+            csi_drivers: Informer::detached().0,
+            capacities: Informer::detached().0,
+            attachments: Informer::detached().0,
+        };
+        let inputs = Inputs { nodes, pods, namespaces, storage };
+        let running = tokio::spawn(Scheduler::new(writer, &inputs).serve(inputs));
         World {
             nodes: node_feeder,
             pods: pod_feeder,

@@ -22,6 +22,16 @@ pub struct Volume {
     pub ephemeral: Option<EphemeralVolumeSource>,
 }
 
+impl Volume {
+    /// The claim that it names, or that is made for it and the pod of this name.
+    pub fn claim_name(&self, pod: &str) -> Option<String> {
+        match &self.persistent_volume_claim {
+            Some(source) => Some(source.claim_name.clone()),
+            None => self.ephemeral.as_ref().map(|_| format!("{pod}-{}", self.name)),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PersistentVolumeClaimVolumeSource {
