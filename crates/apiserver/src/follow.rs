@@ -12,12 +12,15 @@ use crate::conversion;
 use crate::core::Core;
 
 /// What the authorizer decides from.
-const FOLLOWED: [api::Resource; 5] = [
+const FOLLOWED: [api::Resource; 8] = [
     resource::ROLES,
     resource::CLUSTER_ROLES,
     resource::ROLE_BINDINGS,
     resource::CLUSTER_ROLE_BINDINGS,
     resource::PODS,
+    resource::PERSISTENT_VOLUMES,
+    resource::VOLUME_ATTACHMENTS,
+    resource::RESOURCE_SLICES,
 ];
 
 /// One resource being followed.

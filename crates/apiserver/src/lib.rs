@@ -30,6 +30,7 @@ mod watch;
 mod write;
 
 // What these share.
+mod access_review;
 mod admit;
 mod continue_token;
 mod conversion;

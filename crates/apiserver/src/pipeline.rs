@@ -178,6 +178,8 @@ pub fn attributes<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Attributes<'
         namespace: &info.namespace,
         name: &info.name,
         path: &info.path,
+        fields: info.fields.terms(),
+        labels: info.labels.requirements(),
         ..Attributes::of(user)
     }
 }

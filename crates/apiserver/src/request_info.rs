@@ -1,6 +1,7 @@
 //! What a request is about, read from its method and path alone: any group, resource and subresource, built in or
 //! custom, without a list of routes. Follows `RequestInfoFactory.NewRequestInfo`.
 
+use apimachinery::{fields, labels};
 use http::Method;
 
 use crate::query::Query;
@@ -23,6 +24,9 @@ pub struct RequestInfo {
     pub name: String,
     /// What follows the subresource, with its leading slash: the path to proxy to.
     pub tail: String,
+    /// What a list, watch or deletecollection is limited to, for authorization; nothing of what cannot be read.
+    pub fields: fields::Selector,
+    pub labels: labels::Selector,
 }
 
 impl RequestInfo {
@@ -94,11 +98,12 @@ impl RequestInfo {
         } else if self.verb == "get" && self.subresource.is_empty() && query.flag("watch") {
             self.verb = "watch";
         }
-        if matches!(self.verb, "list" | "watch" | "deletecollection")
-            && self.name.is_empty()
-            && let Some(name) = query.get("fieldSelector").and_then(single_name)
-        {
-            self.name = name.to_owned();
+        if matches!(self.verb, "list" | "watch" | "deletecollection") {
+            self.fields = fields::parse(query.text("fieldSelector")).unwrap_or_default();
+            self.labels = labels::parse(query.text("labelSelector")).unwrap_or_default();
+            if let Some(name) = self.fields.exact("metadata.name").filter(|_| self.name.is_empty()) {
+                self.name = name.to_owned();
+            }
         }
     }
 
@@ -121,14 +126,6 @@ impl RequestInfo {
             () => "cluster",
         }
     }
-}
-
-/// The name in a field selector that picks exactly one object.
-fn single_name(selector: &str) -> Option<&str> {
-    selector.split(',').find_map(|term| {
-        let (key, value) = term.split_once('=')?;
-        (key == "metadata.name").then(|| value.trim_start_matches('='))
-    })
 }
 
 fn decode_segment(segment: &str) -> String {

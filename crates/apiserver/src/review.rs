@@ -4,10 +4,10 @@
 use api::resource;
 use apimachinery::meta::str_at;
 use apimachinery::{Status, Value, json};
-use auth::{Attributes, Decision, UserInfo};
 use bytes::Bytes;
 use http::Response;
 
+use crate::access_review::{access_review, subject};
 use crate::body::Body;
 use crate::call::Call;
 use crate::kind::KindRef;
@@ -71,48 +71,7 @@ fn local_review(call: &Call, review: &Value) -> Result<Value, Status> {
     access_review(call, &subject(review), review)
 }
 
-/// The user that `spec` describes; their groups are exactly those named.
-fn subject(review: &Value) -> UserInfo {
-    UserInfo {
-        name: str_at(review, &["spec", "user"]).to_owned(),
-        uid: str_at(review, &["spec", "uid"]).to_owned(),
-        groups: strings(review.pointer("/spec/groups")),
-        ..UserInfo::default()
-    }
-}
-
-fn access_review(call: &Call, user: &UserInfo, review: &Value) -> Result<Value, Status> {
-    let spec = &review["spec"];
-    let wanted = match (spec.get("resourceAttributes"), spec.get("nonResourceAttributes")) {
-        (Some(resource), None) => Attributes {
-            verb: str_at(resource, &["verb"]),
-            group: str_at(resource, &["group"]),
-            resource: str_at(resource, &["resource"]),
-            subresource: str_at(resource, &["subresource"]),
-            namespace: str_at(resource, &["namespace"]),
-            name: str_at(resource, &["name"]),
-            ..Attributes::of(user)
-        },
-        (None, Some(path)) => Attributes {
-            verb: str_at(path, &["verb"]),
-            path: str_at(path, &["path"]),
-            ..Attributes::of(user)
-        },
-        _ => {
-            return Err(Status::bad_request(
-                "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-            ));
-        }
-    };
-    Ok(match call.core.authorizer.authorize(&wanted) {
-        Decision::Allow(reason) if reason.is_empty() => json!({"allowed": true}),
-        Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
-        Decision::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
-        Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
-    })
-}
-
-fn strings(list: Option<&Value>) -> Vec<String> {
+pub fn strings(list: Option<&Value>) -> Vec<String> {
     let list = list.and_then(Value::as_array);
     list.into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }

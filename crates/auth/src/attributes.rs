@@ -1,6 +1,6 @@
 //! What a request wants to do, as an authorizer sees it, and how a refusal reads (upstream: ForbiddenStatusError).
 
-use apimachinery::{GroupResource, Status};
+use apimachinery::{GroupResource, Status, fields, labels};
 
 use crate::user::UserInfo;
 
@@ -18,6 +18,9 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// The URL path; decides only when `resource` is empty.
     pub path: &'a str,
+    /// Of a list, watch or deletecollection: which objects it is limited to.
+    pub fields: &'a [fields::Term],
+    pub labels: &'a [labels::Requirement],
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ impl<'a> Attributes<'a> {
             namespace: "",
             name: "",
             path: "",
+            fields: &[],
+            labels: &[],
         }
     }
 

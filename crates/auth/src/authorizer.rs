@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 use serde::Deserialize;
 
 use crate::attributes::{Attributes, Decision};
-use crate::node::NodeIndex;
+use crate::node::NodeAuthorizer;
 use crate::rbac::{PolicyRule, RbacIndex, uncovered};
 use crate::user::{MASTERS, UserInfo};
 
@@ -16,23 +16,25 @@ pub const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 #[derive(Default)]
 pub struct Authorizer {
     rbac: RwLock<RbacIndex>,
-    nodes: RwLock<NodeIndex>,
+    nodes: RwLock<NodeAuthorizer>,
 }
 
 impl Authorizer {
-    /// Takes in a stored object that is new or changed: the RBAC kinds and pods matter, others are skipped.
+    /// Takes in a stored object that is new or changed: the RBAC kinds and what leads to nodes matter, others are skipped.
     pub fn apply(&self, object: &Value) {
-        match object["kind"].as_str() {
-            Some("Pod") => self.nodes.write().apply_pod(object),
-            _ => self.rbac.write().apply(object),
+        if is_rbac(object) {
+            self.rbac.write().apply(object);
+        } else {
+            self.nodes.write().graph.apply(object);
         }
     }
 
     /// Forgets a deleted object.
     pub fn remove(&self, object: &Value) {
-        match object["kind"].as_str() {
-            Some("Pod") => self.nodes.write().remove_pod(object),
-            _ => self.rbac.write().remove(object),
+        if is_rbac(object) {
+            self.rbac.write().remove(object);
+        } else {
+            self.nodes.write().graph.remove(object);
         }
     }
 
@@ -165,6 +167,10 @@ impl Authorizer {
             shown.join("\n")
         ))
     }
+}
+
+fn is_rbac(object: &Value) -> bool {
+    matches!(object["kind"].as_str(), Some("Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding"))
 }
 
 fn names(object: &Value) -> (&str, &str) {
