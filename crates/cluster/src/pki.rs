@@ -77,6 +77,11 @@ impl Pki {
         &self.ca_certificate
     }
 
+    /// PEM; whoever has it can make any identity.
+    pub fn ca_key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// The leaf kept as `file`, made or renewed as needed.
     pub fn identity(
         &self,

@@ -5,10 +5,10 @@ use ipnet::IpNet;
 
 use crate::controller::Controller;
 use crate::{
-    clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint, endpointslice,
-    endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, persistentvolume,
-    podautoscaler, podgc, pvcprotection, pvprotection, replicaset, resourcequota, rootca, serviceaccount,
-    serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
+    certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint,
+    endpointslice, endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle,
+    persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset, resourcequota, rootca,
+    serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
 };
 
 /// What controllers need to know about the cluster.
@@ -16,6 +16,8 @@ use crate::{
 pub struct Config {
     /// The certificate bundle, PEM, that `kube-root-ca.crt` publishes.
     pub root_ca: String,
+    /// The key of its first certificate, PEM, which signs requests; empty where others sign them.
+    pub signing_key: String,
     /// Where pods' addresses come from, one CIDR per family; none leaves `spec.podCIDR` of nodes to others.
     pub cluster_cidrs: Vec<IpNet>,
 }
@@ -71,6 +73,9 @@ pub static CATALOGUE: &[Row] = &[
     // One at a time: two could give out the same CIDR.
     row("cidrAllocator", "node-controller", nodeipam::new, 1),
     row("service-lb-controller", "service-controller", serviceloadbalancer::new, 1),
+    row("certificatesigningrequest-approving-controller", "certificate-controller", certificates::approving, 1),
+    row("certificatesigningrequest-signing-controller", "certificate-controller", certificates::signing, 5),
+    row("certificatesigningrequest-cleaner-controller", "certificate-controller", certificates::cleaning, 1),
     row("pod-garbage-collector", "pod-garbage-collector", podgc::new, 1),
 ];
 

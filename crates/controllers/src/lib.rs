@@ -18,6 +18,7 @@ mod taint;
 #[cfg(test)]
 mod testing;
 
+mod certificates;
 mod clusterroleaggregation;
 mod cronjob;
 mod daemonset;

@@ -4,6 +4,7 @@
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;
+pub mod certificates;
 pub mod condition;
 pub mod coordination;
 pub mod core;
