@@ -16,10 +16,24 @@ use crate::{
 pub struct Config {
     /// The certificate bundle, PEM, that `kube-root-ca.crt` publishes.
     pub root_ca: String,
-    /// The key of its first certificate, PEM, which signs requests; empty where others sign them.
-    pub signing_key: String,
+    /// Who signs requests for certificates; none where others do.
+    pub signing: Option<SigningAuthority>,
     /// Where pods' addresses come from, one CIDR per family; none leaves `spec.podCIDR` of nodes to others.
     pub cluster_cidrs: Vec<IpNet>,
+}
+
+/// An authority's certificate and key, PEM.
+#[derive(Clone)]
+pub struct SigningAuthority {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl std::fmt::Debug for SigningAuthority {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SigningAuthority").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
 }
 
 /// One controller.

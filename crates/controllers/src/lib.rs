@@ -46,5 +46,5 @@ mod statefulset;
 mod tainteviction;
 mod ttlafterfinished;
 
-pub use catalogue::{CATALOGUE, Config, Row};
+pub use catalogue::{CATALOGUE, Config, Row, SigningAuthority};
 pub use run::run;

@@ -206,6 +206,12 @@ pub struct ControllerManagerArgs {
     /// The authority that pods are to trust, PEM; that of the kubeconfig if not given
     #[arg(long)]
     pub root_ca_file: Option<PathBuf>,
+    /// The authority that signs requests for certificates, PEM; without it others sign them
+    #[arg(long, requires = "cluster_signing_key_file")]
+    pub cluster_signing_cert_file: Option<PathBuf>,
+    /// Its key
+    #[arg(long, requires = "cluster_signing_cert_file")]
+    pub cluster_signing_key_file: Option<PathBuf>,
     /// Address ranges from which nodes get theirs for pods, one or one per family; without it others do that
     #[arg(long, value_delimiter = ',')]
     pub cluster_cidr: Vec<ipnet::IpNet>,

@@ -29,9 +29,10 @@ struct Signer {
 }
 
 pub fn new(config: &Config, informers: &Informers, _: &Client) -> Box<dyn Controller> {
-    let authority = (!config.signing_key.is_empty())
-        .then(|| Authority::new(&config.root_ca, &config.signing_key))
-        .and_then(|made| made.inspect_err(|error| tracing::error!(%error, "requests are not signed")).ok());
+    let authority = config.signing.as_ref().and_then(|signing| {
+        let made = Authority::new(&signing.certificate, &signing.key);
+        made.inspect_err(|error| tracing::error!(%error, "requests for certificates are not signed")).ok()
+    });
     Box::new(Signer { authority: authority.map(Arc::new), requests: informers.get() })
 }
 

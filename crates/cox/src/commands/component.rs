@@ -66,9 +66,15 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
     let without_identity =
         RestConfig { client_certificate: None, client_key: None, bearer_token: None, ..config };
     let anonymous = Https::new(&without_identity)?;
+    let signing = match (&args.cluster_signing_cert_file, &args.cluster_signing_key_file) {
+        (Some(certificate), Some(key)) => {
+            Some(controllers::SigningAuthority { certificate: read(certificate)?, key: read(key)? })
+        }
+        _ => None,
+    };
     let cluster_cidrs = args.cluster_cidr;
     run_one(&args.component, "kube-controller-manager", |informers, stop| async move {
-        let config = controllers::Config { root_ca, cluster_cidrs };
+        let config = controllers::Config { root_ca, signing, cluster_cidrs };
         let client_for = |account: &'static str| {
             let transport = ServiceAccount::new(client.clone(), anonymous.clone(), "kube-system", account);
             Client::new(transport, account)
@@ -76,6 +82,10 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
         controllers::run(&config, client_for, &informers, stop).await;
         Ok(())
     })
+}
+
+fn read(path: &std::path::Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn node_name(given: Option<String>) -> String {

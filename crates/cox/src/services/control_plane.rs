@@ -126,7 +126,10 @@ impl Plan<'_> {
     pub fn start_deciders(&self, services: &mut Services, api: &Api) {
         let config = controllers::Config {
             root_ca: self.pki.ca_certificate().to_owned(),
-            signing_key: self.pki.ca_key(),
+            signing: Some(controllers::SigningAuthority {
+                certificate: self.pki.ca_certificate().to_owned(),
+                key: self.pki.ca_key(),
+            }),
             cluster_cidrs: self.settings.cluster_cidrs(),
         };
         let (clients, informers) = (api.clone(), api.informers.clone());
