@@ -6,29 +6,20 @@ use std::sync::Arc;
 
 use api::catalogue::Kind;
 use api::{Resource, resource};
-use apimachinery::{GroupVersion, Status, Value, json};
-use auth::UserInfo;
+use apimachinery::{GroupVersion, Map, Status, Value, json};
 use auth::bootstrap::Reconciliation;
-use auth::user::MASTERS;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use http::header::CONTENT_TYPE;
-use http::{Method, Request};
 
-use crate::body;
+use crate::aggregation::FRONT_PROXY_CLIENT;
 use crate::core::Core;
-use crate::draft::to_json;
-use crate::pipeline::{self, Peer};
+use crate::loopback;
 
-/// Upstream's name for the server's requests to itself.
-const LOOPBACK_USER: &str = "system:apiserver";
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// The Service by which pods reach the API, in the namespace `default`.
 const SERVICE: &str = "kubernetes";
 const SERVICE_PORT: u16 = 443;
 /// Enough to fill a batch of the store's log.
 const WRITES_AT_ONCE: usize = 32;
-/// An answer longer than this is none of those expected here.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 #[error("bring {what} {name:?} into its default state")]
@@ -51,7 +42,7 @@ pub async fn run(core: &Arc<Core>) -> Result<(), BootstrapError> {
     reconcile_service(core).await?;
     replace(core, resource::ENDPOINTS, endpoints(core)).await?;
     replace(core, resource::ENDPOINT_SLICES, endpoint_slice(core)).await?;
-    core.set_bootstrapped();
+    replace(core, resource::CONFIG_MAPS, extension_authentication(core)).await?;
     Ok(())
 }
 
@@ -107,6 +98,25 @@ fn endpoint_slice(core: &Core) -> Value {
     })
 }
 
+/// What extension servers need to know to believe their callers (follows `clusterauthenticationtrust`).
+fn extension_authentication(core: &Core) -> Value {
+    let mut data = Map::new();
+    if let Some(authority) = &core.config.client_ca {
+        data.insert("client-ca-file".to_owned(), authority.as_str().into());
+    }
+    if let Some(front_proxy) = &core.config.front_proxy {
+        data.extend([
+            ("requestheader-client-ca-file".to_owned(), front_proxy.authority.as_str().into()),
+            ("requestheader-allowed-names".to_owned(), json!([FRONT_PROXY_CLIENT]).to_string().into()),
+            ("requestheader-username-headers".to_owned(), json!(["X-Remote-User"]).to_string().into()),
+            ("requestheader-uid-headers".to_owned(), json!(["X-Remote-Uid"]).to_string().into()),
+            ("requestheader-group-headers".to_owned(), json!(["X-Remote-Group"]).to_string().into()),
+            ("requestheader-extra-headers-prefix".to_owned(), json!(["X-Remote-Extra-"]).to_string().into()),
+        ]);
+    }
+    json!({"metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"}, "data": data})
+}
+
 /// Default roles and bindings, many at once, so that they share the flushes of the store's log.
 async fn reconcile_roles(core: &Arc<Core>) -> Result<(), BootstrapError> {
     let objects = auth::bootstrap_objects();
@@ -123,12 +133,11 @@ async fn reconcile_role(core: &Arc<Core>, resource: Resource, object: Value) -> 
     let Some(existing) = core.object(resource, &namespace, &name) else {
         return ensure(core, resource, object).await;
     };
-    let path = resource.path(&namespace, &name);
     let written = match auth::bootstrap::reconcile(&object, &existing) {
         Reconciliation::Keep => return Ok(()),
-        Reconciliation::Update(wanted) => send(core, Method::PUT, &path, &wanted).await,
-        Reconciliation::Recreate => match send(core, Method::DELETE, &path, &Value::Null).await {
-            Ok(()) => create(core, resource, &object).await,
+        Reconciliation::Update(wanted) => loopback::update(core, resource, &wanted).await,
+        Reconciliation::Recreate => match loopback::delete(core, resource, &object).await {
+            Ok(()) => loopback::create(core, resource, &object).await,
             refused => refused,
         },
     };
@@ -151,8 +160,7 @@ async fn reconcile_service(core: &Arc<Core>) -> Result<(), BootstrapError> {
     for field in changed {
         existing["spec"][field] = expected["spec"][field].clone();
     }
-    let path = resource::SERVICES.path("default", SERVICE);
-    let written = send(core, Method::PUT, &path, &existing).await;
+    let written = loopback::update(core, resource::SERVICES, &existing).await;
     written.map_err(|status| failed(resource::SERVICES, &expected, status))
 }
 
@@ -162,7 +170,7 @@ async fn ensure(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(
     if core.object(resource, &text(&object, "namespace"), &text(&object, "name")).is_some() {
         return Ok(());
     }
-    match create(core, resource, &object).await {
+    match loopback::create(core, resource, &object).await {
         Err(status) if !status.is_already_exists() => Err(failed(resource, &object, status)),
         _ => Ok(()),
     }
@@ -170,18 +178,11 @@ async fn ensure(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(
 
 /// Makes the object as it should be, whatever was there.
 async fn replace(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(), BootstrapError> {
-    let (namespace, name) = (text(&object, "namespace"), text(&object, "name"));
-    let result = match create(core, resource, &object).await {
-        Err(status) if status.is_already_exists() => {
-            send(core, Method::PUT, &resource.path(&namespace, &name), &object).await
-        }
+    let result = match loopback::create(core, resource, &object).await {
+        Err(status) if status.is_already_exists() => loopback::update(core, resource, &object).await,
         result => result,
     };
     result.map_err(|status| failed(resource, &object, status))
-}
-
-async fn create(core: &Arc<Core>, resource: Resource, object: &Value) -> Result<(), Status> {
-    send(core, Method::POST, &resource.collection_path(&text(object, "namespace")), object).await
 }
 
 fn text(object: &Value, field: &str) -> String {
@@ -190,21 +191,4 @@ fn text(object: &Value, field: &str) -> String {
 
 fn failed(resource: Resource, object: &Value, source: Status) -> BootstrapError {
     BootstrapError { what: resource.singular, name: text(object, "name"), source }
-}
-
-async fn send(core: &Arc<Core>, method: Method, path: &str, object: &Value) -> Result<(), Status> {
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(CONTENT_TYPE, "application/json")
-        .header(http::header::USER_AGENT, "kube-apiserver")
-        .body(if object.is_null() { body::empty() } else { body::full(to_json(object)) })
-        .map_err(Status::internal)?;
-    let peer = Peer::Component(UserInfo::new(LOOPBACK_USER, [MASTERS]));
-    let response = pipeline::handle(core.clone(), request, peer).await;
-    if response.status().is_success() {
-        return Ok(());
-    }
-    let answer = body::read_at_most(response.into_body(), ANSWER_BYTES_MAX).await?;
-    Err(serde_json::from_slice(&answer).unwrap_or_else(Status::internal))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::aggregation::FrontProxy;
 use crate::metadata::Random;
 
 /// The range of ports upstream reserves for Services of type NodePort.
@@ -24,6 +25,10 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// How to reach kubelets for logs, exec and port-forward: trusted authority and client certificate.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    /// What extension servers know this server by; without it they cannot believe whom it names.
+    pub front_proxy: Option<FrontProxy>,
+    /// The authority of clients' certificates, PEM, as it is made known to extension servers.
+    pub client_ca: Option<String>,
     /// Whether a request without credentials is `system:anonymous` (upstream: `--anonymous-auth`).
     pub anonymous_auth: bool,
     /// Which admission plugins run.
@@ -46,6 +51,8 @@ impl Config {
             secondary_service_cidr: None,
             node_ports: NODE_PORTS,
             kubelet_tls: None,
+            front_proxy: None,
+            client_ca: None,
             anonymous_auth: true,
             admission: admission::Selection::default(),
             clock: Arc::new(Timestamp::now),

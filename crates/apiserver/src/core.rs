@@ -10,6 +10,7 @@ use auth::{Authenticator, Authorizer};
 use store::{Key, Store};
 use tokio_util::sync::CancellationToken;
 
+use crate::aggregation::Aggregator;
 use crate::config::Config;
 use crate::conversion;
 use crate::customresource;
@@ -33,6 +34,7 @@ pub struct Core {
     pub webhook_clients: webhook::client::Clients,
     pub quotas: Quotas,
     pub services: Allocator,
+    pub aggregator: Aggregator,
     pub customresources: customresource::Registry,
     pub decoded: Decoded,
     pub frames: FrameCache,
@@ -55,6 +57,7 @@ impl Core {
             webhooks: webhook::Source::default(),
             webhook_clients: webhook::client::Clients::new(store.clone()),
             quotas: Quotas::default(),
+            aggregator: Aggregator::new(config.front_proxy.clone()),
             customresources: customresource::Registry::default(),
             decoded: Decoded::default(),
             frames: FrameCache::default(),

@@ -2,41 +2,49 @@
 //! aggregated documents that current clients ask for, and the older ones per group and version.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use api::apiregistration::LOCAL;
 use api::catalogue::{CATALOGUE, Kind, Subresource};
-use apimachinery::{Map, Value, json};
+use api::resource::intern;
+use apimachinery::{GroupVersion, Map, Value, json};
 
+use crate::aggregation::Remote;
 use crate::core::Core;
 use crate::kind::KindRef;
 
-/// Served groups in the order of preference upstream gives them, for tools that take the first match for a short name.
-const GROUP_ORDER: [&str; 20] = [
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "resource.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-];
+/// The group of APIServices comes before all others.
+const FIRST_GROUP: &str = "apiregistration.k8s.io";
+const FIRST_GROUP_PRIORITY: i64 = 20_000;
+
+/// How the groups of custom resources rank (upstream: crdRegistrationController).
+pub const CUSTOM_GROUP_PRIORITY: i64 = 1000;
+pub const CUSTOM_VERSION_PRIORITY: i64 = 100;
 
 /// One version of a group with its kinds, by their plurals.
 pub struct Version {
     pub name: &'static str,
     kinds: Vec<KindRef>,
+    /// What somebody else serves under it.
+    remote: Option<Arc<Remote>>,
+}
+
+impl Version {
+    /// Its rank in its group.
+    fn priority(&self) -> i64 {
+        self.remote.as_ref().map_or(CUSTOM_VERSION_PRIORITY, |remote| remote.version_priority)
+    }
+}
+
+/// The rank of a group among all; those of the same rank stand in the order of their names.
+fn group_priority(group: &str, versions: &[Version]) -> i64 {
+    if group == FIRST_GROUP {
+        return FIRST_GROUP_PRIORITY;
+    }
+    let local = LOCAL.iter().filter(|row| row.0 == group).map(|row| row.2);
+    let remote = versions.iter().filter_map(|version| version.remote.as_ref()).map(|r| r.group_priority);
+    let custom = versions.iter().any(|version| version.remote.is_none()).then_some(CUSTOM_GROUP_PRIORITY);
+    local.chain(remote).chain(custom).max().unwrap_or_default()
 }
 
 /// All that is served at one moment: the groups in order, each with its versions, the preferred one first.
@@ -46,30 +54,39 @@ impl Served {
     pub fn new(core: &Core) -> Served {
         let definitions = core.customresources.all(&core.store);
         let custom = definitions.iter().flat_map(|definition| definition.served());
-        Served::of(CATALOGUE.iter().map(KindRef::BuiltIn).chain(custom.cloned().map(KindRef::Custom)))
+        let kinds = CATALOGUE.iter().map(KindRef::BuiltIn).chain(custom.cloned().map(KindRef::Custom));
+        Served::of(kinds, &core.aggregator.discovered.read())
     }
 
-    fn of(kinds: impl Iterator<Item = KindRef>) -> Served {
+    fn of(kinds: impl Iterator<Item = KindRef>, remotes: &BTreeMap<GroupVersion, Arc<Remote>>) -> Served {
         let mut groups: BTreeMap<&'static str, Vec<Version>> = BTreeMap::new();
         for kind in kinds {
             let resource = kind.resource;
             let versions = groups.entry(resource.group).or_default();
             match versions.iter_mut().find(|version| version.name == resource.version) {
                 Some(version) => version.kinds.push(kind),
-                None => versions.push(Version { name: resource.version, kinds: vec![kind] }),
+                None => versions.push(Version { name: resource.version, kinds: vec![kind], remote: None }),
             }
+        }
+        for (version, remote) in remotes {
+            let versions = groups.entry(intern(&version.group)).or_default();
+            // Who answers for the version serves all of it.
+            versions.retain(|known| known.name != version.version);
+            let name = intern(&version.version);
+            versions.push(Version { name, kinds: Vec::new(), remote: Some(remote.clone()) });
         }
         let mut groups: Vec<_> = groups.into_iter().collect();
         for (_, versions) in &mut groups {
             let built_in = |version: &Version| version.kinds.iter().any(|kind| kind.custom().is_none());
             // The catalogue's order stands for itself; versions of custom kinds rank by their names.
             if !versions.iter().any(built_in) {
-                versions.sort_by(|a, b| apiextensions::names::compare_versions(a.name, b.name));
+                let by_name =
+                    |a: &Version, b: &Version| apiextensions::names::compare_versions(a.name, b.name);
+                versions.sort_by(|a, b| b.priority().cmp(&a.priority()).then_with(|| by_name(a, b)));
             }
             versions.iter_mut().for_each(|version| version.kinds.sort_by_key(|kind| kind.resource.plural));
         }
-        let place = |group: &str| GROUP_ORDER.iter().position(|g| *g == group).unwrap_or(GROUP_ORDER.len());
-        groups.sort_by_key(|(group, _)| place(group));
+        groups.sort_by_key(|(group, versions)| std::cmp::Reverse(group_priority(group, versions)));
         Served(groups)
     }
 
@@ -187,6 +204,10 @@ fn aggregated_group(group: &str, versions: &[Version]) -> Value {
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| {
+            if let Some(remote) = &version.remote {
+                let freshness = if remote.is_fresh { "Current" } else { "Stale" };
+                return json!({"version": version.name, "resources": remote.resources, "freshness": freshness});
+            }
             let resources: Vec<Value> = version.kinds.iter().map(|kind| aggregated_resource(kind)).collect();
             json!({"version": version.name, "resources": resources, "freshness": "Current"})
         })
@@ -234,7 +255,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_discoverable_both_ways() {
-        let served = Served::of(CATALOGUE.iter().map(KindRef::BuiltIn));
+        let served = Served::of(CATALOGUE.iter().map(KindRef::BuiltIn), &BTreeMap::new());
         for kind in CATALOGUE {
             let r = &kind.resource;
             let list = served.resource_list(r.group, r.version).expect("the group version is served");
@@ -252,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_group_that_is_not_served_is_not_found() {
-        let served = Served::of(CATALOGUE.iter().map(KindRef::BuiltIn));
+        let served = Served::of(CATALOGUE.iter().map(KindRef::BuiltIn), &BTreeMap::new());
         assert!(served.group("nothing.example").is_none());
         assert!(served.group("").is_none());
         assert!(served.resource_list("apps", "v9").is_none());

@@ -8,6 +8,7 @@ use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, TE, TRAILER, TRA
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::copy_bidirectional;
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::aggregation::REMOTE;
 use crate::body::{self, Body, WireBody};
 use crate::call::Call;
 use crate::pipeline::Payload;
@@ -34,22 +36,55 @@ pub struct Destination {
 }
 
 pub async fn forward(call: &Call, to: Destination, payload: Payload) -> Result<Response<Body>, Status> {
-    let Payload { body, upgrade } = payload;
     let unreachable = |why: &dyn std::fmt::Display| {
         Status::service_unavailable(format!("error trying to reach {}: {why}", to.address))
     };
-    let mut sender = match timeout(CONNECT_TIMEOUT, connect(call, &to)).await {
+    let sender = match timeout(CONNECT_TIMEOUT, connect(call, &to)).await {
         Ok(connected) => connected.map_err(|error| unreachable(&error))?,
         Err(_) => return Err(unreachable(&"connection timed out")),
     };
+    let request = request(call, &to.address.to_string(), &to.path_and_query, payload, HeaderMap::new())?;
+    exchange(sender, request).await.map_err(|error| unreachable(&error))
+}
+
+/// A connection to another server.
+pub type Sender = SendRequest<WireBody>;
+
+/// A request on its way, and the connection of whoever made it, if they want to speak another protocol on it.
+pub type Forwarded = (Request<WireBody>, Option<OnUpgrade>);
+
+/// The request of this call, for another server, with more headers.
+pub fn request(
+    call: &Call,
+    host: &str,
+    path_and_query: &str,
+    payload: Payload,
+    more: HeaderMap,
+) -> Result<Forwarded, Status> {
+    let Payload { body, upgrade } = payload;
     let mut request = Request::builder()
         .method(call.method.clone())
-        .uri(&to.path_and_query)
-        .header(HOST, to.address.to_string())
+        .uri(path_and_query)
+        .header(HOST, host)
         .body(body::wire(body))
         .map_err(|error| Status::bad_request(error.to_string()))?;
     copy_headers(&call.headers, request.headers_mut(), upgrade.is_some());
-    let mut response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+    request.headers_mut().extend(more);
+    Ok((request, upgrade))
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("the server switched protocols unasked")]
+    Switched,
+}
+
+/// Sends the request and passes the answer on.
+pub async fn exchange(mut sender: Sender, request: Forwarded) -> Result<Response<Body>, ExchangeError> {
+    let (request, upgrade) = request;
+    let mut response = sender.send_request(request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (parts, body) = response.into_parts();
         let mut passed = Response::new(body.map_err(Into::into).boxed_unsync());
@@ -58,7 +93,7 @@ pub async fn forward(call: &Call, to: Destination, payload: Payload) -> Result<R
         return Ok(passed);
     }
     let far = hyper::upgrade::on(&mut response);
-    let near = upgrade.ok_or_else(|| Status::internal("the server switched protocols unasked"))?;
+    let near = upgrade.ok_or(ExchangeError::Switched)?;
     tokio::spawn(async move {
         match tokio::try_join!(near, far) {
             Ok((near, far)) => {
@@ -80,7 +115,10 @@ fn copy_headers(from: &HeaderMap, to: &mut HeaderMap, upgrading: bool) {
     for (name, value) in from {
         let keep = match *name {
             UPGRADE | CONNECTION => upgrading,
-            _ => !NOT_FORWARDED.contains(name) && !name.as_str().starts_with("impersonate-"),
+            _ => {
+                let is_identity = ["impersonate-", REMOTE].iter().any(|p| name.as_str().starts_with(p));
+                !NOT_FORWARDED.contains(name) && !is_identity
+            }
         };
         if keep {
             to.append(name, value.clone());
@@ -89,7 +127,7 @@ fn copy_headers(from: &HeaderMap, to: &mut HeaderMap, upgrading: bool) {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ConnectError {
+pub enum ConnectError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
@@ -98,7 +136,7 @@ enum ConnectError {
     NoTls,
 }
 
-async fn connect(call: &Call, to: &Destination) -> Result<SendRequest<WireBody>, ConnectError> {
+async fn connect(call: &Call, to: &Destination) -> Result<Sender, ConnectError> {
     let stream = TcpStream::connect(to.address).await?;
     stream.set_nodelay(true)?;
     if !to.tls {
@@ -109,7 +147,7 @@ async fn connect(call: &Call, to: &Destination) -> Result<SendRequest<WireBody>,
     handshake(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?)).await
 }
 
-async fn handshake<T>(io: T) -> Result<SendRequest<WireBody>, ConnectError>
+pub async fn handshake<T>(io: T) -> Result<Sender, ConnectError>
 where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {

@@ -14,6 +14,7 @@ mod query;
 mod request_info;
 
 // What it does.
+mod aggregation;
 mod customresource;
 mod delete;
 mod discovery;
@@ -58,14 +59,17 @@ mod event_ttl;
 mod follow;
 mod in_process;
 mod listener;
+mod loopback;
 mod server;
 pub mod tls;
+mod upkeep;
 mod websocket;
 
 #[cfg(test)]
 mod tests;
 
 pub use admission::Selection as AdmissionPlugins;
+pub use aggregation::{Backend, BackendFuture, FRONT_PROXY_CLIENT, FrontProxy, GroupServed};
 pub use config::{Cidr, Config};
 pub use server::{ApiServer, StartError};
 pub use tls::SharedTls;

@@ -47,7 +47,7 @@ pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
         ["openid", "v1", "jwks"] => {
             text("application/jwk-set+json", call.core.authenticator.issuer().jwks().to_string())
         }
-        ["openapi", rest @ ..] => openapi::serve(call, rest),
+        ["openapi", rest @ ..] => openapi::serve(call, rest).await,
         _ => Err(Status::path_not_found()),
     }
 }

@@ -11,18 +11,28 @@ use apimachinery::{GroupVersion, Status};
 use http::header::ETAG;
 use http::{HeaderValue, Response};
 
-use crate::body::Body;
+use crate::aggregation;
+use crate::body::{self, Body};
 use crate::call::Call;
 use crate::core::Core;
 use crate::customresource::CustomKind;
 use crate::negotiation::{accept, alternatives};
 use crate::nonresource::text;
+use crate::pipeline::Payload;
 use apimachinery::version::GIT_VERSION;
 
 /// The URL and the document's hash of every group version.
 static HASHES: OnceLock<Vec<(GroupVersion, String)>> = OnceLock::new();
 
-pub fn serve(call: &Call, path: &[&str]) -> Result<Response<Body>, Status> {
+pub async fn serve(call: &Call, path: &[&str]) -> Result<Response<Body>, Status> {
+    if let ["v3", "apis", group, version] = path
+        && let Some(route) =
+            call.core.aggregator.route(&call.core.store, &GroupVersion::new(*group, *version)).await
+    {
+        let uri = call.info.path.parse().map_err(|_| Status::path_not_found())?;
+        let payload = Payload { body: body::empty(), upgrade: None };
+        return aggregation::serve(call, payload, &uri, route).await;
+    }
     match path {
         ["v2"] => v2(call),
         ["v3"] => {
@@ -99,6 +109,11 @@ fn all_hashes(core: &Core) -> BTreeMap<GroupVersion, String> {
     let mut custom: BTreeMap<GroupVersion, Vec<Arc<CustomKind>>> = BTreeMap::new();
     for kind in served(core) {
         custom.entry(kind.kind.resource.gvr().group_version()).or_default().push(kind);
+    }
+    for (version, remote) in core.aggregator.discovered.read().iter() {
+        if let Some(hash) = &remote.open_api_hash {
+            hashes.insert(version.clone(), hash.clone());
+        }
     }
     hashes.extend(custom.into_iter().filter_map(|(version, kinds)| Some((version, custom_hash(&kinds)?))));
     hashes

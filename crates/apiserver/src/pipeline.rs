@@ -23,7 +23,7 @@ use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::tls::ClientCertificate;
 use crate::websocket::Wish;
-use crate::{nonresource, resource};
+use crate::{aggregation, nonresource, resource};
 
 /// Every response carries the id under which the server knows the request.
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -151,7 +151,8 @@ async fn to_its_end(
 
 /// What is answered as long as the client listens, over WebSocket for one that wishes so.
 async fn stream(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {
-    let Some(wish) = Wish::of(&call.headers, &call.info) else {
+    let elsewhere = call.core.aggregator.of_path(&call.core.store, &call.info.path).await;
+    let Some(wish) = Wish::of(&call.headers, &call.info).filter(|_| elsewhere.is_none()) else {
         return route(call, payload, uri).await;
     };
     let plain = Payload { body: payload.body, upgrade: None };
@@ -159,6 +160,9 @@ async fn stream(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<
 }
 
 async fn route(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {
+    if let Some(elsewhere) = call.core.aggregator.of_path(&call.core.store, &call.info.path).await {
+        return aggregation::serve(call, payload, &uri, elsewhere).await;
+    }
     if call.info.is_resource {
         resource::serve(call, payload, uri).await
     } else {

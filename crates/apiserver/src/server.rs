@@ -9,12 +9,14 @@ use store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::aggregation::{self, Backend, GroupServed};
 use crate::bootstrap::{self, BootstrapError};
 use crate::config::Config;
 use crate::core::Core;
 use crate::in_process::InProcess;
 use crate::tls::SharedTls;
-use crate::{customresource, event_ttl, follow, listener};
+use crate::upkeep::UpkeepError;
+use crate::{customresource, event_ttl, follow, listener, upkeep};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -22,6 +24,8 @@ pub enum StartError {
     Follow(#[from] store::Gone),
     #[error("make the objects every cluster starts with")]
     Bootstrap(#[from] BootstrapError),
+    #[error("make the objects that the server answers for")]
+    Upkeep(#[from] UpkeepError),
 }
 
 /// A started API server. It answers in-process requests at once, others while [`ApiServer::serve`] runs. Dropping it
@@ -40,7 +44,10 @@ impl ApiServer {
         let background = stop.clone().drop_guard();
         follow::start(&core, &stop)?;
         bootstrap::run(&core).await?;
+        upkeep::start(&core, &stop).await?;
+        core.set_bootstrapped();
         tokio::spawn(customresource::run(core.clone(), stop.clone()));
+        tokio::spawn(aggregation::run(core.clone(), stop.clone()));
         tokio::spawn(event_ttl::run(core.clone(), stop));
         Ok(ApiServer { core, _background: background })
     }
@@ -53,5 +60,18 @@ impl ApiServer {
     /// A component's way to the server within this process, under the component's own identity.
     pub fn in_process(&self, user: UserInfo) -> Arc<dyn Transport> {
         Arc::new(InProcess::new(self.core.clone(), user))
+    }
+
+    /// Lets `backend` answer the requests for a group version of its own, and makes the APIService that says so. An
+    /// APIService of that name which leads to a Service has precedence: whoever installs an extension server gets it.
+    pub async fn serve_group(
+        &self,
+        served: GroupServed,
+        backend: Arc<dyn Backend>,
+    ) -> Result<(), UpkeepError> {
+        self.core.aggregator.register(served.clone(), backend);
+        upkeep::api_service(&self.core, &served.group_version).await?;
+        aggregation::discover_in_process(&self.core, &served).await;
+        Ok(())
     }
 }

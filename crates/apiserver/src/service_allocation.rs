@@ -137,7 +137,8 @@ fn node_port(port: &Value) -> Option<u16> {
     port.get("nodePort").and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0)
 }
 
-fn holding(service: &Value) -> Holding {
+/// The cluster addresses that a Service holds.
+pub fn addresses_of(service: &Value) -> Vec<IpAddr> {
     let listed = service.pointer("/spec/clusterIPs").and_then(Value::as_array);
     let mut addresses: Vec<IpAddr> = listed
         .into_iter()
@@ -147,10 +148,14 @@ fn holding(service: &Value) -> Holding {
     if addresses.is_empty() {
         addresses.extend(str_at(service, &["spec", "clusterIP"]).parse::<IpAddr>());
     }
+    addresses
+}
+
+fn holding(service: &Value) -> Holding {
     let mut numbers: Vec<u16> = ports(service).iter().filter_map(node_port).collect();
     numbers.sort_unstable();
     numbers.dedup();
-    Holding { addresses, ports: numbers }
+    Holding { addresses: addresses_of(service), ports: numbers }
 }
 
 /// An update that leaves allocated values out keeps them (upstream: patchAllocatedValues).

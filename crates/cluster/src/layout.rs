@@ -70,6 +70,11 @@ impl Layout {
         self.data().join("pki")
     }
 
+    /// The authority that extension API servers believe, and the server's certificate of it.
+    pub fn front_proxy_pki(&self) -> PathBuf {
+        self.pki().join("front-proxy")
+    }
+
     pub fn settings(&self) -> PathBuf {
         self.data().join("cluster.json")
     }

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use client::Transport;
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
-use store::{Config as StoreConfig, Store};
+use store::{Config as StoreConfig, Expected, Key, Op, Store};
 
+use crate::draft::draft;
 use crate::{ApiServer, Config};
 
 pub struct Fixture {
@@ -84,6 +85,15 @@ impl Fixture {
     pub async fn restart(mut self) -> Fixture {
         (self.server, self.admin) = start(self.store.clone(), |_| {}).await;
         self
+    }
+
+    /// Puts an object into the store past all that would refuse it.
+    pub async fn store(&self, resource: api::Resource, object: &Value) {
+        let kind = api::catalogue::by_resource(resource.group, resource.version, resource.plural);
+        let kind = kind.expect("is in the catalogue");
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+        let key = Key::new(kind.storage, text("namespace"), text("name"));
+        self.store.commit(&key, Expected::Absent, Op::Put(draft(kind, object))).await.expect("commits");
     }
 
     /// `request` is method and path; extra headers follow as `Name: value` lines.

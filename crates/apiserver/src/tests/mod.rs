@@ -1,6 +1,7 @@
 //! Requests against a server over a store in a temporary directory, through the in-process transport.
 
 mod admission;
+mod aggregating;
 mod conversion;
 mod customresources;
 mod deleting;
@@ -10,6 +11,7 @@ mod forwarding;
 mod listing;
 mod serving;
 mod subresources;
+mod upkeep;
 mod watching;
 mod webhook_server;
 mod writing;

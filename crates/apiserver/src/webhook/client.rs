@@ -174,7 +174,8 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 }
 
 /// Trusts the given authorities, PEM in base64, or else those of the system.
-async fn tls(ca_bundle: Option<&str>, http2: bool) -> Result<Arc<rustls::ClientConfig>, String> {
+/// The authorities that a bundle (PEM in base64) names; without one, those that everybody trusts.
+pub async fn authorities(ca_bundle: Option<&str>) -> Result<RootCertStore, String> {
     let pem = match ca_bundle.filter(|bundle| !bundle.is_empty()) {
         Some(bundle) => STANDARD.decode(bundle).map_err(|error| error.to_string())?,
         None => tokio::fs::read(SYSTEM_AUTHORITIES).await.map_err(|error| error.to_string())?,
@@ -184,6 +185,11 @@ async fn tls(ca_bundle: Option<&str>, http2: bool) -> Result<Arc<rustls::ClientC
         let certificate = certificate.map_err(|error| error.to_string())?;
         roots.add(certificate).map_err(|error| error.to_string())?;
     }
+    Ok(roots)
+}
+
+async fn tls(ca_bundle: Option<&str>, http2: bool) -> Result<Arc<rustls::ClientConfig>, String> {
+    let roots = authorities(ca_bundle).await?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

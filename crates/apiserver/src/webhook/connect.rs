@@ -49,7 +49,7 @@ impl Target {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ConnectError {
+pub enum ConnectError {
     #[error("service {0:?} not found")]
     NoService(String),
     #[error("no service port {port} found for service {service:?}")]
@@ -126,7 +126,7 @@ fn tls_error(error: &std::io::Error) -> ConnectError {
 }
 
 /// Where a Service's port leads to at this moment.
-fn resolve(
+pub fn resolve(
     store: &Store,
     namespace: &str,
     name: &str,

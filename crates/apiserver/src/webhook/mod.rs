@@ -5,7 +5,7 @@
 
 mod call;
 pub mod client;
-mod connect;
+pub mod connect;
 mod form;
 pub mod metrics;
 pub mod mutating;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use apiserver::{AdmissionPlugins, ApiServer, Cidr};
+use apiserver::{AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy};
 use auth::UserInfo;
 use auth::jwt::SigningKey;
 use auth::serviceaccount::Issuer;
@@ -91,8 +91,19 @@ impl Plan<'_> {
             &usage,
             Timestamp::now(),
         )?;
+        config.client_ca = Some(self.pki.ca_certificate().to_owned());
+        config.front_proxy = Some(self.front_proxy()?);
         config.kubelet_tls = Some(rest_config(String::new(), self.pki, &identity).tls()?);
         Ok(config)
+    }
+
+    /// An authority of its own: whoever it certifies may speak for anybody, which no other certificate allows.
+    fn front_proxy(&self) -> anyhow::Result<FrontProxy> {
+        let pki = Pki::open(&self.layout.front_proxy_pki(), "front-proxy", Timestamp::now())?;
+        let usage = Usage::Client { groups: &[] };
+        let identity = pki.identity("client", FRONT_PROXY_CLIENT, &usage, Timestamp::now())?;
+        let authority = pki.ca_certificate().to_owned();
+        Ok(FrontProxy { authority, certificate: identity.certificate, key: identity.key })
     }
 
     fn issuer(&self) -> anyhow::Result<Issuer> {

@@ -1,0 +1,88 @@
+//! TLS to extension servers: which of them are believed, and the certificate by which they believe this server.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+/// The common name of this server's certificate for extension servers.
+pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
+
+/// What makes extension servers believe whom this server names (upstream: `--proxy-client-cert-file`,
+/// `--proxy-client-key-file` and `--requestheader-client-ca-file`); all PEM.
+#[derive(Clone)]
+pub struct FrontProxy {
+    pub authority: String,
+    pub certificate: String,
+    pub key: String,
+}
+
+/// Whom to believe at the other end.
+pub enum Trust {
+    Authorities(RootCertStore),
+    /// Anybody (`insecureSkipTLSVerify`).
+    Anybody,
+}
+
+pub fn client_config(trust: Trust, front_proxy: Option<&FrontProxy>) -> Result<Arc<ClientConfig>, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| text(&error))?;
+    let builder = match trust {
+        Trust::Authorities(roots) => builder.with_root_certificates(roots),
+        Trust::Anybody => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+        }
+    };
+    let Some(FrontProxy { certificate, key, .. }) = front_proxy else {
+        return Ok(Arc::new(builder.with_no_client_auth()));
+    };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
+    let chain = chain.map_err(|error| text(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| text(&error))?;
+    builder.with_client_auth_cert(chain, key).map(Arc::new).map_err(|error| text(&error))
+}
+
+/// Takes every certificate, as the administrator has asked for; that the server holds its key is still checked.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
