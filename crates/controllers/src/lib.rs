@@ -44,6 +44,7 @@ mod serviceloadbalancer;
 mod statefulset;
 mod tainteviction;
 mod ttlafterfinished;
+mod vacprotection;
 
 pub use catalogue::{CATALOGUE, Config, Row};
 pub use run::run;
