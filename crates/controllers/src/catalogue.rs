@@ -8,7 +8,7 @@ use crate::{
     certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint,
     endpointslice, endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle,
     persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset, resourcequota, rootca,
-    serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
+    serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished, vacprotection,
 };
 
 /// What controllers need to know about the cluster.
@@ -76,6 +76,7 @@ pub static CATALOGUE: &[Row] = &[
     row("persistentvolume-controller", "persistent-volume-binder", persistentvolume::new, 1),
     row("pvc-protection-controller", "pvc-protection-controller", pvcprotection::new, 1),
     row("pv-protection-controller", "pv-protection-controller", pvprotection::new, 1),
+    row("volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", vacprotection::new, 1),
     row("job-controller", "job-controller", job::new, 5),
     row("endpoint-controller", "endpoint-controller", endpoint::new, 5),
     row("endpointslice-controller", "endpointslice-controller", endpointslice::new, 5),

@@ -45,6 +45,7 @@ mod serviceloadbalancer;
 mod statefulset;
 mod tainteviction;
 mod ttlafterfinished;
+mod vacprotection;
 
 pub use catalogue::{CATALOGUE, Config, Row, SigningAuthority};
 pub use run::run;

@@ -43,12 +43,7 @@ pub async fn serve(
             Some(destination) => destination,
             None => return crate::nonresource::text("text/plain", ""),
         },
-        (resource::NODES, "proxy") => {
-            let node = call.core.object(resource::NODES, "", &call.info.name);
-            let node =
-                node.ok_or_else(|| Status::not_found(&resource::NODES.group_resource(), &call.info.name))?;
-            kubelet(&node, proxied_path(call, &uri))?
-        }
+        (resource::NODES, "proxy") => node_proxy(call, &uri)?,
         (resource::SERVICES, "proxy") => service_proxy(call, &uri)?,
         _ => return Err(Status::path_not_found()),
     };
@@ -196,20 +191,36 @@ fn percent_encode(text: &str) -> String {
     text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-/// `[scheme:]name[:port]`, as proxy paths name pods and services.
-fn split_name(text: &str) -> Result<(bool, &str, &str), Status> {
-    let invalid = || Status::bad_request(format!("invalid pod or service request {text:?}"));
-    match text.split(':').collect::<Vec<_>>().as_slice() {
-        [name] => Ok((false, name, "")),
-        [name, port] => Ok((false, name, port)),
-        ["" | "http", name, port] => Ok((false, name, port)),
-        ["https", name, port] => Ok((true, name, port)),
-        _ => Err(invalid()),
+/// `[scheme:]name[:port]`, as proxy paths name objects: whether to speak TLS, the name, the port or nothing
+/// (upstream: `SplitSchemeNamePort`).
+fn split_name<'a>(what: &str, text: &'a str) -> Result<(bool, &'a str, &'a str), Status> {
+    let parts = text.split(':').collect::<Vec<_>>();
+    let (tls, name, port) = match parts.as_slice() {
+        [name] => (false, *name, ""),
+        ["" | "http", name, port] | [name, port] => (false, *name, *port),
+        ["https", name, port] => (true, *name, *port),
+        _ => (false, "", ""),
+    };
+    match name {
+        "" => Err(Status::bad_request(format!("invalid {what} request {text:?}"))),
+        name => Ok((tls, name, port)),
     }
 }
 
+/// A node's kubelet, or whatever listens on another port of the node (upstream: node `ResourceLocation`).
+fn node_proxy(call: &Call, uri: &Uri) -> Result<Destination, Status> {
+    let (tls, name, port) = split_name("node", &call.info.name)?;
+    let node = call.core.object(resource::NODES, "", name);
+    let node = node.ok_or_else(|| Status::not_found(&resource::NODES.group_resource(), name))?;
+    let kubelet = kubelet(&node, proxied_path(call, uri))?;
+    if port.is_empty() || parse_port(port)? == u64::from(kubelet.address.port()) {
+        return Ok(kubelet);
+    }
+    destination(kubelet.address.ip(), parse_port(port)?, tls, kubelet.path_and_query)
+}
+
 fn pod_proxy(call: &Call, uri: &Uri) -> Result<Destination, Status> {
-    let (tls, name, port) = split_name(&call.info.name)?;
+    let (tls, name, port) = split_name("pod", &call.info.name)?;
     let not_found = || Status::not_found(&resource::PODS.group_resource(), name);
     let pod = call.core.object(resource::PODS, &call.info.namespace, name).ok_or_else(not_found)?;
     let first_port = || pod.pointer("/spec/containers/0/ports/0/containerPort").and_then(Value::as_u64);
@@ -221,7 +232,7 @@ fn pod_proxy(call: &Call, uri: &Uri) -> Result<Destination, Status> {
 
 /// A Service is reached through one of its ready endpoints.
 fn service_proxy(call: &Call, uri: &Uri) -> Result<Destination, Status> {
-    let (tls, name, port) = split_name(&call.info.name)?;
+    let (tls, name, port) = split_name("service", &call.info.name)?;
     let unavailable = || Status::service_unavailable(format!("no endpoints available for service {name:?}"));
     let slices = api::catalogue::by_resource("discovery.k8s.io", "v1", resource::ENDPOINT_SLICES.plural)
         .ok_or_else(Status::path_not_found)?;
@@ -324,9 +335,12 @@ mod tests {
 
     #[test]
     fn proxy_names_may_carry_scheme_and_port() {
-        assert_eq!(split_name("web").expect("parses"), (false, "web", ""));
-        assert_eq!(split_name("web:80").expect("parses"), (false, "web", "80"));
-        assert_eq!(split_name("https:web:http").expect("parses"), (true, "web", "http"));
-        assert!(split_name("a:b:c:d").is_err());
+        assert_eq!(split_name("pod", "web").expect("parses"), (false, "web", ""));
+        assert_eq!(split_name("pod", "web:80").expect("parses"), (false, "web", "80"));
+        assert_eq!(split_name("pod", "https:web:http").expect("parses"), (true, "web", "http"));
+        for invalid in ["a:b:c:d", "ftp:web:80", ":80", "http::80", ""] {
+            let refused = split_name("pod", invalid).expect_err("no name");
+            assert_eq!(refused.message, format!("invalid pod request {invalid:?}"));
+        }
     }
 }

@@ -109,6 +109,25 @@ async fn the_root_of_what_is_proxied_ends_with_a_slash() {
 }
 
 #[tokio::test]
+async fn a_node_is_proxied_to_by_name_and_port_with_any_method() {
+    let api = cluster_with_a_pod().await;
+    let node = api.check("GET /api/v1/nodes/n", json!({}), 200, json!({})).await;
+    let port = &node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"];
+    for request in
+        [format!("GET /api/v1/nodes/n:{port}/proxy/pods"), "OPTIONS /api/v1/nodes/n/proxy/pods".into()]
+    {
+        let answer = api.send(&request, "").await;
+        assert_eq!(
+            (answer.code, String::from_utf8_lossy(&answer.bytes).as_ref()),
+            (200, "/pods"),
+            "{request}"
+        );
+    }
+    assert_eq!(api.send("GET /api/v1/nodes/ftp:n:1/proxy/pods", "").await.code, 400);
+    assert_eq!(api.send("OPTIONS /api/v1/nodes/n", "").await.code, 405);
+}
+
+#[tokio::test]
 async fn a_log_is_read_over_websocket() {
     let api = Arc::new(cluster_with_a_pod().await);
     let (stop, served, mut near) = connect(&api).await;

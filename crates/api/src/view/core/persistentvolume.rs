@@ -129,6 +129,16 @@ pub struct PersistentVolumeClaimStatus {
     pub allocated_resources: ResourceList,
     pub allocated_resource_statuses: StringMap,
     pub conditions: Vec<Condition>,
+    pub current_volume_attributes_class_name: Option<String>,
+    pub modify_volume_status: Option<ModifyVolumeStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ModifyVolumeStatus {
+    pub target_volume_attributes_class_name: String,
+    /// `Pending`, `InProgress` or `Infeasible`.
+    pub status: String,
 }
 
 impl PersistentVolume {
