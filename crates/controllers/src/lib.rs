@@ -26,6 +26,7 @@ mod disruption;
 mod endpoint;
 mod endpointslice;
 mod endpointslicemirroring;
+mod ephemeral;
 mod garbagecollector;
 mod job;
 mod namespace;
