@@ -18,6 +18,7 @@ mod taint;
 #[cfg(test)]
 mod testing;
 
+mod attachdetach;
 mod clusterroleaggregation;
 mod cronjob;
 mod daemonset;
