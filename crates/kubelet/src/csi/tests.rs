@@ -107,13 +107,16 @@ struct Api {
     written: Mutex<Vec<(String, Value)>>,
 }
 
-impl Transport for Arc<Api> {
+/// The way to it.
+struct Way(Arc<Api>);
+
+impl Transport for Way {
     fn send(&self, request: Request<Bytes>) -> ResponseFuture<'_> {
         Box::pin(async move {
             let path = request.uri().path().to_owned();
             if request.method() != http::Method::GET {
                 let body = serde_json::from_slice(request.body()).unwrap_or(Value::Null);
-                self.written.lock().expect("no panic").push((path.clone(), body));
+                self.0.written.lock().expect("no panic").push((path.clone(), body));
             }
             let answer = if path.contains("/volumeattachments/") {
                 json!({"metadata": {"name": "a"}, "status": {"attached": true}})
@@ -158,7 +161,7 @@ async fn a_driver_registers_and_its_volume_is_staged_once_for_all_pods_and_taken
     let (sender, mut calls) = mpsc::unbounded_channel();
     tokio::spawn(serve(UnixListener::bind(registry.join("d.sock")).expect("binds"), sender));
     let api = Arc::new(Api::default());
-    let client = Client::new(Arc::new(api.clone()), "kubelet");
+    let client = Client::new(Arc::new(Way(api.clone())), "kubelet");
     let drivers = Arc::<Drivers>::default();
     let registry =
         Registry { drivers: drivers.clone(), client: client.clone(), node_name: "n".into(), dir: registry };
