@@ -1,5 +1,6 @@
 //! The group `storage.k8s.io` (follows `pkg/registry/storage` and `pkg/apis/storage`).
 
+pub mod csi;
 pub mod csidriver;
 pub mod csinode;
 pub mod csistoragecapacity;

@@ -5,10 +5,11 @@ use ipnet::IpNet;
 
 use crate::controller::Controller;
 use crate::{
-    certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint,
-    endpointslice, endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle,
-    persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset, resourcequota, rootca,
-    serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished, vacprotection,
+    attachdetach, certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint,
+    endpointslice, endpointslicemirroring, ephemeral, garbagecollector, job, namespace, nodeipam,
+    nodelifecycle, persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset,
+    resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
+    vacprotection,
 };
 
 /// What controllers need to know about the cluster.
@@ -74,6 +75,8 @@ pub static CATALOGUE: &[Row] = &[
     row("cronjob-controller", "cronjob-controller", cronjob::new, 5),
     // One at a time, as upstream: two claims could ask for one volume.
     row("persistentvolume-controller", "persistent-volume-binder", persistentvolume::new, 1),
+    row("attachdetach-controller", "attachdetach-controller", attachdetach::new, 5),
+    row("ephemeral-volume-controller", "ephemeral-volume-controller", ephemeral::new, 5),
     row("pvc-protection-controller", "pvc-protection-controller", pvcprotection::new, 1),
     row("pv-protection-controller", "pv-protection-controller", pvprotection::new, 1),
     row("volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", vacprotection::new, 1),

@@ -18,6 +18,7 @@ mod taint;
 #[cfg(test)]
 mod testing;
 
+mod attachdetach;
 mod certificates;
 mod clusterroleaggregation;
 mod cronjob;
@@ -27,6 +28,7 @@ mod disruption;
 mod endpoint;
 mod endpointslice;
 mod endpointslicemirroring;
+mod ephemeral;
 mod garbagecollector;
 mod job;
 mod namespace;

@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::allocation::Ledger;
 use crate::config::Config;
+use crate::csi::{Drivers, Registry};
 use crate::images::ImageManager;
 use crate::node;
 use crate::observe::POD_UID_LABEL;
@@ -63,7 +64,16 @@ pub async fn run(
 
     services.synced().await;
     pods.synced().await;
+    let csi_drivers = Arc::<Drivers>::default();
+    let registry = Registry {
+        drivers: csi_drivers.clone(),
+        client: client.clone(),
+        node_name: config.node_name.clone(),
+        dir: config.root_dir.join("plugins_registry"),
+    };
+    tokio::spawn(stop.clone().run_until_cancelled_owned(registry.run()));
     let shared = Arc::new(Shared {
+        csi_drivers,
         allocatable: capacity.allocatable(),
         allocations: Ledger::new(capacity.allocatable()),
         memory_capacity: capacity.memory_bytes,

@@ -5,9 +5,11 @@
 
 mod allocation;
 pub mod config;
+mod csi;
 mod dns;
 mod env;
 mod images;
+mod inotify;
 mod kubelet;
 mod lifecycle;
 mod node;

@@ -8,7 +8,7 @@ pub mod downward;
 mod host_path;
 pub mod local_path;
 mod mounts;
-mod persistent;
+pub mod persistent;
 mod projected;
 mod sub_path;
 pub mod watched;
@@ -25,6 +25,9 @@ use client::Client;
 use jiff::Timestamp;
 use runtime::cri;
 
+pub use mounts::is_mount_point;
+
+use crate::csi::Drivers;
 use downward::Allocatable;
 
 /// Why a volume is not there; worded for the pod's events.
@@ -41,6 +44,8 @@ pub struct Context<'a> {
     pub client: &'a Client,
     pub root: &'a Path,
     pub local_path_root: Option<&'a Path>,
+    pub csi_drivers: &'a Drivers,
+    pub node_name: &'a str,
     pub allocatable: Allocatable,
     pub pod_ips: &'a [String],
     pub host_ip: &'a str,
@@ -221,7 +226,8 @@ pub fn tear_down(root: &Path, uid: &str) -> std::io::Result<()> {
 
 /// Takes away what the volumes of all pods have mounted on the node, so that their files can be removed.
 pub fn unmount_all(root: &Path) -> std::io::Result<()> {
-    mounts::detach_below(&root.join("pods"))
+    mounts::detach_below(&root.join("pods"))?;
+    mounts::detach_below(&root.join("plugins"))
 }
 
 /// Reads a ConfigMap; `None` when there is none.

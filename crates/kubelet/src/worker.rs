@@ -25,6 +25,7 @@ pub use runtime::CriClients as Runtime;
 
 use crate::allocation::Ledger;
 use crate::config::Config;
+use crate::csi::{self, Drivers};
 use crate::images::ImageManager;
 use crate::observe::{self, Observed, State};
 use crate::pod::actions::{Plan, active_deadline, pod_actions};
@@ -80,6 +81,7 @@ pub struct Shared {
     pub images: ImageManager,
     pub recorder: EventRecorder,
     pub services: Informer<Service>,
+    pub csi_drivers: Arc<Drivers>,
     /// Tells when objects that pods refer to change.
     pub watched: Watched,
     /// The uid of each pod whose sandbox or containers changed; `None` when any may have.
@@ -418,7 +420,13 @@ impl Worker {
             let request = runtime::cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id.clone() };
             self.shared.runtime.runtime.clone().remove_pod_sandbox(request).await?;
         }
-        let logs = log_directory(&self.shared.config, pod);
+        let config = &self.shared.config;
+        let (client, drivers, uid) = (&self.shared.client, &self.shared.csi_drivers, &pod.metadata.uid);
+        if let Err(error) = csi::tear_down(client, drivers, &config.root_dir, &config.node_name, uid).await {
+            tracing::warn!(pod = %pod.metadata.namespaced_name(), error, "volumes remain mounted, will retry");
+            return Ok(false);
+        }
+        let logs = log_directory(config, pod);
         if let Err(error) = remove_files(&self.shared.config.root_dir, &pod.metadata.uid, &logs) {
             tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "files of a removed pod remain");
         }

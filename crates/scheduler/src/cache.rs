@@ -14,6 +14,7 @@ use crate::nodeinfo::NodeInfo;
 use crate::podinfo::PodInfo;
 use crate::snapshot::Snapshot;
 use crate::volumes::Volumes;
+use crate::workloads::Workloads;
 
 #[derive(Default)]
 pub struct Cache {
@@ -22,6 +23,7 @@ pub struct Cache {
     placed: HashMap<String, String>,
     namespaces: Arc<BTreeMap<String, StringMap>>,
     volumes: Arc<Volumes>,
+    workloads: Arc<Workloads>,
 }
 
 /// Pods may be known before their node, and outlive it.
@@ -38,6 +40,7 @@ impl Cache {
             nodes: nodes.map(|entry| entry.info.clone()).collect(),
             namespaces: self.namespaces.clone(),
             volumes: self.volumes.clone(),
+            workloads: self.workloads.clone(),
         }
     }
 
@@ -92,6 +95,10 @@ impl Cache {
     /// What is known of storage, to be changed.
     pub fn volumes(&mut self) -> &mut Volumes {
         Arc::make_mut(&mut self.volumes)
+    }
+
+    pub fn workloads(&mut self) -> &mut Workloads {
+        Arc::make_mut(&mut self.workloads)
     }
 
     fn take(&mut self, uid: &str) -> Option<Arc<PodInfo>> {

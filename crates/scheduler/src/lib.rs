@@ -18,6 +18,7 @@ mod snapshot;
 #[cfg(test)]
 mod testing;
 mod volumes;
+mod workloads;
 mod write;
 
 pub use run::{DEFAULT_SCHEDULER_NAME, run};

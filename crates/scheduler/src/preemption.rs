@@ -1,5 +1,5 @@
 //! Preemption: which pods of lower priority would have to go so that a pod fits (upstream:
-//! DefaultPreemption and its Evaluator). Disruption budgets are not consulted.
+//! DefaultPreemption and its Evaluator).
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub struct Preemption {
     pub node: String,
     /// The most important first.
     pub victims: Vec<Arc<PodInfo>>,
+    /// How many of them a disruption budget would keep.
+    violations: usize,
 }
 
 /// What to remove so that the pod fits, or the message that says why nothing helps.
@@ -49,7 +51,7 @@ fn find(pod: &PodInfo, snapshot: &Snapshot, failure: &Diagnosis) -> Result<Preem
             Err(Rejection::unresolvable(NOT_HELPFUL))
         };
         match result {
-            Ok(victims) => candidates.push(Preemption { node: node.name().to_owned(), victims }),
+            Ok(preemption) => candidates.push(preemption),
             Err(rejection) => drop(diagnosis.nodes.insert(node.name().to_owned(), (NAME, rejection))),
         }
     }
@@ -70,11 +72,7 @@ fn ineligibility(pod: &PodInfo, snapshot: &Snapshot, failure: &Diagnosis) -> Opt
 }
 
 /// The fewest and least important pods of one node that must go (upstream: SelectVictimsOnNode).
-fn select_victims(
-    pod: &PodInfo,
-    node: &NodeInfo,
-    snapshot: &Snapshot,
-) -> Result<Vec<Arc<PodInfo>>, Rejection> {
+fn select_victims(pod: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) -> Result<Preemption, Rejection> {
     let mut potential: Vec<_> =
         node.pods.iter().filter(|other| other.priority() < pod.priority()).cloned().collect();
     if potential.is_empty() {
@@ -84,17 +82,49 @@ fn select_victims(
     potential.iter().for_each(|victim| reduced.remove_pod(victim.uid()));
     fits(pod, &reduced, snapshot)?;
     potential.sort_by_key(|victim| importance(victim));
-    let mut victims = Vec::new();
-    for victim in potential {
-        let mut with = reduced.clone();
-        with.add_pod(victim.clone());
-        if fits(pod, &with, snapshot).is_ok() {
-            reduced = with;
+    let (protected, others) = by_budgets(potential, snapshot);
+    let (mut victims, mut violations) = (Vec::new(), 0);
+    for (victim, is_protected) in with(protected, true).chain(with(others, false)) {
+        let mut back = reduced.clone();
+        back.add_pod(victim.clone());
+        if fits(pod, &back, snapshot).is_ok() {
+            reduced = back;
         } else {
             victims.push(victim);
+            violations += usize::from(is_protected);
         }
     }
-    Ok(victims)
+    victims.sort_by_key(|victim| importance(victim));
+    Ok(Preemption { node: node.name().to_owned(), victims, violations })
+}
+
+type Pods = Vec<Arc<PodInfo>>;
+
+fn with(pods: Pods, is_protected: bool) -> impl Iterator<Item = (Arc<PodInfo>, bool)> {
+    pods.into_iter().map(move |pod| (pod, is_protected))
+}
+
+/// Parts the pods whose eviction would break a disruption budget, after those before them have gone, from the others
+/// (upstream: `filterPodsWithPDBViolation`).
+fn by_budgets(pods: Pods, snapshot: &Snapshot) -> (Pods, Pods) {
+    let mut budgets: Vec<_> = snapshot
+        .workloads
+        .budgets()
+        .filter(|budget| budget.spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()))
+        .map(|budget| (budget, budget.status.disruptions_allowed))
+        .collect();
+    pods.into_iter().partition(|pod| {
+        let metadata = &pod.pod.metadata;
+        let mut is_protected = false;
+        for (budget, allowed) in &mut budgets {
+            let is_going = budget.status.disrupted_pods.contains_key(&metadata.name);
+            if !metadata.labels.is_empty() && budget.selects(metadata) && !is_going {
+                *allowed -= 1;
+                is_protected |= *allowed < 0;
+            }
+        }
+        is_protected
+    })
 }
 
 fn fits(pod: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) -> Result<(), Rejection> {
@@ -111,16 +141,16 @@ fn started(pod: &PodInfo) -> Timestamp {
     pod.pod.status.start_time.unwrap_or(Timestamp::MAX)
 }
 
-/// Less is better: the lowest of the highest victims, the smallest sum of priorities, the fewest
+/// Less is better: the fewest broken disruption budgets, the lowest of the highest victims, the smallest sum of priorities, the fewest
 /// victims, the latest start of the highest (upstream: pickOneNodeForPreemption).
-fn cost(candidate: &Preemption) -> (i32, i64, usize, Reverse<Timestamp>) {
+fn cost(candidate: &Preemption) -> (usize, i32, i64, usize, Reverse<Timestamp>) {
     let highest = candidate.victims.iter().map(|victim| victim.priority()).max().unwrap_or(i32::MIN);
     // Shifted so that one victim of negative priority is not better than none.
     let sum =
         candidate.victims.iter().map(|victim| i64::from(victim.priority()) + i64::from(i32::MAX) + 1).sum();
     let top = candidate.victims.iter().filter(|victim| victim.priority() == highest);
     let earliest = top.map(|victim| started(victim)).min().unwrap_or(Timestamp::MAX);
-    (highest, sum, candidate.victims.len(), Reverse(earliest))
+    (candidate.violations, highest, sum, candidate.victims.len(), Reverse(earliest))
 }
 
 #[cfg(test)]
@@ -176,6 +206,27 @@ mod tests {
             &prioritized("p", 10, "4"),
             Ok(("n1", &["c"])),
         );
+    }
+
+    #[test]
+    fn pods_that_a_disruption_budget_keeps_go_last() {
+        let mut cache = Cache::default();
+        let budget = json!({"metadata": {"name": "b", "namespace": "default"}, "spec": {"selector": {"matchLabels": {"a": "b"}}}});
+        let budget = Arc::new(serde_json::from_value(budget).unwrap());
+        cache.workloads().apply(&crate::workloads::Change::Budget(client::Delta::Added(budget)));
+        let containers = || json!([{"resources": {"requests": {"cpu": "4"}}}]);
+        for (name, labels, priority) in [("kept", json!({"a": "b"}), 1), ("other", json!({}), 5)] {
+            let on = format!("node-of-{name}");
+            cache.set_node(&node(&on, json!({"cpu": "4"})).node);
+            cache.set_pod(
+                labelled_pod(name, labels, json!({"priority": priority, "containers": containers()})),
+                &on,
+            );
+        }
+        let pod = prioritized("p", 10, "4");
+        let snapshot = cache.snapshot();
+        let failure = schedule(&pod, &snapshot, &[]).unwrap_err();
+        assert_eq!(preempt(&pod, &snapshot, &failure).unwrap().node, "node-of-other");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::queue::Queue;
 use crate::schedule::{Nominated, schedule};
 use crate::volumes::{Change, PodVolumes};
 use crate::write::{Failure, Writer};
+use owners::Owners;
 use storage::{Storage, Waiting};
 
 /// The scheduler that pods get when they name none.
@@ -37,6 +38,7 @@ pub async fn run(client: Client, informers: Informers, stop: CancellationToken) 
         pods: informers.get(),
         namespaces: informers.get(),
         storage: Storage::new(&informers),
+        owners: Owners::new(&informers),
     };
     let recorder = EventRecorder::new(client.clone(), DEFAULT_SCHEDULER_NAME, "");
     let writer = Writer { client, recorder, name: DEFAULT_SCHEDULER_NAME.into() };
@@ -49,6 +51,7 @@ pub struct Inputs {
     pub pods: Informer<Pod>,
     pub namespaces: Informer<Namespace>,
     pub storage: Storage,
+    pub owners: Owners,
 }
 
 /// What became of a decision.
@@ -113,17 +116,22 @@ impl Scheduler {
             inputs.nodes.synced(),
             inputs.pods.synced(),
             inputs.namespaces.synced(),
-            inputs.storage.synced()
+            inputs.storage.synced(),
+            inputs.owners.synced(),
         );
         let mut nodes = inputs.nodes.subscribe();
         let mut pods = inputs.pods.subscribe();
         let mut namespaces = inputs.namespaces.subscribe();
         let mut storage = inputs.storage.changes();
+        let mut owners = inputs.owners.changes();
         loop {
             // All that is known first: an attempt on old news is an attempt lost.
             drain(&mut namespaces, |delta| self.apply_namespace(&delta));
             while let Some(Some(change)) = storage.next().now_or_never() {
                 self.apply_storage(&change);
+            }
+            while let Some(Some(change)) = owners.next().now_or_never() {
+                self.cache.workloads().apply(&change);
             }
             drain(&mut nodes, |delta| self.apply_node(&delta));
             drain(&mut pods, |delta| self.apply_pod(&delta));
@@ -136,6 +144,7 @@ impl Scheduler {
                 Some(delta) = nodes.recv() => self.apply_node(&delta),
                 Some(delta) = pods.recv() => self.apply_pod(&delta),
                 Some(delta) = namespaces.recv() => self.apply_namespace(&delta),
+                Some(change) = owners.next() => self.cache.workloads().apply(&change),
                 Some(change) = storage.next() => self.apply_storage(&change),
                 Some(outcome) = self.volume_binds.join_next() => self.apply_outcome(outcome),
                 Some(outcome) = self.writes.join_next() => self.apply_outcome(outcome),
@@ -360,6 +369,7 @@ fn drain<V>(receiver: &mut UnboundedReceiver<Delta<V>>, mut apply: impl FnMut(De
     }
 }
 
+mod owners;
 mod storage;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use apimachinery::meta::StringMap;
 
 use crate::nodeinfo::NodeInfo;
 use crate::volumes::Volumes;
+use crate::workloads::Workloads;
 
 /// Cheap to clone; nothing in it changes.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,7 @@ pub struct Snapshot {
     pub nodes: Vec<Arc<NodeInfo>>,
     pub namespaces: Arc<BTreeMap<String, StringMap>>,
     pub volumes: Arc<Volumes>,
+    pub workloads: Arc<Workloads>,
 }
 
 static NO_LABELS: StringMap = StringMap::new();

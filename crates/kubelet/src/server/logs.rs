@@ -2,7 +2,7 @@
 //! (follows `kuberuntime/logs`).
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use api::view::core::Pod;
 use bytes::Bytes;
@@ -11,12 +11,14 @@ use http::{Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use jiff::{SignedDuration, Timestamp};
+use nix::sys::inotify::AddWatchFlags;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
 use tokio::sync::broadcast;
 
 use super::route::{Target, query_flag, query_value};
 use super::{Body, Refusal, Server};
+use crate::inotify::Changes;
 use crate::observe::{self, Container, Observed, State};
 use crate::worker::container_log;
 
@@ -192,7 +194,7 @@ struct LogReader {
 impl LogReader {
     async fn open(path: PathBuf, options: Options, liveness: Option<Liveness>) -> io::Result<Self> {
         let changes = match &liveness {
-            Some(_) => Some(Changes::of(&path)?),
+            Some(_) => Some(Changes::of(&path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF)?),
             None => None,
         };
         let mut file = File::open(&path).await?;
@@ -318,32 +320,6 @@ async fn tail_offset(file: &mut File, lines: usize) -> io::Result<u64> {
         block_end = start;
     }
     Ok(0)
-}
-
-/// Wakes when a file was written to.
-struct Changes {
-    inotify: tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
-}
-
-impl Changes {
-    fn of(path: &Path) -> io::Result<Self> {
-        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        inotify.add_watch(path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF)?;
-        let descriptor = std::os::fd::OwnedFd::from(inotify);
-        // SAFETY: an OwnedFd gives the same open descriptor until it is dropped, which AsyncFd does after deregistering.
-        let inotify = unsafe { tokio::io::unix::AsyncFd::register(descriptor) }?;
-        Ok(Changes { inotify })
-    }
-
-    async fn wait(&mut self) -> io::Result<()> {
-        let mut guard = self.inotify.readable().await?;
-        // What happened does not matter, only that it did.
-        let mut told = [0; 4096];
-        while nix::unistd::read(guard.get_inner(), &mut told).is_ok() {}
-        guard.clear_ready();
-        Ok(())
-    }
 }
 
 #[cfg(test)]

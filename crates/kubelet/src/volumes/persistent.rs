@@ -6,11 +6,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use api::resource::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES};
-use api::view::core::{HostPathVolumeSource, Pod, Volume};
+use api::view::core::{HostPathVolumeSource, PersistentVolume, Pod, Volume};
 use apimachinery::Value;
 use apimachinery::meta::str_at;
 
 use super::{Context, local_path};
+use crate::csi;
 
 /// Where the claim's volume is on this node.
 pub async fn set_up(cx: &Context<'_>, pod: &Pod, volume: &Volume, name: &str) -> Result<PathBuf, String> {
@@ -33,17 +34,16 @@ pub async fn set_up(cx: &Context<'_>, pod: &Pod, volume: &Volume, name: &str) ->
         .await
         .map_err(|e| format!("failed to fetch PV {bound}: {e}"))?;
     check_claim(&found, &claim)?;
+    let volume: PersistentVolume = serde_json::from_value(found.clone()).map_err(|e| e.to_string())?;
+    if let Some(source) = &volume.spec.csi {
+        return csi::set_up(cx, pod, &volume, source).await;
+    }
     if let Some(root) = cx.local_path_root {
-        let volume = serde_json::from_value(found.clone()).map_err(|e| e.to_string())?;
         local_path::make(root, &volume).map_err(|e| format!("make the directory of PV {bound}: {e}"))?;
     }
     let path = place(&found)?;
-    if found["spec"]["local"].is_object()
-        && let Some(of_pod) = &pod.spec.security_context
-        && let Some(group) = of_pod.fs_group.and_then(|group| u32::try_from(group).ok())
-    {
-        let on_mismatch = of_pod.fs_group_change_policy.as_deref() == Some("OnRootMismatch");
-        own(&path, group, on_mismatch).map_err(|e| format!("applyFSGroup failed for vol {bound}: {e}"))?;
+    if found["spec"]["local"].is_object() {
+        own_by_pod(&path, pod).map_err(|e| format!("applyFSGroup failed for vol {bound}: {e}"))?;
     }
     Ok(path)
 }
@@ -94,6 +94,13 @@ fn place(volume: &Value) -> Result<PathBuf, String> {
         };
     }
     Err("no volume plugin matched".to_owned())
+}
+
+/// Gives the tree to the pod's group, if the pod has one.
+pub fn own_by_pod(path: &Path, pod: &Pod) -> std::io::Result<()> {
+    let Some(of_pod) = &pod.spec.security_context else { return Ok(()) };
+    let Some(group) = of_pod.fs_group.and_then(|group| u32::try_from(group).ok()) else { return Ok(()) };
+    own(path, group, of_pod.fs_group_change_policy.as_deref() == Some("OnRootMismatch"))
 }
 
 /// Gives the tree to the group: readable and writable, and inherited by what is made in it

@@ -155,6 +155,8 @@ pub async fn set_up_volumes(
         client: &shared.client,
         root: &shared.config.root_dir,
         local_path_root: shared.config.local_path_root.as_deref(),
+        csi_drivers: &shared.csi_drivers,
+        node_name: &shared.config.node_name,
         allocatable: shared.allocatable,
         pod_ips,
         host_ip: &host_ip,

@@ -15,6 +15,7 @@ use crate::snapshot::Snapshot;
 const REASON: &str = "node(s) didn't match pod topology spread constraints";
 const REASON_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
 const HOSTNAME: &str = "kubernetes.io/hostname";
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// One constraint of the incoming pod, with defaults applied.
 struct Constraint<'a> {
@@ -70,6 +71,22 @@ fn constraints<'a>(pod: &'a PodInfo, when_unsatisfiable: &str) -> Vec<Constraint
     let all = pod.pod.spec.topology_spread_constraints.iter();
     let chosen = all.filter(|constraint| constraint.when_unsatisfiable == when_unsatisfiable);
     chosen.map(|constraint| Constraint::new(&pod.pod, constraint)).collect()
+}
+
+/// Pods that say nothing of it are spread over nodes and zones (upstream: `systemDefaultConstraints`).
+const DEFAULTS: [(&str, i64); 2] = [(HOSTNAME, 3), (ZONE, 5)];
+
+fn default_constraints(pod: &PodInfo, snapshot: &Snapshot) -> Vec<Constraint<'static>> {
+    let Some(selector) = snapshot.workloads.alike(&pod.pod) else { return Vec::new() };
+    let constraint = |(topology_key, max_skew)| Constraint {
+        max_skew,
+        topology_key,
+        selector: Some(selector.clone()),
+        min_domains: 1,
+        honours_affinity: true,
+        honours_taints: false,
+    };
+    DEFAULTS.into_iter().map(constraint).collect()
 }
 
 fn has_all_keys(node: &NodeInfo, constraints: &[Constraint]) -> bool {
@@ -128,6 +145,11 @@ impl Filter for Hard<'_> {
     }
 }
 
+/// The node's value of the constraint's key; nodes without one are a domain of their own.
+fn domain<'a>(node: &'a NodeInfo, constraint: &Constraint) -> &'a str {
+    node.labels().get(constraint.topology_key).map_or("", String::as_str)
+}
+
 struct Soft<'a> {
     namespace: &'a str,
     /// With its weight, and for other keys than the host name the pods of each domain.
@@ -141,20 +163,23 @@ pub fn score<'a>(
     snapshot: &'a Snapshot,
     feasible: &[&'a NodeInfo],
 ) -> Option<Box<dyn Score + 'a>> {
-    let constraints = constraints(pod, "ScheduleAnyway");
+    let is_defaulted = pod.pod.spec.topology_spread_constraints.is_empty();
+    let constraints =
+        if is_defaulted { default_constraints(pod, snapshot) } else { constraints(pod, "ScheduleAnyway") };
     if constraints.is_empty() {
         return None;
     }
-    let (counting, lacking): (Vec<&NodeInfo>, Vec<_>) =
-        feasible.iter().partition(|node| has_all_keys(node, &constraints));
-    let all: Vec<_> = snapshot.nodes.iter().filter(|node| has_all_keys(node, &constraints)).collect();
+    // By default, nodes without a zone are still spread over.
+    let counts = |node: &NodeInfo| is_defaulted || has_all_keys(node, &constraints);
+    let (counting, lacking): (Vec<&NodeInfo>, Vec<_>) = feasible.iter().partition(|node| counts(node));
+    let all: Vec<_> = snapshot.nodes.iter().filter(|node| counts(node)).collect();
     let weighted = constraints.into_iter().map(|constraint| {
         let mut domains = BTreeMap::new();
         if constraint.topology_key != HOSTNAME {
-            domains.extend(counting.iter().map(|node| (node.labels()[constraint.topology_key].as_str(), 0)));
+            domains.extend(counting.iter().map(|node| (domain(node, &constraint), 0)));
         }
         for node in all.iter().filter(|node| constraint.includes(pod, node)) {
-            if let Some(count) = domains.get_mut(node.labels()[constraint.topology_key].as_str()) {
+            if let Some(count) = domains.get_mut(domain(node, &constraint)) {
                 *count += constraint.count(node, pod.namespace());
             }
         }
@@ -173,12 +198,13 @@ impl Score for Soft<'_> {
         if self.ignored.contains(node.name()) {
             return 0;
         }
-        let scores = self.constraints.iter().map(|(constraint, weight, domains)| {
+        let has_key = |constraint: &Constraint| node.labels().contains_key(constraint.topology_key);
+        let constraints = self.constraints.iter().filter(|(constraint, ..)| has_key(constraint));
+        let scores = constraints.map(|(constraint, weight, domains)| {
             let count = if constraint.topology_key == HOSTNAME {
                 constraint.count(node, self.namespace)
             } else {
-                let domain = node.labels().get(constraint.topology_key);
-                domain.and_then(|domain| domains.get(domain.as_str())).copied().unwrap_or(0)
+                domains.get(domain(node, constraint)).copied().unwrap_or(0)
             };
             count as f64 * weight + (constraint.max_skew - 1) as f64
         });
@@ -240,6 +266,24 @@ mod tests {
         spec["topologySpreadConstraints"][0]["minDomains"] = 3.into();
         let pod = labelled_pod("p", json!({"app": "web"}), spec);
         check_feasible(super::filter, &pod, &zones([1, 0, 1, 0]), &[]);
+    }
+
+    #[test]
+    fn pods_of_one_owner_are_spread_without_asking_for_it() {
+        let mut snapshot = zones([2, 0, 0, 0]);
+        let mut workloads = crate::workloads::Workloads::default();
+        let service: api::view::core::Service = serde_json::from_value(
+            json!({"metadata": {"name": "s", "namespace": "default"}, "spec": {"selector": {"app": "web"}}}),
+        )
+        .expect("a Service");
+        let added = client::Delta::Added(std::sync::Arc::new(service));
+        workloads.apply(&crate::workloads::Change::Service(added));
+        snapshot.workloads = std::sync::Arc::new(workloads);
+        let pod = labelled_pod("p", json!({"app": "web"}), json!({}));
+        check_scores_in(super::score, &pod, &snapshot, &[33, 100, 100, 100]);
+        let other = labelled_pod("p", json!({"app": "other"}), json!({}));
+        let nodes: Vec<_> = snapshot.nodes.iter().map(|node| &**node).collect();
+        assert!(super::score(&other, &snapshot, &nodes).is_none());
     }
 
     #[test]

@@ -70,7 +70,8 @@ impl Storage {
     }
 }
 
-fn changes<V: View>(informer: &Informer<V>, of: fn(Delta<V>) -> Change) -> BoxStream<'static, Change> {
+/// The informer's deltas, each as one change among those of others.
+pub fn changes<V: View, C: 'static>(informer: &Informer<V>, of: fn(Delta<V>) -> C) -> BoxStream<'static, C> {
     let mut deltas = informer.subscribe();
     poll_fn(move |cx| deltas.poll_recv(cx)).map(of).boxed()
 }

@@ -76,7 +76,14 @@ impl World {
             capacities: Informer::detached().0,
             attachments: Informer::detached().0,
         };
-        let inputs = Inputs { nodes, pods, namespaces, storage };
+        let owners = Owners {
+            services: Informer::detached().0,
+            replication_controllers: Informer::detached().0,
+            replica_sets: Informer::detached().0,
+            stateful_sets: Informer::detached().0,
+            budgets: Informer::detached().0,
+        };
+        let inputs = Inputs { nodes, pods, namespaces, storage, owners };
         let running = tokio::spawn(Scheduler::new(writer, &inputs).serve(inputs));
         World {
             nodes: node_feeder,

@@ -43,6 +43,17 @@ pub struct NodeStatus {
     pub daemon_endpoints: NodeDaemonEndpoints,
     pub node_info: NodeSystemInfo,
     pub images: Vec<ContainerImage>,
+    /// Written by the attach-detach controller.
+    pub volumes_attached: Vec<AttachedVolume>,
+    /// Written by the kubelet: what must stay attached.
+    pub volumes_in_use: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AttachedVolume {
+    pub name: String,
+    pub device_path: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! The volumes a pod brings along.
 
+use apimachinery::Value;
 use serde::{Deserialize, Serialize};
 
 use super::ObjectFieldSelector;
@@ -18,7 +19,7 @@ pub struct Volume {
     pub downward_api: Option<DownwardApiVolumeSource>,
     pub projected: Option<ProjectedVolumeSource>,
     pub persistent_volume_claim: Option<PersistentVolumeClaimVolumeSource>,
-    /// A claim made for the pod, named `POD-VOLUME`; only its presence matters here.
+    /// A claim made for the pod, named `POD-VOLUME`.
     pub ephemeral: Option<EphemeralVolumeSource>,
 }
 
@@ -40,7 +41,11 @@ pub struct PersistentVolumeClaimVolumeSource {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EphemeralVolumeSource {}
+#[serde(rename_all = "camelCase", default)]
+pub struct EphemeralVolumeSource {
+    /// Metadata and spec of the claim.
+    pub volume_claim_template: Value,
+}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

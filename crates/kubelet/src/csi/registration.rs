@@ -1,0 +1,235 @@
+//! Which CSI drivers are on this node: their sockets in the plugin registry tell (follows upstream's `pluginwatcher` and
+//! `nodeinfomanager`).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use api::resource::{CSI_NODES, NODES};
+use api::view::core::Node;
+use api::view::storage::{CsiNode, CsiNodeDriver, VolumeNodeResources};
+use apimachinery::json;
+use client::{Client, PatchType};
+use nix::sys::inotify::AddWatchFlags;
+use tokio::sync::Mutex;
+
+use super::plugin::Plugin;
+use super::proto::{NodeGetInfoResponse, RegistrationStatus};
+use crate::inotify::Changes;
+
+const KIND: &str = "CSIPlugin";
+/// Between attempts to register a plugin that refused, or to watch the folder.
+const RETRY: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Plugin(#[from] tonic::Status),
+    #[error("plugin {name:?} is a {kind:?} of versions {versions:?}, not a CSIPlugin of version 1")]
+    Kind { name: String, kind: String, versions: Vec<String> },
+    #[error("CSINode not written: {0}")]
+    CsiNode(#[from] client::Error),
+}
+
+/// A registered driver.
+#[derive(Clone)]
+pub struct Driver {
+    pub plugin: Plugin,
+    /// Held while it changes a volume: drivers are promised one call at a time for each.
+    pub turn: Arc<Mutex<()>>,
+}
+
+/// The drivers of this node, by name.
+#[derive(Default)]
+pub struct Drivers(RwLock<BTreeMap<String, Driver>>);
+
+impl Drivers {
+    pub fn get(&self, name: &str) -> Option<Driver> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn set(&self, name: &str, driver: Option<Driver>) {
+        let mut drivers = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match driver {
+            Some(driver) => drivers.insert(name.to_owned(), driver),
+            None => drivers.remove(name),
+        };
+    }
+}
+
+/// A socket, and which of those that have had its path.
+type Socket = (PathBuf, u64);
+
+/// Follows the registry for ever.
+pub struct Registry {
+    pub drivers: Arc<Drivers>,
+    pub client: Client,
+    pub node_name: String,
+    pub dir: PathBuf,
+}
+
+impl Registry {
+    pub async fn run(self) {
+        let mut known: BTreeMap<Socket, String> = BTreeMap::new();
+        loop {
+            if let Err(error) = self.follow(&mut known).await {
+                let dir = self.dir.display();
+                tracing::warn!(%dir, %error, "plugin registry cannot be watched, will retry");
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn follow(&self, known: &mut BTreeMap<Socket, String>) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        let wanted = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
+        let mut changes = Changes::of(&self.dir, wanted)?;
+        loop {
+            let all_registered = self.compare(known, sockets(&self.dir)?).await;
+            if all_registered {
+                changes.wait().await?;
+            } else {
+                // The socket may be there before its owner listens.
+                tokio::time::timeout(RETRY, changes.wait()).await.unwrap_or(Ok(()))?;
+            }
+        }
+    }
+
+    /// Registers what is new and forgets what is gone; whether all went well.
+    async fn compare(&self, known: &mut BTreeMap<Socket, String>, found: Vec<Socket>) -> bool {
+        let gone: Vec<Socket> = known.keys().filter(|socket| !found.contains(socket)).cloned().collect();
+        for name in gone.iter().filter_map(|socket| known.remove(socket)) {
+            self.drivers.set(&name, None);
+            if let Err(error) = self.write_csi_node(&name, None).await {
+                tracing::warn!(driver = name, %error, "CSINode still names a driver that is gone");
+            }
+        }
+        let mut all_registered = true;
+        for socket in found {
+            if known.contains_key(&socket) {
+                continue;
+            }
+            match self.register(&socket.0).await {
+                Ok(name) => drop(known.insert(socket, name)),
+                Err(error) => {
+                    all_registered = false;
+                    tracing::warn!(socket = %socket.0.display(), %error, "plugin not registered, will retry");
+                }
+            }
+        }
+        all_registered
+    }
+
+    async fn register(&self, socket: &Path) -> Result<String, Error> {
+        let registrar = Plugin::new(socket);
+        let outcome = self.try_register(&registrar, socket).await;
+        let error = outcome.as_ref().err().map(Error::to_string).unwrap_or_default();
+        registrar.notify(RegistrationStatus { plugin_registered: outcome.is_ok(), error }).await?;
+        outcome
+    }
+
+    async fn try_register(&self, registrar: &Plugin, socket: &Path) -> Result<String, Error> {
+        let info = registrar.info().await?;
+        let is_known = info.supported_versions.iter().any(|v| v.trim_start_matches('v').starts_with("1."));
+        if info.kind != KIND || !is_known {
+            return Err(Error::Kind { name: info.name, kind: info.kind, versions: info.supported_versions });
+        }
+        let endpoint = info.endpoint.trim_start_matches("unix://");
+        let plugin = Plugin::new(if endpoint.is_empty() { socket } else { Path::new(endpoint) });
+        let node = plugin.node_info().await?;
+        self.write_csi_node(&info.name, Some(&node)).await?;
+        self.drivers.set(&info.name, Some(Driver { plugin, turn: Arc::default() }));
+        tracing::info!(driver = info.name, "CSI driver registered");
+        Ok(info.name)
+    }
+
+    /// Puts the driver into the node's CSINode, or takes it out.
+    async fn write_csi_node(
+        &self,
+        name: &str,
+        info: Option<&NodeGetInfoResponse>,
+    ) -> client::error::Result<()> {
+        let mut csi_node = self.csi_node().await?;
+        let drivers = &mut csi_node.spec.drivers;
+        drivers.retain(|driver| driver.name != name);
+        drivers.extend(info.map(|info| entry(name, info)));
+        let patch = json!({
+            "metadata": {"resourceVersion": csi_node.metadata.resource_version}, "spec": {"drivers": drivers},
+        });
+        self.client.patch(CSI_NODES, "", &self.node_name, None, PatchType::Merge, &patch).await?;
+        let segments =
+            info.and_then(|info| info.accessible_topology.as_ref()).map(|topology| &topology.segments);
+        if let Some(segments) = segments.filter(|segments| !segments.is_empty()) {
+            let labels = json!({"metadata": {"labels": segments}});
+            self.client.patch(NODES, "", &self.node_name, None, PatchType::Merge, &labels).await?;
+        }
+        Ok(())
+    }
+
+    /// The node's CSINode, made when it is missing.
+    async fn csi_node(&self) -> client::error::Result<CsiNode> {
+        match self.client.get(CSI_NODES, "", &self.node_name).await {
+            Err(error) if error.is_not_found() => {}
+            found => return found,
+        }
+        let node: Node = self.client.get(NODES, "", &self.node_name).await?;
+        let made = json!({
+            "apiVersion": CSI_NODES.api_version(), "kind": CSI_NODES.kind,
+            "metadata": {"name": self.node_name, "ownerReferences": [{
+                "apiVersion": NODES.api_version(), "kind": NODES.kind, "name": self.node_name, "uid": node.metadata.uid,
+            }]},
+            "spec": {"drivers": []},
+        });
+        self.client.create(CSI_NODES, "", &made).await?;
+        self.client.get(CSI_NODES, "", &self.node_name).await
+    }
+}
+
+fn entry(name: &str, info: &NodeGetInfoResponse) -> CsiNodeDriver {
+    let limit = i32::try_from(info.max_volumes_per_node).ok().filter(|limit| *limit > 0);
+    let segments = info.accessible_topology.iter().flat_map(|topology| topology.segments.keys());
+    let mut topology_keys: Vec<String> = segments.cloned().collect();
+    topology_keys.sort();
+    CsiNodeDriver {
+        name: name.to_owned(),
+        node_id: info.node_id.clone(),
+        topology_keys,
+        allocatable: limit.map(|limit| VolumeNodeResources { count: Some(limit) }),
+    }
+}
+
+fn sockets(dir: &Path) -> io::Result<Vec<Socket>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        // It may be gone already.
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        if metadata.file_type().is_socket() {
+            found.push((path, metadata.ino()));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::csi::proto::Topology;
+
+    #[test]
+    fn a_driver_without_a_limit_has_none() {
+        let info = |limit| NodeGetInfoResponse {
+            node_id: "id".into(),
+            max_volumes_per_node: limit,
+            accessible_topology: Some(Topology { segments: [("zone".to_owned(), "x".to_owned())].into() }),
+        };
+        assert_eq!(entry("d", &info(0)).allocatable, None);
+        let limited = entry("d", &info(7));
+        assert_eq!(limited.allocatable, Some(VolumeNodeResources { count: Some(7) }));
+        assert_eq!((limited.node_id.as_str(), limited.topology_keys), ("id", vec!["zone".to_owned()]));
+    }
+}
