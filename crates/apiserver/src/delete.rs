@@ -52,14 +52,14 @@ pub async fn delete(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Res
     let place = Place::of(call, kind, Part::Main);
     let deleted = delete_object(call, &place, &options, dry_run).await?;
     match &deleted {
-        Deleted::Marked(bytes) => {
+        Deleted::Marked(bytes) | Deleted::Pending(bytes) => {
             let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };
             call.respond_object(code, kind, bytes, None).await
         }
-        Deleted::Gone(bytes) | Deleted::Pending(bytes) if RETURN_DELETED_OBJECT.contains(&kind.resource) => {
+        Deleted::Gone(bytes) if RETURN_DELETED_OBJECT.contains(&kind.resource) => {
             call.respond_object(200, kind, bytes, None).await
         }
-        Deleted::Gone(bytes) | Deleted::Pending(bytes) => {
+        Deleted::Gone(bytes) => {
             let object = conversion::decode(bytes);
             call.target = call.target.plain();
             call.respond(200, Document::status(&success(kind, &object)))

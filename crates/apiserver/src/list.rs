@@ -3,6 +3,7 @@
 
 use api::catalogue::Kind;
 use apimachinery::Status;
+use apimachinery::field::{self, Path};
 use apimachinery::status::{StatusCause, StatusDetails};
 use http::Response;
 use store::{Gone, Key, Page, Revision};
@@ -36,9 +37,9 @@ pub fn start_revision(text: &str) -> Result<StartRevision, Status> {
         "" => Ok(StartRevision::Newest),
         "0" => Ok(StartRevision::Any),
         text => text.parse().map(StartRevision::At).map_err(|_| {
-            Status::bad_request(format!(
-                "invalid resource version: strconv.ParseUint: parsing {text:?}: invalid syntax"
-            ))
+            let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+            let field = Path::new("resourceVersion");
+            Status::failure(500, "", field::Error::invalid(&field, text, why).to_string())
         }),
     }
 }

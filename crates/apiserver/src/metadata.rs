@@ -52,6 +52,8 @@ pub fn fill_new(object: &mut Value, uid: String, now: Timestamp) -> Result<(), S
     metadata.remove("resourceVersion");
     metadata.insert("uid".to_owned(), uid.into());
     metadata.insert("creationTimestamp".to_owned(), time::format_time(now).into());
+    // Before anybody comes to own what the kind takes out anyway.
+    api::objectmeta::prepare_for_create(object);
     Ok(())
 }
 

@@ -159,11 +159,12 @@ async fn stream(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<
 }
 
 async fn route(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {
-    if call.info.is_resource {
+    let served = if call.info.is_resource {
         resource::serve(call, payload, uri).await
     } else {
         nonresource::serve(call).await
-    }
+    };
+    Ok(served.unwrap_or_else(|status| call.failure(&status)))
 }
 
 pub fn attributes<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Attributes<'a> {

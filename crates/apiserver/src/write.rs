@@ -210,7 +210,7 @@ async fn attempt(
     let Proposal { mut object, owned } = proposal;
     let stored = place.kind.hub();
     place.part.confine(&mut object, old);
-    check_identity(place, &mut object, old)?;
+    check_identity(place, &mut object, old, call.info.verb)?;
     if !owned {
         ownership::updated(call, place, old, &mut object, options);
     }
@@ -263,14 +263,15 @@ fn check_name(name: &str, path: &str) -> Result<(), Status> {
 }
 
 /// An update is about the object the path names, in the state the writer saw.
-fn check_identity(place: &Place, object: &mut Value, old: &Value) -> Result<(), Status> {
+fn check_identity(place: &Place, object: &mut Value, old: &Value, verb: &str) -> Result<(), Status> {
     metadata::settle_namespace(object, place.kind.resource.namespaced, &place.key.namespace)?;
     let metadata = metadata::metadata_mut(object)?;
     let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (name, uid, version) = (text("name"), text("uid"), text("resourceVersion"));
     check_name(&name, &place.key.name)?;
     let old_uid = str_at(old, &["metadata", "uid"]);
-    if !uid.is_empty() && uid != old_uid {
+    // A patch that changes the uid makes an object that is not valid; validation says so.
+    if verb != "patch" && !uid.is_empty() && uid != old_uid {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
         return Err(Status::conflict(&place.kind.resource.group_resource(), &name, why));
     }

@@ -7,6 +7,9 @@ use super::set::Set;
 use crate::schema::{self, Field, ListType, MapType, Object, Presence, Schema, TypeId, TypeKind};
 use crate::{Map, Value};
 
+/// What is said of a field that the schema does not have.
+pub const NOT_DECLARED: &str = "field not declared in schema";
+
 /// A type as one place uses it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TypeRef {
@@ -155,7 +158,7 @@ impl<'s> Typed<'s> {
                     path.0.push(PathElement::field(key));
                     if matches!(shape, Shape::Struct(object) if !object.preserve_unknown && object.field(key).is_none())
                     {
-                        complaints.push(format!("{path}: field not declared in schema"));
+                        complaints.push(format!("{path}: {NOT_DECLARED}"));
                     } else {
                         self.complain(shape.child(key), value, path, complaints);
                     }

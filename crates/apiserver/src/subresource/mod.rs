@@ -27,7 +27,7 @@ pub async fn serve(
 ) -> Result<Response<Body>, Status> {
     let sub = kind.subresource(&call.info.subresource).ok_or_else(Status::path_not_found)?;
     if !sub.verbs.contains(&call.info.verb) {
-        return Err(resource::not_allowed());
+        return Err(apimachinery::Status::no_such_method());
     }
     if let Some(part) = Part::of_subresource(sub.name) {
         return match call.info.verb {

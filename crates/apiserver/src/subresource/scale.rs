@@ -29,7 +29,7 @@ pub async fn serve(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Resp
         }
         "patch" => {
             let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-            let patch = patch::Patch::of_request(call, body)?;
+            let patch = patch::Patch::of_request(call, kind, body)?;
             let change = |object: &Value| {
                 let patched = patch.apply_plain(&scale(kind, object), EXPECTED)?;
                 scaled(kind, object, &patched).map(|object| Proposal { object, owned: false })
