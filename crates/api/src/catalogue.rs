@@ -193,12 +193,25 @@ impl Kind {
         errors
     }
 
-    /// Upstream checks changes of metadata for all kinds, and once more in each kind's strategy; both complaints become
-    /// causes.
+    /// Upstream checks changes of metadata for all kinds, and once more in most kinds' strategies; both complaints
+    /// become causes.
     fn validate_metadata_update(&self, obj: &Value, old: &Value) -> ErrorList {
+        const CHECKED_ONCE: [&str; 9] = [
+            "csinodes",
+            "endpointslices",
+            "events",
+            "flowschemas",
+            "limitranges",
+            "persistentvolumes",
+            "poddisruptionbudgets",
+            "prioritylevelconfigurations",
+            "volumeattachments",
+        ];
         let errors = objectmeta::validate_update(obj, old);
-        if errors.is_empty() {
-            return self.unqualified_finalizers(obj);
+        let once = CHECKED_ONCE.contains(&self.resource.plural)
+            || self.resource.group == crate::resource::VALIDATING_WEBHOOK_CONFIGURATIONS.group;
+        if errors.is_empty() || once {
+            return errors.into_iter().chain(self.unqualified_finalizers(obj)).collect();
         }
         let again = errors.clone();
         errors.into_iter().chain(again).chain(self.unqualified_finalizers(obj)).collect()
@@ -236,8 +249,10 @@ impl Kind {
 
     /// Whether a field selector may name this field.
     pub fn is_selectable(&self, field: &str) -> bool {
+        // Kinds without fields of their own share the conversion that knows both.
+        let has_namespace = self.resource.namespaced || self.strategy.selectable_field_names().is_empty();
         field == "metadata.name"
-            || (field == "metadata.namespace" && self.resource.namespaced)
+            || (field == "metadata.namespace" && has_namespace)
             || self.strategy.selectable_field_names().contains(&field)
     }
 

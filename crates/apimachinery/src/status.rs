@@ -37,6 +37,10 @@ pub struct StatusDetails {
     pub retry_after_seconds: i32,
 }
 
+fn is_success(code: &u16) -> bool {
+    *code == 200
+}
+
 fn is_zero(n: &i32) -> bool {
     *n == 0
 }
@@ -61,8 +65,8 @@ pub struct Status {
     pub reason: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Box<StatusDetails>>,
-    /// The HTTP status code.
-    #[serde(default)]
+    /// The HTTP status code; a success does not repeat it.
+    #[serde(default, skip_serializing_if = "is_success")]
     pub code: u16,
 }
 

@@ -33,8 +33,25 @@ const DELETE_ATTEMPTS: usize = 32;
 
 /// Kinds whose deletion answers with the object it removed, as upstream's `ReturnDeletedObject` says; others answer
 /// with a Status.
-const RETURN_DELETED_OBJECT: [api::Resource; 3] =
-    [resource::PODS, resource::SERVICES, resource::SERVICE_ACCOUNTS];
+const RETURN_DELETED_OBJECT: [api::Resource; 17] = [
+    resource::CSI_DRIVERS,
+    resource::CSI_NODES,
+    resource::DEVICE_CLASSES,
+    resource::NAMESPACES,
+    resource::PERSISTENT_VOLUMES,
+    resource::PERSISTENT_VOLUME_CLAIMS,
+    resource::PODS,
+    resource::POD_TEMPLATES,
+    resource::RESOURCE_CLAIMS,
+    resource::RESOURCE_CLAIM_TEMPLATES,
+    resource::RESOURCE_QUOTAS,
+    resource::RESOURCE_SLICES,
+    resource::SERVICES,
+    resource::SERVICE_ACCOUNTS,
+    resource::STORAGE_CLASSES,
+    resource::VOLUME_ATTACHMENTS,
+    resource::VOLUME_ATTRIBUTES_CLASSES,
+];
 
 /// What a deletion has led to.
 pub enum Deleted {
@@ -114,7 +131,7 @@ pub async fn delete_object(
         customresource::mark_terminating(stored, &mut next, call.now);
         let done = |bytes| if gone { Deleted::Gone(bytes) } else { Deleted::Marked(bytes) };
         if dry_run {
-            return Ok(done(encode_as(&next, Some(current.revision)).into()));
+            return Ok(done(encode_as(&next, current.revision).into()));
         }
         let next = conversion::drafted(&call.core, &place.kind, &next).await?;
         let op = if gone { Op::Delete(next) } else { Op::Put(next) };

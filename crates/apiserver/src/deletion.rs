@@ -61,11 +61,8 @@ impl DeleteOptions {
                 errors.push(field::Error::invalid(&policy, found.as_str(), why));
             }
             if !allowed.contains(&found.as_str()) {
-                let why = "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"";
-                errors.push(field::Error {
-                    kind: field::ErrorType::NotSupported,
-                    ..field::Error::invalid(&policy, found.as_str(), why)
-                });
+                let listed = [&allowed[..], &["nil"]].concat();
+                errors.push(field::Error::not_supported_of(&policy, found.as_str(), &listed));
             }
         }
         let dry_run = query::dry_run(self.dry_run.iter().map(String::as_str)).unwrap_or_else(|error| {
@@ -355,7 +352,7 @@ mod tests {
         let object = json!({"metadata": {"name": "x", "uid": "b"}});
         let status = options.check_preconditions(kind(resource::PODS), &object).expect_err("another object");
         assert!(
-            status.message.ends_with("UID in precondition: a, UID in object meta: b"),
+            status.message.contains("the UID in the precondition (a) does not match the UID in record (b)"),
             "{}",
             status.message
         );

@@ -217,7 +217,7 @@ async fn apply(
     let config = match kind.custom() {
         None => {
             ownership::check_declared(place, &written)?;
-            wire::decode_applied(expected, written)?
+            conversion::to_stored(kind, wire::decode_applied(expected, written)?)
         }
         Some(_) => written,
     };
@@ -225,7 +225,10 @@ async fn apply(
     let merged = |live: Option<&Value>| {
         let object = ownership::applied(place, live, &config, options, now)?;
         let object = match kind.custom() {
-            None => wire::decode_value(expected, object, Strictness::Ignore, &mut Vec::new())?,
+            None => {
+                let object = conversion::from_stored(kind, object);
+                wire::decode_value(expected, object, Strictness::Ignore, &mut Vec::new())?
+            }
             Some(custom) => customresource::settled(custom, object, Strictness::Ignore, &mut Vec::new())?,
         };
         Ok(Proposal { object: defaulted(kind, object), owned: true })

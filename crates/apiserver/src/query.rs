@@ -42,7 +42,7 @@ impl Query {
 
     fn number(&self, key: &str) -> Result<Option<i64>, Status> {
         match self.get(key) {
-            None | Some("") => Ok(None),
+            None => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
                 Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
             }),
@@ -137,7 +137,7 @@ impl ListOptions {
             errors.extend(self.match_with_continue(&path));
             if self.version_match.is_none() {
                 let supported = ["Exact", "NotOlderThan", ""];
-                errors.push(field::Error::not_supported(&path, version_match.as_str(), &supported));
+                errors.push(field::Error::not_supported_of(&path, version_match.as_str(), &supported));
             }
             if self.version_match == Some(VersionMatch::Exact) && self.resource_version == "0" {
                 let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";

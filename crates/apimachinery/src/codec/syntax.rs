@@ -60,9 +60,6 @@ fn character(bytes: &[u8], error: &serde_json::Error) -> Option<String> {
         b'"' => "'\"'".to_owned(),
         b'\t' => r"'\t'".to_owned(),
         0x20..=0x7e => format!("'{}'", byte as char),
-        0x80..=0xff => {
-            format!("'{}'", byte as char).replace(|c: char| c.is_control(), &format!("\\u{byte:04x}"))
-        }
         other => format!("'\\x{other:02x}'"),
     })
 }
@@ -96,7 +93,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_text_is_told_apart_from_json(bytes: Vec<u8>) {
-            let _: Result<Value, String> = from_json(&bytes, "map");
+            from_json::<Value>(&bytes, "map").ok();
         }
     }
 }

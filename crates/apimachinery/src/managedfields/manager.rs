@@ -160,7 +160,8 @@ impl<'a> FieldManager<'a> {
         let gained = changed.difference(&STRIPPED);
         if !gained.is_empty() {
             let mut entry = self.entry(manager, Operation::Update);
-            entry.time = format_time(now);
+            // What is written through a scale is handed over to its object without the time.
+            entry.time = if self.subresource == "scale" { String::new() } else { format_time(now) };
             if let Some(at) = managed.find(&entry) {
                 let previous = managed.entries.remove(at);
                 entry.fields = gained.union(&previous.fields);
@@ -219,6 +220,13 @@ impl<'a> FieldManager<'a> {
     }
 
     fn check_config(&self, config: &Value) -> Result<(), Status> {
+        let version = str_at(config, &["apiVersion"]);
+        if version != self.api_version {
+            return Err(Status::bad_request(format!(
+                "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
+                self.api_version
+            )));
+        }
         if value_at(config, &["metadata", "managedFields"]).is_some_and(|fields| !fields.is_null()) {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }

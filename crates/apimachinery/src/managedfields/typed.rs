@@ -107,6 +107,15 @@ impl<'s> Typed<'s> {
         field.presence != Presence::Pointer && self.schema.get(field.ty).object().is_some()
     }
 
+    /// What Go has in a field that is absent: the empty struct, or nil in a list that is always written.
+    pub fn implied(&self, field: &Field) -> Option<&'static Value> {
+        let is_list = matches!(self.schema[field.ty].kind, TypeKind::List(_));
+        match field.presence {
+            Presence::Always if is_list => Some(&Value::Null),
+            _ => self.is_implied(field).then_some(&*EMPTY_OBJECT),
+        }
+    }
+
     /// The fields of a value and, recursively, of its parts (upstream: TypedValue.ToFieldSet).
     pub fn field_set(&self, ty: TypeRef, value: &Value) -> Set {
         self.field_node(ty, value).1

