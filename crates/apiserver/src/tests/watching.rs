@@ -110,7 +110,8 @@ async fn a_watch_that_cannot_begin_is_refused() {
     let api = Fixture::new().await;
     let error =
         api.check(&format!("GET {MAPS}?watch=true&resourceVersion=x"), json!(null), 500, json!({})).await;
-    assert_eq!(error["reason"], "BadRequest");
+    let message = "resourceVersion: Invalid value: \"x\": strconv.ParseUint: parsing \"x\": invalid syntax";
+    assert_eq!(error["message"], message);
     let contradictory = format!("GET {MAPS}?watch=true&sendInitialEvents=true");
     api.check(&contradictory, json!(null), 422, json!({"reason": "Invalid"})).await;
 }
