@@ -167,29 +167,68 @@ impl Kind {
     /// The complaints about a new object; its name must have been generated.
     pub fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = objectmeta::validate(obj, self.resource.namespaced, self.strategy.name_rule());
+        errors.extend(self.unqualified_finalizers(obj));
         errors.extend(self.strategy.validate(obj));
         errors
     }
 
     pub fn validate_update(&self, obj: &Value, old: &Value) -> ErrorList {
-        let mut errors = objectmeta::validate_update(obj, old);
+        let mut errors = self.validate_metadata_update(obj, old);
         errors.extend(self.strategy.validate_update(obj, old));
         errors
     }
 
     pub fn validate_status_update(&self, obj: &Value, old: &Value) -> ErrorList {
-        let mut errors = objectmeta::validate_update(obj, old);
+        let mut errors = self.validate_metadata_update(obj, old);
         errors.extend(self.strategy.validate_status_update(obj, old));
         errors
     }
 
     pub fn validate_subresource_update(&self, subresource: &str, obj: &Value, old: &Value) -> ErrorList {
-        let mut errors = objectmeta::validate_update(obj, old);
+        let mut errors = self.validate_metadata_update(obj, old);
         errors.extend(match subresource {
             "status" => self.strategy.validate_status_update(obj, old),
             other => self.strategy.validate_subresource_update(other, obj, old),
         });
         errors
+    }
+
+    /// Upstream checks changes of metadata for all kinds, and once more in most kinds' strategies; both complaints
+    /// become causes.
+    fn validate_metadata_update(&self, obj: &Value, old: &Value) -> ErrorList {
+        const CHECKED_ONCE: [&str; 9] = [
+            "csinodes",
+            "endpointslices",
+            "events",
+            "flowschemas",
+            "limitranges",
+            "persistentvolumes",
+            "poddisruptionbudgets",
+            "prioritylevelconfigurations",
+            "volumeattachments",
+        ];
+        let errors = objectmeta::validate_update(obj, old);
+        let once = CHECKED_ONCE.contains(&self.resource.plural)
+            || self.resource.group == crate::resource::VALIDATING_WEBHOOK_CONFIGURATIONS.group;
+        if errors.is_empty() || once {
+            return errors.into_iter().chain(self.unqualified_finalizers(obj)).collect();
+        }
+        let again = errors.clone();
+        errors.into_iter().chain(again).chain(self.unqualified_finalizers(obj)).collect()
+    }
+
+    /// Finalizers must have a domain in front, unless they are Kubernetes' own; some kinds do not ask for that.
+    fn unqualified_finalizers(&self, obj: &Value) -> ErrorList {
+        const INDIFFERENT: [&str; 5] = [
+            "io.k8s.api.admissionregistration.",
+            "io.k8s.api.coordination.",
+            "io.k8s.api.core.v1.Event",
+            "io.k8s.api.node.",
+            "io.k8s.api.policy.",
+        ];
+        let asks = self.type_name.starts_with("io.k8s.api.")
+            && !INDIFFERENT.iter().any(|prefix| self.type_name.starts_with(prefix));
+        if asks { objectmeta::unqualified_finalizers(obj) } else { ErrorList::new() }
     }
 
     /// The value of a selectable field; `None` when the kind does not offer it.
@@ -210,8 +249,10 @@ impl Kind {
 
     /// Whether a field selector may name this field.
     pub fn is_selectable(&self, field: &str) -> bool {
+        // Kinds without fields of their own share the conversion that knows both.
+        let has_namespace = self.resource.namespaced || self.strategy.selectable_field_names().is_empty();
         field == "metadata.name"
-            || (field == "metadata.namespace" && self.resource.namespaced)
+            || (field == "metadata.namespace" && has_namespace)
             || self.strategy.selectable_field_names().contains(&field)
     }
 

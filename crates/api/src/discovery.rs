@@ -42,6 +42,9 @@ impl Strategy for EndpointSlice {
         for port in each(obj, "ports") {
             fill(port, PORT);
         }
+        for endpoint in each(obj, "endpoints") {
+            fill(endpoint, &[("conditions", Fill::Empty)]);
+        }
     }
 
     fn prepare_for_create(&self, obj: &mut Value) {

@@ -237,6 +237,24 @@ fn validate_finalizers(metadata: &Value, path: &Path, errors: &mut ErrorList) {
     }
 }
 
+/// Finalizers without a domain that are none of Kubernetes' own.
+pub fn unqualified_finalizers(obj: &Value) -> ErrorList {
+    let path = Path::new("metadata").child("finalizers");
+    let finalizers = items(obj, &["metadata", "finalizers"]).iter().filter_map(Value::as_str);
+    let unqualified = |(at, name): (usize, &str)| {
+        (!is_standard_or_qualified(name))
+            .then(|| Error::invalid(&path.index(at), name, UNQUALIFIED_FINALIZER))
+    };
+    finalizers.enumerate().filter_map(unqualified).collect()
+}
+
+/// What a finalizer must be that only Kubernetes may leave without a domain.
+pub const UNQUALIFIED_FINALIZER: &str = "name is neither a standard finalizer name nor is it fully qualified";
+
+pub fn is_standard_or_qualified(finalizer: &str) -> bool {
+    finalizer.contains('/') || ["kubernetes", ORPHAN_DEPENDENTS, DELETE_DEPENDENTS].contains(&finalizer)
+}
+
 fn validate_no_new_finalizers(metadata: &Value, old: &Value, path: &Path, errors: &mut ErrorList) {
     let old = items(old, &["finalizers"]);
     let mut extra: Vec<&str> = items(metadata, &["finalizers"])

@@ -11,7 +11,7 @@ use crate::strategy::{Column, NameRule, Strategy};
 use crate::validation::{At, dns1123_subdomain, label_selector, same_field};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
-const SUBJECT_KINDS: [&str; 3] = ["Group", "ServiceAccount", "User"];
+const SUBJECT_KINDS: [&str; 3] = ["ServiceAccount", "User", "Group"];
 
 const BINDING_COLUMNS: [Column; 6] = [
     NAME,
@@ -32,6 +32,13 @@ impl Strategy for Role {
     fn default(&self, obj: &mut Value) {
         if let Some(map) = obj.as_object_mut() {
             map.entry("rules").or_insert(Value::Null);
+        }
+    }
+
+    /// No rules are stored as none at all.
+    fn canonicalize(&self, obj: &mut Value) {
+        if obj["rules"].as_array().is_some_and(Vec::is_empty) {
+            obj["rules"] = Value::Null;
         }
     }
 
@@ -112,9 +119,9 @@ impl Strategy for RoleBinding {
         if group.text() != GROUP {
             errors.push(Error::not_supported(&group.path, group.text(), &[GROUP]));
         }
-        let kinds: &[&str] = if self.cluster { &["ClusterRole"] } else { &["ClusterRole", "Role"] };
+        let kinds: &[&str] = if self.cluster { &["ClusterRole"] } else { &["Role", "ClusterRole"] };
         if !kinds.contains(&kind.text()) {
-            errors.push(Error::not_supported(&kind.path, kind.text(), kinds));
+            errors.push(Error::not_supported_of(&kind.path, kind.text(), kinds));
         }
         if name.is_empty() {
             errors.push(name.required(""));
@@ -178,7 +185,7 @@ fn validate_subject(subject: &At, cluster: bool, errors: &mut ErrorList) {
                 errors.push(Error::not_supported(&group.path, group.text(), &[GROUP]));
             }
         }
-        other => errors.push(Error::not_supported(&kind.path, other, &SUBJECT_KINDS)),
+        other => errors.push(Error::not_supported_of(&kind.path, other, &SUBJECT_KINDS)),
     }
 }
 

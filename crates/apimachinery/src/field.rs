@@ -137,11 +137,16 @@ impl Error {
         Self::with(ErrorType::Internal, field, None, detail)
     }
 
-    /// `supported` is listed sorted and quoted, as upstream does.
+    /// `supported` is listed sorted and quoted, as upstream does where it has a set of them.
     pub fn not_supported(field: &Path, value: impl Into<Value>, supported: &[&str]) -> Self {
         let mut sorted = supported.to_vec();
         sorted.sort_unstable();
-        let list: Vec<String> = sorted.iter().map(|s| format!("{s:?}")).collect();
+        Self::not_supported_of(field, value, &sorted)
+    }
+
+    /// As [`Error::not_supported`], where upstream has a list and keeps its order.
+    pub fn not_supported_of(field: &Path, value: impl Into<Value>, supported: &[&str]) -> Self {
+        let list: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
         let detail =
             if list.is_empty() { String::new() } else { format!("supported values: {}", list.join(", ")) };
         Self::with(ErrorType::NotSupported, field, Some(value.into()), detail)

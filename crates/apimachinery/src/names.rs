@@ -21,6 +21,11 @@ const CONFIG_MAP_KEY_MESSAGE: &str = "a valid config key must consist of alphanu
 const PATH_SEGMENT_FORBIDDEN: [&str; 2] = [".", ".."];
 
 fn too_long(max: usize) -> String {
+    format!("must be no more than {max} characters")
+}
+
+/// Keys and values of labels are counted in other words than names are.
+fn too_many_bytes(max: usize) -> String {
     format!("must be no more than {max} bytes")
 }
 
@@ -101,7 +106,7 @@ pub fn is_qualified_name(text: &str) -> Vec<String> {
     if name.is_empty() {
         complaints.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_VALUE_MAX {
-        complaints.push(format!("name part {}", too_long(LABEL_VALUE_MAX)));
+        complaints.push(format!("name part {}", too_many_bytes(LABEL_VALUE_MAX)));
     }
     if !matches_qualified(name) {
         complaints.push(QUALIFIED_NAME_MESSAGE.to_owned());
@@ -112,7 +117,7 @@ pub fn is_qualified_name(text: &str) -> Vec<String> {
 pub fn is_label_value(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     if text.len() > LABEL_VALUE_MAX {
-        complaints.push(too_long(LABEL_VALUE_MAX));
+        complaints.push(too_many_bytes(LABEL_VALUE_MAX));
     }
     if !text.is_empty() && !matches_qualified(text) {
         complaints.push(LABEL_VALUE_MESSAGE.to_owned());

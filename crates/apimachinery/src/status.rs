@@ -37,6 +37,10 @@ pub struct StatusDetails {
     pub retry_after_seconds: i32,
 }
 
+fn is_success(code: &u16) -> bool {
+    *code == 200
+}
+
 fn is_zero(n: &i32) -> bool {
     *n == 0
 }
@@ -61,8 +65,8 @@ pub struct Status {
     pub reason: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Box<StatusDetails>>,
-    /// The HTTP status code.
-    #[serde(default)]
+    /// The HTTP status code; a success does not repeat it.
+    #[serde(default, skip_serializing_if = "is_success")]
     pub code: u16,
 }
 
@@ -142,6 +146,28 @@ impl Status {
             .with_details(StatusDetails::default())
     }
 
+    /// What the framework below upstream's handlers says, before any of them is asked: with details that say nothing.
+    fn unrouted(code: u16, reason: &str, message: impl Into<String>) -> Self {
+        Status::failure(code, reason, message).with_details(StatusDetails::default())
+    }
+
+    /// No route has this method.
+    pub fn no_such_method() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Status::unrouted(405, "MethodNotAllowed", message)
+    }
+
+    /// No route has any of the media types asked for.
+    pub fn no_representation(available: &str) -> Self {
+        let message = format!("406: Not Acceptable\n\nAvailable representations: {available}");
+        Status::unrouted(406, "NotAcceptable", message)
+    }
+
+    /// No route takes a body of this media type.
+    pub fn no_such_body() -> Self {
+        Status::unrouted(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+    }
+
     pub fn method_not_allowed(resource: &GroupResource, action: &str) -> Self {
         Status::failure(
             405,
@@ -201,11 +227,17 @@ impl Status {
         )
     }
 
-    /// An object that breaks its kind's rules, with a cause per field.
+    /// An object that breaks its kind's rules, with a cause per error. The message says the same thing once.
     pub fn invalid(kind: &GroupKind, name: &str, errors: &[field::Error]) -> Self {
-        let all = match errors {
-            [one] => one.to_string(),
-            many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        let mut texts: Vec<String> = Vec::with_capacity(errors.len());
+        for text in errors.iter().map(ToString::to_string) {
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        let all = match &texts[..] {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
         };
         let causes = errors
             .iter()
@@ -288,6 +320,17 @@ mod tests {
         assert_eq!(status.code, 422);
         assert_eq!(status.causes()[1].message, "Invalid value: 1: too small");
         assert_eq!(status.causes()[1].field, "spec.b");
+    }
+
+    #[test]
+    fn what_is_wrong_twice_is_said_once_but_has_two_causes() {
+        let error = Error::invalid(&Path::new("metadata").child("uid"), "u", "field is immutable");
+        let status = Status::invalid(&GroupKind::new("", "Pod"), "p", &[error.clone(), error]);
+        assert_eq!(
+            status.message,
+            "Pod \"p\" is invalid: metadata.uid: Invalid value: \"u\": field is immutable"
+        );
+        assert_eq!(status.causes().len(), 2);
     }
 
     #[test]

@@ -99,6 +99,15 @@ impl Call {
         self.respond(code, Document { type_name: view.type_name(false), json: vec![view.object(&shown)] })
     }
 
+    /// The answer when the request has failed after all.
+    pub fn failure(&self, status: &Status) -> Response<Body> {
+        let mut response = failure(status, self.target);
+        for warning in self.warning_headers() {
+            response.headers_mut().append(WARNING, warning);
+        }
+        response
+    }
+
     fn warning_headers(&self) -> Vec<HeaderValue> {
         let mut size = 0;
         let mut seen = Vec::new();

@@ -2,6 +2,7 @@
 //! Same form as upstream's (`EncodeContinue`).
 
 use apimachinery::Status;
+use apimachinery::codec::json_error;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -43,9 +44,11 @@ impl Continue {
     }
 
     pub fn decode(text: &str) -> Result<Continue, Status> {
-        let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let invalid = |why: &str| {
+            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
         let json = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| invalid(&e.to_string()))?;
-        let token: Token = serde_json::from_slice(&json).map_err(|e| invalid(&e.to_string()))?;
+        let token: Token = serde_json::from_slice(&json).map_err(|e| invalid(&json_error(&json, &e)))?;
         if token.v != VERSION {
             return Err(invalid(&format!("server does not recognize this encoded version {:?}", token.v)));
         }

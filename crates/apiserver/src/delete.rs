@@ -33,8 +33,25 @@ const DELETE_ATTEMPTS: usize = 32;
 
 /// Kinds whose deletion answers with the object it removed, as upstream's `ReturnDeletedObject` says; others answer
 /// with a Status.
-const RETURN_DELETED_OBJECT: [api::Resource; 3] =
-    [resource::PODS, resource::SERVICES, resource::SERVICE_ACCOUNTS];
+const RETURN_DELETED_OBJECT: [api::Resource; 17] = [
+    resource::CSI_DRIVERS,
+    resource::CSI_NODES,
+    resource::DEVICE_CLASSES,
+    resource::NAMESPACES,
+    resource::PERSISTENT_VOLUMES,
+    resource::PERSISTENT_VOLUME_CLAIMS,
+    resource::PODS,
+    resource::POD_TEMPLATES,
+    resource::RESOURCE_CLAIMS,
+    resource::RESOURCE_CLAIM_TEMPLATES,
+    resource::RESOURCE_QUOTAS,
+    resource::RESOURCE_SLICES,
+    resource::SERVICES,
+    resource::SERVICE_ACCOUNTS,
+    resource::STORAGE_CLASSES,
+    resource::VOLUME_ATTACHMENTS,
+    resource::VOLUME_ATTRIBUTES_CLASSES,
+];
 
 /// What a deletion has led to.
 pub enum Deleted {
@@ -52,14 +69,14 @@ pub async fn delete(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Res
     let place = Place::of(call, kind, Part::Main);
     let deleted = delete_object(call, &place, &options, dry_run).await?;
     match &deleted {
-        Deleted::Marked(bytes) => {
+        Deleted::Marked(bytes) | Deleted::Pending(bytes) => {
             let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };
             call.respond_object(code, kind, bytes, None).await
         }
-        Deleted::Gone(bytes) | Deleted::Pending(bytes) if RETURN_DELETED_OBJECT.contains(&kind.resource) => {
+        Deleted::Gone(bytes) if RETURN_DELETED_OBJECT.contains(&kind.resource) => {
             call.respond_object(200, kind, bytes, None).await
         }
-        Deleted::Gone(bytes) | Deleted::Pending(bytes) => {
+        Deleted::Gone(bytes) => {
             let object = conversion::decode(bytes);
             call.target = call.target.plain();
             call.respond(200, Document::status(&success(kind, &object)))
@@ -114,7 +131,7 @@ pub async fn delete_object(
         customresource::mark_terminating(stored, &mut next, call.now);
         let done = |bytes| if gone { Deleted::Gone(bytes) } else { Deleted::Marked(bytes) };
         if dry_run {
-            return Ok(done(encode_as(&next, Some(current.revision)).into()));
+            return Ok(done(encode_as(&next, current.revision).into()));
         }
         let next = conversion::drafted(&call.core, &place.kind, &next).await?;
         let op = if gone { Op::Delete(next) } else { Op::Put(next) };

@@ -7,7 +7,7 @@ use api::resource;
 use api::strategy::GarbagePolicy;
 use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::meta::str_at;
-use apimachinery::{GroupKind, Map, Status, Value, json, time};
+use apimachinery::{GroupKind, GroupResource, Map, Status, Value, json, time};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
@@ -61,7 +61,8 @@ impl DeleteOptions {
                 errors.push(field::Error::invalid(&policy, found.as_str(), why));
             }
             if !allowed.contains(&found.as_str()) {
-                errors.push(field::Error::not_supported(&policy, found.as_str(), &allowed));
+                let listed = [&allowed[..], &["nil"]].concat();
+                errors.push(field::Error::not_supported_of(&policy, found.as_str(), &listed));
             }
         }
         let dry_run = query::dry_run(self.dry_run.iter().map(String::as_str)).unwrap_or_else(|error| {
@@ -79,17 +80,20 @@ impl DeleteOptions {
     pub fn check_preconditions(&self, kind: &Kind, object: &Value) -> Result<(), Status> {
         let Some(preconditions) = &self.preconditions else { return Ok(()) };
         let name = str_at(object, &["metadata", "name"]);
-        let conflict = |why: String| Status::conflict(&kind.resource.group_resource(), name, why);
+        let named = GroupResource::new(kind.resource.group, kind.resource.kind);
+        let conflict = |why: String| Status::conflict(&named, name, why);
         let uid = str_at(object, &["metadata", "uid"]);
         if let Some(asked) = preconditions.uid.as_deref().filter(|asked| *asked != uid) {
             return Err(conflict(format!(
-                "Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}"
+                "the UID in the precondition ({asked}) does not match the UID in record ({uid}). \
+                 The object might have been deleted and then recreated"
             )));
         }
         let version = str_at(object, &["metadata", "resourceVersion"]);
         if let Some(asked) = preconditions.resource_version.as_deref().filter(|asked| *asked != version) {
             return Err(conflict(format!(
-                "Precondition failed: ResourceVersion in precondition: {asked}, ResourceVersion in object meta: {version}"
+                "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record \
+                 ({version}). The object might have been modified"
             )));
         }
         Ok(())
@@ -348,7 +352,7 @@ mod tests {
         let object = json!({"metadata": {"name": "x", "uid": "b"}});
         let status = options.check_preconditions(kind(resource::PODS), &object).expect_err("another object");
         assert!(
-            status.message.ends_with("UID in precondition: a, UID in object meta: b"),
+            status.message.contains("the UID in the precondition (a) does not match the UID in record (b)"),
             "{}",
             status.message
         );

@@ -15,14 +15,11 @@ pub fn draft(kind: &Kind, object: &Value) -> Draft {
     Draft { json, revision_at, meta: meta(kind, object) }
 }
 
-/// The bytes an object would have under this resourceVersion; none leaves it out (upstream's dry-run creations).
-pub fn encode_as(object: &Value, revision: Option<store::Revision>) -> Vec<u8> {
+/// The bytes an object would have under this resourceVersion.
+pub fn encode_as(object: &Value, revision: store::Revision) -> Vec<u8> {
     let mut object = object.clone();
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        match revision {
-            Some(revision) => metadata.insert(RESOURCE_VERSION.to_owned(), revision.to_string().into()),
-            None => metadata.remove(RESOURCE_VERSION),
-        };
+        metadata.insert(RESOURCE_VERSION.to_owned(), revision.to_string().into());
     }
     to_json(&object)
 }

@@ -3,6 +3,7 @@
 
 use api::catalogue::Kind;
 use apimachinery::Status;
+use apimachinery::field::{self, Path};
 use apimachinery::status::{StatusCause, StatusDetails};
 use http::Response;
 use store::{Gone, Key, Page, Revision};
@@ -36,9 +37,9 @@ pub fn start_revision(text: &str) -> Result<StartRevision, Status> {
         "" => Ok(StartRevision::Newest),
         "0" => Ok(StartRevision::Any),
         text => text.parse().map(StartRevision::At).map_err(|_| {
-            Status::bad_request(format!(
-                "invalid resource version: strconv.ParseUint: parsing {text:?}: invalid syntax"
-            ))
+            let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+            let field = Path::new("resourceVersion");
+            Status::failure(500, "", field::Error::invalid(&field, text, why).to_string())
         }),
     }
 }
@@ -64,9 +65,8 @@ pub async fn list(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status>
 }
 
 fn start(core: &Core, kind: &Kind, options: &ListOptions) -> Result<Start, Status> {
-    let asked = start_revision(&options.resource_version)?;
     if !options.continue_token.is_empty() {
-        if !matches!(asked, StartRevision::Newest | StartRevision::Any) {
+        if !matches!(options.resource_version.as_str(), "" | "0") {
             return Err(Status::bad_request(
                 "specifying resource version is not allowed when using continue",
             ));
@@ -75,6 +75,9 @@ fn start(core: &Core, kind: &Kind, options: &ListOptions) -> Result<Start, Statu
         let after = Some(Key::new(kind.storage, token.namespace, token.name));
         return Ok(Start { at: token.revision, after });
     }
+    let unreadable =
+        |status: Status| Status::bad_request(format!("invalid resource version: {}", status.message));
+    let asked = start_revision(&options.resource_version).map_err(unreadable)?;
     let StartRevision::At(revision) = asked else {
         return Ok(Start { at: None, after: None });
     };

@@ -27,10 +27,11 @@ pub fn metadata_mut(object: &mut Value) -> Result<&mut Map<String, Value>, Statu
 /// Takes the namespace from the path where the object has none, and refuses another.
 pub fn settle_namespace(object: &mut Value, namespaced: bool, namespace: &str) -> Result<(), Status> {
     let metadata = metadata_mut(object)?;
-    let found = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
     if !namespaced {
+        metadata.remove("namespace");
         return Ok(());
     }
+    let found = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
     if found.is_empty() {
         metadata.insert("namespace".to_owned(), namespace.into());
         return Ok(());
@@ -44,14 +45,20 @@ pub fn settle_namespace(object: &mut Value, namespaced: bool, namespace: &str) -
 }
 
 /// What only the server decides about a new object.
-pub fn fill_new(object: &mut Value, uid: String, now: Timestamp) -> Result<(), Status> {
+pub fn fill_new(object: &mut Value, uid: String, now: Timestamp, dry_run: bool) -> Result<(), Status> {
     let metadata = metadata_mut(object)?;
-    if metadata.get("resourceVersion").and_then(Value::as_str).is_some_and(|v| !v.is_empty()) {
+    // The store refuses it, which a dry run does not ask.
+    let versioned = metadata.get("resourceVersion").and_then(Value::as_str).is_some_and(|v| !v.is_empty());
+    if versioned && !dry_run {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    metadata.remove("resourceVersion");
+    if !versioned {
+        metadata.remove("resourceVersion");
+    }
     metadata.insert("uid".to_owned(), uid.into());
     metadata.insert("creationTimestamp".to_owned(), time::format_time(now).into());
+    // Before anybody comes to own what the kind takes out anyway.
+    api::objectmeta::prepare_for_create(object);
     Ok(())
 }
 
@@ -114,7 +121,7 @@ mod tests {
     fn a_new_object_may_not_have_a_revision() {
         let mut object = json!({"metadata": {"resourceVersion": "4"}});
         assert_eq!(
-            fill_new(&mut object, "u".to_owned(), Timestamp::UNIX_EPOCH).expect_err("is refused").code,
+            fill_new(&mut object, "u".to_owned(), Timestamp::UNIX_EPOCH, false).expect_err("is refused").code,
             400
         );
     }

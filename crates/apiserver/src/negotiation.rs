@@ -59,7 +59,10 @@ impl Default for Target {
 impl Target {
     /// The first of the client's alternatives, best quality first, that the server speaks.
     pub fn negotiate(headers: &HeaderMap) -> Result<Target, Status> {
-        Target::first_of(headers, |_| true).ok_or_else(|| Status::not_acceptable(SUPPORTED))
+        Target::first_of(headers, |_| true).ok_or_else(|| match knows_any(headers) {
+            true => Status::not_acceptable(SUPPORTED),
+            false => Status::no_representation(SUPPORTED),
+        })
     }
 
     /// As [`Target::negotiate`], for what has no protobuf form unless it is transformed.
@@ -78,7 +81,9 @@ impl Target {
         let Some(accept) = accept(headers) else { return Some(Target::default()) };
         for alternative in alternatives(accept) {
             let Some(format) = accepted_format(alternative.essence) else { continue };
-            if let Some(target) = alternative.target(format).filter(&fits) {
+            let has_form =
+                |target: &Target| target.format != Format::Protobuf || target.shape != Shape::Table;
+            if let Some(target) = alternative.target(format).filter(has_form).filter(&fits) {
                 return Some(target);
             }
         }
@@ -93,6 +98,12 @@ impl Target {
     pub fn plain(self) -> Target {
         Target { shape: Shape::Object, beta: false, ..self }
     }
+}
+
+/// Whether a route would be found for the header at all, whatever else its alternatives ask for.
+fn knows_any(headers: &HeaderMap) -> bool {
+    accept(headers)
+        .is_some_and(|accept| alternatives(accept).iter().any(|a| accepted_format(a.essence).is_some()))
 }
 
 /// One media range of an Accept header.
@@ -198,6 +209,10 @@ mod tests {
             Some((Format::Protobuf, Shape::Metadata)),
         );
         check("text/html", None);
+        check(
+            "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json",
+            Some((Format::Json, Shape::Object)),
+        );
     }
 
     #[test]

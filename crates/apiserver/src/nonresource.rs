@@ -19,7 +19,7 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
     if !matches!(call.info.verb, "get" | "head") {
-        return Err(crate::resource::not_allowed());
+        return Err(apimachinery::Status::no_such_method());
     }
     let path = call.info.path.clone();
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();

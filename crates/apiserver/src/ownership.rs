@@ -45,6 +45,11 @@ pub fn updated(call: &Call, place: &Place, old: &Value, object: &mut Value, opti
     manage(&place.kind, place.part, |fields| fields.update(Some(old), object, &manager, call.now));
 }
 
+/// Refuses a configuration, as it was written, that names fields its kind does not have.
+pub fn check_declared(place: &Place, config: &Value) -> Result<(), Status> {
+    manage(&place.kind, place.part, |fields| fields.check_declared(config))
+}
+
 /// Merges an applied configuration into the live object, none yet for a new one.
 pub fn applied(
     place: &Place,

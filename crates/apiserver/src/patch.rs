@@ -1,9 +1,10 @@
 //! The patch verb: JSON patch, merge patch, strategic merge patch, and apply. Follows `PatchResource`.
 
-use apimachinery::codec::{Format, Strictness};
+use apimachinery::codec::{self, Format, Strictness};
 use apimachinery::field::{self, Path};
-use apimachinery::patch::{json_patch, merge_patch, strategic_merge_patch};
-use apimachinery::{GroupKind, Status, Value};
+use apimachinery::meta::str_at;
+use apimachinery::patch::{json_patch, merge_patch, strategic_merge_patch, undecodable};
+use apimachinery::{GroupKind, GroupVersion, Map, Status, Value};
 use bytes::Bytes;
 use http::Response;
 use http::header::CONTENT_TYPE;
@@ -21,9 +22,6 @@ use crate::query::WriteOptions;
 use crate::resource::{check_create, defaulted};
 use crate::wire::{self, Expected};
 use crate::write::{self, Place, Proposal, Written};
-
-const SUPPORTED: &str = "application/json-patch+json, application/merge-patch+json, \
-                         application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 /// Custom kinds say nothing of how to merge strategically.
 const SUPPORTED_BY_CUSTOM: &str =
@@ -44,34 +42,42 @@ pub struct Patch {
 }
 
 impl Patch {
-    pub fn of_request(call: &Call, body: &Bytes) -> Result<Patch, Status> {
+    pub fn of_request(call: &Call, kind: &KindRef, body: &Bytes) -> Result<Patch, Status> {
         let text = call.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let is_custom = kind.custom().is_some();
         let patch_type = match media_type(text) {
             "application/json-patch+json" => PatchType::Json,
             "application/merge-patch+json" => PatchType::Merge,
-            "application/strategic-merge-patch+json" => PatchType::Strategic,
+            "application/strategic-merge-patch+json" if !is_custom => PatchType::Strategic,
             "application/apply-patch+yaml" => PatchType::Apply,
-            _ => return Err(Status::unsupported_media_type(SUPPORTED)),
+            _ if is_custom => return Err(Status::unsupported_media_type(SUPPORTED_BY_CUSTOM)),
+            _ => return Err(Status::no_such_body()),
         };
         Ok(Patch { patch_type, body: body.clone() })
     }
 
+    /// The patch as an object, for the types that are one.
+    fn object(&self) -> Result<Value, Status> {
+        let object: Result<Map<String, Value>, String> =
+            codec::from_json(&self.body, "map[string]interface {}");
+        object.map(Value::Object).map_err(|why| undecodable(&why))
+    }
+
     /// The patched document, of the expected type, not yet checked. Not for apply.
     fn patched(&self, mut document: Value, type_name: &str) -> Result<Value, Status> {
-        let patch = || {
-            serde_json::from_slice::<Value>(&self.body)
-                .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
-        };
         match self.patch_type {
             PatchType::Json => json_patch(document, &self.body),
             PatchType::Merge => {
-                merge_patch(&mut document, patch()?);
+                merge_patch(&mut document, self.object()?);
                 Ok(document)
             }
-            PatchType::Strategic => {
-                strategic_merge_patch(api::schema(), api::schema::type_id(type_name), document, patch()?)
-            }
-            PatchType::Apply => Err(Status::unsupported_media_type(SUPPORTED)),
+            PatchType::Strategic => strategic_merge_patch(
+                api::schema(),
+                api::schema::type_id(type_name),
+                document,
+                self.object()?,
+            ),
+            PatchType::Apply => Err(Status::no_such_body()),
         }
     }
 
@@ -80,7 +86,8 @@ impl Patch {
         let patched = match self.patch_type {
             PatchType::Apply => {
                 let mut merged = document.clone();
-                merge_patch(&mut merged, self.configuration(expected, Strictness::Ignore, &mut Vec::new())?);
+                let config = self.configuration(Strictness::Ignore, &mut Vec::new())?;
+                merge_patch(&mut merged, wire::decode_applied(expected, config)?);
                 merged
             }
             _ => self.patched(document.clone(), expected.type_name)?,
@@ -88,14 +95,49 @@ impl Patch {
         wire::decode_value(expected, patched, Strictness::Ignore, &mut Vec::new())
     }
 
-    /// The configuration to apply.
-    fn configuration(
-        &self,
-        expected: Expected<'_>,
-        strictness: Strictness,
-        warnings: &mut Vec<String>,
-    ) -> Result<Value, Status> {
-        wire::decode_applied(expected, Format::Yaml, &self.body, strictness, warnings)
+    /// The configuration to apply, as it was written.
+    fn configuration(&self, strictness: Strictness, warnings: &mut Vec<String>) -> Result<Value, Status> {
+        let unreadable = |error: codec::Error| {
+            Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: yaml: {error}"))
+        };
+        let (value, doubles) = codec::decode_untyped(Format::Yaml, &self.body).map_err(unreadable)?;
+        if !value.is_object() {
+            return Err(Status::bad_request("the request body is not an object"));
+        }
+        if doubles.is_empty() || strictness == Strictness::Ignore {
+            return Ok(value);
+        }
+        let complaint = codec::yaml::duplicate_key(&self.body).unwrap_or_else(|| doubles.join(", "));
+        if strictness == Strictness::Strict {
+            return Err(Status::bad_request(format!("error strict decoding YAML: {complaint}")));
+        }
+        warnings.push(complaint);
+        Ok(value)
+    }
+
+    /// The 422 for a patched document that does not fit its kind, which shows what the patch has made, or the patch.
+    fn refused(&self, error: &codec::Error, patched: &Value) -> Status {
+        let shown = match self.patch_type {
+            PatchType::Strategic => self.object().map_or_else(|_| String::new(), |patch| go_value(&patch)),
+            _ => patched.to_string(),
+        };
+        let error = field::Error::invalid(&Path::new("patch"), shown, error.to_string());
+        Status::invalid(&GroupKind::default(), "", &[error])
+    }
+}
+
+/// A value as Go prints it: `map[a:1 b:[x y]]`.
+fn go_value(value: &Value) -> String {
+    let all = |texts: Vec<String>| texts.join(" ");
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", all(items.iter().map(go_value).collect())),
+        Value::Object(map) => {
+            let pairs = map.iter().map(|(key, value)| format!("{key}:{}", go_value(value)));
+            format!("map[{}]", all(pairs.collect()))
+        }
+        other => other.to_string(),
     }
 }
 
@@ -106,10 +148,7 @@ pub async fn patch(
     body: &Bytes,
 ) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-    let patch = Patch::of_request(call, body)?;
-    if kind.custom().is_some() && patch.patch_type == PatchType::Strategic {
-        return Err(Status::unsupported_media_type(SUPPORTED_BY_CUSTOM));
-    }
+    let patch = Patch::of_request(call, kind, body)?;
     check_options(&options, patch.patch_type)?;
     let place = Place::of(call, kind, part);
     let written = match patch.patch_type {
@@ -147,27 +186,20 @@ async fn change(
     let change = |old: &Value| {
         let patched = patch.patched(conversion::from_stored(kind, old.clone()), kind.type_name)?;
         let mut found = Vec::new();
-        let object = settled(kind, expected, patched, options.field_validation, &mut found)?;
+        let strictness = options.field_validation;
+        let object = match kind.custom() {
+            None => {
+                let refused = |error: &codec::Error, patched: &Value| patch.refused(error, patched);
+                wire::decode_patched(expected, patched, strictness, &mut found, refused)?
+            }
+            Some(custom) => customresource::settled(custom, patched, strictness, &mut found)?,
+        };
         *warnings.lock() = found;
         Ok(Proposal { object: defaulted(kind, object), owned: false })
     };
     let written = write::update(call, place, options, &change).await?;
     call.warnings.extend(warnings.into_inner());
     Ok(written)
-}
-
-/// Prunes and normalises what a patch has made.
-fn settled(
-    kind: &KindRef,
-    expected: Expected<'_>,
-    object: Value,
-    strictness: Strictness,
-    warnings: &mut Vec<String>,
-) -> Result<Value, Status> {
-    match kind.custom() {
-        None => wire::decode_value(expected, object, strictness, warnings),
-        Some(custom) => customresource::settled(custom, object, strictness, warnings),
-    }
 }
 
 async fn apply(
@@ -180,18 +212,25 @@ async fn apply(
     let api_version = kind.resource.api_version();
     let expected =
         Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };
+    let written = patch.configuration(options.field_validation, &mut call.warnings)?;
+    check_kind(&written, &api_version, kind.resource.kind)?;
     let config = match kind.custom() {
-        None => patch.configuration(expected, options.field_validation, &mut call.warnings)?,
-        Some(custom) => {
-            let strictness = options.field_validation;
-            let body = customresource::Body { format: Format::Yaml, bytes: &patch.body, strictness };
-            customresource::configuration(custom, body, &mut call.warnings)?
+        None => {
+            ownership::check_declared(place, &written)?;
+            conversion::to_stored(kind, wire::decode_applied(expected, written)?)
         }
+        Some(_) => written,
     };
     let now = call.now;
     let merged = |live: Option<&Value>| {
         let object = ownership::applied(place, live, &config, options, now)?;
-        let object = settled(kind, expected, object, Strictness::Ignore, &mut Vec::new())?;
+        let object = match kind.custom() {
+            None => {
+                let object = conversion::from_stored(kind, object);
+                wire::decode_value(expected, object, Strictness::Ignore, &mut Vec::new())?
+            }
+            Some(custom) => customresource::settled(custom, object, Strictness::Ignore, &mut Vec::new())?,
+        };
         Ok(Proposal { object: defaulted(kind, object), owned: true })
     };
     if place.part == Part::Main && call.core.store.get(&place.key).is_none() {
@@ -203,4 +242,39 @@ async fn apply(
         }
     }
     write::update(call, place, options, &|old: &Value| merged(Some(old))).await
+}
+
+/// A configuration must say what it is. Follows `versionCheckManager`.
+fn check_kind(config: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
+    let found = (str_at(config, &["apiVersion"]), str_at(config, &["kind"]));
+    if found == (api_version, kind) {
+        return Ok(());
+    }
+    let version = GroupVersion::parse(found.0).unwrap_or_default();
+    let gvk = version.with_kind(found.1);
+    Err(Status::bad_request(format!("invalid object type: {}/{}, Kind={}", gvk.group, gvk.version, gvk.kind)))
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+
+    use super::*;
+
+    #[test]
+    fn a_value_reads_as_go_prints_it() {
+        let value = json!({"a": {"b": [1, "x"]}, "n": null, "t": true});
+        assert_eq!(go_value(&value), "map[a:map[b:[1 x]] n:<nil> t:true]");
+    }
+
+    #[test]
+    fn a_configuration_says_what_it_is() {
+        let check = |config| check_kind(&config, "apps/v1", "Deployment").map_err(|status| status.message);
+        assert_eq!(check(json!({"apiVersion": "apps/v1", "kind": "Deployment"})), Ok(()));
+        assert_eq!(check(json!({})), Err("invalid object type: /, Kind=".to_owned()));
+        assert_eq!(
+            check(json!({"apiVersion": "v1", "kind": "Pod"})),
+            Err("invalid object type: /v1, Kind=Pod".to_owned())
+        );
+    }
 }

@@ -163,11 +163,12 @@ async fn route(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<B
     if let Some(elsewhere) = call.core.aggregator.of_path(&call.core.store, &call.info.path).await {
         return aggregation::serve(call, payload, &uri, elsewhere).await;
     }
-    if call.info.is_resource {
+    let served = if call.info.is_resource {
         resource::serve(call, payload, uri).await
     } else {
         nonresource::serve(call).await
-    }
+    };
+    Ok(served.unwrap_or_else(|status| call.failure(&status)))
 }
 
 pub fn attributes<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Attributes<'a> {

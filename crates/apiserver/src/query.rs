@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use apimachinery::codec::Strictness;
-use apimachinery::field::{self, Path};
-use apimachinery::{GroupKind, Status};
+use apimachinery::field::{self, ErrorList, Path};
+use apimachinery::{GroupKind, Status, json};
 
 /// The longest fieldManager (upstream: FieldManagerMaxLength).
 pub const FIELD_MANAGER_MAX: usize = 128;
@@ -42,7 +42,7 @@ impl Query {
 
     fn number(&self, key: &str) -> Result<Option<i64>, Status> {
         match self.get(key) {
-            None | Some("") => Ok(None),
+            None => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
                 Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
             }),
@@ -90,6 +90,8 @@ pub struct ListOptions {
     pub continue_token: String,
     /// Empty, `0` or a revision.
     pub resource_version: String,
+    /// `resourceVersionMatch` as the client wrote it, and what it means if it means anything.
+    asked_match: Option<String>,
     pub version_match: Option<VersionMatch>,
     pub allow_watch_bookmarks: bool,
     pub send_initial_events: Option<bool>,
@@ -98,18 +100,11 @@ pub struct ListOptions {
 
 impl ListOptions {
     pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
-        let version_match = match query.text("resourceVersionMatch") {
-            "" => None,
-            "Exact" => Some(VersionMatch::Exact),
-            "NotOlderThan" => Some(VersionMatch::NotOlderThan),
-            other => {
-                let path = Path::new("resourceVersionMatch");
-                return Err(invalid_list(field::Error::not_supported(
-                    &path,
-                    other,
-                    &["Exact", "NotOlderThan", ""],
-                )));
-            }
+        let asked_match = Some(query.text("resourceVersionMatch")).filter(|text| !text.is_empty());
+        let version_match = match asked_match {
+            Some("Exact") => Some(VersionMatch::Exact),
+            Some("NotOlderThan") => Some(VersionMatch::NotOlderThan),
+            _ => None,
         };
         let options = ListOptions {
             label_selector: query.text("labelSelector").to_owned(),
@@ -117,51 +112,71 @@ impl ListOptions {
             limit: usize::try_from(query.number("limit")?.unwrap_or_default()).unwrap_or_default(),
             continue_token: query.text("continue").to_owned(),
             resource_version: query.text("resourceVersion").to_owned(),
+            asked_match: asked_match.map(str::to_owned),
             version_match,
             allow_watch_bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
             timeout: query.number("timeoutSeconds")?.and_then(positive_seconds),
         };
-        options.check(watch).map_err(invalid_list)?;
-        Ok(options)
+        let errors = if watch { options.check_watch() } else { options.check_list() };
+        if errors.is_empty() {
+            return Ok(options);
+        }
+        Err(Status::invalid(&GroupKind::new("meta.k8s.io", "ListOptions"), "", &errors))
     }
 
-    /// Follows `ValidateListOptions` and `validateWatchOptions`.
-    fn check(&self, watch: bool) -> Result<(), field::Error> {
-        let match_path = Path::new("resourceVersionMatch");
-        let forbidden = |path: &Path, why: &str| Err(field::Error::forbidden(path, why));
-        if self.send_initial_events.is_some() && !watch {
-            return forbidden(&Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
-        }
-        if self.send_initial_events.is_some() && self.version_match != Some(VersionMatch::NotOlderThan) {
-            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-            return forbidden(&match_path, why);
-        }
-        if watch && self.version_match.is_some() && self.send_initial_events.is_none() {
-            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-            return forbidden(&match_path, why);
-        }
-        if !watch && let Some(version_match) = self.version_match {
+    /// Follows `ValidateListOptions`.
+    fn check_list(&self) -> ErrorList {
+        let path = Path::new("resourceVersionMatch");
+        let mut errors = ErrorList::new();
+        if let Some(version_match) = &self.asked_match {
             if self.resource_version.is_empty() {
-                return forbidden(
-                    &match_path,
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                );
+                let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+                errors.push(field::Error::forbidden(&path, why));
             }
-            if !self.continue_token.is_empty() {
-                return forbidden(&match_path, "resourceVersionMatch is forbidden when continue is provided");
+            errors.extend(self.match_with_continue(&path));
+            if self.version_match.is_none() {
+                let supported = ["Exact", "NotOlderThan", ""];
+                errors.push(field::Error::not_supported_of(&path, version_match.as_str(), &supported));
             }
-            if version_match == VersionMatch::Exact && self.resource_version == "0" {
+            if self.version_match == Some(VersionMatch::Exact) && self.resource_version == "0" {
                 let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
-                return forbidden(&match_path, why);
+                errors.push(field::Error::forbidden(&path, why));
             }
         }
-        Ok(())
+        if self.send_initial_events.is_some() {
+            let why = "sendInitialEvents is forbidden for list";
+            errors.push(field::Error::forbidden(&Path::new("sendInitialEvents"), why));
+        }
+        errors
     }
-}
 
-fn invalid_list(error: field::Error) -> Status {
-    Status::invalid(&GroupKind::new("meta.k8s.io", "ListOptions"), "", &[error])
+    /// Follows `validateWatchOptions`.
+    fn check_watch(&self) -> ErrorList {
+        let path = Path::new("resourceVersionMatch");
+        let not_older = self.version_match == Some(VersionMatch::NotOlderThan);
+        let mut errors = ErrorList::new();
+        if self.send_initial_events.is_some() && !not_older {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            errors.push(field::Error::forbidden(&path, why));
+        }
+        if let Some(version_match) = &self.asked_match {
+            if self.send_initial_events.is_none() {
+                let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                errors.push(field::Error::forbidden(&path, why));
+            }
+            if !not_older {
+                errors.push(field::Error::not_supported(&path, version_match.as_str(), &["NotOlderThan"]));
+            }
+            errors.extend(self.match_with_continue(&path));
+        }
+        errors
+    }
+
+    fn match_with_continue(&self, path: &Path) -> Option<field::Error> {
+        let why = "resourceVersionMatch is forbidden when continue is provided";
+        (!self.continue_token.is_empty()).then(|| field::Error::forbidden(path, why))
+    }
 }
 
 fn positive_seconds(seconds: i64) -> Option<Duration> {
@@ -199,14 +214,11 @@ impl WriteOptions {
 
 /// Whether the values of `dryRun` ask for one; anything but `All` is refused.
 pub fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, field::Error> {
-    let mut asked = false;
-    for value in values.filter(|v| !v.is_empty()) {
-        if value != "All" {
-            return Err(field::Error::not_supported(&Path::new("dryRun"), value, &["All"]));
-        }
-        asked = true;
+    let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
+    if values.iter().any(|value| *value != "All") {
+        return Err(field::Error::not_supported(&Path::new("dryRun"), json!(values), &["All"]));
     }
-    Ok(asked)
+    Ok(!values.is_empty())
 }
 
 fn check_manager(manager: &str) -> Result<(), field::Error> {
@@ -251,6 +263,9 @@ mod tests {
             let status = ListOptions::parse(&Query::parse(query), false).expect_err("is refused");
             assert!(status.message.contains(expect), "{}", status.message);
         }
+        let twice =
+            ListOptions::parse(&Query::parse("resourceVersionMatch=Exact"), true).expect_err("is refused");
+        assert_eq!(twice.causes().len(), 2);
         let watch =
             ListOptions::parse(&Query::parse("sendInitialEvents=true"), true).expect_err("is refused");
         assert!(watch.message.contains("requires setting resourceVersionMatch to NotOlderThan"));

@@ -22,6 +22,8 @@ pub struct RequestInfo {
     pub resource: String,
     pub subresource: String,
     pub name: String,
+    /// The name that stands in the path; `name` may come from a field selector.
+    pub path_name: String,
     /// What follows the subresource, with its leading slash: the path to proxy to.
     pub tail: String,
     /// What a list, watch or deletecollection is limited to, for authorization; nothing of what cannot be read.
@@ -79,6 +81,7 @@ impl RequestInfo {
         let mut next = || parts.next().map(|s| decode_segment(s)).unwrap_or_default();
         self.resource = next();
         self.name = next();
+        self.path_name = self.name.clone();
         self.subresource = next();
         self.tail = parts.map(|s| format!("/{s}")).collect();
         if self.path.ends_with('/') && (!self.tail.is_empty() || self.subresource == "proxy") {

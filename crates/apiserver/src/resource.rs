@@ -3,7 +3,7 @@
 use api::catalogue::Kind;
 use apimachinery::{Status, Value};
 use bytes::Bytes;
-use http::{Response, Uri};
+use http::{Method, Response, Uri};
 
 use crate::body::{self, Body};
 use crate::call::Call;
@@ -28,9 +28,7 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
     let info = &call.info;
     let kind =
         &call.core.kind(&info.group, &info.version, &info.resource).ok_or_else(Status::path_not_found)?;
-    if !scope_fits(call, kind) {
-        return Err(Status::path_not_found());
-    }
+    check_route(call, kind)?;
     if let Some((_, warning)) = DEPRECATED.iter().find(|(resource, _)| *resource == kind.resource) {
         call.warnings.push((*warning).to_owned());
     }
@@ -42,7 +40,7 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
         return subresource::serve(call, kind, payload, uri).await;
     }
     if !kind.supports(info.verb) {
-        return Err(not_allowed());
+        return Err(Status::no_such_method());
     }
     if !kind.is_stored() {
         let body = body::read(payload.body).await?;
@@ -57,7 +55,7 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
         "patch" => patch::patch(call, kind, Part::Main, &body::read(payload.body).await?).await,
         "delete" => delete::delete(call, kind, &body::read(payload.body).await?).await,
         "deletecollection" => delete::delete_collection(call, kind, &body::read(payload.body).await?).await,
-        _ => Err(not_allowed()),
+        _ => Err(Status::no_such_method()),
     }
 }
 
@@ -78,22 +76,25 @@ fn prepare_custom(call: &mut Call, custom: &CustomKind) -> Result<(), Status> {
     Ok(())
 }
 
-pub fn not_allowed() -> Status {
-    Status::failure(
-        405,
-        "MethodNotAllowed",
-        "the server does not allow this method on the requested resource",
-    )
-}
-
-/// A single object of a namespaced kind is reached through its namespace only, one of a cluster-wide kind through none.
-fn scope_fits(call: &Call, kind: &Kind) -> bool {
+/// What paths and methods there are: a single object of a namespaced kind is reached through its namespace only, one of
+/// a cluster-wide kind through none; all namespaces together can only be read; writes name an object, or create one.
+fn check_route(call: &Call, kind: &Kind) -> Result<(), Status> {
     let info = &call.info;
-    let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
-    match kind.resource.namespaced {
-        true => !info.namespace.is_empty() || (collection && info.verb != "deletecollection"),
-        false => info.namespace.is_empty() || kind.resource == api::resource::NAMESPACES,
+    let is_collection = info.path_name.is_empty();
+    let everywhere = kind.resource.namespaced && info.namespace.is_empty();
+    let misplaced =
+        !kind.resource.namespaced && !info.namespace.is_empty() && kind.resource != api::resource::NAMESPACES;
+    if misplaced || (everywhere && !is_collection) {
+        return Err(Status::path_not_found());
     }
+    let has_method = match call.method {
+        Method::GET => true,
+        Method::POST => !everywhere && (is_collection || !info.subresource.is_empty()),
+        Method::DELETE => !everywhere,
+        Method::PUT | Method::PATCH => !is_collection,
+        _ => info.is_long_running(),
+    };
+    if has_method { Ok(()) } else { Err(Status::no_such_method()) }
 }
 
 pub async fn get(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {

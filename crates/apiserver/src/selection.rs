@@ -24,7 +24,7 @@ impl Selection {
             fields::parse(&options.field_selector).map_err(|e| Status::bad_request(e.to_string()))?;
         for term in fields.terms() {
             if !kind.is_selectable(&term.field) {
-                return Err(unknown_field(kind, options, &term.field));
+                return Err(unknown_field(kind, &term.field));
             }
         }
         Ok(Selection { kind: kind.clone(), labels, fields })
@@ -91,10 +91,17 @@ impl Selection {
     }
 }
 
-fn unknown_field(kind: &Kind, options: &ListOptions, field: &str) -> Status {
+/// Each kind's conversion of field labels has its own words; most kinds have none and share the default's
+/// (`DefaultMetaV1FieldSelectorConversion`).
+fn unknown_field(kind: &Kind, field: &str) -> Status {
     let resource = &kind.resource;
-    Status::bad_request(format!(
-        "Unable to find \"{}/{}, Resource={}\" that match label selector {:?}, field selector {:?}: field label not supported: {field}",
-        resource.group, resource.version, resource.plural, options.label_selector, options.field_selector
-    ))
+    Status::bad_request(if *resource == api::resource::JOBS {
+        format!("field label {field:?} not supported for Job")
+    } else if *resource == api::resource::RESOURCE_SLICES {
+        format!("field label not supported for {}, Kind={}: {field}", resource.api_version(), resource.kind)
+    } else if kind.strategy.selectable_field_names().is_empty() {
+        format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    } else {
+        format!("field label not supported: {field}")
+    })
 }

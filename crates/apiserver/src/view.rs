@@ -77,7 +77,7 @@ impl View {
         let bytes = conversion::bytes_for(&self.kind, stored);
         match self.target.shape {
             Shape::Object => bytes,
-            Shape::Metadata => self.partial_metadata(&bytes, true).into(),
+            Shape::Metadata => self.partial_metadata(&bytes).into(),
             Shape::Table => {
                 self.table(std::iter::once(&bytes), &json!({"resourceVersion": resource_version(&bytes)}))
             }
@@ -96,7 +96,7 @@ impl View {
             }
             Shape::Metadata => {
                 let open = self.list_head(self.target.meta_version(), "PartialObjectMetadataList", meta);
-                join_items(&open, bytes, |bytes, out| out.push(&self.partial_metadata(bytes, false)))
+                join_items(&open, bytes, |bytes, out| out.push(&self.partial_metadata(bytes)))
             }
             Shape::Table => {
                 let bytes: Vec<Bytes> = bytes.collect();
@@ -125,13 +125,9 @@ impl View {
         type_prefix(&self.kind.resource.api_version(), self.kind.resource.kind)
     }
 
-    fn partial_metadata(&self, bytes: &[u8], typed: bool) -> Vec<u8> {
+    fn partial_metadata(&self, bytes: &[u8]) -> Vec<u8> {
         let metadata = raw_metadata(bytes);
-        let head = if typed {
-            type_prefix(self.target.meta_version(), "PartialObjectMetadata")
-        } else {
-            "{".to_owned()
-        };
+        let head = type_prefix(self.target.meta_version(), "PartialObjectMetadata");
         format!("{head}\"metadata\":{metadata}}}").into_bytes()
     }
 
@@ -159,7 +155,7 @@ impl View {
         out.extend_from_slice(format!("{{\"cells\":{cells},\"object\":").as_bytes());
         match self.include {
             IncludeObject::None => out.extend_from_slice(b"null"),
-            IncludeObject::Metadata => out.extend_from_slice(&self.partial_metadata(bytes, true)),
+            IncludeObject::Metadata => out.extend_from_slice(&self.partial_metadata(bytes)),
             IncludeObject::Object => out.extend_from_slice(bytes),
         }
         out.push(b'}');

@@ -244,7 +244,7 @@ impl Watching {
     fn bookmark(&mut self, revision: Revision, initial_end: bool) -> Result<Bytes, Status> {
         self.told = revision;
         let resource = &self.view.kind.stored().resource;
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_end {
             metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
         }

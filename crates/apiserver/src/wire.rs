@@ -104,8 +104,7 @@ pub fn decode_body(
     strictness: Strictness,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Status> {
-    let unreadable = |error: apimachinery::codec::Error| error.to_status("", "", expected.kind);
-    let found = peek_type_meta(format, bytes).map_err(unreadable)?;
+    let found = peek_type_meta(format, bytes).map_err(|error| error.to_unrecognized(expected.kind, bytes))?;
     expected.check(&found.api_version, &found.kind)?;
     let root = type_id(expected.type_name)?;
     let Decoded { value, warnings: found } = api::schema()
@@ -115,20 +114,26 @@ pub fn decode_body(
     with_type(value, expected)
 }
 
-/// Decodes a configuration to apply: as a body, but what it names it owns, empty values included.
-pub fn decode_applied(
+/// Brings a configuration to apply into its kind's form: as a body, but what it names it owns, empty values included.
+pub fn decode_applied(expected: Expected<'_>, value: Value) -> Result<Value, Status> {
+    let Decoded { value, .. } = api::schema()
+        .decode_applied(type_id(expected.type_name)?, value)
+        .map_err(|error| error.to_status(expected.version(), expected.kind, expected.kind))?;
+    with_type(value, expected)
+}
+
+/// Prunes and normalises what a patch has made. `refused` says how a document is refused that does not fit the kind.
+pub fn decode_patched(
     expected: Expected<'_>,
-    format: Format,
-    bytes: &[u8],
+    value: Value,
     strictness: Strictness,
     warnings: &mut Vec<String>,
+    refused: impl FnOnce(&apimachinery::codec::Error, &Value) -> Status,
 ) -> Result<Value, Status> {
-    let unreadable = |error: apimachinery::codec::Error| error.to_status("", "", expected.kind);
-    let found = peek_type_meta(format, bytes).map_err(unreadable)?;
-    expected.check(&found.api_version, &found.kind)?;
-    let Decoded { value, warnings: found } = api::schema()
-        .decode_applied(type_id(expected.type_name)?, format, bytes, strictness)
-        .map_err(|error| error.to_status(expected.version(), expected.kind, expected.kind))?;
+    let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    expected.check(&text("apiVersion"), &text("kind"))?;
+    let decoded = api::schema().decode_value(type_id(expected.type_name)?, value.clone(), strictness);
+    let Decoded { value, warnings: found } = decoded.map_err(|error| refused(&error, &value))?;
     warnings.extend(found);
     with_type(value, expected)
 }
@@ -165,10 +170,22 @@ pub fn check_type_meta(
     expected_version: &str,
     expected_kind: &str,
 ) -> Result<(), Status> {
+    if (api_version.is_empty() || api_version == expected_version)
+        && (kind.is_empty() || kind == expected_kind)
+    {
+        return Ok(());
+    }
+    let (api_version, kind) = (
+        if api_version.is_empty() { expected_version } else { api_version },
+        if kind.is_empty() { expected_kind } else { kind },
+    );
+    if !is_registered(api_version, kind) {
+        return Err(not_registered(api_version, kind, expected_kind));
+    }
     for (what, found, wanted) in
         [("API version", api_version, expected_version), ("kind", kind, expected_kind)]
     {
-        if !found.is_empty() && found != wanted {
+        if found != wanted {
             return Err(Status::bad_request(format!(
                 "the {what} in the data ({found}) does not match the expected {what} ({wanted})"
             )));
@@ -177,8 +194,35 @@ pub fn check_type_meta(
     Ok(())
 }
 
+/// Whether there is such a kind at all, lists included.
+fn is_registered(api_version: &str, kind: &str) -> bool {
+    api::catalogue::CATALOGUE.iter().any(|row| {
+        row.resource.api_version() == api_version && (row.resource.kind == kind || row.list_kind == kind)
+    })
+}
+
+/// The name of upstream's table of kinds, which its answers carry.
+const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+
+fn not_registered(api_version: &str, kind: &str, expected_kind: &str) -> Status {
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    Status::bad_request(format!(
+        "{kind} in version {version:?} cannot be handled as a {expected_kind}: \
+         no kind {kind:?} is registered for version {api_version:?} in scheme {SCHEME:?}"
+    ))
+}
+
 /// Decodes DeleteOptions, which clients send under any group's version.
 pub fn decode_options(format: Format, bytes: &[u8]) -> Result<Value, Status> {
+    const SCHEME: &str = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
+    let found =
+        peek_type_meta(format, bytes).map_err(|error| error.to_unrecognized("DeleteOptions", bytes))?;
+    if !matches!(found.kind.as_str(), "" | "DeleteOptions") {
+        return Err(Status::bad_request(format!(
+            "no kind {:?} is registered for version \"meta.k8s.io/v1\" in scheme {SCHEME:?}",
+            found.kind
+        )));
+    }
     let root = type_id(&format!("{META_PACKAGE}.DeleteOptions"))?;
     let decoded = api::schema()
         .decode(root, format, bytes, Strictness::Ignore)

@@ -7,7 +7,7 @@ use admission::Operation;
 use api::Kind;
 use api::strategy::Writer;
 use apimachinery::meta::str_at;
-use apimachinery::{Status, Value, json};
+use apimachinery::{GroupKind, Status, Value, json};
 use bytes::Bytes;
 use store::{CommitError, Entry, Expected, Key, Op};
 
@@ -16,7 +16,7 @@ use crate::call::Call;
 use crate::conversion;
 use crate::customresource;
 use crate::deletion;
-use crate::draft::encode_as;
+use crate::draft::{encode_as, to_json};
 use crate::kind::KindRef;
 use crate::metadata;
 use crate::ownership;
@@ -100,7 +100,8 @@ pub async fn create(
     if let Some(prefix) = &prefix {
         metadata::set_name(&mut object, &metadata::generated_name(prefix, &call.core.config.random))?;
     }
-    metadata::fill_new(&mut object, metadata::new_uid(&call.core.config.random), call.now)?;
+    let uid = metadata::new_uid(&call.core.config.random);
+    metadata::fill_new(&mut object, uid, call.now, options.dry_run)?;
     let place = place_of(kind, &object);
     if !call.info.name.is_empty() {
         check_name(&place.key.name, &call.info.name)?;
@@ -126,7 +127,7 @@ pub async fn create(
     let bytes = if options.dry_run {
         match call.core.store.get(&place.key) {
             Some(_) => return Err(place.already_exists()),
-            None => encode_as(&object, None).into(),
+            None => to_json(&object).into(),
         }
     } else {
         let bytes = commit_new(call, place, &mut object, prefix.as_deref()).await?;
@@ -210,7 +211,7 @@ async fn attempt(
     let Proposal { mut object, owned } = proposal;
     let stored = place.kind.hub();
     place.part.confine(&mut object, old);
-    check_identity(place, &mut object, old)?;
+    check_identity(place, &mut object, old, call.info.verb)?;
     if !owned {
         ownership::updated(call, place, old, &mut object, options);
     }
@@ -232,7 +233,7 @@ async fn attempt(
     let bytes = if !completes && same(&object, old) {
         current.bytes.clone()
     } else if options.dry_run {
-        encode_as(&object, Some(current.revision)).into()
+        encode_as(&object, current.revision).into()
     } else {
         let next = conversion::drafted(&call.core, &place.kind, &object).await?;
         let op = if completes { Op::Delete(next) } else { Op::Put(next) };
@@ -263,14 +264,15 @@ fn check_name(name: &str, path: &str) -> Result<(), Status> {
 }
 
 /// An update is about the object the path names, in the state the writer saw.
-fn check_identity(place: &Place, object: &mut Value, old: &Value) -> Result<(), Status> {
+fn check_identity(place: &Place, object: &mut Value, old: &Value, verb: &str) -> Result<(), Status> {
     metadata::settle_namespace(object, place.kind.resource.namespaced, &place.key.namespace)?;
     let metadata = metadata::metadata_mut(object)?;
     let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (name, uid, version) = (text("name"), text("uid"), text("resourceVersion"));
     check_name(&name, &place.key.name)?;
     let old_uid = str_at(old, &["metadata", "uid"]);
-    if !uid.is_empty() && uid != old_uid {
+    // A patch that changes the uid makes an object that is not valid; validation says so.
+    if verb != "patch" && !uid.is_empty() && uid != old_uid {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
         return Err(Status::conflict(&place.kind.resource.group_resource(), &name, why));
     }
@@ -279,9 +281,13 @@ fn check_identity(place: &Place, object: &mut Value, old: &Value) -> Result<(), 
         if place.part == Part::Main && !place.kind.strategy.allow_unconditional_update() {
             let path = apimachinery::field::Path::new("metadata").child("resourceVersion");
             let error = apimachinery::field::Error::invalid(&path, 0, "must be specified for an update");
-            return Err(place.invalid(object, &[error]));
+            let resource = &place.kind.resource;
+            return Err(Status::invalid(&GroupKind::new(resource.group, resource.plural), &name, &[error]));
         }
         metadata.insert("resourceVersion".to_owned(), current.into());
+    } else if version.parse::<u64>().is_err() {
+        let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+        return Err(Status::failure(500, "", why));
     } else if version != current {
         return Err(place.modified());
     }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -83,6 +83,23 @@ impl Connection {
         bail!("{path} is no watch: {status}: {}", excerpt(&body))
     }
 
+    /// Whether another request can be sent.
+    pub fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    /// Sends a request of the caller's making; who we are is added where it does not say so itself.
+    pub async fn exchange(&mut self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
+        let Target { host, port, token, .. } = &self.target;
+        let headers = request.headers_mut();
+        headers.insert(HOST, HeaderValue::try_from(format!("{host}:{port}"))?);
+        if let Some(token) = token.as_ref().filter(|_| !headers.contains_key(AUTHORIZATION)) {
+            headers.insert(AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}"))?);
+        }
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
+    }
+
     async fn request(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
         let response = self.send(method, path, body).await?;
         let status = response.status();
@@ -91,18 +108,9 @@ impl Connection {
     }
 
     async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>> {
-        let Target { host, port, token, .. } = &self.target;
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, format!("{host}:{port}"))
-            .header(ACCEPT, JSON)
-            .header(CONTENT_TYPE, JSON);
-        if let Some(token) = token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-        }
-        self.sender.ready().await?;
-        Ok(self.sender.send_request(request.body(Full::new(body))?).await?)
+        let request =
+            Request::builder().method(method).uri(path).header(ACCEPT, JSON).header(CONTENT_TYPE, JSON);
+        self.exchange(request.body(Full::new(body))?).await
     }
 }
 

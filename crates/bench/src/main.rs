@@ -6,6 +6,7 @@ mod commands;
 mod connection;
 mod kubeconfig;
 mod latency;
+mod mirror;
 mod pods;
 mod process;
 mod report;

@@ -4,7 +4,7 @@
 use apimachinery::{Map, Value, json};
 
 use super::horizontalpodautoscaler::{SOURCES, cpu_metric};
-use crate::defaults::object_or_new;
+use crate::defaults::{Fill, fill, object_or_new};
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
@@ -26,6 +26,9 @@ pub fn to_v1(obj: &mut Value) {
         if !utilization.is_null() {
             obj["status"]["currentCPUUtilizationPercentage"] = utilization.clone();
         }
+    }
+    if let Some(status) = object_or_new(obj, "status") {
+        fill(status, &[("currentReplicas", Fill::Int(0)), ("desiredReplicas", Fill::Int(0))]);
     }
     let conditions = take_list(obj, "status", "conditions");
     let behavior = take(obj, "spec", "behavior");
@@ -263,7 +266,9 @@ mod tests {
         let mut v1 = v2.clone();
         to_v1(&mut v1);
         assert_eq!(v1["spec"], json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}));
-        assert_eq!(v1["status"], json!({"currentCPUUtilizationPercentage": 30}));
+        let status =
+            json!({"currentCPUUtilizationPercentage": 30, "currentReplicas": 0, "desiredReplicas": 0});
+        assert_eq!(v1["status"], status);
         let metrics: Value =
             serde_json::from_str(v1["metadata"]["annotations"][METRICS].as_str().expect("text"))
                 .expect("JSON");

@@ -48,8 +48,9 @@ impl Strategy for CronJob {
         fill(obj, &[("spec", Fill::Empty), ("status", Fill::Empty)]);
         let Some(spec) = object(obj, "spec") else { return };
         fill(spec, SPEC);
-        let template = object(spec, "jobTemplate").and_then(|template| object_or_new(template, "spec"));
-        if let Some(job) = template {
+        let Some(template) = object(spec, "jobTemplate") else { return };
+        fill(template, &[("metadata", Fill::Empty)]);
+        if let Some(job) = object_or_new(template, "spec") {
             job::default_template(job);
         }
     }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::columns::{column, count, since, wide};
 use crate::conversion::convert;
+use crate::defaults::{Fill, fill};
 use crate::resource::{EVENTS, EVENTS_V1};
 use crate::strategy::{Column, NameRule, Strategy};
 use crate::validation::{At, qualified_name, same_field};
@@ -82,6 +83,14 @@ const COLUMNS: [Column; 10] = [
 pub struct Event;
 
 impl Strategy for Event {
+    /// Upstream always writes these, in this version and in the other.
+    fn default(&self, obj: &mut Value) {
+        let times = ["eventTime", "firstTimestamp", "lastTimestamp"].map(|time| (time, Fill::Null));
+        fill(obj, &times);
+        fill(obj, &[("source", Fill::Empty)]);
+        fill(obj, &[("reportingComponent", Fill::Text("")), ("reportingInstance", Fill::Text(""))]);
+    }
+
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         legacy(obj, "reportingComponent", &mut errors);
@@ -118,6 +127,12 @@ impl Strategy for Event {
 pub struct EventV1;
 
 impl Strategy for EventV1 {
+    fn default(&self, obj: &mut Value) {
+        let times = ["eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"];
+        fill(obj, &times.map(|time| (time, Fill::Null)));
+        fill(obj, &[("deprecatedSource", Fill::Empty)]);
+    }
+
     fn validate(&self, obj: &Value) -> ErrorList {
         let event = stored(obj);
         let mut errors = ErrorList::new();

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, name};
 use crate::defaults::{Fill, fill, object, object_or_new};
+use crate::objectmeta::{UNQUALIFIED_FINALIZER, is_standard_or_qualified};
 use crate::strategy::{Column, NameRule, Strategy, keep};
 use crate::validation::{At, qualified_name};
 
@@ -14,8 +15,6 @@ use crate::validation::{At, qualified_name};
 const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 /// The finalizer of the namespace controller, in `spec.finalizers`.
 const FINALIZER: &str = "kubernetes";
-/// Finalizers that may stand without a domain.
-const STANDARD_FINALIZERS: [&str; 3] = [FINALIZER, "orphan", "foregroundDeletion"];
 
 const COLUMNS: [Column; 3] =
     [NAME, column("Status", "string", "Whether the namespace is active or going."), AGE];
@@ -125,9 +124,8 @@ fn label_with_name(obj: &mut Value) {
 
 fn finalizer(at: &At, errors: &mut ErrorList) {
     qualified_name(at, errors);
-    if !at.text().contains('/') && !STANDARD_FINALIZERS.contains(&at.text()) {
-        let detail = "name is neither a standard finalizer name nor is it fully qualified";
-        errors.push(Error::invalid(&at.path, at.text(), detail));
+    if !is_standard_or_qualified(at.text()) {
+        errors.push(Error::invalid(&at.path, at.text(), UNQUALIFIED_FINALIZER));
     }
 }
 

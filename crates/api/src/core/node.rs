@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::pod::validation::TAINT_EFFECTS;
 use crate::columns::{AGE, NAME, NONE, UNKNOWN, age, column, items, name, wide};
-use crate::defaults::{Fill, fill, object};
+use crate::defaults::{Fill, fill, object, object_or_new};
 use crate::objectmeta::validate_label_name;
 use crate::strategy::{Column, Strategy, keep};
 use crate::validation::{At, ip, resource_quantity, same_field};
@@ -35,10 +35,29 @@ const COLUMNS: [Column; 10] = [
 
 pub struct Node;
 
+/// What a node says of itself; upstream always writes all of it.
+const NODE_INFO: [&str; 10] = [
+    "architecture",
+    "bootID",
+    "containerRuntimeVersion",
+    "kernelVersion",
+    "kubeProxyVersion",
+    "kubeletVersion",
+    "machineID",
+    "operatingSystem",
+    "osImage",
+    "systemUUID",
+];
+
 impl Strategy for Node {
     fn default(&self, obj: &mut Value) {
         fill(obj, &[("spec", Fill::Empty), ("status", Fill::Empty)]);
         let Some(status) = object(obj, "status") else { return };
+        fill(status, &[("daemonEndpoints", Fill::Empty), ("nodeInfo", Fill::Empty)]);
+        if let Some(endpoint) = object_or_new(&mut status["daemonEndpoints"], "kubeletEndpoint") {
+            fill(endpoint, &[("Port", Fill::Int(0))]);
+        }
+        fill(&mut status["nodeInfo"], &NODE_INFO.map(|field| (field, Fill::Text(""))));
         if status.get("allocatable").is_none_or(Value::is_null)
             && let Some(capacity) = status.get("capacity").cloned()
         {

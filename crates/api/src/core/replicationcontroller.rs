@@ -34,6 +34,9 @@ impl Strategy for ReplicationController {
         }
         let Some(spec) = object(obj, "spec") else { return };
         fill(spec, &[("replicas", Fill::Int(1))]);
+        if spec["minReadySeconds"] == 0 {
+            crate::strategy::drop_field(spec, "minReadySeconds");
+        }
         if let Some(template) = object(spec, "template") {
             pod::defaults::pod_template(template);
         }

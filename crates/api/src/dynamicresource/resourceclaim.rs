@@ -74,7 +74,9 @@ pub struct ResourceClaimTemplate;
 
 impl Strategy for ResourceClaimTemplate {
     fn default(&self, obj: &mut Value) {
-        if let Some(spec) = object_or_new(obj, "spec").and_then(|spec| object_or_new(spec, "spec")) {
+        let Some(template) = object_or_new(obj, "spec") else { return };
+        fill(template, &[("metadata", Fill::Empty)]);
+        if let Some(spec) = object_or_new(template, "spec") {
             default_spec(spec);
         }
     }

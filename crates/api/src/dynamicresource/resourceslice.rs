@@ -6,7 +6,7 @@ use apimachinery::meta::str_at;
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, name};
-use crate::defaults::{Fill, fill};
+use crate::defaults::{Fill, fill, object_or_new};
 use crate::storage::csi_driver_name;
 use crate::strategy::{Column, Strategy, bump_generation, set_first_generation};
 use crate::validation::At;
@@ -24,6 +24,9 @@ pub struct ResourceSlice;
 impl Strategy for ResourceSlice {
     fn default(&self, obj: &mut Value) {
         fill(obj, &[("spec", Fill::Empty)]);
+        if let Some(pool) = object_or_new(&mut obj["spec"], "pool") {
+            fill(pool, &[("generation", Fill::Int(0))]);
+        }
     }
 
     fn prepare_for_create(&self, obj: &mut Value) {

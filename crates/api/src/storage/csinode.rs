@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::csi_driver_name;
 use crate::columns::{AGE, NAME, age, column, items, name};
-use crate::defaults::object_or_new;
+use crate::defaults::{Fill, each, fill, object_or_new};
 use crate::strategy::{Column, Strategy, drop_field};
 use crate::validation::{At, same};
 
@@ -27,6 +27,9 @@ impl Strategy for CSINode {
             && spec.get("drivers").is_none()
         {
             spec["drivers"] = Value::Null;
+        }
+        for driver in each(&mut obj["spec"], "drivers") {
+            fill(driver, &[("topologyKeys", Fill::Null)]);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -20,6 +21,8 @@ pub struct Walk<'a> {
     empties: Empties,
     /// Where the walk is: `spec.containers[0].name`.
     path: RefCell<String>,
+    /// Where in the path keys of maps stand, which Go leaves out when a value does not fit.
+    map_keys: RefCell<Vec<Range<usize>>>,
     depth: Cell<usize>,
     issues: RefCell<Vec<String>>,
     /// The first value that does not fit, in upstream's words; the error that ends the walk says nothing.
@@ -33,6 +36,7 @@ impl<'a> Walk<'a> {
             strictness,
             empties,
             path: RefCell::default(),
+            map_keys: RefCell::default(),
             depth: Cell::default(),
             issues: RefCell::default(),
             failure: RefCell::default(),
@@ -78,6 +82,19 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// As `in_key`, under a key that is no field.
+    fn in_map_key<T, E: serde::de::Error>(
+        &self,
+        key: &str,
+        inner: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let start = self.path.borrow().len();
+        self.map_keys.borrow_mut().push(start..start + usize::from(start > 0) + key.len());
+        let result = self.in_key(key, inner)?;
+        self.map_keys.borrow_mut().pop();
+        Ok(result)
+    }
+
     fn in_item<T, E: serde::de::Error>(
         &self,
         index: usize,
@@ -112,13 +129,22 @@ impl<'a> Walk<'a> {
 
     /// `json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type []v1.Container`.
     fn mismatch<E: serde::de::Error>(&self, found: &str, ty: TypeId, owner: &str) -> E {
-        let path = without_indexes(&self.path.borrow());
+        let path = without_indexes(&self.path_of_fields());
         let go_type = go_type(self.schema, ty);
         self.fail(if path.is_empty() {
             format!("json: cannot unmarshal {found} into Go value of type {go_type}")
         } else {
             format!("json: cannot unmarshal {found} into Go struct field {owner}.{path} of type {go_type}")
         })
+    }
+
+    /// The path without keys of maps.
+    fn path_of_fields(&self) -> String {
+        let mut path = self.path.borrow().clone();
+        for key in self.map_keys.borrow().iter().rev() {
+            path.replace_range(key.clone(), "");
+        }
+        path
     }
 
     fn keeps(&self, field: &Field, value: &Value) -> bool {
@@ -262,7 +288,7 @@ impl<'w> Seed<'w> {
                 self.walk.report_field("duplicate", &key);
             }
             let seed = self.retyped(value);
-            let item = self.walk.in_key(&key, || input.next_value_seed(seed))?;
+            let item = self.walk.in_map_key(&key, || input.next_value_seed(seed))?;
             out.insert(key, item.unwrap_or_else(|| scalar::zero(self.walk.schema, value)));
         }
         Ok(Value::Object(out))

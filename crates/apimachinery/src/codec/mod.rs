@@ -8,10 +8,12 @@ mod error;
 mod key;
 pub mod protobuf;
 mod scalar;
+mod syntax;
 mod untyped;
 pub mod yaml;
 
 pub use error::Error;
+pub use syntax::{from_json, json_error, kind as json_kind};
 pub use untyped::decode_untyped;
 
 use bytes::Bytes;
@@ -102,11 +104,15 @@ pub struct TypeMeta {
     pub kind: String,
 }
 
+/// The Go type into which upstream reads an object's `apiVersion` and `kind`, as its messages name it.
+const GO_TYPE_META: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
 /// Reads no more of an object than what it says it is.
 pub fn peek_type_meta(format: Format, bytes: &[u8]) -> Result<TypeMeta, Error> {
     match format {
-        Format::Json => serde_json::from_slice(bytes)
-            .map_err(|e| Error::Syntax(format!("couldn't get version/kind; json parse error: {e}"))),
+        Format::Json => from_json(bytes, GO_TYPE_META)
+            .map_err(|why| Error::Syntax(format!("couldn't get version/kind; json parse error: {why}"))),
         Format::Yaml => yaml::type_meta(bytes),
         Format::Protobuf => Ok(protobuf::Envelope::parse(bytes)?.type_meta),
     }
@@ -130,36 +136,7 @@ impl Schema {
         bytes: &[u8],
         strictness: Strictness,
     ) -> Result<Decoded, Error> {
-        self.decode_with(root, format, bytes, strictness, Empties::Drop)
-    }
-
-    /// As `decode`, but zero values stay: an applied configuration owns whatever it names.
-    pub fn decode_applied(
-        &self,
-        root: TypeId,
-        format: Format,
-        bytes: &[u8],
-        strictness: Strictness,
-    ) -> Result<Decoded, Error> {
-        self.decode_with(root, format, bytes, strictness, Empties::Keep)
-    }
-
-    /// As `decode`, of an object that is a value already, such as the result of a patch.
-    pub fn decode_value(&self, root: TypeId, value: Value, strictness: Strictness) -> Result<Decoded, Error> {
         let walk = decode::Walk::new(self, strictness, Empties::Drop);
-        let result = walk.root(root).deserialize(value);
-        self.finish(root, walk, result)
-    }
-
-    fn decode_with(
-        &self,
-        root: TypeId,
-        format: Format,
-        bytes: &[u8],
-        strictness: Strictness,
-        empties: Empties,
-    ) -> Result<Decoded, Error> {
-        let walk = decode::Walk::new(self, strictness, empties);
         match format {
             Format::Json => {
                 let mut input = serde_json::Deserializer::from_slice(bytes);
@@ -177,6 +154,20 @@ impl Schema {
                 Ok(Decoded { value, warnings: Vec::new() })
             }
         }
+    }
+
+    /// As `decode_value`, but zero values stay: an applied configuration owns whatever it names.
+    pub fn decode_applied(&self, root: TypeId, value: Value) -> Result<Decoded, Error> {
+        let walk = decode::Walk::new(self, Strictness::Ignore, Empties::Keep);
+        let result = walk.root(root).deserialize(value);
+        self.finish(root, walk, result)
+    }
+
+    /// As `decode`, of an object that is a value already, such as the result of a patch.
+    pub fn decode_value(&self, root: TypeId, value: Value, strictness: Strictness) -> Result<Decoded, Error> {
+        let walk = decode::Walk::new(self, strictness, Empties::Drop);
+        let result = walk.root(root).deserialize(value);
+        self.finish(root, walk, result)
     }
 
     fn finish<E: std::fmt::Display>(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::element::PathElement;
 use super::set::Set;
-use super::typed::{EMPTY_OBJECT, Shape, TypeRef, Typed};
+use super::typed::{Shape, TypeRef, Typed};
 use crate::schema::{Object, Text};
 use crate::{Map, Value};
 
@@ -105,7 +105,7 @@ impl Typed<'_> {
         let mut below = Comparison::default();
         let both = old.is_some() && new.is_some();
         for key in keys(old, new) {
-            let implied = object.field(key).is_some_and(|field| self.is_implied(field));
+            let implied = object.field(key).and_then(|field| self.implied(field));
             let (a, b) = (child(old, key, implied), child(new, key, implied));
             let (change, deeper) = self.diff(shape.child(key), a, b);
             below.push(PathElement::field(key), change, deeper);
@@ -123,8 +123,7 @@ impl Typed<'_> {
     fn diff_keys(&self, shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) -> Comparison {
         let mut below = Comparison::default();
         for key in keys(old, new) {
-            let (change, deeper) =
-                self.diff(shape.child(key), child(old, key, false), child(new, key, false));
+            let (change, deeper) = self.diff(shape.child(key), child(old, key, None), child(new, key, None));
             below.push(PathElement::field(key), change, deeper);
         }
         below
@@ -175,8 +174,7 @@ fn keys<'v>(old: Option<&'v Value>, new: Option<&'v Value>) -> Vec<&'v str> {
     keys
 }
 
-/// What stands under the key; an implied struct is empty where its parent is there.
-fn child<'v>(parent: Option<&'v Value>, key: &str, implied: bool) -> Option<&'v Value> {
-    let parent = parent?;
-    parent.get(key).or_else(|| implied.then(|| &*EMPTY_OBJECT))
+/// What stands under the key, or what Go has there where the parent is.
+fn child<'v>(parent: Option<&'v Value>, key: &str, implied: Option<&'static Value>) -> Option<&'v Value> {
+    parent?.get(key).or(implied)
 }

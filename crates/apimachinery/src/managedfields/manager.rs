@@ -9,7 +9,7 @@ use super::compare::Comparison;
 use super::conflict::{Conflict, conflict_status, conflicts_with};
 use super::entry::{Entry, ManagedFields, Operation};
 use super::set::Set;
-use super::typed::{EMPTY_OBJECT, TypeRef, Typed};
+use super::typed::{EMPTY_OBJECT, NOT_DECLARED, TypeRef, Typed};
 use crate::gvk::{GroupVersion, GroupVersionKind};
 use crate::meta::{str_at, value_at};
 use crate::names::TOTAL_ANNOTATION_SIZE_MAX;
@@ -160,7 +160,8 @@ impl<'a> FieldManager<'a> {
         let gained = changed.difference(&STRIPPED);
         if !gained.is_empty() {
             let mut entry = self.entry(manager, Operation::Update);
-            entry.time = format_time(now);
+            // What is written through a scale is handed over to its object without the time.
+            entry.time = if self.subresource == "scale" { String::new() } else { format_time(now) };
             if let Some(at) = managed.find(&entry) {
                 let previous = managed.entries.remove(at);
                 entry.fields = gained.union(&previous.fields);
@@ -229,14 +230,15 @@ impl<'a> FieldManager<'a> {
         if value_at(config, &["metadata", "managedFields"]).is_some_and(|fields| !fields.is_null()) {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
-        let complaints = self.typed().complaints(self.root(), config);
-        let text = match complaints.as_slice() {
-            [] => return Ok(()),
-            [one] => one.clone(),
-            many => format!("errors:\n  {}", many.join("\n  ")),
-        };
-        let message = format!("failed to create typed patch object ({}): {text}", describe(config));
-        Err(Status::failure(500, "", message))
+        refuse(config, &self.typed().complaints(self.root(), config))
+    }
+
+    /// Refuses a configuration that names fields the kind does not have. Asked before it is brought into form, which
+    /// would drop them.
+    pub fn check_declared(&self, config: &Value) -> Result<(), Status> {
+        let mut complaints = self.typed().complaints(self.root(), config);
+        complaints.retain(|complaint| complaint.ends_with(NOT_DECLARED));
+        refuse(config, &complaints)
     }
 
     fn merge(
@@ -327,6 +329,16 @@ impl<'a> FieldManager<'a> {
 }
 
 /// `NAMESPACE/NAME; GROUP/VERSION, Kind=KIND`, as upstream names an object in these messages.
+fn refuse(config: &Value, complaints: &[String]) -> Result<(), Status> {
+    let text = match complaints {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    };
+    let message = format!("failed to create typed patch object ({}): {text}", describe(config));
+    Err(Status::failure(500, "", message))
+}
+
 fn describe(object: &Value) -> String {
     let text = |path: &[&str]| str_at(object, path);
     let version = GroupVersion::parse(text(&["apiVersion"])).unwrap_or_default();

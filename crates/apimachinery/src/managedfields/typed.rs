@@ -7,6 +7,9 @@ use super::set::Set;
 use crate::schema::{self, Field, ListType, MapType, Object, Presence, Schema, TypeId, TypeKind};
 use crate::{Map, Value};
 
+/// What is said of a field that the schema does not have.
+pub const NOT_DECLARED: &str = "field not declared in schema";
+
 /// A type as one place uses it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TypeRef {
@@ -104,6 +107,15 @@ impl<'s> Typed<'s> {
         field.presence != Presence::Pointer && self.schema.get(field.ty).object().is_some()
     }
 
+    /// What Go has in a field that is absent: the empty struct, or nil in a list that is always written.
+    pub fn implied(&self, field: &Field) -> Option<&'static Value> {
+        let is_list = matches!(self.schema[field.ty].kind, TypeKind::List(_));
+        match field.presence {
+            Presence::Always if is_list => Some(&Value::Null),
+            _ => self.is_implied(field).then_some(&*EMPTY_OBJECT),
+        }
+    }
+
     /// The fields of a value and, recursively, of its parts (upstream: TypedValue.ToFieldSet).
     pub fn field_set(&self, ty: TypeRef, value: &Value) -> Set {
         self.field_node(ty, value).1
@@ -155,7 +167,7 @@ impl<'s> Typed<'s> {
                     path.0.push(PathElement::field(key));
                     if matches!(shape, Shape::Struct(object) if !object.preserve_unknown && object.field(key).is_none())
                     {
-                        complaints.push(format!("{path}: field not declared in schema"));
+                        complaints.push(format!("{path}: {NOT_DECLARED}"));
                     } else {
                         self.complain(shape.child(key), value, path, complaints);
                     }

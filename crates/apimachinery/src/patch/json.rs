@@ -3,9 +3,9 @@
 
 use serde::Deserialize;
 
-use crate::codec::depth;
-use crate::status::{Status, StatusCause, StatusDetails};
-use crate::{Value, status};
+use crate::Value;
+use crate::codec::{self, depth};
+use crate::status::{Status, StatusDetails};
 
 /// More operations than this are refused (upstream: maxJSONPatchOperations).
 pub const OPERATIONS_MAX: usize = 10_000;
@@ -49,7 +49,7 @@ enum Error {
 /// Applies all operations or none. A malformed patch is a 400, one that does not fit the document a 422.
 pub fn json_patch(document: Value, patch: &[u8]) -> Result<Value, Status> {
     let operations: Vec<Operation> =
-        serde_json::from_slice(patch).map_err(|e| Status::bad_request(e.to_string()))?;
+        codec::from_json(patch, "[]handlers.jsonPatchOp").map_err(|why| undecodable(&why))?;
     if operations.len() > OPERATIONS_MAX {
         let message = format!(
             "Request entity too large: The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
@@ -57,22 +57,25 @@ pub fn json_patch(document: Value, patch: &[u8]) -> Result<Value, Status> {
         );
         return Err(Status::failure(413, "RequestEntityTooLarge", message));
     }
+    carry_out(document, operations).map_err(|_| rejected())
+}
+
+fn carry_out(document: Value, operations: Vec<Operation>) -> Result<Value, Error> {
     let depth = depth(&document);
     let mut patching = Patching { document, copied_bytes: 0, depth };
-    operations.into_iter().try_for_each(|operation| patching.apply(operation)).map_err(|e| rejected(&e))?;
+    operations.into_iter().try_for_each(|operation| patching.apply(operation))?;
     Ok(patching.document)
 }
 
-/// Upstream's answer names no reason; the cause here does.
-fn rejected(error: &Error) -> Status {
-    let cause = StatusCause {
-        reason: "UnexpectedServerResponse".to_owned(),
-        message: error.to_string(),
-        ..Default::default()
-    };
-    let details: StatusDetails = status::StatusDetails { causes: vec![cause], ..Default::default() };
+/// A patch that is none.
+pub fn undecodable(why: &str) -> Status {
+    Status::bad_request(format!("error decoding patch: {why}"))
+}
+
+/// Says no more than that it does not apply, as upstream does.
+fn rejected() -> Status {
     Status::failure(422, "Invalid", "the server rejected our request due to an error in our request")
-        .with_details(details)
+        .with_details(StatusDetails::default())
 }
 
 struct Patching {
@@ -234,10 +237,9 @@ mod tests {
     use crate::json;
 
     fn check(document: Value, patch: Value, expect: Result<Value, &str>) {
-        let patch = patch.to_string();
-        let found = json_patch(document, patch.as_bytes()).map_err(|status| {
-            status.causes().first().map_or(status.message.clone(), |cause| cause.message.clone())
-        });
+        let operations: Vec<Operation> =
+            serde_json::from_value(patch.clone()).expect("is a list of operations");
+        let found = carry_out(document, operations).map_err(|error| error.to_string());
         assert_eq!(found, expect.map_err(str::to_owned), "{patch}");
     }
 

@@ -26,35 +26,16 @@ pub fn decoded(custom: &CustomKind, body: Body<'_>, warnings: &mut Vec<String>) 
     in_form(custom, value, doubles, body.strictness, warnings)
 }
 
-/// A configuration to apply, as it was written: what the schema does not know is refused when it is merged.
-pub fn configuration(
-    custom: &CustomKind,
-    body: Body<'_>,
-    warnings: &mut Vec<String>,
-) -> Result<Value, Status> {
-    let (value, doubles) = untyped(custom, body)?;
-    check_type(custom, &value)?;
-    if doubles.is_empty() || body.strictness == Strictness::Ignore {
-        return Ok(value);
-    }
-    let complaint = codec::yaml::duplicate_key(body.bytes).unwrap_or_else(|| doubles.join(", "));
-    if body.strictness == Strictness::Strict {
-        return Err(Status::bad_request(format!("error strict decoding YAML: {complaint}")));
-    }
-    warnings.push(complaint);
-    Ok(value)
-}
-
 fn untyped(custom: &CustomKind, body: Body<'_>) -> Result<(Value, Vec<String>), Status> {
     const TAKEN: &str = "application/json, application/yaml";
     if body.format == Format::Protobuf {
         return Err(Status::unsupported_media_type(TAKEN));
     }
-    let unreadable = |error: codec::Error| error.to_status("", "", custom.kind.resource.kind);
+    let unreadable = |error: codec::Error| error.to_unrecognized(custom.kind.resource.kind, body.bytes);
     codec::decode_untyped(body.format, body.bytes).map_err(unreadable)
 }
 
-fn check_type(custom: &CustomKind, value: &Value) -> Result<(), Status> {
+pub fn check_type(custom: &CustomKind, value: &Value) -> Result<(), Status> {
     if !value.is_object() {
         return Err(Status::bad_request("the request body is not an object"));
     }

@@ -14,7 +14,7 @@ mod version;
 mod webhook;
 
 pub use conversion::{current, draft_of, shown, shown_entries};
-pub use form::{Body, configuration, decoded, defaulted, settled};
+pub use form::{Body, decoded, defaulted, settled};
 pub use kind::CustomKind;
 pub use lifecycle::run;
 pub use registry::{Registered, Registry};

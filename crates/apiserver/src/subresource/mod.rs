@@ -29,7 +29,7 @@ pub async fn serve(
     // OPTIONS has no verb of its own, and is for what is proxied to answer.
     let is_for_another = sub.name == "proxy" && call.method == Method::OPTIONS;
     if !is_for_another && !sub.verbs.contains(&call.info.verb) {
-        return Err(resource::not_allowed());
+        return Err(apimachinery::Status::no_such_method());
     }
     if let Some(part) = Part::of_subresource(sub.name) {
         return match call.info.verb {

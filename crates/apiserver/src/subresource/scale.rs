@@ -29,7 +29,7 @@ pub async fn serve(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Resp
         }
         "patch" => {
             let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-            let patch = patch::Patch::of_request(call, body)?;
+            let patch = patch::Patch::of_request(call, kind, body)?;
             let change = |object: &Value| {
                 let patched = patch.apply_plain(&scale(kind, object), EXPECTED)?;
                 scaled(kind, object, &patched).map(|object| Proposal { object, owned: false })
@@ -95,7 +95,10 @@ fn usual(object: &Value) -> (Value, Value) {
 }
 
 fn selector_text(object: &Value) -> String {
-    let selector = object.pointer("/spec/selector").cloned().unwrap_or_default();
+    let mut selector = object.pointer("/spec/selector").cloned().unwrap_or_default();
+    if object["kind"] == "ReplicationController" {
+        selector = json!({"matchLabels": selector});
+    }
     let selector: Option<LabelSelector> = serde_json::from_value(selector).ok();
     selector.and_then(|s| labels::Selector::try_from(&s).ok()).map(|s| s.to_string()).unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 mod create_pods;
 mod idle;
 mod list_pods;
+mod mirror;
 mod pod_burst;
 mod pod_latency;
 mod pod_memory;
@@ -31,6 +32,8 @@ pub enum Command {
     Start(start::Start),
     /// Memory and CPU of a cluster that does nothing
     Idle(idle::Idle),
+    /// Play request scripts against two API servers and compare the answers
+    Mirror(mirror::Mirror),
     /// Memory that an idle pod costs beyond its own processes
     PodMemory(pod_memory::PodMemory),
 }
@@ -45,6 +48,7 @@ impl Command {
             Command::PodBurst(command) => command.run(cluster).await,
             Command::Start(command) => command.run().await,
             Command::Idle(command) => command.run().await,
+            Command::Mirror(command) => command.run(cluster).await,
             Command::PodMemory(command) => command.run(cluster).await,
         }
     }

@@ -1,0 +1,99 @@
+//! What is wrong with a JSON text, in the words of Go's decoder, which clients of upstream see.
+
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+/// Decodes a text that must be a Go value of `go_type`.
+pub fn from_json<T: DeserializeOwned>(bytes: &[u8], go_type: &str) -> Result<T, String> {
+    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+        Category::Data => format!("json: cannot unmarshal {} into Go value of type {go_type}", kind(bytes)),
+        _ => json_error(bytes, &error),
+    })
+}
+
+/// The JSON kind of a text, by how it begins.
+pub fn kind(bytes: &[u8]) -> &'static str {
+    match bytes.trim_ascii_start().first() {
+        Some(b'{') => "object",
+        Some(b'[') => "array",
+        Some(b'"') => "string",
+        Some(b't' | b'f') => "bool",
+        _ => "number",
+    }
+}
+
+/// Go's words for a text that serde_json cannot read.
+pub fn json_error(bytes: &[u8], error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let Some(found) = character(bytes, error).filter(|_| error.classify() == Category::Syntax) else {
+        return if error.classify() == Category::Eof {
+            "unexpected end of JSON input".to_owned()
+        } else {
+            text
+        };
+    };
+    let place = [
+        ("expected value", "looking for beginning of value"),
+        ("expected ident", "in literal"),
+        ("key must be a string", "looking for beginning of object key string"),
+        ("expected `:`", "after object key"),
+        ("expected `,` or `}`", "after object key:value pair"),
+        ("expected `,` or `]`", "after array element"),
+        ("trailing comma", "looking for beginning of object key string"),
+        ("trailing characters", "after top-level value"),
+        ("invalid escape", "in string escape code"),
+        ("control character", "in string literal"),
+        ("invalid number", "in numeric literal"),
+    ];
+    match place.iter().find(|(start, _)| text.starts_with(start)) {
+        Some((_, place)) => format!("invalid character {found} {place}"),
+        None => text,
+    }
+}
+
+/// The character at which reading stopped, quoted as Go does. Bytes that are no ASCII are shown one by one.
+fn character(bytes: &[u8], error: &serde_json::Error) -> Option<String> {
+    let line = bytes.split(|byte| *byte == b'\n').nth(error.line().checked_sub(1)?)?;
+    let byte = *line.get(error.column().saturating_sub(1))?;
+    Some(match byte {
+        b'\'' => r"'\''".to_owned(),
+        b'"' => "'\"'".to_owned(),
+        b'\t' => r"'\t'".to_owned(),
+        0x20..=0x7e => format!("'{}'", byte as char),
+        other => format!("'\\x{other:02x}'"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value};
+
+    use super::*;
+
+    #[test]
+    fn mistakes_are_told_in_gos_words() {
+        let cases = [
+            ("{\"a\": 1", "unexpected end of JSON input"),
+            ("", "unexpected end of JSON input"),
+            ("nonsense", "invalid character 'o' in literal"),
+            ("x", "invalid character 'x' looking for beginning of value"),
+            ("{a}", "invalid character 'a' looking for beginning of object key string"),
+            ("{\"a\" 1}", "invalid character '1' after object key"),
+            ("{\"a\":1 2}", "invalid character '2' after object key:value pair"),
+            ("{} x", "invalid character 'x' after top-level value"),
+            ("[1]", "json: cannot unmarshal array into Go value of type map"),
+            ("3", "json: cannot unmarshal number into Go value of type map"),
+        ];
+        for (text, expect) in cases {
+            let error = from_json::<Map<String, Value>>(text.as_bytes(), "map").unwrap_err();
+            assert!(error.starts_with(expect), "{text}: {error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_told_apart_from_json(bytes: Vec<u8>) {
+            from_json::<Value>(&bytes, "map").ok();
+        }
+    }
+}
