@@ -1,0 +1,1 @@
+//! Routing decisions, and the proxy between real clients and backends.
