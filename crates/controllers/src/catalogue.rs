@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use crate::controller::Controller;
 use crate::{
     clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint, endpointslice,
-    endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, persistentvolume,
-    podautoscaler, podgc, pvcprotection, pvprotection, replicaset, resourcequota, rootca, serviceaccount,
-    serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
+    endpointslicemirroring, garbagecollector, ingress, job, namespace, nodeipam, nodelifecycle,
+    persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset, resourcequota, rootca,
+    serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
 };
 
 /// What controllers need to know about the cluster.
@@ -18,6 +18,8 @@ pub struct Config {
     pub root_ca: String,
     /// Where pods' addresses come from, one CIDR per family; none leaves `spec.podCIDR` of nodes to others.
     pub cluster_cidrs: Vec<IpNet>,
+    /// Controllers of the catalogue that are not to run.
+    pub disabled: Vec<&'static str>,
 }
 
 /// One controller.
@@ -71,6 +73,7 @@ pub static CATALOGUE: &[Row] = &[
     // One at a time: two could give out the same CIDR.
     row("cidrAllocator", "node-controller", nodeipam::new, 1),
     row("service-lb-controller", "service-controller", serviceloadbalancer::new, 1),
+    row("ingress-controller", "ingress-controller", ingress::new, 1),
     row("pod-garbage-collector", "pod-garbage-collector", podgc::new, 1),
 ];
 

@@ -27,6 +27,7 @@ mod endpoint;
 mod endpointslice;
 mod endpointslicemirroring;
 mod garbagecollector;
+mod ingress;
 mod job;
 mod namespace;
 mod nodeipam;

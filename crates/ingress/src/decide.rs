@@ -158,7 +158,8 @@ fn redirects_to_https(ingress: &Ingress, host: &str) -> bool {
         ingress.metadata.annotations.get(annotation).is_some_and(|said| said == value)
     };
     let mut tls = ingress.spec.tls.iter();
-    let has_tls = tls.any(|tls| tls.hosts.is_empty() || tls.hosts.iter().any(|covered| covers(covered, host)));
+    let has_tls =
+        tls.any(|tls| tls.hosts.is_empty() || tls.hosts.iter().any(|covered| covers(covered, host)));
     says(ANNOTATION_FORCE_SSL_REDIRECT, "true") || (has_tls && !says(ANNOTATION_SSL_REDIRECT, "false"))
 }
 

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Parts, Scheme, Uri};
 use http::{Request, Version};
@@ -40,7 +40,9 @@ pub fn host<B>(request: &Request<B>) -> Option<Cow<'_, str>> {
         Some(authority) => Some(authority.as_str()),
         None => request.headers().get(HOST).map(HeaderValue::to_str).transpose().ok()?,
     };
-    let Some(named) = named else { return (request.version() < Version::HTTP_11).then_some(Cow::Borrowed("")) };
+    let Some(named) = named else {
+        return (request.version() < Version::HTTP_11).then_some(Cow::Borrowed(""));
+    };
     let host = without_port(named).trim_end_matches('.');
     Some(match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         true => host.to_ascii_lowercase().into(),

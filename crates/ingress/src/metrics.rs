@@ -89,7 +89,12 @@ impl Registry {
             write_histogram(&mut text, &written(labels), counters);
         }
         let counts = [
-            ("coxswain_ingress_unrouted_requests_total", "Requests without a route", "counter", &self.unrouted),
+            (
+                "coxswain_ingress_unrouted_requests_total",
+                "Requests without a route",
+                "counter",
+                &self.unrouted,
+            ),
             (
                 "coxswain_ingress_connect_failures_total",
                 "Failed connections to endpoints",

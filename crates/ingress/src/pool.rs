@@ -214,8 +214,9 @@ mod tests {
 
     #[test]
     fn names_do_not_lead_to_the_node_itself() {
-        let check =
-            |address: &str, expected| assert_eq!(may_be_named(address.parse().unwrap()), expected, "{address}");
+        let check = |address: &str, expected| {
+            assert_eq!(may_be_named(address.parse().unwrap()), expected, "{address}")
+        };
         for forbidden in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "169.254.169.254", "fe80::1"] {
             check(forbidden, false);
         }

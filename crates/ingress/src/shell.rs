@@ -6,29 +6,23 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::resource::SECRETS;
 use api::view::Object;
 use api::view::core::{Secret, Service};
 use api::view::discovery::EndpointSlice;
 use api::view::networking::{Ingress, IngressClass};
 use apimachinery::meta::NamespacedName;
-use client::{CancellationToken, Client, Delta, Informer, Informers};
+use client::{CancellationToken, Client, Delta, Informer, Informers, NamedInformers};
 use network::http::{self, Answer};
 use network::service;
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::timeout;
-use tokio_util::sync::DropGuard;
 
 use crate::certificate::{self, CertificateError};
 use crate::decide::{self, Named, World};
 use crate::listener;
 use crate::proxy::Proxy;
 
-/// How long a table waits for the first sight of Secrets; then it is put to use without them.
-const SECRETS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two tables: what changes meanwhile is in the second.
 const TABLE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -65,9 +59,8 @@ pub struct Bound {
 impl Bound {
     /// Opens the ports on all addresses of the caller's network namespace.
     pub async fn bind(config: Config) -> Result<Bound, Error> {
-        let open = async |port| {
-            http::listen_everywhere(port).await.map_err(|source| Error::Listen { port, source })
-        };
+        let open =
+            async |port| http::listen_everywhere(port).await.map_err(|source| Error::Listen { port, source });
         let metrics = match config.metrics_port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))) {
             Some(address) => {
                 let listening = http::listen(address).await;
@@ -75,7 +68,12 @@ impl Bound {
             }
             None => None,
         };
-        Ok(Bound { http: open(config.http_port).await?, https: open(config.https_port).await?, metrics, config })
+        Ok(Bound {
+            http: open(config.http_port).await?,
+            https: open(config.https_port).await?,
+            metrics,
+            config,
+        })
     }
 
     /// Serves until `stop`. Secrets are read with `client`, each by its name; all else with the informers.
@@ -95,7 +93,7 @@ impl Bound {
             });
             tokio::spawn(http::serve(listening, handler, stop.clone()));
         }
-        let mut follower = Follower::new(proxy.clone(), client, &informers, stop.clone())?;
+        let mut follower = Follower::new(proxy.clone(), client, &informers)?;
         // Clients that come before the first table wait in the sockets.
         if stop.run_until_cancelled(follower.synced()).await.is_none() {
             return Ok(());
@@ -110,51 +108,42 @@ impl Bound {
     }
 }
 
-/// A Secret that an Ingress names.
-struct Followed {
-    informer: Informer<Secret>,
-    /// Of the Secret that `certificate` was read from.
+/// A certificate as it was read from a Secret, and from which version of that.
+struct Read {
     resource_version: String,
     certificate: Option<Arc<CertifiedKey>>,
-    _stop: DropGuard,
 }
 
 /// Keeps the proxy's table as the API wants it.
 struct Follower {
     proxy: Arc<Proxy>,
-    client: Client,
-    stop: CancellationToken,
     fallback: Arc<CertifiedKey>,
     ingresses: Informer<Ingress>,
     classes: Informer<IngressClass>,
     services: Informer<Service>,
     slices: Informer<EndpointSlice>,
-    secrets: BTreeMap<NamespacedName, Followed>,
-    secret_changed: Arc<Notify>,
+    secrets: NamedInformers<Secret>,
+    secret_changes: UnboundedReceiver<NamespacedName>,
+    read: BTreeMap<NamespacedName, Read>,
     /// What the table in use was made from.
     named: Named,
 }
 
 impl Follower {
-    fn new(
-        proxy: Arc<Proxy>,
-        client: Client,
-        informers: &Informers,
-        stop: CancellationToken,
-    ) -> Result<Follower, Error> {
+    fn new(proxy: Arc<Proxy>, client: Client, informers: &Informers) -> Result<Follower, Error> {
         let slices = informers.get();
         service::index_by_service(&slices);
+        let (secrets, secret_changes) = NamedInformers::new(client);
         Ok(Follower {
             proxy,
-            client,
-            stop,
             fallback: Arc::new(certificate::fallback()?),
             ingresses: informers.get(),
             classes: informers.get(),
             services: informers.get(),
             slices,
-            secrets: BTreeMap::new(),
-            secret_changed: Arc::default(),
+            secrets,
+            secret_changes,
+            read: BTreeMap::new(),
             named: Named::default(),
         })
     }
@@ -170,14 +159,13 @@ impl Follower {
     async fn run(mut self) {
         let (mut ingresses, mut classes) = (self.ingresses.subscribe(), self.classes.subscribe());
         let (mut services, mut slices) = (self.services.subscribe(), self.slices.subscribe());
-        let secret_changed = self.secret_changed.clone();
         loop {
             let matters = tokio::select! {
                 Some(_) = ingresses.recv() => true,
                 Some(_) = classes.recv() => true,
-                Some(delta) = services.recv() => self.names(service_of(&delta)),
-                Some(delta) = slices.recv() => self.names(service_of_slice(&delta)),
-                () = secret_changed.notified() => true,
+                Some(delta) = services.recv() => names(&self.named, service_of(&delta)),
+                Some(delta) = slices.recv() => names(&self.named, service_of_slice(&delta)),
+                Some(_) = self.secret_changes.recv() => true,
             };
             if matters {
                 tokio::time::sleep(TABLE_PAUSE).await;
@@ -186,19 +174,17 @@ impl Follower {
                 drain(&mut classes);
                 drain(&mut services);
                 drain(&mut slices);
+                drain(&mut self.secret_changes);
                 self.make_table().await;
             }
         }
     }
 
-    fn names(&self, service: Option<NamespacedName>) -> bool {
-        service.is_some_and(|service| self.named.services.contains(&service))
-    }
-
     async fn make_table(&mut self) {
         let ours = decide::ours(self.ingresses.list(), &self.classes.list());
         self.named = decide::named(&ours);
-        self.follow_secrets().await;
+        self.secrets.follow(&self.named.secrets).await;
+        let certificates = self.certificates();
         let with_slices = |name: &NamespacedName| {
             let service = self.services.get(&name.namespace, &name.name)?;
             let slices = service::slices_of(&self.slices, &name.namespace, &name.name);
@@ -206,7 +192,7 @@ impl Follower {
         };
         let world = World {
             services: self.named.services.iter().filter_map(with_slices).collect(),
-            certificates: self.certificates(),
+            certificates,
             fallback: Some(self.fallback.clone()),
             counters: &self.proxy.counters,
         };
@@ -215,58 +201,31 @@ impl Follower {
         self.proxy.swap(table);
     }
 
-    /// Begins and ends to follow Secrets, and waits for the first sight of new ones.
-    async fn follow_secrets(&mut self) {
-        self.secrets.retain(|name, _| self.named.secrets.contains(name));
-        let mut new = Vec::new();
-        for name in &self.named.secrets {
-            if !self.secrets.contains_key(name) {
-                let followed = self.follow(name);
-                new.push(followed.informer.clone());
-                self.secrets.insert(name.clone(), followed);
-            }
-        }
-        let synced = async {
-            for informer in &new {
-                informer.synced().await;
-            }
-        };
-        if timeout(SECRETS_TIMEOUT, synced).await.is_err() {
-            tracing::warn!("some Secrets that Ingresses name have not been read yet");
-        }
-    }
-
-    fn follow(&self, name: &NamespacedName) -> Followed {
-        let stop = self.stop.child_token();
-        let informer =
-            Informer::of_one(self.client.clone(), SECRETS, &name.namespace, &name.name, stop.clone());
-        let (mut deltas, changed) = (informer.subscribe(), self.secret_changed.clone());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
-            while deltas.recv().await.is_some() {
-                changed.notify_one();
-            }
-        }));
-        Followed { informer, resource_version: String::new(), certificate: None, _stop: stop.drop_guard() }
-    }
-
-    /// What Secrets hold, each read once.
+    /// What Secrets hold, each version read once.
     fn certificates(&mut self) -> BTreeMap<NamespacedName, Arc<CertifiedKey>> {
+        self.read.retain(|name, _| self.named.secrets.contains(name));
         let mut found = BTreeMap::new();
-        for (name, followed) in &mut self.secrets {
-            let Some(secret) = followed.informer.get(&name.namespace, &name.name) else { continue };
-            if followed.resource_version != secret.metadata.resource_version {
-                followed.resource_version.clone_from(&secret.metadata.resource_version);
-                followed.certificate = match certificate::certified_key(&secret) {
-                    Ok(key) => Some(Arc::new(key)),
-                    Err(error) => {
-                        tracing::warn!(secret = %name, error = %chain(&error), "a Secret holds no certificate");
-                        None
-                    }
-                };
+        for name in &self.named.secrets {
+            let Some(secret) = self.secrets.get(name) else { continue };
+            let version = &secret.metadata.resource_version;
+            if self.read.get(name).is_none_or(|read| read.resource_version != *version) {
+                let read =
+                    Read { resource_version: version.clone(), certificate: certificate_of(name, &secret) };
+                self.read.insert(name.clone(), read);
             }
-            found.extend(followed.certificate.iter().map(|key| (name.clone(), key.clone())));
+            found.extend(self.read[name].certificate.iter().map(|key| (name.clone(), key.clone())));
         }
         found
+    }
+}
+
+fn certificate_of(name: &NamespacedName, secret: &Secret) -> Option<Arc<CertifiedKey>> {
+    match certificate::certified_key(secret) {
+        Ok(key) => Some(Arc::new(key)),
+        Err(error) => {
+            tracing::warn!(secret = %name, error = %chain(&error), "a Secret holds no certificate");
+            None
+        }
     }
 }
 
@@ -274,6 +233,10 @@ impl Follower {
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn names(named: &Named, service: Option<NamespacedName>) -> bool {
+    service.is_some_and(|service| named.services.contains(&service))
 }
 
 fn service_of(delta: &Delta<Service>) -> Option<NamespacedName> {
@@ -286,6 +249,6 @@ fn service_of_slice(delta: &Delta<EndpointSlice>) -> Option<NamespacedName> {
     Some(NamespacedName::new(slice.metadata.namespace.as_str(), name))
 }
 
-fn drain<V>(deltas: &mut UnboundedReceiver<Delta<V>>) {
-    while deltas.try_recv().is_ok() {}
+fn drain<T>(changes: &mut UnboundedReceiver<T>) {
+    while changes.try_recv().is_ok() {}
 }
