@@ -29,9 +29,9 @@ const TABLE_PAUSE: Duration = Duration::from_millis(20);
 /// What the proxy can fail with.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("listen on port {port}")]
+    #[error("listen on port {port}: {source}")]
     Listen { port: u16, source: io::Error },
-    #[error("listen for metrics on {address}")]
+    #[error("listen for metrics on {address}: {source}")]
     Metrics { address: SocketAddr, source: io::Error },
     #[error("prepare TLS")]
     Tls(#[from] rustls::Error),
