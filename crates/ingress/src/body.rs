@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
 
 use crate::pool::Lease;
 
@@ -14,17 +15,42 @@ pub enum Body {
     Empty,
     /// Of our own making.
     Whole(Bytes),
-    /// From the other side. The lease is of the connection it comes over, if others may use that afterwards.
-    Streamed(Incoming, Option<Lease>),
+    /// From the other side.
+    Streamed(Incoming, Option<AtEnd>),
+}
+
+/// What happens when a body has come to its end.
+pub enum AtEnd {
+    /// Others may use the connection that it came over.
+    GiveBack(Lease),
+    /// Somebody is told; also when the body is given up.
+    Tell(oneshot::Sender<()>),
+}
+
+impl AtEnd {
+    fn happen(self) {
+        match self {
+            AtEnd::GiveBack(lease) => lease.give_back(),
+            AtEnd::Tell(waiting) => drop(waiting),
+        }
+    }
 }
 
 impl Body {
-    pub fn streamed(incoming: Incoming, lease: Option<Lease>) -> Body {
+    pub fn streamed(incoming: Incoming, at_end: Option<AtEnd>) -> Body {
         if incoming.is_end_stream() {
-            lease.into_iter().for_each(Lease::give_back);
+            at_end.into_iter().for_each(AtEnd::happen);
             return Body::Empty;
         }
-        Body::Streamed(incoming, lease)
+        Body::Streamed(incoming, at_end)
+    }
+
+    /// Told when the rest of the body has gone through; `None` if there is none.
+    pub fn ended(&mut self) -> Option<oneshot::Receiver<()>> {
+        let Body::Streamed(_, at_end) = self else { return None };
+        let (tell, told) = oneshot::channel();
+        *at_end = Some(AtEnd::Tell(tell));
+        Some(told)
     }
 }
 
@@ -44,7 +70,7 @@ impl HttpBody for Body {
                 *this = Body::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Body::Streamed(incoming, lease) => {
+            Body::Streamed(incoming, at_end) => {
                 let polled = Pin::new(&mut *incoming).poll_frame(context);
                 let ended = match &polled {
                     Poll::Ready(None) => true,
@@ -52,7 +78,7 @@ impl HttpBody for Body {
                     Poll::Ready(Some(Err(_))) | Poll::Pending => false,
                 };
                 if ended {
-                    lease.take().into_iter().for_each(Lease::give_back);
+                    at_end.take().into_iter().for_each(AtEnd::happen);
                 }
                 polled
             }

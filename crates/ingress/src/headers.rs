@@ -58,10 +58,19 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// The protocol that a client of HTTP/1.1 wants to go on with on its connection.
+/// The protocol that a client of HTTP/1.1 wants to go on with on its connection. With HTTP/2 it could go on to send
+/// requests that no route was looked up for.
 pub fn upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
     let asks = listed(request.headers()).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    (asks && request.version() == Version::HTTP_11).then(|| request.headers().get(UPGRADE).cloned()).flatten()
+    let protocol =
+        request.headers().get(UPGRADE).filter(|_| asks && request.version() == Version::HTTP_11)?;
+    let is_http = protocol.to_str().is_ok_and(|names| names.split(',').any(|name| is_http(name.trim())));
+    (!is_http).then(|| protocol.clone())
+}
+
+fn is_http(protocol: &str) -> bool {
+    protocol.eq_ignore_ascii_case("h2c")
+        || protocol.get(..4).is_some_and(|name| name.eq_ignore_ascii_case("http"))
 }
 
 fn listed(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -155,4 +164,52 @@ fn absolute_form(uri: &Uri, host: &HeaderValue) -> Uri {
     parts.scheme = Some(Scheme::HTTP);
     parts.authority = host.to_str().ok().and_then(|host| host.parse().ok());
     Uri::from_parts(parts).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let request = Request::get(uri);
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(()).unwrap()
+    }
+
+    #[test]
+    fn the_host_is_read_without_port_and_in_lower_case() {
+        let check = |uri: &str, headers: &[(&str, &str)], expected: Option<&str>| {
+            assert_eq!(host(&request(uri, headers)).as_deref(), expected, "{uri} {headers:?}");
+        };
+        check("/", &[("host", "A.example.org:8080")], Some("a.example.org"));
+        check("/", &[("host", "a.example.org.")], Some("a.example.org"));
+        check("/", &[("host", "[2001:DB8::1]:80")], Some("[2001:db8::1]"));
+        check("/", &[("host", "[2001:db8::1]")], Some("[2001:db8::1]"));
+        check("http://b.example.org:81/", &[("host", "a.example.org")], Some("b.example.org"));
+        check("/", &[], None);
+        let mut old = request("/", &[]);
+        *old.version_mut() = Version::HTTP_10;
+        assert_eq!(host(&old).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn connections_are_not_upgraded_to_http() {
+        let check = |protocol: &str, expected: Option<&str>| {
+            let asked =
+                upgrade(&request("/", &[("connection", "keep-alive, Upgrade"), ("upgrade", protocol)]));
+            assert_eq!(asked.as_ref().map(|asked| asked.to_str().unwrap()), expected, "{protocol}");
+        };
+        check("websocket", Some("websocket"));
+        check("SPDY/3.1", Some("SPDY/3.1"));
+        check("H2C", None);
+        check("websocket, h2c", None);
+        check("HTTP/2.0", None);
+        assert_eq!(upgrade(&request("/", &[("upgrade", "websocket")])), None, "not asked of this connection");
+    }
+
+    #[test]
+    fn a_length_told_twice_is_passed_on_once() {
+        let mut told = request("/", &[("content-length", "3"), ("transfer-encoding", "chunked")]);
+        remove_hop_by_hop(told.headers_mut());
+        assert!(told.headers().is_empty());
+    }
 }

@@ -93,8 +93,13 @@ impl Pool {
             return sender.map(Sender::H2c);
         }
         let idle = state.idle.get_mut(&address)?;
-        while let Some(Idle { sender, since }) = idle.pop() {
-            if sender.is_ready() && since.elapsed() < IDLE_TIMEOUT {
+        // The youngest that is ready. One just given back may need a moment to be.
+        for index in (0..idle.len()).rev() {
+            let (sender, since) = (&idle[index].sender, idle[index].since);
+            if sender.is_closed() || since.elapsed() >= IDLE_TIMEOUT {
+                idle.remove(index);
+            } else if sender.is_ready() {
+                let sender = idle.remove(index).sender;
                 return Some(Sender::Http1(Lease { sender, address, pool: self.clone() }));
             }
         }

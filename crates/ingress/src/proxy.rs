@@ -12,11 +12,9 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
 
 use crate::backend::{Backend, Endpoint};
-use crate::body::Body;
+use crate::body::{AtEnd, Body};
 use crate::headers::{self, Forwarded};
 use crate::metrics::Registry;
 use crate::pool::{self, ConnectError, Pool, Sender};
@@ -45,8 +43,6 @@ pub struct Proxy {
     pub counters: Registry,
     /// Where clients are sent that come unencrypted.
     https_port: u16,
-    /// Connections that have been upgraded.
-    pub upgraded: TaskTracker,
 }
 
 /// Why a backend gave no response.
@@ -77,13 +73,7 @@ enum Sent {
 
 impl Proxy {
     pub fn new(https_port: u16) -> Proxy {
-        Proxy {
-            table: ArcSwap::default(),
-            pool: Arc::default(),
-            counters: Registry::default(),
-            https_port,
-            upgraded: TaskTracker::new(),
-        }
+        Proxy { table: ArcSwap::default(), pool: Arc::default(), counters: Registry::default(), https_port }
     }
 
     /// Puts a table to use: for requests and handshakes from now on. Those under way keep what they have found.
@@ -245,7 +235,7 @@ impl Proxy {
             response.headers_mut().insert(UPGRADE, upgrade);
         }
         if let Some(backend_side) = backend_side {
-            self.upgraded.spawn(upgrade::join(client_side, backend_side));
+            tokio::spawn(upgrade::join(client_side, backend_side));
         }
     }
 }
@@ -279,31 +269,49 @@ impl Copy {
     }
 }
 
-async fn send_over(sender: Sender, request: Request<Body>) -> Sent {
-    let (sent, lease) = match sender {
-        Sender::Http1(mut lease) => {
-            let sent = timeout(RESPONSE_TIMEOUT, lease.sender.try_send_request(request)).await;
-            (sent, Some(lease))
+async fn send_over(sender: Sender, mut request: Request<Body>) -> Sent {
+    let ended = request.body_mut().ended();
+    let patience = async {
+        // However long a client takes to send, the backend's time begins afterwards.
+        if let Some(ended) = ended {
+            // The other half is dropped when it is so.
+            drop(ended.await);
         }
-        Sender::H2c(mut sender) => (timeout(RESPONSE_TIMEOUT, sender.try_send_request(request)).await, None),
+        tokio::time::sleep(RESPONSE_TIMEOUT).await;
+    };
+    let sent = match sender {
+        Sender::Http1(mut lease) => {
+            let sending = lease.sender.try_send_request(request);
+            tokio::select! {
+                biased;
+                sent = sending => Some((sent, Some(AtEnd::GiveBack(lease)))),
+                () = patience => None,
+            }
+        }
+        Sender::H2c(mut sender) => {
+            let sending = sender.try_send_request(request);
+            tokio::select! {
+                biased;
+                sent = sending => Some((sent, None)),
+                () = patience => None,
+            }
+        }
     };
     match sent {
-        Ok(Ok(mut response)) => {
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                let backend_side = hyper::upgrade::on(&mut response);
-                response.extensions_mut().insert(backend_side);
-                return Sent::Answered(response.map(|_| Body::Empty));
-            }
-            Sent::Answered(response.map(|body| Body::streamed(body, lease)))
+        Some((Ok(mut response), _)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            let backend_side = hyper::upgrade::on(&mut response);
+            response.extensions_mut().insert(backend_side);
+            Sent::Answered(response.map(|_| Body::Empty))
         }
-        Ok(Err(mut error)) => match error.take_message() {
+        Some((Ok(response), at_end)) => Sent::Answered(response.map(|body| Body::streamed(body, at_end))),
+        Some((Err(mut error), _)) => match error.take_message() {
             Some(request) => Sent::Unsent(request),
             None => {
                 tracing::debug!(error = %error.error(), "a backend gave no response");
                 Sent::Failed(Failure::Broken)
             }
         },
-        Err(_) => Sent::Failed(Failure::TimedOut),
+        None => Sent::Failed(Failure::TimedOut),
     }
 }
 
