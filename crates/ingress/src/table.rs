@@ -112,7 +112,10 @@ impl HostRoutes {
             if let Some(route) = self.prefix.get(prefix) {
                 return Some(route);
             }
-            prefix = &prefix[..prefix.rfind('/')?];
+            if prefix.is_empty() {
+                return None;
+            }
+            prefix = &prefix[..prefix.rfind('/').unwrap_or_default()];
         }
     }
 }
