@@ -1,6 +1,7 @@
 //! Shared informers: one list and one watch per resource and process, cached as typed views, announced as deltas.
 
 mod cache;
+mod named;
 mod reflector;
 
 use std::any::{Any, TypeId};
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use cache::{Delta, IndexFn};
+pub use named::NamedInformers;
 
 use crate::request::Client;
 use cache::Cache;

@@ -15,7 +15,7 @@ pub mod watch;
 
 pub use error::Error;
 pub use event::EventRecorder;
-pub use informer::{Delta, Informer, Informers};
+pub use informer::{Delta, Informer, Informers, NamedInformers};
 pub use queue::WorkQueue;
 pub use request::{Client, DeleteOptions, PatchType};
 pub use service_account::ServiceAccount;

@@ -28,6 +28,10 @@ const NODE_PORTS: (u16, u16) = (30000, 32767);
 const NODE_PORTS_OTHER_FIRST: u16 = 20000;
 const NODE_PORTS_OTHER_COUNT: u16 = 1400;
 
+/// Ports for HTTP and HTTPS of Ingresses in slot 0; other slots count on from the second pair.
+const INGRESS_PORTS: (u16, u16) = (80, 443);
+const INGRESS_PORTS_OTHER: (u16, u16) = (10080, 10443);
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("settings file {0} cannot be read: {1}")]
@@ -141,6 +145,12 @@ impl Settings {
             return Err(Error::Newer(shown(), version));
         }
         serde_json::from_slice(&bytes).map(Some).map_err(bad)
+    }
+
+    /// Where Ingresses are served on each node, by HTTP and by HTTPS.
+    pub fn ingress_ports(&self) -> (u16, u16) {
+        let (http, https) = INGRESS_PORTS_OTHER;
+        if self.slot == 0 { INGRESS_PORTS } else { (http + self.slot, https + self.slot) }
     }
 
     fn service_address(&self, index: u32) -> Ipv4Addr {

@@ -5,11 +5,7 @@ use ipnet::IpNet;
 
 use crate::controller::Controller;
 use crate::{
-    attachdetach, certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint,
-    endpointslice, endpointslicemirroring, ephemeral, garbagecollector, job, namespace, nodeipam,
-    nodelifecycle, persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset,
-    resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
-    vacprotection,
+    attachdetach, certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint, endpointslice, endpointslicemirroring, ephemeral, garbagecollector, ingress, job, namespace, nodeipam, nodelifecycle, persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset, resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished, vacprotection,
 };
 
 /// What controllers need to know about the cluster.
@@ -21,6 +17,8 @@ pub struct Config {
     pub signing: Option<SigningAuthority>,
     /// Where pods' addresses come from, one CIDR per family; none leaves `spec.podCIDR` of nodes to others.
     pub cluster_cidrs: Vec<IpNet>,
+    /// Controllers of the catalogue that are not to run.
+    pub disabled: Vec<&'static str>,
 }
 
 /// An authority's certificate and key, PEM.
@@ -94,6 +92,7 @@ pub static CATALOGUE: &[Row] = &[
     row("certificatesigningrequest-approving-controller", "certificate-controller", certificates::approving, 1),
     row("certificatesigningrequest-signing-controller", "certificate-controller", certificates::signing, 5),
     row("certificatesigningrequest-cleaner-controller", "certificate-controller", certificates::cleaning, 1),
+    row("ingress-controller", "ingress-controller", ingress::new, 1),
     row("pod-garbage-collector", "pod-garbage-collector", podgc::new, 1),
 ];
 

@@ -30,6 +30,7 @@ mod endpointslice;
 mod endpointslicemirroring;
 mod ephemeral;
 mod garbagecollector;
+mod ingress;
 mod job;
 mod namespace;
 mod nodeipam;

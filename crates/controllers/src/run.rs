@@ -21,7 +21,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut controllers = JoinSet::new();
-    for row in CATALOGUE {
+    for row in CATALOGUE.iter().filter(|row| !config.disabled.contains(&row.name)) {
         let client = client_for(row.account);
         let controller = (row.new)(config, informers, &client);
         let running = run_one(row, controller.into(), client);

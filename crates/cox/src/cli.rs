@@ -121,6 +121,8 @@ pub struct UpArgs {
     pub admission: AdmissionArgs,
     #[command(flatten)]
     pub storage: StorageArgs,
+    #[command(flatten)]
+    pub ingress: IngressArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
@@ -215,6 +217,9 @@ pub struct ControllerManagerArgs {
     /// Address ranges from which nodes get theirs for pods, one or one per family; without it others do that
     #[arg(long, value_delimiter = ',')]
     pub cluster_cidr: Vec<ipnet::IpNet>,
+    /// Give Ingresses of the class `cox` addresses, and make that class
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub ingress: bool,
 }
 
 #[derive(Args, Clone)]
@@ -229,6 +234,9 @@ pub struct AgentArgs {
     /// Cluster DNS's own way to the API server; the kubelet's if not given
     #[arg(long)]
     pub dns_kubeconfig: Option<PathBuf>,
+    /// The ingress proxy's own way to the API server; the kubelet's if not given
+    #[arg(long)]
+    pub ingress_kubeconfig: Option<PathBuf>,
     /// Address by which this machine is known in the cluster; found if not given
     #[arg(long)]
     pub node_ip: Option<IpAddr>,
@@ -261,6 +269,8 @@ pub struct AgentArgs {
     pub cluster_network: NetworkArgs,
     #[command(flatten)]
     pub storage: StorageArgs,
+    #[command(flatten)]
+    pub ingress: IngressArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
@@ -272,6 +282,29 @@ pub struct StorageArgs {
     /// Make volumes from directories of nodes, by the default StorageClass `local-path`
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub local_path: bool,
+}
+
+/// Who takes the traffic of Ingresses.
+#[derive(Args, Clone)]
+pub struct IngressArgs {
+    /// Serve Ingresses of the class `cox` on this node
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub ingress: bool,
+    /// Port of the node for their HTTP; 80 if not given, or another in clusters beside the default one
+    #[arg(long)]
+    pub ingress_http_port: Option<u16>,
+    /// Port of the node for their HTTPS; 443 if not given, or another in clusters beside the default one
+    #[arg(long)]
+    pub ingress_https_port: Option<u16>,
+}
+
+impl IngressArgs {
+    /// The ports for HTTP and HTTPS, if Ingresses are served at all.
+    pub fn ports(&self, default: (u16, u16)) -> Option<(u16, u16)> {
+        let (http, https) = default;
+        let ports = (self.ingress_http_port.unwrap_or(http), self.ingress_https_port.unwrap_or(https));
+        self.ingress.then_some(ports)
+    }
 }
 
 /// What the API server asks before it writes.

@@ -1,7 +1,7 @@
 //! Small HTTP servers for health checks and metrics: each answers GET by path.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +55,16 @@ impl Answer {
 /// Opens the port.
 pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
+}
+
+/// On all addresses of both families, or of IPv4 where the kernel has no other.
+pub async fn listen_everywhere(port: u16) -> std::io::Result<TcpListener> {
+    match listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).await {
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)).await
+        }
+        listening => listening,
+    }
 }
 
 /// Serves until `stop`, connections included.

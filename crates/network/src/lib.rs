@@ -19,9 +19,9 @@ pub mod nodes;
 
 pub mod cni;
 
-mod http;
-mod metrics;
-mod service;
+pub mod http;
+pub mod metrics;
+pub mod service;
 
 pub mod proxy;
 

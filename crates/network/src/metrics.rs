@@ -104,11 +104,13 @@ pub fn exponential_buckets(first: f64, factor: f64, count: i32) -> Vec<f64> {
     (0..count).map(|step| first * factor.powi(step)).collect()
 }
 
-fn head(text: &mut String, name: &str, help: &str, kind: &str) {
+/// What stands above the samples of a metric.
+pub fn head(text: &mut String, name: &str, help: &str, kind: &str) {
     writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a String takes everything");
 }
 
-fn sample(text: &mut String, name: &str, suffix: &str, labels: &str, more: &str, value: f64) {
+/// One line. `labels` and `more` are as they appear between the braces.
+pub fn sample(text: &mut String, name: &str, suffix: &str, labels: &str, more: &str, value: f64) {
     let comma = if labels.is_empty() || more.is_empty() { "" } else { "," };
     let braces = format!("{{{labels}{comma}{more}}}");
     let braces = if braces == "{}" { "" } else { &braces };

@@ -31,11 +31,12 @@ const TABLE: &[Row] = &[
     row("scheduler", &["client"]),
     row("runtime", &[]),
     row("network", &["client"]),
+    row("ingress", &["client", "network"]),
     row("kubelet", &["client", "runtime"]),
     row("cluster", &["client", "store", "auth"]),
     row(
         "cox",
-        &["apiserver", "cluster", "controllers", "kubelet", "network", "runtime", "scheduler", "store"],
+        &["apiserver", "cluster", "controllers", "ingress", "kubelet", "network", "runtime", "scheduler", "store"],
     ),
     row("bench", &[]),
     row("e2e", &[]),

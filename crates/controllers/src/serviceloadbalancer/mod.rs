@@ -17,7 +17,8 @@ use crate::catalogue::Config;
 use crate::controller::{Controller, Key, Watches};
 use crate::plan::Plan;
 
-use reconcile::{World, announces, holds_addresses, is_balanced, reconcile};
+pub use reconcile::announces;
+use reconcile::{World, holds_addresses, is_balanced, reconcile};
 
 /// Names the Service a slice belongs to.
 const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";

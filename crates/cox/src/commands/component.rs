@@ -14,7 +14,7 @@ use network::{dns, proxy};
 use super::status::client_of;
 use crate::cli::{AgentArgs, ComponentArgs, ControllerManagerArgs, DnsArgs, ProxyArgs};
 use crate::progress::Progress;
-use crate::services::{Services, interrupted, node};
+use crate::services::{Services, control_plane, interrupted, node};
 use crate::{control, logging, memory};
 
 /// Runs one service until Ctrl-C.
@@ -72,9 +72,9 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
         }
         _ => None,
     };
-    let cluster_cidrs = args.cluster_cidr;
+    let (cluster_cidrs, disabled) = (args.cluster_cidr, control_plane::disabled_controllers(args.ingress));
     run_one(&args.component, "kube-controller-manager", |informers, stop| async move {
-        let config = controllers::Config { root_ca, signing, cluster_cidrs };
+        let config = controllers::Config { root_ca, signing, cluster_cidrs, disabled };
         let client_for = |account: &'static str| {
             let transport = ServiceAccount::new(client.clone(), anonymous.clone(), "kube-system", account);
             Client::new(transport, account)
@@ -139,6 +139,7 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
         Some(path) => client_of(path, agent).map(|(client, _)| client),
         None => Ok(client.clone()),
     };
+    let ingress = own(&args.ingress_kubeconfig, "ingress")?;
     let (proxy, dns) = (own(&args.proxy_kubeconfig, "kube-proxy")?, own(&args.dns_kubeconfig, "dns")?);
     let read = |path: &std::path::Path| {
         std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
@@ -160,6 +161,7 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
         kubelet_tls: Arc::new(tls),
         runtime_endpoint: args.container_runtime_endpoint,
         cni: args.cluster_network.cni(),
+        ingress: args.ingress.ports(node::INGRESS_PORTS).filter(|_| parts == Agent::Node),
         local_path: parts == Agent::Node && args.storage.local_path,
         services_on_node: parts == Agent::Node,
         layout: layout.clone(),
@@ -168,11 +170,19 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
         memory::return_in_background();
         let _lock = cluster::lock::Lock::take(&layout.lock())?;
         let informers = |client: Client| Informers::new(client, CancellationToken::new());
-        let clients = node::Clients { kubelet: client, proxy: informers(proxy), dns: informers(dns) };
+        let clients = node::Clients {
+            kubelet: client,
+            proxy: informers(proxy),
+            dns: informers(dns),
+            ingress: (ingress.clone(), informers(ingress)),
+        };
         let mut services = Services::default();
         let started = plan.start(&mut services, clients).await?;
         let (listener, runtime) = (control::listen(&layout)?, started.runtime);
         services.start("control", |stop| control::serve(listener, runtime, stop));
+        if let Some(error) = started.ingress_error {
+            Progress::on_terminal().step(&node::ingress_not_served(&error));
+        }
         Progress::on_terminal().step("node is registered");
         until_interrupted(services).await
     })

@@ -126,7 +126,8 @@ async fn start(
     progress.step("certificates and settings are in place");
 
     let admission = args.admission.selection()?;
-    let plan = control_plane::Plan { layout, settings: &settings, pki: &pki, node_ip, admission };
+    let ingress = args.ingress.ingress;
+    let plan = control_plane::Plan { layout, settings: &settings, pki: &pki, node_ip, admission, ingress };
     let api = plan.start_api(services).await?;
     progress.step(&format!("API server answers on https://{node_ip}:{}", settings.secure_port));
     write_kubeconfigs(layout, &settings, &pki)?;
@@ -140,7 +141,7 @@ async fn start(
     if parts == Parts::ControlPlane {
         return Ok(());
     }
-    let runtime = start_node(args, layout, &settings, &pki, node_ip, &api, services).await?;
+    let runtime = start_node(args, &plan, &api, progress, services).await?;
     progress.step(&format!("node {} is ready", settings.node_name));
     if args.demo {
         let runtime = runtime.context("--demo needs the built-in container runtime")?;
@@ -170,13 +171,12 @@ fn own_address(settings: &Settings) -> IpAddr {
 
 async fn start_node(
     args: &UpArgs,
-    layout: &Layout,
-    settings: &Settings,
-    pki: &Pki,
-    node_ip: IpAddr,
+    control_plane: &control_plane::Plan<'_>,
     api: &Api,
+    progress: &Progress,
     services: &mut Services,
 ) -> anyhow::Result<Option<Arc<runtime::Runtime>>> {
+    let control_plane::Plan { layout, settings, pki, node_ip, .. } = *control_plane;
     let plan = node::Plan {
         layout: layout.clone(),
         node_name: settings.node_name.clone(),
@@ -190,6 +190,7 @@ async fn start_node(
         runtime_endpoint: args.container_runtime_endpoint.clone(),
         cni: args.cluster_network.cni(),
         local_path: args.storage.local_path,
+        ingress: args.ingress.ports(settings.ingress_ports()),
         services_on_node: true,
     };
     let user = UserInfo::new(format!("system:node:{}", settings.node_name), ["system:nodes", AUTHENTICATED]);
@@ -197,8 +198,15 @@ async fn start_node(
         kubelet: api.client(user, "kubelet"),
         proxy: api.informers.clone(),
         dns: api.informers.clone(),
+        ingress: (
+            api.client(UserInfo::new(node::INGRESS_USER, [AUTHENTICATED]), "ingress"),
+            api.informers.clone(),
+        ),
     };
     let started = plan.start(services, clients).await?;
+    if let Some(error) = &started.ingress_error {
+        progress.step(&node::ingress_not_served(error));
+    }
     if !started.dns_addresses.is_empty() {
         node::publish_dns(&api.admin(), &settings.dns_service_ips(), &started.dns_addresses).await?;
     }
@@ -221,11 +229,12 @@ fn kubelet_tls(settings: &Settings, pki: &Pki, node_ip: IpAddr) -> anyhow::Resul
 }
 
 /// Components that can run as processes of their own, with the identity each then has.
-const COMPONENTS: [(&str, &str, &[&str]); 4] = [
+const COMPONENTS: [(&str, &str, &[&str]); 5] = [
     ("scheduler", "system:kube-scheduler", &[]),
     ("controller-manager", "system:kube-controller-manager", &[]),
     ("proxy", "system:kube-proxy", &[]),
     ("dns", node::DNS_USER, &[]),
+    ("ingress", node::INGRESS_USER, &[]),
 ];
 
 fn write_kubeconfigs(layout: &Layout, settings: &Settings, pki: &Pki) -> anyhow::Result<()> {

@@ -24,6 +24,8 @@ pub struct Plan<'a> {
     pub pki: &'a Pki,
     pub node_ip: IpAddr,
     pub admission: AdmissionPlugins,
+    /// Whether Ingresses get addresses here.
+    pub ingress: bool,
 }
 
 /// A started API server, and ways into it.
@@ -142,6 +144,7 @@ impl Plan<'_> {
                 key: self.pki.ca_key(),
             }),
             cluster_cidrs: self.settings.cluster_cidrs(),
+            disabled: disabled_controllers(self.ingress),
         };
         let (clients, informers) = (api.clone(), api.informers.clone());
         services.start("controller-manager", |stop| async move {
@@ -157,6 +160,11 @@ impl Plan<'_> {
             Ok(())
         });
     }
+}
+
+/// The controllers that do not run, by what is wanted of them.
+pub fn disabled_controllers(ingress: bool) -> Vec<&'static str> {
+    if ingress { Vec::new() } else { vec!["ingress-controller"] }
 }
 
 /// How a client with this identity reaches `server`.

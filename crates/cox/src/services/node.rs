@@ -1,4 +1,4 @@
-//! One node: container runtime, kubelet, pod network, service proxy and DNS.
+//! One node: container runtime, kubelet, pod network, service proxy, DNS and ingress proxy.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -42,6 +42,8 @@ pub struct Plan {
     pub cni: Option<(PathBuf, Vec<PathBuf>)>,
     /// Whether the node offers directories as volumes.
     pub local_path: bool,
+    /// Ports for HTTP and HTTPS of Ingresses, if they are served here.
+    pub ingress: Option<(u16, u16)>,
     /// Whether proxy and DNS run here too.
     pub services_on_node: bool,
 }
@@ -76,6 +78,8 @@ pub struct Clients {
     pub kubelet: Client,
     pub proxy: Informers,
     pub dns: Informers,
+    /// Secrets are read with the client.
+    pub ingress: (Client, Informers),
 }
 
 /// A started node.
@@ -84,6 +88,15 @@ pub struct Started {
     pub runtime: Option<Arc<Runtime>>,
     /// The node's own addresses in the pod network, one per family, where DNS answers.
     pub dns_addresses: Vec<IpAddr>,
+    /// Why Ingresses are not served though they should be; a node is useful without that.
+    pub ingress_error: Option<ingress::Error>,
+}
+
+/// What the operator is told then.
+pub fn ingress_not_served(error: &ingress::Error) -> String {
+    format!(
+        "Ingresses are not served here: cannot {error}; choose others with --ingress-http-port and --ingress-https-port"
+    )
 }
 
 impl Plan {
@@ -118,7 +131,8 @@ impl Plan {
             self.start_proxy(services, clients.proxy, &pod_cidrs);
             self.start_dns(services, clients.dns, &dns_addresses);
         }
-        Ok(Started { runtime, dns_addresses })
+        let ingress_error = self.start_ingress(services, clients.ingress).await.err();
+        Ok(Started { runtime, dns_addresses, ingress_error })
     }
 
     async fn start_runtime(
@@ -237,6 +251,19 @@ impl Plan {
             .start("proxy", |stop| async move { Ok(network::proxy::run(informers, config, stop).await?) });
     }
 
+    async fn start_ingress(
+        &self,
+        services: &mut Services,
+        (client, informers): (Client, Informers),
+    ) -> Result<(), ingress::Error> {
+        let Some((http_port, https_port)) = self.ingress else { return Ok(()) };
+        // At the distance from the kubelet's port that ingress-nginx' has from upstream's.
+        let metrics_port = Some(self.kubelet_port.saturating_add(4));
+        let bound = ingress::Bound::bind(ingress::Config { http_port, https_port, metrics_port }).await?;
+        services.start("ingress", |stop| async move { Ok(bound.run(client, informers, stop).await?) });
+        Ok(())
+    }
+
     fn start_dns(&self, services: &mut Services, informers: Informers, addresses: &[IpAddr]) {
         if self.cluster_dns.is_empty() || addresses.is_empty() {
             return;
@@ -317,8 +344,14 @@ pub const DNS_USER: &str = "system:coredns";
 const PROXY_USER: &str = "system:kube-proxy";
 const PROXY_ROLE: &str = "coxswain:node-network";
 
+/// Who the ingress proxy is, with a role of that name. It watches single Secrets by name.
+pub const INGRESS_USER: &str = "coxswain:ingress";
+
+/// Where HTTP and HTTPS are expected.
+pub const INGRESS_PORTS: (u16, u16) = (80, 443);
+
 /// What the node's agents may read beyond upstream's policy.
-fn agents_rights() -> [(Resource, &'static str, Value); 4] {
+fn agents_rights() -> [(Resource, &'static str, Value); 6] {
     let rbac = "rbac.authorization.k8s.io";
     let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
     let role = |name: &str, rules: Value| json!({"kind": "ClusterRole", "apiVersion": format!("{rbac}/v1"), "metadata": {"name": name}, "rules": rules});
@@ -335,11 +368,18 @@ fn agents_rights() -> [(Resource, &'static str, Value); 4] {
         [rule("", &["services", "namespaces"]), rule("discovery.k8s.io", &["endpointslices"]), settings];
     let network =
         [rule("", &["namespaces", "nodes", "pods"]), rule("networking.k8s.io", &["networkpolicies"])];
+    let ingress = [
+        rule("", &["secrets", "services"]),
+        rule("discovery.k8s.io", &["endpointslices"]),
+        rule("networking.k8s.io", &["ingressclasses", "ingresses"]),
+    ];
     [
         (CLUSTER_ROLES, DNS_USER, role(DNS_USER, json!(dns))),
         (CLUSTER_ROLE_BINDINGS, DNS_USER, binding(DNS_USER, DNS_USER)),
         (CLUSTER_ROLES, PROXY_ROLE, role(PROXY_ROLE, json!(network))),
         (CLUSTER_ROLE_BINDINGS, PROXY_ROLE, binding(PROXY_ROLE, PROXY_USER)),
+        (CLUSTER_ROLES, INGRESS_USER, role(INGRESS_USER, json!(ingress))),
+        (CLUSTER_ROLE_BINDINGS, INGRESS_USER, binding(INGRESS_USER, INGRESS_USER)),
     ]
 }
 

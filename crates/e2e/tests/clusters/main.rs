@@ -3,6 +3,7 @@
 mod bad_input;
 mod durability;
 mod hostile_clients;
+mod ingress;
 mod kubectl_verbs;
 mod neighbours;
 mod networking;

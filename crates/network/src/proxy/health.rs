@@ -3,7 +3,6 @@
 //! `/livez` about the proxy itself (`ProxyHealthServer`).
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -142,7 +141,7 @@ impl HealthPorts {
                 open.local_endpoints.store(check.local_endpoints, Ordering::Relaxed);
                 continue;
             }
-            match listen_everywhere(check.port).await {
+            match http::listen_everywhere(check.port).await {
                 Ok(listener) => {
                     self.open.insert(name.clone(), self.serve(name, *check, listener));
                 }
@@ -174,16 +173,6 @@ fn service_answer(name: &NamespacedName, local_endpoints: usize, healthy: bool) 
     let mut answer = Answer::json(status, body);
     answer.headers.push(("x-load-balancing-endpoint-weight", local_endpoints.to_string()));
     answer
-}
-
-/// On all addresses of both families, or of IPv4 where the kernel has no other.
-pub async fn listen_everywhere(port: u16) -> std::io::Result<TcpListener> {
-    match http::listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).await {
-        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-            http::listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)).await
-        }
-        listening => listening,
-    }
 }
 
 #[cfg(test)]

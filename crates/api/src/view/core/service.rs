@@ -5,6 +5,7 @@ use apimachinery::meta::{ObjectMeta, StringMap};
 use serde::{Deserialize, Serialize};
 
 use super::ObjectReference;
+use crate::view::networking::ServiceBackendPort;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -46,6 +47,15 @@ pub struct ServiceSpec {
 impl ServiceSpec {
     pub fn is_headless(&self) -> bool {
         self.cluster_ip == "None"
+    }
+
+    /// The port that an Ingress names, by its name or number.
+    pub fn port_of(&self, named: &ServiceBackendPort) -> Option<&ServicePort> {
+        let is_it = |port: &&ServicePort| match named.name.as_str() {
+            "" => port.port == named.number,
+            name => port.name == name,
+        };
+        self.ports.iter().find(is_it)
     }
 }
 
