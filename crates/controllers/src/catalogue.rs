@@ -5,7 +5,11 @@ use ipnet::IpNet;
 
 use crate::controller::Controller;
 use crate::{
-    attachdetach, certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint, endpointslice, endpointslicemirroring, ephemeral, garbagecollector, ingress, job, namespace, nodeipam, nodelifecycle, persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset, resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished, vacprotection,
+    attachdetach, certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint,
+    endpointslice, endpointslicemirroring, ephemeral, garbagecollector, ingress, job, namespace, nodeipam,
+    nodelifecycle, persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset,
+    resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
+    vacprotection,
 };
 
 /// What controllers need to know about the cluster.

@@ -36,7 +36,17 @@ const TABLE: &[Row] = &[
     row("cluster", &["client", "store", "auth"]),
     row(
         "cox",
-        &["apiserver", "cluster", "controllers", "ingress", "kubelet", "network", "runtime", "scheduler", "store"],
+        &[
+            "apiserver",
+            "cluster",
+            "controllers",
+            "ingress",
+            "kubelet",
+            "network",
+            "runtime",
+            "scheduler",
+            "store",
+        ],
     ),
     row("bench", &[]),
     row("e2e", &[]),
