@@ -5,6 +5,7 @@ use apimachinery::{Map, Value, json};
 
 use super::horizontalpodautoscaler::{SOURCES, cpu_metric};
 use crate::defaults::{Fill, fill, object_or_new};
+use crate::strategy::drop_field;
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
@@ -72,6 +73,10 @@ pub fn from_v1(obj: &mut Value) {
     } else if let Some(percent) = current {
         obj["status"]["currentMetrics"] = json!([{"type": "Resource", "resource": {
             "name": "cpu", "current": {"averageUtilization": percent}}}]);
+    }
+    // `v2` leaves no replicas unsaid.
+    if obj.pointer("/status/currentReplicas").and_then(Value::as_i64) == Some(0) {
+        drop_field(&mut obj["status"], "currentReplicas");
     }
     let conditions = annotation_list(obj, CONDITIONS);
     if !conditions.is_empty() {
@@ -260,7 +265,7 @@ mod tests {
                     "target": {"type": "Value", "value": "3"}}},
                 cpu_metric(50)],
             "behavior": {"scaleDown": {"selectPolicy": "Disabled"}}},
-            "status": {"currentMetrics": [{"type": "Resource", "resource": {"name": "cpu",
+            "status": {"desiredReplicas": 0, "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu",
                 "current": {"averageValue": "1", "averageUtilization": 30}}}],
                 "conditions": [{"type": "AbleToScale", "status": "True"}]}});
         let mut v1 = v2.clone();
