@@ -1,7 +1,10 @@
-//! Ingresses: class, addresses, warnings, and traffic from the node's port 80 to a pod.
+//! Ingresses: class, addresses, warnings, and traffic from a port of the node to a pod.
 
 use anyhow::ensure;
 use e2e::{Cluster, NODE_IP};
+
+/// Of a cluster beside the default one, which all clusters of tests are.
+const HTTP_PORT: u16 = 10081;
 
 const OBJECTS: &str = include_str!("manifests/ingress.yaml");
 
@@ -18,11 +21,12 @@ fn ingresses_lead_from_the_nodes_port_to_pods() -> anyhow::Result<()> {
     ensure!(class == "cox", "the default class is {class:?}");
     kubectl.wait_for_field("ingress/server", ".status.loadBalancer.ingress[0].ip", NODE_IP)?;
     cluster.machine().until("the Ingress leads to the pod", || {
-        Ok(cluster.get(80, "/by/path/").is_ok_and(|answer| answer.status == 200))
+        Ok(cluster.get(HTTP_PORT, "/by/path/").is_ok_and(|answer| answer.status == 200))
     })?;
-    ensure!(cluster.get(80, "/by/path/")?.body == "served\n");
-    ensure!(cluster.get(80, "/elsewhere")?.status == 404);
-    let by_host = format!("timeout 5 wget -q -O - --header 'Host: www.example.org' http://{NODE_IP}/");
+    ensure!(cluster.get(HTTP_PORT, "/by/path/")?.body == "served\n");
+    ensure!(cluster.get(HTTP_PORT, "/elsewhere")?.status == 404);
+    let by_host =
+        format!("timeout 5 wget -q -O - --header 'Host: www.example.org' http://{NODE_IP}:{HTTP_PORT}/");
     let answer = kubectl.run(&["exec", "server", "--", "sh", "-c", &by_host])?;
     ensure!(answer == "served\n", "{answer}");
     for reason in ["ServiceNotFound", "SecretNotFound"] {
@@ -34,7 +38,7 @@ fn ingresses_lead_from_the_nodes_port_to_pods() -> anyhow::Result<()> {
     kubectl.run(&["delete", "ingresses", "--all"])?;
     cluster
         .machine()
-        .until("nothing is routed any more", || Ok(cluster.get(80, "/by/path/")?.status == 404))?;
+        .until("nothing is routed any more", || Ok(cluster.get(HTTP_PORT, "/by/path/")?.status == 404))?;
     kubectl.run(&["delete", "pods,services", "--all", "--now"])?;
     cluster.finish()
 }
