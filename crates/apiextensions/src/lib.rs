@@ -14,6 +14,7 @@ pub mod typed;
 // What they do to objects.
 pub mod default;
 pub mod embedded;
+pub mod expression;
 pub mod listtype;
 pub mod prune;
 pub mod rules;

@@ -1,7 +1,7 @@
 //! The rules a schema gives its values in CEL (`x-kubernetes-validations`): which of them apply where, to which former
 //! value, within which budget, and how their failure is told. Follows `pkg/apiserver/schema/cel.Validator`.
 //!
-//! What an expression means is not known here: a [`Program`] says so.
+//! What an expression means is not known here: a [`Program`] says so, such as [`crate::expression`] makes.
 
 use std::collections::BTreeMap;
 
@@ -63,8 +63,18 @@ pub trait Program: Send + Sync {
     fn eval(&self, this: &Value, old: Old<'_>) -> Evaluated;
 }
 
-/// Makes the program of an expression on a node; `is_root` adds what every object has.
-pub type Compile<'c> = &'c dyn Fn(&str, &Structural, bool) -> Result<Box<dyn Program>, String>;
+/// What an expression is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'s> {
+    pub node: &'s Structural,
+    /// It has what every object has.
+    pub is_root: bool,
+    /// Its former value is an optional.
+    pub has_optional_old: bool,
+}
+
+/// Makes the program of an expression.
+pub type Compile<'c> = &'c dyn Fn(&str, &Subject<'_>) -> Result<Box<dyn Program>, String>;
 
 struct Compiled {
     rule: Rule,
@@ -130,10 +140,11 @@ pub struct Findings {
 }
 
 fn compiled(rule: &Rule, node: &Structural, is_root: bool, compile: Compile<'_>) -> Compiled {
+    let subject = Subject { node, is_root, has_optional_old: rule.optional_old_self.unwrap_or_default() };
     let message = (!rule.message_expression.is_empty())
-        .then(|| compile(&rule.message_expression, node, is_root).ok())
+        .then(|| compile(&rule.message_expression, &subject).ok())
         .flatten();
-    Compiled { rule: rule.clone(), program: compile(&rule.rule, node, is_root), message }
+    Compiled { rule: rule.clone(), program: compile(&rule.rule, &subject), message }
 }
 
 struct Run {
@@ -377,7 +388,7 @@ mod tests {
         }
     }
 
-    fn compile(text: &str, _: &Structural, _: bool) -> Result<Box<dyn Program>, String> {
+    fn compile(text: &str, _: &Subject<'_>) -> Result<Box<dyn Program>, String> {
         if text == "broken" { Err("no".to_owned()) } else { Ok(Box::new(Toy(text.to_owned()))) }
     }
 

@@ -18,8 +18,8 @@ const fn row(name: &'static str, uses: &'static [&'static str]) -> Row {
 
 const TABLE: &[Row] = &[
     row("apimachinery", &[]),
-    row("api", &["apimachinery"]),
-    row("apiextensions", &["apimachinery"]),
+    row("api", &["apimachinery", "apiextensions"]),
+    row("apiextensions", &["apimachinery", "cel"]),
     row("cel", &["apimachinery"]),
     row("store", &["apimachinery"]),
     row("auth", &["api"]),

@@ -4,6 +4,7 @@
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::{Value, json};
 
+use super::rules;
 use crate::validation::At;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -33,6 +34,9 @@ pub fn validate(schema: &At, has_status: bool, errors: &mut ErrorList) {
     found.sort_by_key(ToString::to_string);
     errors.append(&mut found);
     standard(schema, errors);
+    if errors.is_empty() {
+        rules::compiled(schema, errors);
+    }
 }
 
 /// A schema that says what objects look like.
@@ -218,6 +222,7 @@ fn standard(schema: &At, errors: &mut ErrorList) {
         errors.push(additional.forbidden("additionalProperties and properties are mutual exclusive"));
     }
     list_type(schema, errors);
+    rules::written(schema, errors);
     for (_, nested) in schema.get("properties").entries() {
         standard(&nested, errors);
     }

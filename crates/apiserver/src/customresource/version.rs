@@ -10,7 +10,8 @@ use api::strategy::{self, Strategy};
 use apiextensions::columns::{self, Column};
 use apiextensions::definition::{Scale, Version as Said};
 use apiextensions::jsonpath::JsonPath;
-use apiextensions::{Structural, embedded, listtype, scale, validate};
+use apiextensions::rules::{self, Rules};
+use apiextensions::{Structural, embedded, expression, listtype, scale, validate};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::str_at;
 use apimachinery::{Value, names};
@@ -25,6 +26,7 @@ pub struct Version {
     resource: Resource,
     shared: Arc<Shared>,
     schema: OnceLock<Structural>,
+    rules: OnceLock<Option<Rules>>,
     columns: Vec<Column>,
     pub has_status: bool,
     pub scale: Option<Scale>,
@@ -52,6 +54,7 @@ impl Version {
             resource,
             shared,
             schema: OnceLock::new(),
+            rules: OnceLock::new(),
             columns: Column::all(said),
             has_status: said.subresources.status.is_some(),
             scale: said.subresources.scale.clone(),
@@ -63,6 +66,11 @@ impl Version {
     /// Read from the definition when first asked for.
     pub fn schema(&self) -> &Structural {
         self.schema.get_or_init(|| Structural::parse(&self.open_api_schema()))
+    }
+
+    /// Compiled when first asked for; none where the schema has none.
+    fn rules(&self) -> Option<&Rules> {
+        self.rules.get_or_init(|| Rules::new(self.schema(), &expression::compile)).as_ref()
     }
 
     /// The schema as it was written.
@@ -165,6 +173,7 @@ impl Strategy for Version {
         }
         errors.extend(self.embedded(obj));
         errors.extend(listtype::validate(obj, self.schema()));
+        self.check_rules(obj, None, &mut errors);
         errors
     }
 
@@ -180,6 +189,7 @@ impl Strategy for Version {
         }
         errors.extend(self.embedded(obj));
         self.check_lists(obj, old, &mut errors);
+        self.check_rules(obj, Some(old), &mut errors);
         errors
     }
 
@@ -195,6 +205,7 @@ impl Strategy for Version {
             errors.extend(scale::validate_status(obj, paths));
         }
         self.check_lists(obj, old, &mut errors);
+        self.check_rules(obj, Some(old), &mut errors);
         errors
     }
 
@@ -204,11 +215,10 @@ impl Strategy for Version {
             list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
         };
         let known = old.map(finalizers).unwrap_or_default();
-        finalizers(obj)
-            .iter()
-            .filter(|name| !known.contains(*name))
-            .flat_map(|name| about_finalizer(name))
-            .collect()
+        let about_finalizers = finalizers(obj).into_iter().filter(|name| !known.contains(name));
+        let about_finalizers = about_finalizers.flat_map(|name| about_finalizer(&name));
+        let forgiven = old.zip(self.rules()).map(|(old, rules)| rules.check(self.schema(), obj, Some(old)));
+        about_finalizers.chain(forgiven.into_iter().flat_map(|findings| findings.warnings)).collect()
     }
 
     fn selectable_fields(&self, obj: &Value) -> Vec<(&'static str, String)> {
@@ -238,6 +248,15 @@ impl Strategy for Version {
 }
 
 impl Version {
+    /// Rules are looked at where the object is of the types that they are about.
+    fn check_rules(&self, obj: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+        let Some(rules) = self.rules() else { return };
+        match rules::unchecked(errors) {
+            Some(why) => errors.push(why),
+            None => errors.extend(rules.check(self.schema(), obj, old).errors),
+        }
+    }
+
     /// Doubles in lists are complained about unless they were there before.
     fn check_lists(&self, obj: &Value, old: &Value, errors: &mut ErrorList) {
         let found = listtype::validate(obj, self.schema());

@@ -133,6 +133,35 @@ async fn what_a_schema_refuses_is_told_in_upstreams_words() {
 }
 
 #[tokio::test]
+async fn rules_of_the_schema_hold_for_objects_and_for_their_changes() {
+    let fixture = Fixture::new().await;
+    let mut spec = sized();
+    spec["x-kubernetes-validations"] = json!([
+        {"rule": "self.size >= oldSelf.size", "message": "widgets do not shrink"},
+        {"rule": "!has(self.replicas) || self.replicas <= self.size", "reason": "FieldValueForbidden"}]);
+    fixture.check(&format!("POST {DEFINITIONS}"), definition(spec), 201, json!({})).await;
+    let refused = async |request: &str, spec: Value, why: &str| {
+        let answer = fixture.check(request, widget("a", spec), 422, json!({"reason": "Invalid"})).await;
+        assert_eq!(answer["message"], format!("Widget.example.com \"a\" is invalid: {why}"));
+    };
+    let create = format!("POST {WIDGETS}");
+    let many = "spec: Forbidden: failed rule: !has(self.replicas) || self.replicas <= self.size";
+    refused(&create, json!({"size": 2, "replicas": 3}), many).await;
+    let unchecked =
+        "spec.size: Invalid value: \"string\": spec.size in body must be of type integer: \"string\"";
+    let answer = fixture.check(&create, widget("a", json!({"size": "x"})), 422, json!({})).await;
+    let message = answer["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains(unchecked) && message.contains("some validation rules were not checked"),
+        "{message}"
+    );
+    fixture.check(&create, widget("a", json!({"size": 4, "replicas": 3})), 201, json!({})).await;
+    let patch = format!("PATCH {WIDGETS}/a\nContent-Type: application/merge-patch+json");
+    refused(&patch, json!({"size": 3}), "spec: Invalid value: widgets do not shrink").await;
+    fixture.check(&patch, widget("a", json!({"size": 5})), 200, json!({"spec": {"size": 5}})).await;
+}
+
+#[tokio::test]
 async fn unknown_fields_are_pruned_warned_about_or_refused() {
     let fixture = with_widgets().await;
     let body = || widget("a", json!({"sise": 1})).to_string();
