@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use crate::kubeconfig::Target;
 
 const JSON: &str = "application/json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// The longest line of a watch; an object is 1.5 MiB at most upstream.
 const WATCH_LINE_BYTES_MAX: usize = 8 << 20;
@@ -25,6 +26,7 @@ const ERROR_BODY_CHARS_MAX: usize = 500;
 #[derive(Debug)]
 pub struct Connection {
     target: Target,
+    accept: &'static str,
     sender: SendRequest<Full<Bytes>>,
 }
 
@@ -41,7 +43,13 @@ impl Connection {
                 eprintln!("connection lost: {error}");
             }
         });
-        Ok(Connection { target: target.clone(), sender })
+        Ok(Connection { target: target.clone(), accept: JSON, sender })
+    }
+
+    /// The same connection, asking for answers of another media type than JSON.
+    pub fn accepting(mut self, accept: &'static str) -> Connection {
+        self.accept = accept;
+        self
     }
 
     pub async fn get(&mut self, path: &str) -> Result<Value> {
@@ -55,6 +63,15 @@ impl Connection {
 
     pub async fn post(&mut self, path: &str, body: Bytes) -> Result<Bytes> {
         self.request(Method::POST, path, body).await
+    }
+
+    pub async fn put(&mut self, path: &str, body: Bytes) -> Result<Bytes> {
+        self.request(Method::PUT, path, body).await
+    }
+
+    /// A JSON merge patch.
+    pub async fn patch(&mut self, path: &str, body: Bytes) -> Result<Bytes> {
+        self.request(Method::PATCH, path, body).await
     }
 
     pub async fn delete(&mut self, path: &str) -> Result<Bytes> {
@@ -108,9 +125,9 @@ impl Connection {
     }
 
     async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>> {
-        let request =
-            Request::builder().method(method).uri(path).header(ACCEPT, JSON).header(CONTENT_TYPE, JSON);
-        self.exchange(request.body(Full::new(body))?).await
+        let content = if method == Method::PATCH { MERGE_PATCH } else { JSON };
+        let request = Request::builder().method(method).uri(path).header(ACCEPT, self.accept);
+        self.exchange(request.header(CONTENT_TYPE, content).body(Full::new(body))?).await
     }
 }
 

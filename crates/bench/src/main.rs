@@ -4,6 +4,7 @@
 
 mod commands;
 mod connection;
+mod document;
 mod kubeconfig;
 mod latency;
 mod mirror;
@@ -14,6 +15,7 @@ mod sandbox;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
@@ -35,6 +37,9 @@ struct Arguments {
     server_pids: Vec<u32>,
     #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
+    /// Put the report into this Markdown file too, as a section under the command that made it
+    #[arg(long, global = true, value_name = "FILE")]
+    write: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -50,7 +55,7 @@ enum Output {
 struct Cluster {
     kubeconfig: PathBuf,
     context: Option<String>,
-    server_pids: Vec<u32>,
+    server_pids: BTreeSet<u32>,
 }
 
 impl Cluster {
@@ -61,9 +66,13 @@ impl Cluster {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { kubeconfig, context, server_pids, output, command } = Arguments::parse();
+    let Arguments { kubeconfig, context, server_pids, output, write, command } = Arguments::parse();
     let kubeconfig = kubeconfig.unwrap_or_else(kubeconfig::default_path);
+    let server_pids = server_pids.into_iter().collect();
     let report = command.run(&Cluster { kubeconfig, context, server_pids }).await?;
+    if let Some(file) = write {
+        document::put(&file, &report)?;
+    }
     match output {
         Output::Table => println!("{report}"),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),

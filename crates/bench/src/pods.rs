@@ -19,7 +19,18 @@ pub struct Image {
 
 /// A pod of ordinary size that only the API server ever sees.
 pub fn unscheduled(name: &str) -> Bytes {
-    encode(json!({
+    encode(ordinary(name))
+}
+
+/// The same with the label `group`.
+pub fn labelled(name: &str, group: &str) -> Bytes {
+    let mut pod = ordinary(name);
+    pod["metadata"]["labels"]["group"] = json!(group);
+    encode(pod)
+}
+
+fn ordinary(name: &str) -> Value {
+    json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
@@ -38,7 +49,7 @@ pub fn unscheduled(name: &str) -> Bytes {
                 "resources": { "requests": { "cpu": "10m", "memory": "16Mi" }, "limits": { "memory": "64Mi" } },
             }],
         },
-    }))
+    })
 }
 
 /// A pod that runs.

@@ -111,6 +111,12 @@ pub fn pss_bytes(pids: &BTreeSet<u32>) -> Result<u64> {
     Ok(sum)
 }
 
+/// The same after the processes have had time to give back what they no longer need.
+pub async fn settled_pss_bytes(pids: &BTreeSet<u32>, rest: Duration) -> Result<u64> {
+    tokio::time::sleep(rest).await;
+    pss_bytes(pids)
+}
+
 fn parse_pss(rollup: &str) -> Option<u64> {
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -126,13 +132,12 @@ pub struct CpuMeter {
 
 impl CpuMeter {
     /// Fails when one of the processes is not there.
-    pub fn start(pids: &[u32]) -> Result<CpuMeter> {
+    pub fn start(pids: &BTreeSet<u32>) -> Result<CpuMeter> {
         for pid in pids {
             stat(*pid)?;
         }
-        let pids: BTreeSet<u32> = pids.iter().copied().collect();
-        let start = cpu_time(&pids);
-        Ok(CpuMeter { pids, start })
+        let start = cpu_time(pids);
+        Ok(CpuMeter { pids: pids.clone(), start })
     }
 
     /// None when no process was named.

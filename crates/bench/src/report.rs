@@ -19,6 +19,19 @@ pub struct Row {
     pub name: String,
     pub value: f64,
     pub unit: &'static str,
+    /// The same figure of another server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub versus: Option<Versus>,
+}
+
+/// How a figure stands against another server's.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Versus {
+    pub value: f64,
+    /// How many times better ours is; below one it is worse.
+    pub ratio: f64,
+    /// What the ratio should reach, where something is promised.
+    pub reach: Option<f64>,
 }
 
 impl Report {
@@ -27,7 +40,7 @@ impl Report {
     }
 
     pub fn row(mut self, name: impl Into<String>, value: f64, unit: &'static str) -> Report {
-        self.rows.push(Row { name: name.into(), value, unit });
+        self.rows.push(Row { name: name.into(), value, unit, versus: None });
         self
     }
 
@@ -61,12 +74,20 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
         write!(f, "{}", self.benchmark)?;
-        for Row { name, value, unit } in &self.rows {
-            let decimals = if value.fract() == 0.0 || *value >= 1000.0 { 0 } else { 2 };
-            write!(f, "\n  {name:width$}  {value:>12.decimals$} {unit}")?;
+        for Row { name, value, unit, versus } in &self.rows {
+            write!(f, "\n  {name:width$}  {:>12} {unit}", number(*value))?;
+            if let Some(Versus { value, ratio, .. }) = versus {
+                write!(f, "  upstream {:>12} {unit}  {ratio:.1}x", number(*value))?;
+            }
         }
         Ok(())
     }
+}
+
+/// As many digits as mean something.
+pub fn number(value: f64) -> String {
+    let decimals = if value.fract() == 0.0 || value >= 1000.0 { 0 } else { 2 };
+    format!("{value:.decimals$}")
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ const SERVICE_ACCOUNT_WAIT: Duration = Duration::from_secs(5);
 const CLEAN_UP_WAIT: Duration = Duration::from_secs(120);
 
 /// How often we look while waiting, outside of what is measured.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub struct Sandbox {
@@ -81,16 +81,28 @@ impl Sandbox {
         concurrency: usize,
         pod: impl Fn(usize) -> Bytes,
     ) -> Result<Latencies> {
-        let next = Cell::new(0);
         let pods = self.path("pods");
+        self.spread(count, concurrency, async |connection, n| connection.post(&pods, pod(n)).await.map(drop))
+            .await
+    }
+
+    /// Does `work` for each number below `count`, over as many connections as `concurrency` says, and tells how long
+    /// each took.
+    pub async fn spread(
+        &self,
+        count: usize,
+        concurrency: usize,
+        work: impl AsyncFn(&mut Connection, usize) -> Result<()>,
+    ) -> Result<Latencies> {
+        let next = Cell::new(0);
         let connections =
             try_join_all((0..concurrency.clamp(1, count.max(1))).map(|_| self.connect())).await?;
         let worker = async |mut connection: Connection| {
             let mut took = Vec::new();
             while next.get() < count {
-                let body = pod(next.replace(next.get() + 1));
+                let n = next.replace(next.get() + 1);
                 let start = Instant::now();
-                connection.post(&pods, body).await?;
+                work(&mut connection, n).await?;
                 took.push(start.elapsed());
             }
             anyhow::Ok(took)

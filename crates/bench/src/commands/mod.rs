@@ -1,9 +1,14 @@
 //! The benchmarks, one module each.
 
+mod churn;
+mod compare;
 mod create_pods;
+mod custom_kinds;
 mod idle;
 mod list_pods;
+mod memory;
 mod mirror;
+mod operations;
 mod pod_burst;
 mod pod_latency;
 mod pod_memory;
@@ -20,10 +25,20 @@ use crate::report::Report;
 pub enum Command {
     /// Durable pod creates, many at a time, that no node runs
     CreatePods(create_pods::CreatePods),
-    /// LIST of many pods as JSON
+    /// Requests on single objects: get, status patch, lease renewal, delete
+    Operations(operations::Operations),
+    /// LIST of many pods
     ListPods(list_pods::ListPods),
     /// Many watchers of the same pods
     WatchFanout(watch_fanout::WatchFanout),
+    /// Many CustomResourceDefinitions: memory, time until served, discovery
+    CustomKinds(custom_kinds::CustomKinds),
+    /// Memory at rest, per watch and per stored pod
+    Memory(memory::Memory),
+    /// Many updates of the same objects, and what they leave on disk
+    Churn(churn::Churn),
+    /// Every benchmark of the API server against two servers in turn, ours and upstream's
+    Compare(compare::Compare),
     /// From a pod's creation to Running seen on a watch, one at a time
     PodLatency(pod_latency::PodLatency),
     /// From the creation of many pods at once to all of them Running
@@ -42,6 +57,11 @@ impl Command {
     pub async fn run(self, cluster: &Cluster) -> Result<Report> {
         match self {
             Command::CreatePods(command) => command.run(cluster).await,
+            Command::Operations(command) => command.run(cluster).await,
+            Command::CustomKinds(command) => command.run(cluster).await,
+            Command::Memory(command) => command.run(cluster).await,
+            Command::Churn(command) => command.run(cluster).await,
+            Command::Compare(command) => Box::pin(command.run(cluster)).await,
             Command::ListPods(command) => command.run(cluster).await,
             Command::WatchFanout(command) => command.run(cluster).await,
             Command::PodLatency(command) => command.run(cluster).await,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::Cluster;
 use crate::connection::Watch;
 use crate::pods::{self, Image};
-use crate::process::{Selection, pss_bytes};
+use crate::process::{Selection, settled_pss_bytes};
 use crate::report::Report;
 use crate::sandbox::{Sandbox, with_sandbox};
 
@@ -51,8 +51,7 @@ impl PodMemory {
     }
 
     async fn rest_and_read(&self) -> Result<u64> {
-        tokio::time::sleep(Duration::from_secs(self.settle_seconds)).await;
-        pss_bytes(&self.processes.find()?)
+        settled_pss_bytes(&self.processes.find()?, Duration::from_secs(self.settle_seconds)).await
     }
 }
 

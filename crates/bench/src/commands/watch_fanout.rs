@@ -22,6 +22,9 @@ pub struct WatchFanout {
     /// Pods created, one after the other
     #[arg(long, default_value_t = 100)]
     events: usize,
+    /// Watches more that never read what they are sent
+    #[arg(long, default_value_t = 0)]
+    stalled: usize,
 }
 
 /// When a watcher had read the creation of each pod.
@@ -38,6 +41,7 @@ impl WatchFanout {
         let path = format!("{}?watch=true&resourceVersion={version}", sandbox.path("pods"));
         let open = async |_| sandbox.connect().await?.watch(&path).await;
         let watches = try_join_all((0..self.watchers).map(open)).await?;
+        let _stalled = try_join_all((0..self.stalled).map(open)).await?;
         let cpu = CpuMeter::start(&cluster.server_pids)?;
         let start = Instant::now();
         let events = self.events;
@@ -55,6 +59,7 @@ impl WatchFanout {
         Ok(Report::new("watch-fanout")
             .row("watchers", self.watchers as f64, "")
             .row("events", events as f64, "")
+            .row("stalled watchers", self.stalled as f64, "")
             .row("deliveries per second", took.len() as f64 / elapsed.as_secs_f64(), "/s")
             .latencies("create to seen", &took)
             .server_cpu("delivery", cpu.used(), took.len().max(1)))

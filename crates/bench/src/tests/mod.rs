@@ -11,7 +11,7 @@ use server::Server;
 
 async fn run(server: &Server, arguments: &str) -> anyhow::Result<Report> {
     let arguments = Arguments::try_parse_from(["bench"].into_iter().chain(arguments.split(' '))).unwrap();
-    let server_pids = vec![std::process::id()];
+    let server_pids = [std::process::id()].into();
     arguments.command.run(&Cluster { kubeconfig: server.kubeconfig(), context: None, server_pids }).await
 }
 
@@ -38,6 +38,48 @@ async fn create_pods_creates_as_many_as_it_says() {
 #[tokio::test]
 async fn list_pods_lists_what_it_made() {
     check("list-pods --objects 20 --rounds 3", 20, &[("pods", 20.0), ("lists", 3.0)]).await;
+}
+
+#[tokio::test]
+async fn list_pods_counts_all_pages_as_one_list() {
+    check("list-pods --objects 20 --rounds 2 --page 7", 20, &[("lists", 2.0)]).await;
+}
+
+#[tokio::test]
+async fn operations_sends_each_sort_as_often_as_it_says() {
+    check("operations --count 20 --concurrency 4", 20, &[("requests of each sort", 20.0)]).await;
+}
+
+#[tokio::test]
+async fn churn_updates_objects_and_measures_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("log"), vec![0; 2_000_000]).unwrap();
+    let arguments = format!("churn --objects 5 --updates 50 --data-dir {}", folder.path().display());
+    check(&arguments, 0, &[("updates", 50.0), ("on disk after", 2.0)]).await;
+}
+
+#[tokio::test]
+async fn memory_is_that_of_the_processes_named() {
+    check("memory --watchers 3 --pods 10 --settle-seconds 0", 10, &[]).await;
+}
+
+#[tokio::test]
+async fn custom_kinds_are_removed_again() {
+    check("custom-kinds --count 4 --settle-seconds 0", 0, &[("definitions", 4.0)]).await;
+}
+
+#[tokio::test]
+async fn two_servers_are_compared_figure_by_figure() {
+    let (ours, upstream) = (Server::start().await, Server::start().await);
+    let arguments = format!(
+        "compare --upstream {} --upstream-pid {} --rounds 2 --only stalled",
+        upstream.kubeconfig().display(),
+        std::process::id()
+    );
+    let report = run(&ours, &arguments).await.unwrap();
+    let row = report.rows.iter().find(|row| row.name.ends_with("server CPU per delivery")).unwrap();
+    assert!(row.versus.is_some(), "{report}");
+    assert_eq!((ours.created(), upstream.created()), (400, 400));
 }
 
 #[tokio::test]

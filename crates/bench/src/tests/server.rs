@@ -66,7 +66,10 @@ impl Server {
     /// The paths of what is there, but for what a real server removes with the namespace.
     pub fn left(&self) -> Vec<String> {
         let state = self.state.lock().unwrap();
-        state.objects.keys().filter(|path| !path.contains("/serviceaccounts/")).cloned().collect()
+        let goes = |path: &&String| {
+            ["/serviceaccounts/", "/leases/", "/configmaps/"].iter().all(|kind| !path.contains(kind))
+        };
+        state.objects.keys().filter(goes).cloned().collect()
     }
 }
 
@@ -112,8 +115,9 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<
     let watch = uri.query().is_some_and(|query| query.contains("watch=true"));
     let answer = match method {
         Method::GET if watch => return Ok(Response::new(state.watch())),
-        Method::GET if path.ends_with("/pods") => Some(state.list(&path)),
+        Method::GET if is_collection(&path) => Some(state.list(&path)),
         Method::GET => state.objects.get(&path).cloned(),
+        Method::PATCH | Method::PUT => state.objects.get(path.trim_end_matches("/status")).cloned(),
         Method::POST => Some(state.create(&path, serde_json::from_slice(&body).unwrap())),
         Method::DELETE => Some(state.delete(&path)),
         other => panic!("unexpected {other}"),
@@ -123,12 +127,23 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<
     Ok(Response::builder().status(status).body(body).unwrap())
 }
 
+/// The kinds that benchmarks list, the objects of a custom kind, and the documents that name kinds.
+fn is_collection(path: &str) -> bool {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let kinds = ["pods", "customresourcedefinitions", "apis"];
+    kinds.contains(&last) || path.starts_with("/apis/bench-")
+}
+
 impl State {
     fn list(&self, path: &str) -> Value {
         let within = format!("{path}/");
         let items =
             self.objects.iter().filter(|(path, _)| path.starts_with(&within)).map(|(_, object)| object);
-        json!({ "metadata": { "resourceVersion": "1" }, "items": items.collect::<Vec<_>>() })
+        let items: Vec<_> = items.collect();
+        // The custom kinds of a group stand where a real server names them as its resources.
+        let definitions = self.objects.keys().filter(|path| path.contains("/customresourcedefinitions/"));
+        let definitions: Vec<_> = definitions.collect();
+        json!({ "metadata": { "resourceVersion": "1" }, "items": items, "resources": definitions })
     }
 
     fn create(&mut self, path: &str, mut object: Value) -> Value {
@@ -155,7 +170,7 @@ impl State {
     /// One object, or all of a collection.
     fn delete(&mut self, path: &str) -> Value {
         let within = format!("{path}/");
-        let collection = path.ends_with("/pods");
+        let collection = is_collection(path);
         let gone = |found: &String| found == path || collection && found.starts_with(&within);
         let gone: Vec<String> = self.objects.keys().filter(|found| gone(found)).cloned().collect();
         for path in gone {

@@ -1,0 +1,54 @@
+//! `memory`: what the server's processes hold at rest, and grow by for each watch and each stored pod.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
+
+use crate::Cluster;
+use crate::pods;
+use crate::process::settled_pss_bytes;
+use crate::report::Report;
+use crate::sandbox::with_sandbox;
+
+/// Connections over which the pods are made.
+const CREATE_CONCURRENCY: usize = 32;
+
+#[derive(Debug, clap::Args)]
+pub struct Memory {
+    /// Watches, each over a connection of its own
+    #[arg(long, default_value_t = 500)]
+    watchers: usize,
+    #[arg(long, default_value_t = 10_000)]
+    pods: usize,
+    /// How long the server rests before its memory is read
+    #[arg(long, default_value_t = 10)]
+    settle_seconds: u64,
+}
+
+impl Memory {
+    pub async fn run(self, cluster: &Cluster) -> Result<Report> {
+        let (pids, rest) = (&cluster.server_pids, Duration::from_secs(self.settle_seconds));
+        ensure!(!pids.is_empty(), "whose memory? name the server's processes with --server-pid");
+        with_sandbox(cluster.target()?, async |sandbox| {
+            let idle = settled_pss_bytes(pids, rest).await?;
+            let path = format!("{}?watch=true", sandbox.path("configmaps"));
+            let open = async |_| sandbox.connect().await?.watch(&path).await;
+            let watches = try_join_all((0..self.watchers).map(open)).await?;
+            let watched = settled_pss_bytes(pids, rest).await?;
+            drop(watches);
+            let before = settled_pss_bytes(pids, rest).await?;
+            let pod = |n| pods::unscheduled(&format!("pod-{n}"));
+            sandbox.create_pods(self.pods, CREATE_CONCURRENCY, pod).await?;
+            let stored = settled_pss_bytes(pids, rest).await?;
+            let each = |more: u64, less: u64, count: usize| {
+                more.saturating_sub(less) as f64 / 1e3 / count.max(1) as f64
+            };
+            Ok(Report::new("memory")
+                .megabytes("PSS at rest", idle)
+                .row("PSS per watch", each(watched, idle, self.watchers), "kB")
+                .row("PSS per stored pod", each(stored, before, self.pods), "kB"))
+        })
+        .await
+    }
+}
