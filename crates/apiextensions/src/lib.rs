@@ -8,6 +8,8 @@ pub mod definition;
 pub mod names;
 
 // Its schemas.
+mod declare;
+pub mod fieldpath;
 pub mod structural;
 pub mod typed;
 

@@ -1,7 +1,7 @@
 //! The rules in a schema (`x-kubernetes-validations`): each has an expression that means something for its node. Follows the
 //! part of `ValidateCustomResourceDefinitionOpenAPISchema` that is about them.
 
-use apiextensions::expression;
+use apiextensions::{expression, fieldpath};
 use apiextensions::rules::Subject;
 use apiextensions::structural::Structural;
 use apimachinery::field::{Error, ErrorList, Path};
@@ -104,6 +104,10 @@ fn expressions(rule: &At, subject: &Subject<'_>, uncorrelatable: Option<&Path>, 
     {
         errors.push(Error::invalid(&message.path, shown(rule.value), why));
     }
+    let field_path = rule.get("fieldPath");
+    if !field_path.text().is_empty() && fieldpath::read(field_path.text(), subject.node).is_err() {
+        errors.push(field_path.invalid("must be a valid path"));
+    }
     let optional = rule.get("optionalOldSelf");
     match uncorrelatable {
         Some(list) if uses_old_self => errors.push(text.invalid(format!(
@@ -180,6 +184,10 @@ mod tests {
         assert!(
             first(json!({"rule": "true", "optionalOldSelf": true}))
                 .ends_with("may not be set if oldSelf is not used in rule")
+        );
+        assert!(with(json!({"rule": "true", "fieldPath": ".n"})).is_empty());
+        assert!(
+            first(json!({"rule": "true", "fieldPath": ".x"})).ends_with("\".x\": must be a valid path")
         );
     }
 
