@@ -1,9 +1,9 @@
 //! The group `admissionregistration.k8s.io` (follows `pkg/registry/admissionregistration` and
-//! `pkg/apis/admissionregistration`). Expressions are checked for being there; the API server, which can compile
-//! them, checks the rest.
+//! `pkg/apis/admissionregistration`).
 
 pub mod binding;
 pub mod client;
+pub mod expression;
 mod matching;
 pub mod policy;
 pub mod webhook;
