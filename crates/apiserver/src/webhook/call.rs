@@ -7,10 +7,10 @@ use admission::webhook::review::{self, Answer, Version};
 use admission::webhook::{Webhook, denial};
 use apimachinery::{Status, Value};
 
-use super::Review;
 use super::client::CallError;
 use super::metrics::{Asked, Outcome};
 use crate::metadata;
+use crate::admission_review::Review;
 
 const SERVICE_UNAVAILABLE: u16 = 503;
 const BAD_REQUEST: u16 = 400;
