@@ -6,6 +6,7 @@ pub mod client;
 pub mod expression;
 mod matching;
 pub mod policy;
+pub mod typechecking;
 pub mod webhook;
 
 /// Names that end so are kept for configuration in files, from a later release on.

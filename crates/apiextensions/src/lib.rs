@@ -8,7 +8,7 @@ pub mod definition;
 pub mod names;
 
 // Its schemas.
-mod declare;
+pub mod declare;
 pub mod fieldpath;
 pub mod structural;
 pub mod typed;

@@ -42,7 +42,7 @@ pub struct ObjectType {
     is_open: bool,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Field {
     /// As JSON has it.
     pub name: Arc<str>,
@@ -61,6 +61,13 @@ impl ObjectType {
     /// An object that may have any fields.
     pub fn open(name: impl Into<String>) -> Arc<ObjectType> {
         Arc::new(ObjectType { name: name.into(), fields: BTreeMap::new(), is_open: true })
+    }
+
+    /// The same with a field of this type.
+    pub fn with(&self, name: &str, of: Type) -> Arc<ObjectType> {
+        let mut fields = self.fields.clone();
+        fields.extend(escape(name).map(|escaped| (escaped, Field { name: name.into(), of })));
+        Arc::new(ObjectType { name: self.name.clone(), fields, is_open: self.is_open })
     }
 
     /// The field's name in JSON, and its type.
