@@ -2,7 +2,7 @@
 //! the apiextensions server's `cel.compileRule`.
 
 use apimachinery::Value;
-use cel::{Bindings, Env, EvalError, PER_CALL_LIMIT, Shape, Type, Val};
+use cel::{Bindings, Env, EvalError, Extent, PER_CALL_LIMIT, Shape, Type, Val};
 
 use crate::declare::declare;
 use crate::rules::{Evaluated, Failure, Old, Program, Subject};
@@ -26,22 +26,31 @@ fn expression(text: &str, subject: &Subject<'_>) -> Result<Expression, String> {
     program.map(|program| Expression { program, shape: declared.shape }).map_err(|why| why.to_string())
 }
 
-/// Whether a rule asks for the former value, or what is wrong with the rule.
-pub fn check_rule(text: &str, subject: &Subject<'_>) -> Result<bool, String> {
-    let Expression { program, .. } =
-        expression(text, subject).map_err(|why| format!("compilation failed: {why}"))?;
-    match program.of() {
-        Type::Bool => Ok(program.reads(OLD_SELF)),
+/// What is known of a rule before there are values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    pub uses_old_self: bool,
+    pub cost_max: u64,
+}
+
+/// Checks a rule, or says what is wrong with it. `extent` is that of the values it is about.
+pub fn check_rule(text: &str, subject: &Subject<'_>, extent: &Extent) -> Result<Checked, String> {
+    let expression = expression(text, subject).map_err(|why| format!("compilation failed: {why}"))?;
+    match expression.program.of() {
+        Type::Bool => Ok(Checked {
+            uses_old_self: expression.uses_old_self(),
+            cost_max: expression.cost_max(extent),
+        }),
         _ => Err("cel expression must evaluate to a bool".to_owned()),
     }
 }
 
-/// What is wrong with a message's expression.
-pub fn check_message(text: &str, subject: &Subject<'_>) -> Result<(), String> {
-    let Expression { program, .. } =
+/// What a message's expression costs at most, or what is wrong with it.
+pub fn check_message(text: &str, subject: &Subject<'_>, extent: &Extent) -> Result<u64, String> {
+    let expression =
         expression(text, subject).map_err(|why| format!("messageExpression compilation failed: {why}"))?;
-    match program.of() {
-        Type::String => Ok(()),
+    match expression.program.of() {
+        Type::String => Ok(expression.cost_max(extent)),
         _ => Err("messageExpression must evaluate to a string".to_owned()),
     }
 }
@@ -50,6 +59,12 @@ struct Expression {
     program: cel::Program,
     /// How it sees its values.
     shape: Shape,
+}
+
+impl Expression {
+    fn cost_max(&self, extent: &Extent) -> u64 {
+        self.program.cost_max(&[(SELF, extent.clone()), (OLD_SELF, extent.clone())])
+    }
 }
 
 impl Program for Expression {

@@ -10,6 +10,7 @@ pub mod names;
 // Its schemas.
 pub mod declare;
 pub mod fieldpath;
+pub mod size;
 pub mod structural;
 pub mod typed;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::ast::{Expr, Fold, Kind};
 use crate::cost::CallCost;
 use crate::env::Env;
+use crate::estimate::Sizing;
 use crate::eval::{FoldNode, Node};
 use crate::library::patches::ESCAPE_KEY;
 use crate::macros::ACCU;
@@ -258,7 +259,8 @@ impl Checker<'_> {
         // Whether a list of constants holds something is asked of a set upstream, for nothing.
         let is_set = name == "@in" && matches!(args.get(1), Some(Node::Const(_)));
         let cost = if is_set { CallCost::Constant(0) } else { CallCost::named(name) };
-        (Node::Call { functions, cost, args }, of)
+        let sizing = Sizing::of(name, &of);
+        (Node::Call { functions, cost, sizing, args }, of)
     }
 
     /// The overloads that fit, and the type they agree upon.

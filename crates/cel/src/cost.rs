@@ -13,6 +13,8 @@ pub const MATCH_CONDITIONS_BUDGET: u64 = 2_500_000;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum CallCost {
     Constant(u64),
+    /// At each character of the first argument; before there are values, at those of the second.
+    Affix,
     /// A look at each character of the first argument, this many times.
     Traversal(u32),
     /// At each of the result.
@@ -40,18 +42,19 @@ pub(crate) enum CallCost {
 }
 
 /// cel-go: `StringTraversalCostFactor`.
-const TRAVERSAL: f64 = 0.1;
+pub(crate) const TRAVERSAL: f64 = 0.1;
 /// cel-go: `RegexStringLengthCostFactor`.
-const REGEX: f64 = 0.25;
+pub(crate) const REGEX: f64 = 0.25;
 /// Two questions to the authorizer fit into one evaluation.
 const AUTHORIZATION: u64 = 350_000;
-/// cel-go: `ListCreateBaseCost` and `StructCreateBaseCost`.
-const LIST: u64 = 10;
-const STRUCT: u64 = 40;
+/// cel-go: `ListCreateBaseCost`, `MapCreateBaseCost` and `StructCreateBaseCost`.
+pub(crate) const LIST: u64 = 10;
+pub(crate) const MAP: u64 = 30;
+pub(crate) const STRUCT: u64 = 40;
 /// The shortest requirement of a selector, of two characters, makes half a one of each.
 const REQUIREMENT: f64 = 0.5;
 
-fn scaled(size: u64, factor: f64) -> u64 {
+pub(crate) fn scaled(size: u64, factor: f64) -> u64 {
     (size as f64 * factor).ceil() as u64
 }
 
@@ -61,9 +64,8 @@ impl CallCost {
             "_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_" => CallCost::Comparison,
             "_+_" => CallCost::Concatenation,
             "@in" => CallCost::Membership,
-            "startsWith"
-            | "endsWith"
-            | "strings.quote"
+            "startsWith" | "endsWith" => CallCost::Affix,
+            "strings.quote"
             | "format"
             | "url"
             | "lowerAscii"
@@ -101,6 +103,7 @@ impl CallCost {
         let is_text = |index: usize| matches!(args.get(index), Some(Val::Text(_) | Val::Bytes(_)));
         match self {
             CallCost::Constant(cost) => cost,
+            CallCost::Affix => scaled(size(0), TRAVERSAL),
             CallCost::Traversal(times) => match args.first() {
                 Some(Val::Cidr(..)) => 1,
                 _ => scaled(size(0), TRAVERSAL * f64::from(times)),
@@ -127,9 +130,7 @@ impl CallCost {
             CallCost::Pairs => size(0).saturating_mul(size(1)),
             CallCost::Elements => size(0),
             CallCost::Tree => args.first().map_or(0, tree),
-            CallCost::Selector => {
-                LIST + scaled(size(1), TRAVERSAL) + scaled(size(1), REQUIREMENT) * (LIST + STRUCT)
-            }
+            CallCost::Selector => selector(size(1)),
             CallCost::ContainsIp => scaled(2 * size(0), TRAVERSAL) + other(args),
             CallCost::ContainsCidr => {
                 scaled(2 * size(0), TRAVERSAL) + scaled(size(0), TRAVERSAL) + 1 + other(args)
@@ -140,6 +141,12 @@ impl CallCost {
             }
         }
     }
+}
+
+/// Reading a selector, each of whose requirements is a struct with a list.
+pub(crate) fn selector(length: u64) -> u64 {
+    let requirements = scaled(length, REQUIREMENT).saturating_mul(LIST + STRUCT);
+    scaled(length, TRAVERSAL).saturating_add(requirements).saturating_add(LIST)
 }
 
 /// A look at everything in a value (upstream: `traversalCost`).

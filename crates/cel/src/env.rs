@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use crate::check::check;
+use crate::estimate::{Extent, estimate};
 use crate::eval::{EvalError, Node, Outcome, Run};
 use crate::parser::parse;
 use crate::source::CompileError;
@@ -154,6 +155,11 @@ impl Program {
     /// Whether it names this variable.
     pub fn reads(&self, name: &str) -> bool {
         self.reads.iter().any(|slot| self.names[*slot] == name)
+    }
+
+    /// What it costs at most where variables are no larger than these; others may be of any size.
+    pub fn cost_max(&self, known: &[(&str, Extent)]) -> u64 {
+        estimate(&self.node, &self.names, known)
     }
 
     /// Evaluates within `limit`; a variable without value is an error where it is read.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cost::CallCost;
+use crate::cost::{CallCost, LIST, MAP, STRUCT};
 use crate::env::Bindings;
+use crate::estimate::Sizing;
 use crate::library::convert;
 use crate::value::{Struct, Val};
 
@@ -77,6 +78,7 @@ pub(crate) enum Node {
     Call {
         functions: Vec<Builtin>,
         cost: CallCost,
+        sizing: Sizing,
         args: Vec<Node>,
     },
     /// Adds to the list in a local without copying it.
@@ -117,13 +119,6 @@ pub(crate) struct Run<'p, 'v> {
 
 /// Named expressions may use others, each of which may be as deep as a tree may be. Past this the stack would end.
 const DEPTH_MAX: usize = 300;
-
-/// cel-go: `ListCreateBaseCost`.
-const LIST_COST: u64 = 10;
-/// cel-go: `MapCreateBaseCost`.
-const MAP_COST: u64 = 30;
-/// cel-go: `StructCreateBaseCost`.
-const STRUCT_COST: u64 = 40;
 
 impl<'v> Run<'_, 'v> {
     fn spend(&mut self, cost: u64) -> Result<(), EvalError> {
@@ -180,7 +175,7 @@ impl<'v> Run<'_, 'v> {
                 self.spend(1)?;
                 Ok(Val::Bool(!matches!(value, Ok(Val::Bool(false)))))
             }
-            Node::Call { functions, cost, args } => self.call(functions, *cost, args),
+            Node::Call { functions, cost, args, .. } => self.call(functions, *cost, args),
             Node::Append { local, item } => self.append(*local, item),
             Node::Struct(name, fields) => self.structure(name, fields),
             Node::List(items) => self.list(items),
@@ -246,7 +241,7 @@ impl<'v> Run<'_, 'v> {
     fn append(&mut self, local: usize, item: &Node) -> Outcome<'v> {
         self.spend(1)?;
         let item = self.eval(item)?;
-        self.spend(LIST_COST + 1)?;
+        self.spend(LIST + 1)?;
         match std::mem::replace(&mut self.locals[local], Val::Null) {
             Val::List(mut items) => {
                 Arc::make_mut(&mut items).push(item);
@@ -264,7 +259,7 @@ impl<'v> Run<'_, 'v> {
                 (value, _) => items.push(value),
             }
         }
-        self.spend(LIST_COST)?;
+        self.spend(LIST)?;
         Ok(Val::list(items))
     }
 
@@ -278,7 +273,7 @@ impl<'v> Run<'_, 'v> {
             };
             fields.insert(field.clone(), value);
         }
-        self.spend(STRUCT_COST)?;
+        self.spend(STRUCT)?;
         Ok(Val::Struct(Arc::new(Struct { name: name.clone(), fields })))
     }
 
@@ -297,7 +292,7 @@ impl<'v> Run<'_, 'v> {
                 return Err(format!("Failed with repeated key: {told}").into());
             }
         }
-        self.spend(MAP_COST)?;
+        self.spend(MAP)?;
         Ok(Val::Map(Arc::new(entries)))
     }
 
