@@ -94,10 +94,7 @@ mod tests {
         assert_eq!(hold(&["object.b == 1", "true"], true), Ok(false));
         let missing = "expression 'object.b == 1' resulted in error: no such key: b";
         assert_eq!(hold(&["object.b == 1"], false), Err(missing.to_owned()));
-        assert_eq!(
-            hold(&["object.b == 1", "object.b == 1"], false),
-            Err(format!("[{missing}, {missing}]"))
-        );
+        assert_eq!(hold(&["object.b == 1", "object.b == 1"], false), Err(format!("[{missing}, {missing}]")));
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub trait Kinds {
     /// The object that somebody has changed in this kind, brought into form, as it is judged. `current` is what it was.
     fn taken(&self, kind: &GroupVersionKind, changed: Value, current: &Value) -> Result<Value, Status>;
     /// The object with everything that the configuration says; the error says why it cannot be laid over it.
-    fn merged(&self, kind: &GroupVersionKind, object: &Value, configuration: &Value) -> Result<Value, String>;
+    fn merged(&self, kind: &GroupVersionKind, object: &Value, configuration: &Value)
+    -> Result<Value, String>;
 }
 
 /// One request that policies are asked about.

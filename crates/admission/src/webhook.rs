@@ -213,7 +213,10 @@ mod tests {
             let held = hooks[0].meets_conditions(&request, &matched, &object, &Value::Null, &world);
             held.map_err(|status| (status.code, status.message))
         };
-        assert_eq!(holds("request.resource.resource == 'deployments' && oldObject == null", "Fail"), Ok(true));
+        assert_eq!(
+            holds("request.resource.resource == 'deployments' && oldObject == null", "Fail"),
+            Ok(true)
+        );
         assert_eq!(holds("object.metadata.name != 'x'", "Fail"), Ok(false));
         let allowed = "authorizer.group('g').resource('webhooks').name('w').check('breakglass').allowed()";
         assert_eq!(holds(allowed, "Fail"), Ok(true));

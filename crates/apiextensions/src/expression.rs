@@ -37,10 +37,9 @@ pub struct Checked {
 pub fn check_rule(text: &str, subject: &Subject<'_>, extent: &Extent) -> Result<Checked, String> {
     let expression = expression(text, subject).map_err(|why| format!("compilation failed: {why}"))?;
     match expression.program.of() {
-        Type::Bool => Ok(Checked {
-            uses_old_self: expression.uses_old_self(),
-            cost_max: expression.cost_max(extent),
-        }),
+        Type::Bool => {
+            Ok(Checked { uses_old_self: expression.uses_old_self(), cost_max: expression.cost_max(extent) })
+        }
         _ => Err("cel expression must evaluate to a bool".to_owned()),
     }
 }

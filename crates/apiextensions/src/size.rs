@@ -133,7 +133,8 @@ mod tests {
         assert_eq!(of(json!({"type": "array", "items": text})).extent.max, ENCLOSED_MAX / 3);
         assert_eq!(of(json!({"type": "array", "maxItems": 7, "items": text})).extent.max, 7);
         assert_eq!(of(json!({"type": "object", "additionalProperties": text})).extent.max, ENCLOSED_MAX / 8);
-        let required = json!({"type": "object", "required": ["ab"], "properties": {"ab": {"type": "boolean"}}});
+        let required =
+            json!({"type": "object", "required": ["ab"], "properties": {"ab": {"type": "boolean"}}});
         assert_eq!(of(required).bytes_min, 2 + 2 + 4 + 4);
     }
 }

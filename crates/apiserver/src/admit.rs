@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use admission::rounds::Rounds;
 use admission::rules::Attributes;
 use admission::{
-    MUTATING_POLICY, MUTATING_WEBHOOK, Notes, Operation, Request, VALIDATING_POLICY, VALIDATING_WEBHOOK, World,
-    resourcequota,
+    MUTATING_POLICY, MUTATING_WEBHOOK, Notes, Operation, Request, VALIDATING_POLICY, VALIDATING_WEBHOOK,
+    World, resourcequota,
 };
 use apimachinery::gvk::{GroupVersionKind, GroupVersionResource};
 use apimachinery::{Status, Value, json};
@@ -16,6 +16,7 @@ use auth::authorizer::RBAC_GROUP;
 use store::{Scope, WatchItem};
 use tokio::time::timeout;
 
+use crate::admission_review::Review;
 use crate::call::Call;
 use crate::core::Core;
 use crate::kind::KindRef;
@@ -23,7 +24,6 @@ use crate::metadata;
 use crate::part::Part;
 use crate::policy;
 use crate::query::Query;
-use crate::admission_review::Review;
 use crate::webhook;
 use crate::write::Place;
 

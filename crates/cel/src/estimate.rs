@@ -122,8 +122,15 @@ impl Sizing {
         }
         match function {
             "_+_" => Sizing::Sum,
-            "dyn" | "lowerAscii" | "upperAscii" | "substring" | "trim" | "jsonpatch.escapeKey" | "split"
-            | "find" | "findAll" => Sizing::First(1, 0),
+            "dyn"
+            | "lowerAscii"
+            | "upperAscii"
+            | "substring"
+            | "trim"
+            | "jsonpatch.escapeKey"
+            | "split"
+            | "find"
+            | "findAll" => Sizing::First(1, 0),
             "bytes" => Sizing::First(4, 0),
             "strings.quote" => Sizing::First(2, 2),
             "replace" => Sizing::Replaced,
@@ -161,7 +168,8 @@ impl Sizing {
 /// All texts of a list with what stands between them.
 fn joined(args: &[Extent]) -> u64 {
     let Some(list) = args.first() else { return UNKNOWN };
-    let separators = args.get(1).map_or(0, |separator| separator.max.saturating_mul(list.max.saturating_sub(1)));
+    let separators =
+        args.get(1).map_or(0, |separator| separator.max.saturating_mul(list.max.saturating_sub(1)));
     list.max.saturating_mul(list.element().max).saturating_add(separators)
 }
 
@@ -286,7 +294,8 @@ impl Estimator {
         let start = Estimate::new(base, Extent::default());
         nodes.fold(start, |sum, node| {
             let one = self.node(node);
-            let extent = if sum.extent == Extent::default() { one.extent } else { sum.extent.union(one.extent) };
+            let extent =
+                if sum.extent == Extent::default() { one.extent } else { sum.extent.union(one.extent) };
             Estimate::new(sum.cost, extent).and(one.cost)
         })
     }

@@ -80,7 +80,11 @@ mod tests {
 
     use super::*;
 
-    fn made(text: &str, returns: Returns, read: fn(&Val<'_>) -> Result<Value, String>) -> Result<Value, String> {
+    fn made(
+        text: &str,
+        returns: Returns,
+        read: fn(&Val<'_>) -> Result<Value, String>,
+    ) -> Result<Value, String> {
         let env = env(Offers { patches: true, ..Offers::default() }, &Types::default());
         let program = api::admissionregistration::expression::compile(&env, text, returns)?;
         let value = program.evaluate(&Bindings::new(), PER_CALL_LIMIT).result;
@@ -91,7 +95,9 @@ mod tests {
     fn objects_are_named_after_the_fields_they_are_in() {
         let read = |text: &str| made(text, Returns::Configuration, configuration);
         assert_eq!(
-            read("Object{spec: Object.spec{replicas: 2, ports: [Object.spec.ports{n: 1}], labels: {'a': 'b'}}}"),
+            read(
+                "Object{spec: Object.spec{replicas: 2, ports: [Object.spec.ports{n: 1}], labels: {'a': 'b'}}}"
+            ),
             Ok(json!({"spec": {"replicas": 2, "ports": [{"n": 1}], "labels": {"a": "b"}}}))
         );
         assert_eq!(
@@ -104,8 +110,12 @@ mod tests {
     fn operations_have_what_was_said_of_them() {
         let read = |text: &str| made(text, Returns::Patches, operations);
         assert_eq!(
-            read("[JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('a/b'), value: 'x'}, JSONPatch{op: 'move', from: '/a', path: '/b'}]"),
-            Ok(json!([{"op": "add", "path": "/metadata/labels/a~1b", "value": "x"}, {"op": "move", "from": "/a", "path": "/b"}]))
+            read(
+                "[JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('a/b'), value: 'x'}, JSONPatch{op: 'move', from: '/a', path: '/b'}]"
+            ),
+            Ok(
+                json!([{"op": "add", "path": "/metadata/labels/a~1b", "value": "x"}, {"op": "move", "from": "/a", "path": "/b"}])
+            )
         );
         assert_eq!(
             read("[JSONPatch{op: 'add', path: '/spec', value: Object.spec{a: 1, ?b: optional.none()}}]"),

@@ -47,13 +47,14 @@ pub struct Scene {
 
 impl Scene {
     pub fn new() -> Scene {
-        let map = |name: &str, max: i64| {
-            json!({"metadata": {"name": name, "namespace": "ns", "labels": {"of": "limits"}}, "data": {"max": max}})
-        };
+        let map = |name: &str, max: i64| json!({"metadata": {"name": name, "namespace": "ns", "labels": {"of": "limits"}}, "data": {"max": max}});
         Scene {
             request: attributes(Operation::Create, "deployments", "ns"),
             world: Objects::default()
-                .with("namespaces", json!({"metadata": {"name": "ns", "labels": {"env": "test"}, "managedFields": []}}))
+                .with(
+                    "namespaces",
+                    json!({"metadata": {"name": "ns", "labels": {"env": "test"}, "managedFields": []}}),
+                )
                 .with("configmaps", map("low", 1))
                 .with("configmaps", map("high", 9)),
             notes: Notes::default(),

@@ -83,8 +83,7 @@ fn failures_conditions_and_actions_follow_policy_and_binding() {
         spec
     };
     assert_eq!(validated(&scene, failing(json!({"failurePolicy": "Ignore"})), json!({})), Ok(()));
-    let skips =
-        json!({"matchConditions": [{"name": "n", "expression": "false"}, {"name": "m", "expression": "object.none"}]});
+    let skips = json!({"matchConditions": [{"name": "n", "expression": "false"}, {"name": "m", "expression": "object.none"}]});
     assert_eq!(validated(&scene, failing(skips), json!({})), Ok(()));
     let warned = json!({"validations": [{"expression": "true"}, {"expression": "false", "message": "m"}],
         "auditAnnotations": [{"key": "k", "valueExpression": "string(object.text)"}]});
@@ -107,7 +106,8 @@ fn failures_conditions_and_actions_follow_policy_and_binding() {
 fn a_budget_ends_all_validations() {
     let costly = "[1,2,3,4,5,6,7,8,9].all(a, [1,2,3,4,5,6,7,8,9].all(b, [1,2,3,4,5,6,7,8,9].all(c, [1,2,3,4,5,6,7,8,9].all(d, [1,2,3,4,5,6,7,8,9].all(e, a + b + c + d + e > 0)))))";
     let spec = json!({"validations": vec![json!({"expression": costly}); 30]});
-    let spent = "validation failed due to running out of cost budget, no further validation rules will be run";
+    let spent =
+        "validation failed due to running out of cost budget, no further validation rules will be run";
     assert_eq!(validated(&Scene::new(), spec, json!({})), refused(422, spent));
 }
 
@@ -178,10 +178,12 @@ fn mutations_are_carried_out_one_after_another() {
 fn a_mutation_that_fails_refuses_the_request_unless_failures_are_ignored() {
     let check = |expression: Value, policy: &str, expect: Result<bool, &str>| {
         let spec = json!({"failurePolicy": policy, "reinvocationPolicy": "Never", "mutations": [expression]});
-        let told = |why| (403, "Invalid".to_owned(), format!("policy 'p' with binding 'b' denied request: {why}"));
+        let told =
+            |why| (403, "Invalid".to_owned(), format!("policy 'p' with binding 'b' denied request: {why}"));
         assert_eq!(mutated(spec, deployment(), Rounds::default()).outcome, expect.map_err(told));
     };
-    let missing = "expression 'Object{spec: Object.spec{a: object.none}}' resulted in error: no such key: none";
+    let missing =
+        "expression 'Object{spec: Object.spec{a: object.none}}' resulted in error: no such key: none";
     check(applying("Object{spec: Object.spec{a: object.none}}"), "Fail", Err(missing));
     check(applying("Object{spec: Object.spec{a: object.none}}"), "Ignore", Ok(false));
     check(applying("1"), "Fail", Err("must evaluate to Object but got int"));

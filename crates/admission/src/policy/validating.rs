@@ -127,9 +127,9 @@ fn apply(
         }
     }
     let failures = annotations.collect(policy, &forms.inputs(policy, params, None));
-    denials.extend(failures.into_iter().map(|why| {
-        Denial::new(&policy.name, Some(binding), Decision::failure(why))
-    }));
+    denials.extend(
+        failures.into_iter().map(|why| Denial::new(&policy.name, Some(binding), Decision::failure(why))),
+    );
     denials
 }
 

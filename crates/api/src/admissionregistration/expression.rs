@@ -172,15 +172,16 @@ static NAMESPACE_TYPE: LazyLock<Type> = LazyLock::new(|| {
         .into_iter()
         .chain([("lastTransitionTime", Type::Timestamp)]);
     let condition = object("kubernetes.NamespaceCondition", condition);
-    let metadata = texts(["name", "generateName", "namespace", "UID", "resourceVersion"]).into_iter().chain([
-        ("labels", pairs.clone()),
-        ("annotations", pairs),
-        ("creationTimestamp", Type::Timestamp),
-        ("deletionTimestamp", Type::Timestamp),
-        ("deletionGracePeriodSeconds", Type::Int),
-        ("generation", Type::Int),
-        ("finalizers", many.clone()),
-    ]);
+    let metadata =
+        texts(["name", "generateName", "namespace", "UID", "resourceVersion"]).into_iter().chain([
+            ("labels", pairs.clone()),
+            ("annotations", pairs),
+            ("creationTimestamp", Type::Timestamp),
+            ("deletionTimestamp", Type::Timestamp),
+            ("deletionGracePeriodSeconds", Type::Int),
+            ("generation", Type::Int),
+            ("finalizers", many.clone()),
+        ]);
     let status = [("conditions", Type::list(condition)), ("phase", Type::String)];
     object(
         "kubernetes.Namespace",

@@ -62,8 +62,10 @@ pub fn expression_warnings(spec: &Value, kinds: &[(GroupVersionKind, Type)], par
             if expression.is_empty() {
                 continue;
             }
-            let findings: Vec<String> =
-                checkers.iter().filter_map(|(kind, checker)| finding(kind, checker, expression.text())).collect();
+            let findings: Vec<String> = checkers
+                .iter()
+                .filter_map(|(kind, checker)| finding(kind, checker, expression.text()))
+                .collect();
             if !findings.is_empty() {
                 let warning = findings.join("\n");
                 warnings.push(json!({"fieldRef": expression.path.to_string(), "warning": warning}));
@@ -111,9 +113,7 @@ fn of_schema(id: TypeId, name: &str, around: &mut Vec<TypeId>) -> Type {
             }
             Type::Object(ObjectType::new(name, fields))
         }
-        TypeKind::Map(map) => {
-            Type::map(Type::String, of_schema(map.value, &format!("{name}.@elem"), around))
-        }
+        TypeKind::Map(map) => Type::map(Type::String, of_schema(map.value, &format!("{name}.@elem"), around)),
         TypeKind::List(list) => Type::list(of_schema(list.item, &format!("{name}.@idx"), around)),
         TypeKind::Scalar(scalar) => of_scalar(*scalar),
         TypeKind::Union(_) | TypeKind::Any => Type::Dyn,
@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_right_is_warned_of() {
-        let warnings = |validation: Value| expression_warnings(&spec(validation), &[deployment()], &Type::Dyn);
+        let warnings =
+            |validation: Value| expression_warnings(&spec(validation), &[deployment()], &Type::Dyn);
         let fine = "variables.replicas > 1 && object.metadata.labels['a'] == 'b' && object.spec.template.spec.containers.all(c, c.image != '') && object.metadata.creationTimestamp < timestamp('2025-01-01T00:00:00Z')";
         assert_eq!(warnings(json!({"expression": fine})), Vec::<Value>::new());
         let confused = json!({"expression": "object.spec.replicas > '1'", "messageExpression": "'got ' + variables.replicas"});
@@ -188,7 +189,8 @@ mod tests {
         let schema = json!({"type": "object", "properties": {"metadata": {"type": "object"},
             "spec": {"type": "object", "properties": {"replicas": {"type": "integer"}}}}});
         let kinds = [(kind.clone(), custom(&kind, &schema))];
-        let warnings = |text: &str| expression_warnings(&spec(json!({"expression": text})), &kinds, &Type::Dyn);
+        let warnings =
+            |text: &str| expression_warnings(&spec(json!({"expression": text})), &kinds, &Type::Dyn);
         assert!(warnings("object.spec.replicas > 1 && has(object.metadata.labels)").is_empty());
         let undefined = warnings("object.spec.maxRetries > 1");
         assert!(undefined[0]["warning"].as_str().expect("a text").contains("undefined field 'maxRetries'"));

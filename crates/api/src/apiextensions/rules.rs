@@ -1,10 +1,10 @@
 //! The rules in a schema (`x-kubernetes-validations`): each has an expression that means something for its node. Follows the
 //! part of `ValidateCustomResourceDefinitionOpenAPISchema` that is about them.
 
-use apiextensions::size::{self, Bounds};
-use apiextensions::{expression, fieldpath};
 use apiextensions::rules::Subject;
+use apiextensions::size::{self, Bounds};
 use apiextensions::structural::Structural;
+use apiextensions::{expression, fieldpath};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::{Value, json};
 use cel::Extent;
@@ -282,9 +282,7 @@ mod tests {
                 .ends_with("may not be set if oldSelf is not used in rule")
         );
         assert!(with(json!({"rule": "true", "fieldPath": ".n"})).is_empty());
-        assert!(
-            first(json!({"rule": "true", "fieldPath": ".x"})).ends_with("\".x\": must be a valid path")
-        );
+        assert!(first(json!({"rule": "true", "fieldPath": ".x"})).ends_with("\".x\": must be a valid path"));
     }
 
     #[test]
@@ -301,9 +299,15 @@ mod tests {
         assert_eq!(
             list(json!({})),
             [
-                format!("{rule}: Forbidden: estimated rule cost exceeds budget by factor of more than 100x {advice}"),
-                format!("{rule}: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"),
-                format!("schema: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of more than 100x {advice}"),
+                format!(
+                    "{rule}: Forbidden: estimated rule cost exceeds budget by factor of more than 100x {advice}"
+                ),
+                format!(
+                    "{rule}: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+                ),
+                format!(
+                    "schema: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of more than 100x {advice}"
+                ),
             ]
         );
     }

@@ -49,7 +49,6 @@ pub enum JsonPatchError {
     Malformed(#[from] serde_json::Error),
 }
 
-
 /// Applies all operations or none. A malformed patch is a 400, one that does not fit the document a 422.
 pub fn json_patch(document: Value, patch: &[u8]) -> Result<Value, Status> {
     let operations: Vec<Operation> =

@@ -7,11 +7,11 @@ use api::catalogue;
 use apimachinery::gvk::GroupVersionKind;
 use apimachinery::{Status, Value};
 
+use crate::admission_review::{Review, with_version};
 use crate::conversion;
 use crate::core::Core;
 use crate::kind::KindRef;
 use crate::ownership;
-use crate::admission_review::{Review, with_version};
 
 impl Kinds for Review<'_> {
     fn params_of(&self, kind: &GroupVersionKind) -> Option<Scope> {
@@ -39,7 +39,12 @@ impl Kinds for Review<'_> {
         Review::taken(self, kind, changed, current)
     }
 
-    fn merged(&self, kind: &GroupVersionKind, object: &Value, configuration: &Value) -> Result<Value, String> {
+    fn merged(
+        &self,
+        kind: &GroupVersionKind,
+        object: &Value,
+        configuration: &Value,
+    ) -> Result<Value, String> {
         let type_name = self.type_name(kind).map_err(|status| status.message)?;
         ownership::laid_over(&self.place.kind, type_name, object, configuration)
     }

@@ -12,7 +12,8 @@ async fn bind(api: &Fixture, kind: &str, spec: Value, bound: Value) {
     let mut whole = json!({"matchConstraints": {"resourceRules": [{"operations": ["CREATE", "UPDATE"],
         "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments", "deployments/scale"]}]}});
     whole.as_object_mut().expect("a map").extend(spec.as_object().expect("a map").clone());
-    let plural = if kind.starts_with("Validating") { "validatingadmissionpolic" } else { "mutatingadmissionpolic" };
+    let plural =
+        if kind.starts_with("Validating") { "validatingadmissionpolic" } else { "mutatingadmissionpolic" };
     let policy = json!({"metadata": {"name": "p"}, "spec": whole});
     api.check(&format!("POST {REGISTRATION}/{plural}ies"), policy, 201, json!({})).await;
     let mut whole = json!({"policyName": "p"});
@@ -47,7 +48,8 @@ async fn a_validating_policy_refuses_and_warns_from_its_binding_on() {
         .await;
     let answer = api.send(&post, deployment("b", 6).to_string()).await;
     assert_eq!(answer.code, 201);
-    let warning = "299 - \"Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': at most 5, not 6\"";
+    let warning =
+        "299 - \"Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': at most 5, not 6\"";
     assert_eq!(answer.headers["warning"], warning);
     api.check(&format!("DELETE {binding}"), Value::Null, 200, json!({})).await;
     assert!(!api.send(&post, deployment("c", 6).to_string()).await.headers.contains_key("warning"));
@@ -60,7 +62,8 @@ async fn parameters_may_be_of_a_custom_kind() {
     let definition = json!({"metadata": {"name": "limits.example.com"}, "spec": {"group": "example.com",
         "scope": "Cluster", "names": {"plural": "limits", "singular": "limit", "kind": "Limit"},
         "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}});
-    api.check("POST /apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition, 201, json!({})).await;
+    api.check("POST /apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition, 201, json!({}))
+        .await;
     let spec = json!({"paramKind": {"apiVersion": "example.com/v1", "kind": "Limit"},
         "validations": [{"expression": "object.spec.replicas <= params.max"}]});
     let reference = json!({"name": "l", "parameterNotFoundAction": "Deny"});
@@ -87,7 +90,8 @@ async fn a_mutating_policy_changes_what_is_written_and_leaves_the_rest() {
             {"patchType": "JSONPatch", "jsonPatch": {"expression": label}}]});
     bind(&api, "Mutating", spec, json!({})).await;
     let post = format!("POST {DEPLOYMENTS}");
-    let made = api.check(&post, deployment("a", 1), 201, json!({"metadata": {"labels": {"e.com/x": "y"}}})).await;
+    let made =
+        api.check(&post, deployment("a", 1), 201, json!({"metadata": {"labels": {"e.com/x": "y"}}})).await;
     let containers = made["spec"]["template"]["spec"]["containers"].as_array().expect("a list");
     let names: Vec<&str> = containers.iter().filter_map(|container| container["name"].as_str()).collect();
     assert_eq!(names, ["c", "sidecar"]);
@@ -103,7 +107,8 @@ async fn a_mutation_must_not_wipe_out_what_it_does_not_mention() {
         {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": whole}}]});
     bind(&api, "Mutating", spec, json!({})).await;
     let message = "policy 'p' with binding 'b' denied request: error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .spec.selector";
-    let refused = json!({"reason": "Invalid", "message": message, "details": {"causes": [{"message": message}]}});
+    let refused =
+        json!({"reason": "Invalid", "message": message, "details": {"causes": [{"message": message}]}});
     api.check(&format!("POST {DEPLOYMENTS}"), deployment("a", 1), 403, refused).await;
 }
 

@@ -9,8 +9,8 @@ use apimachinery::{Status, Value};
 
 use super::client::CallError;
 use super::metrics::{Asked, Outcome};
-use crate::metadata;
 use crate::admission_review::Review;
+use crate::metadata;
 
 const SERVICE_UNAVAILABLE: u16 = 503;
 const BAD_REQUEST: u16 = 400;

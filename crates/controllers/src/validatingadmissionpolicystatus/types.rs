@@ -29,9 +29,8 @@ impl Types {
                 objects.push((kind, of));
             }
         }
-        objects.sort_by(|(a, _), (b, _)| {
-            (&a.group, &a.version, &a.kind).cmp(&(&b.group, &b.version, &b.kind))
-        });
+        objects
+            .sort_by(|(a, _), (b, _)| (&a.group, &a.version, &a.kind).cmp(&(&b.group, &b.version, &b.kind)));
         let params = match typechecking::param_kind(spec) {
             Some(kind) => type_of(client, &kind).await?,
             None => None,
