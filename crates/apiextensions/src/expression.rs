@@ -101,6 +101,7 @@ fn failure(error: EvalError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Structural;
     use crate::rules::Rules;
     use apimachinery::json;
 
