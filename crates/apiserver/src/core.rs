@@ -19,6 +19,7 @@ use crate::frames::FrameCache;
 use crate::in_flight::InFlight;
 use crate::kind::KindRef;
 use crate::metrics::Metrics;
+use crate::policy;
 use crate::quota::Quotas;
 use crate::service_allocation::Allocator;
 use crate::webhook;
@@ -31,6 +32,7 @@ pub struct Core {
     pub admission: admission::Chain,
     pub admission_metrics: webhook::metrics::Metrics,
     pub webhooks: webhook::Source,
+    pub policies: policy::Source,
     pub webhook_clients: webhook::client::Clients,
     pub quotas: Quotas,
     pub services: Allocator,
@@ -55,6 +57,7 @@ impl Core {
             admission: admission::Chain::selected(&config.admission),
             admission_metrics: webhook::metrics::Metrics::default(),
             webhooks: webhook::Source::default(),
+            policies: policy::Source::default(),
             webhook_clients: webhook::client::Clients::new(store.clone()),
             quotas: Quotas::default(),
             aggregator: Aggregator::new(config.front_proxy.clone()),

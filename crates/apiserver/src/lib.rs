@@ -32,7 +32,9 @@ mod write;
 
 // What these share.
 mod access_review;
+mod admission_review;
 mod admit;
+mod configured;
 mod continue_token;
 mod conversion;
 mod decoded;
@@ -44,6 +46,7 @@ mod metadata;
 mod metrics;
 mod ownership;
 mod part;
+mod policy;
 mod quota;
 mod selection;
 mod service_allocation;

@@ -9,6 +9,7 @@ mod discovering;
 mod fixture;
 mod forwarding;
 mod listing;
+mod policies;
 mod serving;
 mod subresources;
 mod upkeep;
