@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::aggregation::FrontProxy;
+use crate::audit::Auditor;
 use crate::metadata::Random;
 
 /// The range of ports upstream reserves for Services of type NodePort.
@@ -31,6 +32,10 @@ pub struct Config {
     pub client_ca: Option<String>,
     /// Whether a request without credentials is `system:anonymous` (upstream: `--anonymous-auth`).
     pub anonymous_auth: bool,
+    /// Bearer tokens from a file.
+    pub tokens: auth::tokenfile::TokenFile,
+    /// Who is told of requests.
+    pub auditor: Option<Arc<Auditor>>,
     /// Which admission plugins run.
     pub admission: admission::Selection,
     pub clock: Clock,
@@ -54,6 +59,8 @@ impl Config {
             front_proxy: None,
             client_ca: None,
             anonymous_auth: true,
+            tokens: auth::tokenfile::TokenFile::default(),
+            auditor: None,
             admission: admission::Selection::default(),
             clock: Arc::new(Timestamp::now),
             random: Arc::new(system_random),

@@ -50,7 +50,7 @@ impl Core {
     pub fn new(config: Config, issuer: Issuer, store: Store) -> Arc<Core> {
         Arc::new(Core {
             services: Allocator::new(&config.service_cidrs(), config.node_ports.clone(), &store),
-            authenticator: Authenticator::new(issuer, config.anonymous_auth),
+            authenticator: Authenticator::new(issuer, config.tokens.clone(), config.anonymous_auth),
             authorizer: Authorizer::default(),
             admission: admission::Chain::selected(&config.admission),
             admission_metrics: webhook::metrics::Metrics::default(),

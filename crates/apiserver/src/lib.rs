@@ -33,6 +33,7 @@ mod write;
 // What these share.
 mod access_review;
 mod admit;
+pub mod audit;
 mod continue_token;
 mod conversion;
 mod decoded;
@@ -44,6 +45,7 @@ mod metadata;
 mod metrics;
 mod ownership;
 mod part;
+mod prometheus;
 mod quota;
 mod selection;
 mod service_allocation;

@@ -29,7 +29,8 @@ pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
         ["version"] => text("application/json", version::version().to_string()),
         ["metrics"] => {
             let core = &call.core;
-            let metrics = core.metrics.render(&core.store.statistics()) + &core.admission_metrics.render();
+            let audit = core.config.auditor.as_ref().map(|auditor| auditor.render()).unwrap_or_default();
+            let metrics = core.metrics.render(&core.store.statistics()) + &core.admission_metrics.render() + &audit;
             text("text/plain; version=0.0.4", metrics)
         }
         ["api"] => group_document(call, true),
