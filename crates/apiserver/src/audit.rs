@@ -8,8 +8,8 @@ pub mod policy;
 pub mod sink;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use apimachinery::meta::str_at;
 use apimachinery::{Status, Value, json};
@@ -44,9 +44,6 @@ pub struct Auditor {
     /// Ends that are being told by nobody who waits for it.
     endings: TaskTracker,
 }
-
-/// Where a request's record is found once its author is known.
-pub type Slot = Arc<OnceLock<Arc<Record>>>;
 
 /// A request as it comes in.
 pub struct Incoming<'a> {

@@ -15,8 +15,8 @@ use crate::config::Config;
 use crate::conversion;
 use crate::customresource;
 use crate::decoded::Decoded;
+use crate::flowcontrol::FlowControl;
 use crate::frames::FrameCache;
-use crate::in_flight::InFlight;
 use crate::kind::KindRef;
 use crate::metrics::Metrics;
 use crate::quota::Quotas;
@@ -39,7 +39,7 @@ pub struct Core {
     pub decoded: Decoded,
     pub frames: FrameCache,
     pub metrics: Metrics,
-    pub in_flight: InFlight,
+    pub flow_control: FlowControl,
     /// Cancelled when the server stops: watches end, new requests are refused.
     pub draining: CancellationToken,
     /// Set by `bootstrap` once it is done.
@@ -62,7 +62,7 @@ impl Core {
             decoded: Decoded::default(),
             frames: FrameCache::default(),
             metrics: Metrics::default(),
-            in_flight: InFlight::default(),
+            flow_control: FlowControl::new(config.requests_in_flight_max, config.clock.clone()),
             draining: CancellationToken::new(),
             bootstrapped: AtomicBool::new(false),
             config,

@@ -5,8 +5,8 @@
 // The way of a request.
 mod body;
 mod call;
+mod flowcontrol;
 mod impersonation;
-mod in_flight;
 mod kind;
 mod negotiation;
 mod pipeline;

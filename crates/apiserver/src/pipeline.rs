@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use apimachinery::Status;
@@ -17,10 +17,11 @@ use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use crate::audit::{self, Incoming, Record};
+use crate::audit::{Incoming, Record};
 use crate::body::{self, Body};
 use crate::call::{self, Call};
 use crate::core::Core;
+use crate::flowcontrol::{self, Classified};
 use crate::impersonation;
 use crate::metadata;
 use crate::metrics::Finished;
@@ -103,15 +104,23 @@ pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> 
     let counted = info.clone();
     let id = audit_id(&parts).unwrap_or_else(|| metadata::new_uid(&core.config.random));
     let head = Head { parts, info, query, target, id: id.clone(), at: start };
-    let slot = audit::Slot::default();
-    let answered = answer(core.clone(), head, Payload { body, upgrade }, peer, &slot);
+    let learned = Learned::default();
+    let answered = answer(core.clone(), head, Payload { body, upgrade }, peer, &learned);
     let result = match AssertUnwindSafe(answered).catch_unwind().await {
         Ok(result) => result,
-        Err(panic) => Err(panicked(&*panic, slot.get()).await),
+        Err(panic) => {
+            if let Some(record) = learned.record.get() {
+                record.panicked(&text_of(&*panic)).await;
+            }
+            Err(Status::internal("This request caused apiserver to panic. Look in the logs for details."))
+        }
     };
     let failure = result.as_ref().err().cloned();
     let mut response = result.unwrap_or_else(|status| call::failure(&status, fallback));
-    if let Some(record) = slot.get().filter(|record| record.is_open()) {
+    if let Some(classified) = learned.flow.get() {
+        classified.sign(response.headers_mut());
+    }
+    if let Some(record) = learned.record.get().filter(|record| record.is_open()) {
         let lasts = counted.is_long_running();
         response = record.clone().answered(failure.as_ref(), response, lasts).await;
     }
@@ -125,14 +134,17 @@ pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> 
     response
 }
 
-/// What a client is told of a panic, which the panic hook has logged. The audit log is told more.
-async fn panicked(panic: &(dyn Any + Send), record: Option<&Arc<Record>>) -> Status {
+/// What is learned of a request on its way that its answer must say.
+#[derive(Default)]
+struct Learned {
+    record: OnceLock<Arc<Record>>,
+    flow: OnceLock<Classified>,
+}
+
+/// What a panic says, which the panic hook has logged: clients are not told.
+fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
-    if let Some(record) = record {
-        record.panicked(text).await;
-    }
-    Status::internal("This request caused apiserver to panic. Look in the logs for details.")
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown").to_owned()
 }
 
 async fn answer(
@@ -140,7 +152,7 @@ async fn answer(
     head: Head,
     payload: Payload,
     peer: Peer,
-    slot: &audit::Slot,
+    learned: &Learned,
 ) -> Result<Response<Body>, Status> {
     if core.draining.is_cancelled() {
         return Err(Status::service_unavailable("the server is shutting down"));
@@ -148,18 +160,25 @@ async fn answer(
     let now = (core.config.clock)();
     let address = peer.address();
     let author = authenticate(&core, &head, peer, now);
-    let record = begin_record(&core, &head, address, author.as_ref().ok(), slot).await?;
+    let record = begin_record(&core, &head, address, author.as_ref().ok(), &learned.record).await?;
     let author = author?;
     let user = impersonation::effective_user(&core, author.clone(), &head.parts.headers)?;
     if let Some(record) = record.as_ref().filter(|_| user != author) {
         record.impersonates(&user);
     }
+    let flow = classify(&core, &head.info, &user, &learned.flow);
     authorize(&core, &head.info, &user, record.as_deref())?;
     let Head { parts, info, query, target, .. } = head;
     let long_running = info.is_long_running();
     // Whoever sends slowly waits before taking a seat, and takes nobody else's.
     let payload = if long_running { payload } else { payload.buffered().await? };
-    let seat = core.in_flight.enter(&info, &user)?;
+    let seat = match flow {
+        Some(flow) => {
+            let width = flowcontrol::width(&core, &info, &query);
+            core.flow_control.enter(flow, &info, &user, width).await?
+        }
+        None => None,
+    };
     // Paths that are no resources serve formats of their own.
     let mut target = if info.is_resource && !long_running { target? } else { target.unwrap_or_default() };
     target.pretty |= query.flag("pretty");
@@ -176,6 +195,8 @@ async fn answer(
         audit: record,
     };
     if long_running {
+        // A watch has its seat until it has begun.
+        let _seat = seat;
         return stream(&mut call, payload, parts.uri).await;
     }
     let writes = call.info.is_mutating();
@@ -206,7 +227,7 @@ async fn begin_record(
     head: &Head,
     address: IpAddr,
     author: Option<&UserInfo>,
-    slot: &audit::Slot,
+    slot: &OnceLock<Arc<Record>>,
 ) -> Result<Option<Arc<Record>>, Status> {
     let Some(auditor) = &core.config.auditor else { return Ok(None) };
     let Head { parts, info, id, at, .. } = head;
@@ -218,6 +239,20 @@ async fn begin_record(
     }
     record.received().await?;
     Ok(Some(slot.get_or_init(|| record).clone()))
+}
+
+/// The flow of a request that needs a seat, which all do but those that last; watches need one to begin.
+fn classify<'a>(
+    core: &Core,
+    info: &RequestInfo,
+    user: &UserInfo,
+    slot: &'a OnceLock<Classified>,
+) -> Option<&'a Classified> {
+    if info.is_long_running() && info.verb != "watch" {
+        return None;
+    }
+    let classified = core.flow_control.classify(info, user)?;
+    Some(slot.get_or_init(|| classified))
 }
 
 fn authorize(

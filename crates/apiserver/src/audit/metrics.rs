@@ -74,12 +74,7 @@ impl Metrics {
             writeln!(out, "{name}{{plugin=\"{plugin}\"}} {}", count(errors))?;
         }
         let name = "apiserver_audit_level_total";
-        head(
-            out,
-            name,
-            "counter",
-            "[ALPHA] Counter of policy levels for audit events (1 per request).",
-        )?;
+        head(out, name, "counter", "[ALPHA] Counter of policy levels for audit events (1 per request).")?;
         for (level, requests) in LEVELS.iter().zip(&self.levels) {
             writeln!(out, "{name}{{level=\"{level}\"}} {}", count(requests))?;
         }

@@ -58,7 +58,10 @@ pub enum Mode {
 
 /// A place where events are kept.
 pub enum Backend {
-    Log { file: Mutex<LogFile>, format: Format },
+    Log {
+        file: Mutex<LogFile>,
+        format: Format,
+    },
     Webhook {
         transport: Arc<dyn Transport>,
         path: String,
@@ -195,6 +198,7 @@ impl Batches {
     async fn run(mut self, backend: Backend, metrics: Arc<Metrics>) {
         while let Some(first) = self.next().await {
             let mut batch = vec![first];
+            let max_wait = self.config.max_wait;
             let fill = async {
                 while batch.len() < self.config.max_size {
                     match self.next().await {
@@ -204,7 +208,7 @@ impl Batches {
                 }
             };
             // Too few have come in time: they are sent all the same.
-            timeout(self.config.max_wait, fill).await.unwrap_or_default();
+            timeout(max_wait, fill).await.unwrap_or_default();
             if let Err(error) = backend.store_persistently(&batch, &self.stop).await {
                 metrics.lost(backend.plugin(), batch.len(), &error);
             }
@@ -265,10 +269,15 @@ mod tests {
         }
         sink.close().await;
         assert_eq!(*webhook.received.lock(), batches, "{codes:?} {events}");
-        let total: u64 = metrics.render().lines().filter(|line| line.contains("_error_total{")).map(|line| {
-            let (_, count) = line.split_once("} ").expect("has a value");
-            count.parse::<u64>().expect("a number")
-        }).sum();
+        let total: u64 = metrics
+            .render()
+            .lines()
+            .filter(|line| line.contains("_error_total{"))
+            .map(|line| {
+                let (_, count) = line.split_once("} ").expect("has a value");
+                count.parse::<u64>().expect("a number")
+            })
+            .sum();
         assert_eq!(total, lost, "{codes:?} {events}");
     }
 

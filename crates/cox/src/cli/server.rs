@@ -10,6 +10,7 @@ use apiserver::audit::log::{LogConfig, LogFile};
 use apiserver::audit::policy::Policy;
 use apiserver::audit::sink::{Backend, BatchConfig, Format, Mode};
 use auth::tokenfile::TokenFile;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use client::config::RestConfig;
 use client::transport::Https;
@@ -30,6 +31,25 @@ impl AuthenticationArgs {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(TokenFile::parse(&text, &path.display().to_string())?)
+    }
+}
+
+#[derive(Args, Clone)]
+pub struct FlowControlArgs {
+    /// How many requests are worked on at once, those that write not counted
+    #[arg(long, default_value_t = 400)]
+    pub max_requests_inflight: u32,
+    /// How many requests that write are worked on at once; priority levels share the sum of both
+    #[arg(long, default_value_t = 200)]
+    pub max_mutating_requests_inflight: u32,
+}
+
+impl FlowControlArgs {
+    pub fn requests_in_flight_max(&self) -> anyhow::Result<u32> {
+        let sum = self.max_requests_inflight.checked_add(self.max_mutating_requests_inflight);
+        sum.filter(|sum| *sum > 0).context(
+            "--max-requests-inflight and --max-mutating-requests-inflight together must leave room for a request",
+        )
     }
 }
 
@@ -62,6 +82,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     parsed.ok_or_else(|| format!("{text:?} is no duration such as 30s or 1m30s"))
 }
 
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
 #[derive(Args, Clone)]
 pub struct AuditArgs {
     /// Which requests are told of, and how much: a file of kind Policy, audit.k8s.io/v1
@@ -86,7 +110,7 @@ pub struct AuditArgs {
     #[arg(long, value_enum, default_value = "blocking")]
     pub audit_log_mode: AuditMode,
     /// In batch mode, how many events may wait to be written; more are dropped
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = at_least_one())]
     pub audit_log_batch_buffer_size: usize,
     /// In batch mode, how many events are written together at most
     #[arg(long, default_value_t = 1)]
@@ -101,7 +125,7 @@ pub struct AuditArgs {
     #[arg(long, value_enum, default_value = "batch")]
     pub audit_webhook_mode: AuditMode,
     /// In batch mode, how many events may wait to be sent; more are dropped
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = at_least_one())]
     pub audit_webhook_batch_buffer_size: usize,
     /// In batch mode, how many events are sent together at most
     #[arg(long, default_value_t = 400)]

@@ -134,6 +134,7 @@ async fn start(
         ingress: args.ingress.ingress,
         anonymous_auth: args.authentication.anonymous_auth,
         tokens: args.authentication.tokens()?,
+        requests_in_flight_max: args.flow_control.requests_in_flight_max()?,
     };
     let auditing = args.audit.auditing()?;
     let api = plan.start_api(services, auditing).await?;

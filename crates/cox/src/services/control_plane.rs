@@ -32,6 +32,7 @@ pub struct Plan<'a> {
     pub ingress: bool,
     pub anonymous_auth: bool,
     pub tokens: TokenFile,
+    pub requests_in_flight_max: u32,
 }
 
 /// A started API server, and ways into it.
@@ -108,6 +109,7 @@ impl Plan<'_> {
         config.admission = self.admission.clone();
         config.anonymous_auth = self.anonymous_auth;
         config.tokens = self.tokens.clone();
+        config.requests_in_flight_max = self.requests_in_flight_max;
         let usage = Usage::Client { groups: &["system:masters"] };
         let identity = self.pki.identity(
             "apiserver-kubelet-client",
