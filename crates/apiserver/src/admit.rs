@@ -201,7 +201,9 @@ impl<'a> Admission<'a> {
     fn finish(self, call: &mut Call, notes: &Notes, step: &str, rejected: bool, started: Instant) {
         let said = notes.take();
         call.warnings.extend(said.warnings);
-        call.annotations.extend(said.annotations);
+        if let Some(record) = &call.audit {
+            record.annotate(said.annotations);
+        }
         call.core.admission_metrics.step(step, self.asked.operation.name(), rejected, started.elapsed());
     }
 

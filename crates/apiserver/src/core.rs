@@ -15,8 +15,8 @@ use crate::config::Config;
 use crate::conversion;
 use crate::customresource;
 use crate::decoded::Decoded;
+use crate::flowcontrol::FlowControl;
 use crate::frames::FrameCache;
-use crate::in_flight::InFlight;
 use crate::kind::KindRef;
 use crate::metrics::Metrics;
 use crate::policy;
@@ -41,7 +41,7 @@ pub struct Core {
     pub decoded: Decoded,
     pub frames: FrameCache,
     pub metrics: Metrics,
-    pub in_flight: InFlight,
+    pub flow_control: FlowControl,
     /// Cancelled when the server stops: watches end, new requests are refused.
     pub draining: CancellationToken,
     /// Set by `bootstrap` once it is done.
@@ -52,7 +52,7 @@ impl Core {
     pub fn new(config: Config, issuer: Issuer, store: Store) -> Arc<Core> {
         Arc::new(Core {
             services: Allocator::new(&config.service_cidrs(), config.node_ports.clone(), &store),
-            authenticator: Authenticator::new(issuer, config.anonymous_auth),
+            authenticator: Authenticator::new(issuer, config.tokens.clone(), config.anonymous_auth),
             authorizer: Authorizer::default(),
             admission: admission::Chain::selected(&config.admission),
             admission_metrics: webhook::metrics::Metrics::default(),
@@ -65,7 +65,7 @@ impl Core {
             decoded: Decoded::default(),
             frames: FrameCache::default(),
             metrics: Metrics::default(),
-            in_flight: InFlight::default(),
+            flow_control: FlowControl::new(config.requests_in_flight_max, config.clock.clone()),
             draining: CancellationToken::new(),
             bootstrapped: AtomicBool::new(false),
             config,

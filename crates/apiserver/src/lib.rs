@@ -5,8 +5,8 @@
 // The way of a request.
 mod body;
 mod call;
+mod flowcontrol;
 mod impersonation;
-mod in_flight;
 mod kind;
 mod negotiation;
 mod pipeline;
@@ -34,6 +34,7 @@ mod write;
 mod access_review;
 mod admission_review;
 mod admit;
+pub mod audit;
 mod configured;
 mod continue_token;
 mod conversion;
@@ -47,6 +48,7 @@ mod metrics;
 mod ownership;
 mod part;
 mod policy;
+mod prometheus;
 mod quota;
 mod selection;
 mod service_allocation;

@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+mod server;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
+pub use server::{AuditArgs, AuthenticationArgs, FlowControlArgs};
 
 #[derive(Parser)]
 #[command(
@@ -119,6 +122,12 @@ pub struct UpArgs {
     pub cluster_network: NetworkArgs,
     #[command(flatten)]
     pub admission: AdmissionArgs,
+    #[command(flatten)]
+    pub authentication: AuthenticationArgs,
+    #[command(flatten)]
+    pub audit: AuditArgs,
+    #[command(flatten)]
+    pub flow_control: FlowControlArgs,
     #[command(flatten)]
     pub storage: StorageArgs,
     #[command(flatten)]

@@ -2,6 +2,7 @@
 
 mod admission;
 mod aggregating;
+mod auditing;
 mod conversion;
 mod customresources;
 mod deleting;
