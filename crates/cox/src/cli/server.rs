@@ -138,9 +138,12 @@ pub struct AuditArgs {
     pub audit_webhook_initial_backoff: Duration,
 }
 
+/// What is told, and where it goes.
+pub type Auditing = (Policy, Vec<(Backend, Mode)>);
+
 impl AuditArgs {
     /// The policy and where events go; none without either.
-    pub fn auditing(&self) -> anyhow::Result<Option<(Policy, Vec<(Backend, Mode)>)>> {
+    pub fn auditing(&self) -> anyhow::Result<Option<Auditing>> {
         let Some(policy) = &self.audit_policy_file else {
             if self.audit_log_path.is_some() || self.audit_webhook_config_file.is_some() {
                 tracing::warn!("No audit policy file provided, no events will be recorded");
