@@ -1,7 +1,7 @@
 //! Passes a request on to another server and its answer back, upgraded connections included, byte for byte.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use apimachinery::Status;
@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::aggregation::REMOTE;
+use crate::aggregation::tls::{Trust, client_config};
 use crate::audit::Record;
 use crate::body::{self, Body, WireBody};
 use crate::call::Call;
@@ -33,9 +35,24 @@ const NOT_FORWARDED: [HeaderName; 6] = [AUTHORIZATION, CONNECTION, HOST, TE, TRA
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     pub address: SocketAddr,
-    pub tls: bool,
+    pub security: Security,
     pub path_and_query: String,
 }
+
+/// How a server is spoken to, and who we are to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    Plain,
+    /// TLS with whoever answers, to whom we are nobody: pods make their own certificates (upstream: the proxy
+    /// transport's `InsecureSkipVerify`).
+    Anybody,
+    /// TLS with a kubelet, which shows a certificate of the cluster and sees the API server's.
+    Kubelet,
+}
+
+/// What pods are spoken to with.
+static ANYBODY: LazyLock<Result<Arc<ClientConfig>, String>> =
+    LazyLock::new(|| client_config(Trust::Anybody, None));
 
 pub async fn forward(call: &Call, to: Destination, payload: Payload) -> Result<Response<Body>, Status> {
     let unreachable = |why: &dyn std::fmt::Display| {
@@ -142,6 +159,8 @@ pub enum ConnectError {
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Tls(String),
     #[error("no certificate authority and client certificate for kubelets is configured")]
     NoTls,
 }
@@ -149,10 +168,11 @@ pub enum ConnectError {
 async fn connect(call: &Call, to: &Destination) -> Result<Sender, ConnectError> {
     let stream = TcpStream::connect(to.address).await?;
     stream.set_nodelay(true)?;
-    if !to.tls {
-        return handshake(TokioIo::new(stream)).await;
-    }
-    let config = call.core.config.kubelet_tls.clone().ok_or(ConnectError::NoTls)?;
+    let config = match to.security {
+        Security::Plain => return handshake(TokioIo::new(stream)).await,
+        Security::Anybody => ANYBODY.clone().map_err(ConnectError::Tls)?,
+        Security::Kubelet => call.core.config.kubelet_tls.clone().ok_or(ConnectError::NoTls)?,
+    };
     let name = ServerName::from(to.address.ip());
     handshake(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?)).await
 }

@@ -10,7 +10,7 @@ mod discovery;
 mod follow;
 mod proxy;
 mod route;
-mod tls;
+pub mod tls;
 
 pub use backend::{Backend, BackendFuture, GroupServed};
 pub use discovery::Remote;

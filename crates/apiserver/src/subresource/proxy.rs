@@ -14,7 +14,7 @@ use crate::admit;
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::conversion;
-use crate::forward::{self, Destination};
+use crate::forward::{self, Destination, Security};
 use crate::kind::KindRef;
 use crate::pipeline::Payload;
 use crate::query::Query;
@@ -103,7 +103,7 @@ fn kubelet(node: &Value, path_and_query: String) -> Result<Destination, Status> 
     })?;
     let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
     let port = port.and_then(|p| u16::try_from(p).ok()).unwrap_or(KUBELET_PORT);
-    Ok(Destination { address: (address, port).into(), tls: true, path_and_query })
+    Ok(Destination { address: (address, port).into(), security: Security::Kubelet, path_and_query })
 }
 
 /// Where a pod's stream comes from; none while the pod has no node, and so nothing to show.
@@ -286,7 +286,8 @@ fn destination(address: IpAddr, port: u64, tls: bool, path_and_query: String) ->
     if !is_global_unicast(address) {
         return Err(Status::bad_request("address not allowed"));
     }
-    Ok(Destination { address: (address, port).into(), tls, path_and_query })
+    let security = if tls { Security::Anybody } else { Security::Plain };
+    Ok(Destination { address: (address, port).into(), security, path_and_query })
 }
 
 /// Whether it may belong to a pod: not to this machine, nor to its link, where clouds keep their secrets
