@@ -2,6 +2,10 @@
 //! upstream's API server to this one and back. Follows `DefaultStorageFactory` and the storage codecs of the three servers
 //! that upstream's is made of: protobuf for its own kinds, JSON for definitions, APIServices and custom resources.
 
+mod definition;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -184,7 +188,12 @@ fn decoded(value: &[u8]) -> Result<Value, CodecError> {
     if value.starts_with(protobuf::MAGIC) {
         return protobuf::decode_any(api::schema(), value).map_err(failed);
     }
-    let untyped: Value = serde_json::from_slice(value).map_err(failed)?;
+    let mut untyped: Value = serde_json::from_slice(value).map_err(failed)?;
+    let mut value = Cow::Borrowed(value);
+    if untyped["apiVersion"] == definition::V1BETA1 {
+        untyped = definition::to_v1(untyped);
+        value = Cow::Owned(draft::to_json(&untyped));
+    }
     let text = |field: &str| untyped[field].as_str().unwrap_or_default();
     let version = GroupVersion::parse(text("apiVersion")).unwrap_or_default();
     let Some(row) = catalogue::by_kind(&version.group, &version.version, text("kind")) else {
@@ -192,12 +201,9 @@ fn decoded(value: &[u8]) -> Result<Value, CodecError> {
     };
     let (api_version, name) = (row.resource.api_version(), row.resource.kind);
     let root = api::schema::type_id(row.type_name);
-    let decoded = api::schema().decode(root, Format::Json, value, Strictness::Ignore).map_err(failed)?;
+    let decoded = api::schema().decode(root, Format::Json, &value, Strictness::Ignore).map_err(failed)?;
     let mut object = decoded.value;
     object["apiVersion"] = api_version.into();
     object["kind"] = name.into();
     Ok(object)
 }
-
-#[cfg(test)]
-mod tests;

@@ -169,10 +169,8 @@ async fn a_server_that_starts_later_shows_what_was_written_before_as_it_was() {
         )
         .await;
     let made = before.check("POST /api/v1/namespaces/default/pods", pod("p"), 201, json!({})).await;
-    let all = [
-        "/apis/rbac.authorization.k8s.io/v1/clusterroles",
-        "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas",
-    ];
+    let all =
+        ["/apis/rbac.authorization.k8s.io/v1/clusterroles", "/apis/scheduling.k8s.io/v1/priorityclasses"];
     let mut lists = Vec::new();
     for path in all {
         lists.push(before.check(&format!("GET {path}"), Value::Null, 200, json!({})).await["items"].clone());
