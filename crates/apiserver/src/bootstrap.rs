@@ -10,13 +10,12 @@ use apimachinery::{GroupVersion, Map, Status, Value, json};
 use auth::bootstrap::Reconciliation;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use crate::advertise::{self, SERVICE};
 use crate::aggregation::FRONT_PROXY_CLIENT;
 use crate::core::Core;
 use crate::loopback;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
-/// The Service by which pods reach the API, in the namespace `default`.
-const SERVICE: &str = "kubernetes";
 const SERVICE_PORT: u16 = 443;
 /// Enough to fill a batch of the store's log.
 const WRITES_AT_ONCE: usize = 32;
@@ -40,10 +39,10 @@ pub async fn run(core: &Arc<Core>) -> Result<(), BootstrapError> {
         ensure(core, resource::PRIORITY_CLASSES, class).await?;
     }
     reconcile_service(core).await?;
-    replace(core, resource::ENDPOINTS, endpoints(core)).await?;
-    replace(core, resource::ENDPOINT_SLICES, endpoint_slice(core)).await?;
-    replace(core, resource::CONFIG_MAPS, extension_authentication(core)).await?;
-    Ok(())
+    let failed =
+        |status| BootstrapError { what: "the endpoints of", name: SERVICE.to_owned(), source: status };
+    advertise::publish(core).await.map_err(failed)?;
+    replace(core, resource::CONFIG_MAPS, extension_authentication(core)).await
 }
 
 const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
@@ -74,27 +73,6 @@ fn service(core: &Core) -> Value {
             "ports": [{"name": "https", "port": SERVICE_PORT, "protocol": "TCP", "targetPort": core.config.advertise.port()}],
             "sessionAffinity": "None",
         },
-    })
-}
-
-fn endpoints(core: &Core) -> Value {
-    let advertise = core.config.advertise;
-    json!({
-        "metadata": {"name": SERVICE, "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{
-            "addresses": [{"ip": advertise.ip().to_string()}],
-            "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
-        }],
-    })
-}
-
-fn endpoint_slice(core: &Core) -> Value {
-    let advertise = core.config.advertise;
-    json!({
-        "metadata": {"name": SERVICE, "namespace": "default", "labels": {"kubernetes.io/service-name": SERVICE}},
-        "addressType": if advertise.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [advertise.ip().to_string()], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
     })
 }
 
@@ -141,7 +119,15 @@ async fn reconcile_role(core: &Arc<Core>, resource: Resource, object: Value) -> 
             refused => refused,
         },
     };
-    written.map_err(|status| failed(resource, &object, status))
+    settled(written).map_err(|status| failed(resource, &object, status))
+}
+
+/// Another server that starts at the same time may have been first.
+fn settled(written: Result<(), Status>) -> Result<(), Status> {
+    match written {
+        Err(status) if status.is_conflict() || status.is_already_exists() => Ok(()),
+        other => other,
+    }
 }
 
 /// The Service keeps its address, and leads where the server now listens.
@@ -161,7 +147,7 @@ async fn reconcile_service(core: &Arc<Core>) -> Result<(), BootstrapError> {
         existing["spec"][field] = expected["spec"][field].clone();
     }
     let written = loopback::update(core, resource::SERVICES, &existing).await;
-    written.map_err(|status| failed(resource::SERVICES, &expected, status))
+    settled(written).map_err(|status| failed(resource::SERVICES, &expected, status))
 }
 
 /// Creates the object unless there is one of its name.
@@ -170,18 +156,17 @@ async fn ensure(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(
     if core.object(resource, &text(&object, "namespace"), &text(&object, "name")).is_some() {
         return Ok(());
     }
+    let is_there = || core.object(resource, &text(&object, "namespace"), &text(&object, "name")).is_some();
     match loopback::create(core, resource, &object).await {
-        Err(status) if !status.is_already_exists() => Err(failed(resource, &object, status)),
+        // Another server may have made it meanwhile, which takes the address of a Service too.
+        Err(status) if !is_there() => Err(failed(resource, &object, status)),
         _ => Ok(()),
     }
 }
 
 /// Makes the object as it should be, whatever was there.
 async fn replace(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(), BootstrapError> {
-    let result = match loopback::create(core, resource, &object).await {
-        Err(status) if status.is_already_exists() => loopback::update(core, resource, &object).await,
-        result => result,
-    };
+    let result = advertise::replace(core, resource, &object).await;
     result.map_err(|status| failed(resource, &object, status))
 }
 

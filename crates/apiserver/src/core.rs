@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::catalogue::Kind;
-use apimachinery::Value;
+use apimachinery::{Status, Value};
 use auth::serviceaccount::Issuer;
 use auth::{Authenticator, Authorizer};
 use store::{Key, Store};
@@ -23,6 +23,9 @@ use crate::policy;
 use crate::quota::Quotas;
 use crate::service_allocation::Allocator;
 use crate::webhook;
+
+/// Seconds after which a client may ask again that could not be told the newest.
+const BEHIND_RETRY_SECONDS: i32 = 1;
 
 pub struct Core {
     pub config: Config,
@@ -70,6 +73,14 @@ impl Core {
             bootstrapped: AtomicBool::new(false),
             config,
             store,
+        })
+    }
+
+    /// Waits until all shows that was written before, be it through another server.
+    pub async fn caught_up(&self) -> Result<(), Status> {
+        self.store.caught_up().await.map_err(|behind| {
+            tracing::warn!(error = &behind as &dyn std::error::Error, "a request cannot see what is written");
+            Status::timeout(format!("the store is behind: {behind}"), BEHIND_RETRY_SECONDS)
         })
     }
 

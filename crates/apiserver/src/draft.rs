@@ -12,7 +12,14 @@ const RESOURCE_VERSION: &str = "resourceVersion";
 /// Encodes an object for the store. Whatever resourceVersion it carries is replaced by the gap.
 pub fn draft(kind: &Kind, object: &Value) -> Draft {
     let (json, revision_at) = encode_with_gap(object);
-    Draft { json, revision_at, meta: meta(kind, object) }
+    Draft { json, revision_at, meta: meta(object, kind.strategy.selectable_fields(object)) }
+}
+
+/// Encodes an object of a kind that is not built in. What fields can be selected by, its definition says; whoever selects
+/// asks the object.
+pub fn custom(object: &Value) -> Draft {
+    let (json, revision_at) = encode_with_gap(object);
+    Draft { json, revision_at, meta: meta(object, Vec::new()) }
 }
 
 /// The bytes an object would have under this resourceVersion.
@@ -74,11 +81,10 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
     serde_json::to_writer(out, value).expect("a value encodes into memory");
 }
 
-fn meta(kind: &Kind, object: &Value) -> Meta {
+fn meta(object: &Value, fields: Vec<(&'static str, String)>) -> Meta {
     let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
     let labels =
         labels.into_iter().flatten().map(|(k, v)| (k.as_str().into(), v.as_str().unwrap_or_default().into()));
-    let fields = kind.strategy.selectable_fields(object);
     let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     let owners = owners.into_iter().flatten().map(|owner| Arc::from(str_at(owner, &["uid"])));
     Meta {

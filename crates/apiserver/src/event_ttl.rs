@@ -12,7 +12,8 @@ use crate::conversion;
 use crate::core::Core;
 use crate::draft::draft;
 
-const TTL: Duration = Duration::from_secs(3600);
+/// Also for a store that removes them itself.
+pub const TTL: Duration = Duration::from_secs(3600);
 
 /// An event as it was written, and when that is too long ago. All live equally long, so the order of writing is the order
 /// of dying.

@@ -17,8 +17,10 @@ struct Check {
     passes: fn(&Core) -> bool,
 }
 
-const CHECKS: [Check; 3] = [
+const CHECKS: [Check; 5] = [
     Check { name: "ping", readiness_only: false, passes: |_| true },
+    Check { name: "etcd", readiness_only: false, passes: |core| core.store.is_followed() },
+    Check { name: "etcd-readiness", readiness_only: true, passes: |core| core.store.is_followed() },
     Check { name: "poststarthook/rbac/bootstrap-roles", readiness_only: true, passes: Core::is_bootstrapped },
     Check { name: "shutdown", readiness_only: true, passes: |core| !core.draining.is_cancelled() },
 ];

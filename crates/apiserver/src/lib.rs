@@ -41,6 +41,7 @@ mod conversion;
 mod decoded;
 mod deletion;
 mod draft;
+mod etcd_codec;
 mod forward;
 mod frames;
 mod metadata;
@@ -57,6 +58,7 @@ mod webhook;
 mod wire;
 
 // The server around them.
+mod advertise;
 mod bootstrap;
 pub mod config;
 mod core;
@@ -76,5 +78,6 @@ mod tests;
 pub use admission::Selection as AdmissionPlugins;
 pub use aggregation::{Backend, BackendFuture, FRONT_PROXY_CLIENT, FrontProxy, GroupServed};
 pub use config::{Cidr, Config};
+pub use etcd_codec::EtcdCodec;
 pub use server::{ApiServer, StartError};
 pub use tls::SharedTls;

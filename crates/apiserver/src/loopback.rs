@@ -50,7 +50,8 @@ async fn send(core: &Arc<Core>, method: Method, path: &str, object: &Value) -> R
         .body(if object.is_null() { body::empty() } else { body::full(to_json(object)) })
         .map_err(Status::internal)?;
     let peer = Peer::Component(UserInfo::new(LOOPBACK_USER, [MASTERS]));
-    let response = pipeline::handle(core.clone(), request, peer).await;
+    // Boxed, since the pipeline's future is large and every part of the server's start would contain it.
+    let response = Box::pin(pipeline::handle(core.clone(), request, peer)).await;
     if response.status().is_success() {
         return Ok(());
     }

@@ -25,6 +25,10 @@ const DEPRECATED: [(api::Resource, &str); 1] = [(
 )];
 
 pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {
+    // Whoever asks for revision 0 takes what is there.
+    if call.query.text("resourceVersion") != "0" {
+        call.core.caught_up().await?;
+    }
     let info = &call.info;
     let kind =
         &call.core.kind(&info.group, &info.version, &info.resource).ok_or_else(Status::path_not_found)?;

@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::in_process::InProcess;
 use crate::tls::SharedTls;
 use crate::upkeep::UpkeepError;
-use crate::{customresource, event_ttl, flowcontrol, follow, listener, upkeep};
+use crate::{advertise, customresource, event_ttl, flowcontrol, follow, listener, upkeep};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -49,7 +49,11 @@ impl ApiServer {
         core.set_bootstrapped();
         tokio::spawn(customresource::run(core.clone(), stop.clone()));
         tokio::spawn(aggregation::run(core.clone(), stop.clone()));
-        tokio::spawn(event_ttl::run(core.clone(), stop));
+        if core.store.is_shared() {
+            tokio::spawn(advertise::run(core.clone(), stop));
+        } else {
+            tokio::spawn(event_ttl::run(core.clone(), stop));
+        }
         Ok(ApiServer { core, _background: background })
     }
 

@@ -1,7 +1,7 @@
 //! Addresses and node ports of Services: given out once each, taken back with the Service or when a write fails.
 //! Follows `registry/core/service/storage/alloc.go` and the `ipallocator` and `portallocator` it uses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -22,7 +22,11 @@ mod addresses;
 use addresses::Addresses;
 
 #[derive(Clone, Debug)]
-pub struct Allocator(Arc<Mutex<State>>);
+pub struct Allocator {
+    state: Arc<Mutex<State>>,
+    /// Set where other servers give out addresses and ports too.
+    shared: Option<Store>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -32,6 +36,9 @@ struct State {
     ports: HashMap<u16, u32>,
     /// Where the search for a free one goes on.
     next_port: u16,
+    /// What was reserved for writes that are under way, by the number of the reservation.
+    reserved: BTreeMap<u64, Holding>,
+    reservations: u64,
 }
 
 /// What one Service holds.
@@ -45,6 +52,7 @@ struct Holding {
 #[derive(Debug)]
 pub struct Reservation {
     allocator: Option<Allocator>,
+    number: u64,
     taken: Holding,
     old: Holding,
 }
@@ -53,11 +61,9 @@ impl Allocator {
     /// Counts what the Services in the store hold. There is one range, or one per family.
     pub fn new(cidrs: &[Cidr], node_ports: RangeInclusive<u16>, store: &Store) -> Allocator {
         let mut state = State::new(cidrs, node_ports);
-        let services = store.range(resource::SERVICES.plural, None, None, None, 0, &|_| true);
-        for entry in services.map(|page| page.entries).unwrap_or_default() {
-            state.take(&holding(&conversion::decode(&entry.bytes)));
-        }
-        Allocator(Arc::new(Mutex::new(state)))
+        state.count(store);
+        let shared = store.is_shared().then(|| store.clone());
+        Allocator { state: Arc::new(Mutex::new(state)), shared }
     }
 
     /// Fills in the addresses and ports a Service needs and has not got. Other kinds pass.
@@ -68,13 +74,17 @@ impl Allocator {
         old: Option<&Value>,
     ) -> Result<Reservation, ErrorList> {
         if kind.resource != resource::SERVICES {
-            return Ok(Reservation { allocator: None, taken: Holding::default(), old: Holding::default() });
+            let (taken, old) = (Holding::default(), Holding::default());
+            return Ok(Reservation { allocator: None, number: 0, taken, old });
         }
         if let Some(old) = old {
             keep_allocated(object, old);
         }
         let held = old.map(holding).unwrap_or_default();
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
+        if let Some(store) = &self.shared {
+            state.count(store);
+        }
         let mut errors = ErrorList::new();
         state.addresses.settle(object, old, &held.addresses, &mut errors);
         state.settle_ports(object, &held, &mut errors);
@@ -83,14 +93,17 @@ impl Allocator {
         }
         let taken = holding(object);
         state.take(&taken);
+        let number = state.reservations;
+        state.reservations += 1;
+        state.reserved.insert(number, taken.clone());
         drop(state);
-        Ok(Reservation { allocator: Some(self.clone()), taken, old: held })
+        Ok(Reservation { allocator: Some(self.clone()), number, taken, old: held })
     }
 
     /// Takes back what a deleted Service held.
     pub fn release(&self, kind: &Kind, object: &Value) {
         if kind.resource == resource::SERVICES {
-            self.0.lock().give_back(&holding(object));
+            self.state.lock().give_back(&holding(object));
         }
     }
 }
@@ -99,7 +112,8 @@ impl Reservation {
     /// The write was made; none means that it removed the Service.
     pub fn keep(mut self, object: Option<&Value>) {
         let Some(allocator) = self.allocator.take() else { return };
-        let mut state = allocator.0.lock();
+        let mut state = allocator.state.lock();
+        state.reserved.remove(&self.number);
         state.give_back(&self.old);
         if object.is_none() {
             state.give_back(&self.taken);
@@ -110,7 +124,9 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(allocator) = &self.allocator {
-            allocator.0.lock().give_back(&self.taken);
+            let mut state = allocator.state.lock();
+            state.reserved.remove(&self.number);
+            state.give_back(&self.taken);
         }
     }
 }
@@ -183,7 +199,27 @@ fn keep_allocated(object: &mut Value, old: &Value) {
 impl State {
     fn new(cidrs: &[Cidr], node_ports: RangeInclusive<u16>) -> State {
         let next_port = *node_ports.start();
-        State { addresses: Addresses::new(cidrs), node_ports, ports: HashMap::new(), next_port }
+        State {
+            addresses: Addresses::new(cidrs),
+            node_ports,
+            ports: HashMap::new(),
+            next_port,
+            reserved: BTreeMap::new(),
+            reservations: 0,
+        }
+    }
+
+    /// Counts anew what the Services in the store hold, and what is reserved.
+    fn count(&mut self, store: &Store) {
+        self.addresses.clear();
+        self.ports.clear();
+        let services = store.range(resource::SERVICES.plural, None, None, None, 0, &|_| true);
+        for entry in services.map(|page| page.entries).unwrap_or_default() {
+            self.take(&holding(&conversion::decode(&entry.bytes)));
+        }
+        for holding in self.reserved.values().cloned().collect::<Vec<_>>() {
+            self.take(&holding);
+        }
     }
 
     fn take(&mut self, holding: &Holding) {
@@ -255,6 +291,7 @@ impl State {
     }
 }
 
+/// What is not held any more is given back once more where a new count has come between.
 fn give_back_one<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) {
     if let Some(count) = counts.get_mut(&key) {
         *count -= 1;
@@ -270,7 +307,7 @@ mod tests {
 
     fn allocator(cidr: &str, node_ports: RangeInclusive<u16>) -> Allocator {
         let cidr: Cidr = cidr.parse().expect("a range");
-        Allocator(Arc::new(Mutex::new(State::new(&[cidr], node_ports))))
+        Allocator { state: Arc::new(Mutex::new(State::new(&[cidr], node_ports))), shared: None }
     }
 
     fn services() -> &'static Kind {
@@ -292,7 +329,7 @@ mod tests {
             assert_ne!(service["spec"]["ports"][0]["nodePort"], service["spec"]["ports"][2]["nodePort"]);
             drop(reservation);
         }
-        assert!(allocator.0.lock().addresses.is_empty());
+        assert!(allocator.state.lock().addresses.is_empty());
     }
 
     #[test]
@@ -313,7 +350,7 @@ mod tests {
         allocator.reserve(services(), &mut update, Some(&first)).expect("keeps").keep(Some(&update));
         assert_eq!(update["spec"]["clusterIP"], "10.0.0.1");
         allocator.release(services(), &update);
-        assert!(allocator.0.lock().addresses.is_empty());
+        assert!(allocator.state.lock().addresses.is_empty());
     }
 
     #[test]

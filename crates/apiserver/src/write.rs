@@ -26,6 +26,9 @@ use crate::query::WriteOptions;
 /// How often a generated name may turn out to be taken.
 const GENERATED_NAME_ATTEMPTS: usize = 8;
 
+/// Seconds after which a client may try again what the store could not do.
+const STORE_RETRY_SECONDS: i32 = 1;
+
 /// How often an update starts again because somebody else wrote in between.
 const UPDATE_ATTEMPTS: usize = 32;
 
@@ -315,6 +318,10 @@ pub fn commit_failed(error: &CommitError) -> Status {
     match error {
         CommitError::TooLarge { .. } => {
             Status::failure(413, "RequestEntityTooLarge", format!("Request entity too large: {error}"))
+        }
+        CommitError::Etcd(_) | CommitError::Behind(_) => {
+            tracing::warn!(error = error as &dyn std::error::Error, "a write could not be made");
+            Status::timeout(error.to_string(), STORE_RETRY_SECONDS)
         }
         CommitError::Closed => Status::service_unavailable("the server is shutting down"),
         error => Status::internal(error),

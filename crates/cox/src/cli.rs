@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+mod etcd;
 mod server;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
+pub use etcd::EtcdArgs;
 pub use server::{AuditArgs, AuthenticationArgs, FlowControlArgs};
 
 #[derive(Parser)]
@@ -128,6 +130,8 @@ pub struct UpArgs {
     pub audit: AuditArgs,
     #[command(flatten)]
     pub flow_control: FlowControlArgs,
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
     #[command(flatten)]
     pub storage: StorageArgs,
     #[command(flatten)]

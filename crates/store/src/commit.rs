@@ -1,52 +1,85 @@
-//! The log's thread: takes batches from the queue, makes them durable, and only then lets anyone see them.
+//! The engine with a log of its own: a thread takes batches from the queue, makes them durable, and only then lets anyone
+//! see them.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 
-use crate::config::Clock;
-use crate::entry::Revision;
-use crate::log::{Log, WriteError};
-use crate::queue::{CommitError, Item, Queue};
-use crate::state::State;
-use crate::watch::Watchers;
+use crate::config::{Clock, Config};
+use crate::disk::Disk;
+use crate::entry::{Entry, Revision};
+use crate::key::Key;
+use crate::log::{Log, OpenError, Report, WriteError};
+use crate::queue::{CommitError, Expected, Item, Op, Queue};
+use crate::shared::Shared;
 
-/// What readers, writers, watchers and the log's thread have in common.
+/// Closes, after writing what is queued, when dropped.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    /// Written by the log's thread alone.
-    pub(crate) state: RwLock<State>,
-    pub(crate) queue: Queue,
-    pub(crate) watchers: Watchers,
-    closed: AtomicBool,
+pub(crate) struct LogEngine {
+    queue: Arc<Queue>,
+    /// Taken when closing.
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Held, and with it the directory's lock, until the thread has ended.
+    _disk: Arc<dyn Disk>,
 }
 
-impl Shared {
-    pub(crate) fn new(state: State, queue: Queue) -> Shared {
-        let (state, watchers) = (RwLock::new(state), Watchers::default());
-        Shared { state, queue, watchers, closed: AtomicBool::new(false) }
+impl LogEngine {
+    /// Blocks while it replays.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        config: &Config,
+    ) -> Result<(LogEngine, Arc<Shared>, Report), OpenError> {
+        let (log, replayed) = Log::open(disk.clone(), config)?;
+        let queue = Arc::new(Queue::new(replayed.state.revision(), replayed.interner));
+        let shared = Arc::new(Shared::new(replayed.state));
+        let (clock, own) = (config.clock.clone(), shared.clone());
+        let committer = Committer { shared: own, queue: queue.clone(), log, clock };
+        let thread = std::thread::Builder::new()
+            .name("store-log".to_owned())
+            .spawn(move || committer.run())
+            .map_err(|source| OpenError::Io { what: "start the log's thread", source })?;
+        let engine = LogEngine { queue, thread: Mutex::new(Some(thread)), _disk: disk };
+        Ok((engine, shared, replayed.report))
     }
 
-    /// Whether nothing will ever change again.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+    pub(crate) async fn commit(
+        &self,
+        shared: &Shared,
+        key: &Key,
+        expected: Expected,
+        op: Op,
+    ) -> Result<Arc<Entry>, CommitError> {
+        let verdict = self.queue.submit(&shared.state, key, expected, op).await?;
+        verdict.await.unwrap_or(Err(CommitError::Closed))
     }
 }
 
-pub(crate) struct Committer {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) log: Log,
-    pub(crate) clock: Clock,
+impl Drop for LogEngine {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's log thread panicked");
+        }
+    }
+}
+
+struct Committer {
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    log: Log,
+    clock: Clock,
 }
 
 impl Committer {
     /// Runs until the queue is closed and empty. Between batches it cleans the log, as long as that is worth it.
-    pub(crate) fn run(mut self) {
+    fn run(mut self) {
         loop {
             let idle = !self.log.wants_cleaning(self.shared.state.read().live_bytes());
-            let Some(batch) = self.shared.queue.take(idle) else { break };
+            let Some(batch) = self.queue.take(idle) else { break };
             self.commit(batch);
         }
     }
@@ -63,9 +96,16 @@ impl Committer {
         let now = (self.clock)();
         {
             let mut state = self.shared.state.write();
-            events().for_each(|event| state.apply(event.clone(), now));
+            for event in events() {
+                assert_eq!(
+                    event.revision(),
+                    state.revision().next(),
+                    "changes come in the order of their revisions"
+                );
+                state.apply(event.clone(), now);
+            }
         }
-        self.shared.queue.settle(events());
+        self.queue.settle(events());
         self.shared.watchers.wake(events().map(|event| &event.entry.key));
         batch.into_iter().for_each(Item::done);
     }
@@ -73,7 +113,7 @@ impl Committer {
     fn fail(&self, batch: Vec<Item>, error: WriteError) {
         let error = CommitError::from(error);
         tracing::error!(writes = batch.len(), error = &error as &dyn std::error::Error, "log write failed");
-        self.shared.queue.abort(&error, self.shared.state.read().revision());
+        self.queue.abort(&error, self.shared.state.read().revision());
         batch.into_iter().for_each(|item| item.fail(&error));
     }
 }
@@ -83,10 +123,9 @@ impl Drop for Committer {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let error = CommitError::Broken(Arc::new(io::Error::other("the log's thread panicked")));
-            self.shared.queue.abort(&error, Revision::default());
+            self.queue.abort(&error, Revision::default());
         }
-        self.shared.closed.store(true, Ordering::Release);
-        self.shared.watchers.wake_all();
+        self.shared.close();
     }
 }
 

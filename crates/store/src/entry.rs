@@ -119,6 +119,19 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The same object under another revision, inside its JSON too: there its own revision is what comes first under that
+    /// name, since `Draft` puts it before everything a user can write.
+    pub(crate) fn at_revision(&self, revision: Revision) -> Entry {
+        let stamp = |revision: Revision| format!("\"resourceVersion\":\"{revision}\"");
+        let (old, new) = (stamp(self.revision), stamp(revision));
+        let at = self.bytes.windows(old.len()).position(|window| window == old.as_bytes());
+        let bytes = match at {
+            Some(at) => [&self.bytes[..at], new.as_bytes(), &self.bytes[at + old.len()..]].concat().into(),
+            None => self.bytes.clone(),
+        };
+        Entry { key: self.key.clone(), revision, created: self.created, bytes, meta: self.meta.clone() }
+    }
+
     /// About how many bytes the entry takes, in the log as in memory. Depends on the entry alone, so sums stay exact.
     pub(crate) fn weight(&self) -> usize {
         let Key { resource, namespace, name } = &self.key;
@@ -154,5 +167,24 @@ impl Ord for ByKey {
 impl PartialOrd for ByKey {
     fn partial_cmp(&self, other: &ByKey) -> Option<Ordering> {
         Some(self.cmp(other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_under_another_revision_says_so_inside() {
+        let json = r#"{"metadata":{"resourceVersion":"","annotations":{"a":"\"resourceVersion\":\"7\""}}}"#;
+        let revision_at = json.find(r#"":"","#).expect("a gap") + 3;
+        let draft = Draft { json: json.into(), revision_at, meta: Meta::default() };
+        let revision = Revision(7);
+        let key = Key::cluster("nodes", "n");
+        let bytes = draft.finish(revision);
+        let entry = Entry { key, revision, created: revision, bytes, meta: Meta::default() };
+        let later = entry.at_revision(Revision(10));
+        assert_eq!((later.revision, later.created), (Revision(10), revision));
+        assert_eq!(later.bytes, draft.finish(Revision(10)));
     }
 }

@@ -15,6 +15,7 @@ use crate::entry::{Draft, Entry, Revision};
 use crate::history::{Event, EventKind};
 use crate::intern::Interner;
 use crate::key::Key;
+use crate::over_etcd::{Behind, CodecError};
 use crate::state::State;
 
 /// The largest object. Upstream's limit is etcd's request size, 1.5 MiB; the API server refuses bodies above 3 MiB.
@@ -50,14 +51,14 @@ pub enum Op {
 }
 
 impl Op {
-    fn draft(&self) -> &Draft {
+    pub(crate) fn draft(&self) -> &Draft {
         match self {
             Op::Put(draft) | Op::Delete(draft) => draft,
         }
     }
 }
 
-/// Why a write was not made. Only after `Broken` is it unknown whether the change outlives a restart.
+/// Why a write was not made. Only after `Broken` and `Etcd` is it unknown whether it was.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CommitError {
     #[error("the object is not in the expected state")]
@@ -73,6 +74,12 @@ pub enum CommitError {
     Io(#[source] Arc<io::Error>),
     #[error("the store's log could not be flushed, nothing is written until a restart")]
     Broken(#[source] Arc<io::Error>),
+    #[error("the object cannot be encoded for etcd")]
+    Encode(#[source] Arc<CodecError>),
+    #[error("etcd did not take the change; whether it was made is not known")]
+    Etcd(#[source] Arc<etcd::Error>),
+    #[error("what is there instead is not known yet")]
+    Behind(#[from] Behind),
     #[error("the store is closed")]
     Closed,
 }

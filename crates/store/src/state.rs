@@ -17,7 +17,7 @@ pub(crate) struct Retention {
     pub(crate) age_max: Duration,
 }
 
-/// Written by the log's thread alone (and by replay before there is one); everything in it is on disk.
+/// Written by the engine alone; everything in it is durable.
 #[derive(Debug)]
 pub(crate) struct State {
     revision: Revision,
@@ -115,9 +115,9 @@ impl State {
         }
     }
 
-    /// Carries out the next change.
+    /// Carries out the next change. Several may have one revision, if no reader comes between them.
     pub(crate) fn apply(&mut self, event: Event, now: Duration) {
-        assert_eq!(event.revision(), self.revision.next(), "changes come in the order of their revisions");
+        assert!(event.revision() >= self.revision, "changes come in the order of their revisions");
         self.revision = event.revision();
         self.live_bytes -= event.previous.as_ref().map_or(0, |entry| entry.weight() as u64);
         if event.kind != crate::EventKind::Deleted {
@@ -131,7 +131,13 @@ impl State {
         self.trim(now);
     }
 
-    /// Puts back an entry that replay found copied to a later place of the log: no change, merely its state.
+    /// There are no changes that would show here up to this revision.
+    pub(crate) fn advance(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// Puts in an entry that is there already, as replay finds it copied to a later place of the log: no change, merely
+    /// its state.
     pub(crate) fn restore(&mut self, entry: Arc<Entry>) {
         let before = self.get(&entry.key).map_or(0, |entry| entry.weight() as u64);
         self.live_bytes = self.live_bytes - before + entry.weight() as u64;

@@ -2,18 +2,17 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
-
-use crate::commit::{Committer, Shared};
+use crate::commit::LogEngine;
 use crate::config::Config;
 use crate::disk::{Directory, Disk};
 use crate::entry::{Entry, Revision};
 use crate::history::Gone;
 use crate::key::Key;
-use crate::log::{Log, OpenError, Report};
-use crate::queue::{CommitError, Expected, Op, Queue};
+use crate::log::{OpenError, Report};
+use crate::over_etcd::{Behind, EtcdConfig, EtcdEngine};
+use crate::queue::{CommitError, Expected, Op};
+use crate::shared::Shared;
 use crate::table::Selection;
 use crate::watch::{Scope, Watch};
 
@@ -26,11 +25,15 @@ pub struct Store {
 #[derive(Debug)]
 struct Open {
     shared: Arc<Shared>,
+    engine: Engine,
     report: Report,
-    /// Taken when closing.
-    thread: Mutex<Option<JoinHandle<()>>>,
-    /// Held, and with it the directory's lock, until the thread has ended.
-    _disk: Arc<dyn Disk>,
+}
+
+/// What makes changes durable and puts them into an order.
+#[derive(Debug)]
+enum Engine {
+    Log(LogEngine),
+    Etcd(EtcdEngine),
 }
 
 /// A part of a list, all of it as of one revision.
@@ -77,16 +80,16 @@ impl Store {
 
     /// Opens the store on any disk. Blocks while it replays.
     pub fn open_on(disk: Arc<dyn Disk>, config: &Config) -> Result<Store, OpenError> {
-        let (log, replayed) = Log::open(disk.clone(), config)?;
-        let queue = Queue::new(replayed.state.revision(), replayed.interner);
-        let shared = Arc::new(Shared::new(replayed.state, queue));
-        let committer = Committer { shared: shared.clone(), log, clock: config.clock.clone() };
-        let thread = std::thread::Builder::new()
-            .name("store-log".to_owned())
-            .spawn(move || committer.run())
-            .map_err(|source| OpenError::Io { what: "start the log's thread", source })?;
-        let open = Open { shared, report: replayed.report, thread: Mutex::new(Some(thread)), _disk: disk };
-        Ok(Store { open: Arc::new(open) })
+        let (engine, shared, report) = LogEngine::open(disk, config)?;
+        Ok(Store { open: Arc::new(Open { shared, engine: Engine::Log(engine), report }) })
+    }
+
+    /// Opens the store over etcd, which others may use at the same time, and reads all that is there.
+    pub async fn open_etcd(config: EtcdConfig) -> Result<Store, OpenError> {
+        let (engine, shared) = EtcdEngine::open(config).await?;
+        let objects = shared.state.read().counts().map(|(_, count)| count).sum();
+        let report = Report { objects, ..Report::default() };
+        Ok(Store { open: Arc::new(Open { shared, engine: Engine::Etcd(engine), report }) })
     }
 
     /// What was found on opening.
@@ -135,12 +138,36 @@ impl Store {
         })
     }
 
-    /// Makes one change, if the object is as expected. Returns once the change is on disk and visible to all.
+    /// Makes one change, if the object is as expected. Returns once the change is durable and visible to all who read here.
     /// Deleting what is not there is a conflict. Dropping the future does not take the change back.
     pub async fn commit(&self, key: &Key, expected: Expected, op: Op) -> Result<Arc<Entry>, CommitError> {
-        let shared = &self.open.shared;
-        let verdict = shared.queue.submit(&shared.state, key, expected, op).await?;
-        verdict.await.unwrap_or(Err(CommitError::Closed))
+        let Open { shared, engine, .. } = &*self.open;
+        match engine {
+            Engine::Log(log) => log.commit(shared, key, expected, op).await,
+            Engine::Etcd(etcd) => etcd.commit(key, expected, op).await,
+        }
+    }
+
+    /// Waits until everything shows here that anybody was told is written before this was called.
+    pub async fn caught_up(&self) -> Result<(), Behind> {
+        match &self.open.engine {
+            // It shows here before anybody is told.
+            Engine::Log(_) => Ok(()),
+            Engine::Etcd(etcd) => etcd.caught_up().await,
+        }
+    }
+
+    /// Whether changes made by others reach this store at the moment.
+    pub fn is_followed(&self) -> bool {
+        match &self.open.engine {
+            Engine::Log(_) => true,
+            Engine::Etcd(etcd) => etcd.is_followed(),
+        }
+    }
+
+    /// Whether others write too, and objects that have a time to live go by themselves.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.open.engine, Engine::Etcd(_))
     }
 
     /// The changes within `scope` after `from`, which may lie ahead of the present. `Gone` exactly when the history has
@@ -159,17 +186,6 @@ impl Store {
             live_bytes: state.live_bytes(),
             history_bytes: state.past_bytes(),
             watchers,
-        }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.shared.queue.close();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the store's log thread panicked");
         }
     }
 }

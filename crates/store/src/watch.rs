@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::commit::Shared;
 use crate::entry::{Entry, Revision};
 use crate::history::{Event, EventKind, Gone};
 use crate::key::Key;
+use crate::shared::Shared;
 
 /// How many events a watcher takes from the history at once, holding on to them should the history drop them.
 const WATCH_BATCH_EVENTS: usize = 64;
@@ -120,7 +120,8 @@ impl Watch {
         let state = self.shared.state.read();
         if let Some(changes) = state.changes(&self.scope.resource, self.taken_to)? {
             for event in changes {
-                if self.taken.len() == WATCH_BATCH_EVENTS {
+                // Changes of one revision are taken together, since a place in the history is a revision.
+                if self.taken.len() >= WATCH_BATCH_EVENTS && event.revision() > self.taken_to {
                     return Ok(());
                 }
                 self.taken_to = event.revision();

@@ -21,7 +21,8 @@ const TABLE: &[Row] = &[
     row("api", &["apimachinery", "apiextensions"]),
     row("apiextensions", &["apimachinery", "cel"]),
     row("cel", &["apimachinery"]),
-    row("store", &["apimachinery"]),
+    row("etcd", &[]),
+    row("store", &["apimachinery", "etcd"]),
     row("auth", &["api"]),
     row("admission", &["api", "auth"]),
     // `client` for its transport, which the in-process way into the server is an instance of.

@@ -39,6 +39,10 @@ impl Addresses {
         Addresses { ranges: ranges.collect(), held: HashMap::new() }
     }
 
+    pub fn clear(&mut self) {
+        self.held.clear();
+    }
+
     pub fn take(&mut self, address: IpAddr) {
         *self.held.entry(address).or_default() += 1;
     }

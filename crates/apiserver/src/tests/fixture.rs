@@ -13,7 +13,7 @@ use bytes::Bytes;
 use client::Transport;
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
-use store::{Config as StoreConfig, Expected, Key, Op, Store};
+use store::{Config as StoreConfig, EtcdConfig, Expected, Key, Op, Store};
 
 use crate::draft::draft;
 use crate::{ApiServer, Config};
@@ -22,7 +22,8 @@ pub struct Fixture {
     pub server: ApiServer,
     admin: Arc<dyn Transport>,
     store: Store,
-    dir: PathBuf,
+    /// Of a store with a log of its own.
+    dir: Option<PathBuf>,
 }
 
 /// A server over this store, and an administrator's way to it.
@@ -53,7 +54,9 @@ impl Answer {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.dir).expect("the store's directory can be removed");
+        if let Some(dir) = &self.dir {
+            std::fs::remove_dir_all(dir).expect("the store's directory can be removed");
+        }
     }
 }
 
@@ -69,7 +72,7 @@ impl Fixture {
         let dir = std::env::temp_dir().join(format!("apiserver-test-{}-{number}", std::process::id()));
         let store = Store::open(StoreConfig::new(&dir)).await.expect("opens");
         let (server, admin) = start(store.clone(), configure).await;
-        let fixture = Fixture { server, admin, store, dir };
+        let fixture = Fixture { server, admin, store, dir: Some(dir) };
         fixture
             .check(
                 "POST /api/v1/namespaces/default/serviceaccounts",
@@ -79,6 +82,15 @@ impl Fixture {
             )
             .await;
         fixture
+    }
+
+    /// A server over an etcd that others may use, at an address of its own.
+    pub async fn over(servers: etcd::Config, address: &str) -> Fixture {
+        let config = EtcdConfig::new(servers, Arc::new(crate::EtcdCodec));
+        let store = Store::open_etcd(config).await.expect("etcd is there");
+        let advertise = address.parse().expect("an address");
+        let (server, admin) = start(store.clone(), |config| config.advertise = advertise).await;
+        Fixture { server, admin, store, dir: None }
     }
 
     /// Another server over the same store, in place of this one.

@@ -12,6 +12,7 @@ mod forwarding;
 mod listing;
 mod policies;
 mod serving;
+mod sharing;
 mod subresources;
 mod upkeep;
 mod watching;

@@ -130,6 +130,7 @@ async fn start(
         settings: &settings,
         pki: &pki,
         node_ip,
+        etcd: args.etcd.config()?,
         admission: args.admission.selection()?,
         ingress: args.ingress.ingress,
         anonymous_auth: args.authentication.anonymous_auth,
@@ -185,7 +186,7 @@ async fn start_node(
     progress: &Progress,
     services: &mut Services,
 ) -> anyhow::Result<Option<Arc<runtime::Runtime>>> {
-    let control_plane::Plan { layout, settings, pki, node_ip, .. } = *control_plane;
+    let &control_plane::Plan { layout, settings, pki, node_ip, .. } = control_plane;
     let plan = node::Plan {
         layout: layout.clone(),
         node_name: settings.node_name.clone(),

@@ -27,6 +27,8 @@ pub struct Plan<'a> {
     pub settings: &'a Settings,
     pub pki: &'a Pki,
     pub node_ip: IpAddr,
+    /// Where the state is, when not in the cluster's own data.
+    pub etcd: Option<store::EtcdConfig>,
     pub admission: AdmissionPlugins,
     /// Whether Ingresses get addresses here.
     pub ingress: bool,
@@ -63,9 +65,7 @@ impl Plan<'_> {
         services: &mut Services,
         auditing: Option<(Policy, Vec<(Backend, Mode)>)>,
     ) -> anyhow::Result<Api> {
-        let store = Store::open(store::Config::new(self.layout.store())).await;
-        let store =
-            store.with_context(|| format!("cannot open the store in {}", self.layout.store().display()))?;
+        let store = self.open_store().await?;
         let mut config = self.config()?;
         if let Some((policy, backends)) = auditing {
             let auditor = Auditor::new(policy, backends, config.clock.clone());
@@ -97,6 +97,18 @@ impl Plan<'_> {
             Ok(())
         });
         Ok(Api { server, informers })
+    }
+
+    async fn open_store(&self) -> anyhow::Result<Store> {
+        if let Some(etcd) = &self.etcd {
+            let servers = etcd.servers.servers.join(", ");
+            return Store::open_etcd(etcd.clone())
+                .await
+                .with_context(|| format!("cannot use etcd at {servers}"));
+        }
+        let path = self.layout.store();
+        let store = Store::open(store::Config::new(path.clone())).await;
+        store.with_context(|| format!("cannot open the store in {}", path.display()))
     }
 
     fn config(&self) -> anyhow::Result<apiserver::Config> {

@@ -33,7 +33,7 @@ const CLEAN_STEP_BYTES: u64 = 256 << 10;
 /// next stretch be all live, at four to one the log grows by another quarter before space is won.
 const CLEAN_PER_WRITTEN: u64 = 4;
 
-/// Why the log could not be opened.
+/// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("the store in {} is in use by {holder}", dir.display())]
@@ -46,6 +46,10 @@ pub enum OpenError {
         "the store's file {file} is of format {version}, which is newer than this program reads ({newest})"
     )]
     Newer { file: String, version: u32, newest: u32 },
+    #[error("the settings for etcd cannot be used")]
+    EtcdConfig(#[from] etcd::ConfigError),
+    #[error("cannot read what is in etcd")]
+    Etcd(#[from] etcd::Error),
 }
 
 /// What opening found.

@@ -5,10 +5,15 @@ mod crash;
 mod disk;
 mod faults;
 mod model;
+mod over_etcd;
 mod reading;
 mod watching;
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use etcd::testing::Cluster;
 
 use crate::*;
 use disk::TestDisk;
@@ -51,6 +56,54 @@ async fn delete(store: &Store, name: &str) -> Result<Arc<Entry>, CommitError> {
 
 fn text(entry: &Entry) -> &str {
     std::str::from_utf8(&entry.bytes).expect("JSON is UTF-8")
+}
+
+/// Does the same with an empty store of either kind, and the revision it begins at.
+async fn on_each_engine(test: impl AsyncFn(Store, u64)) {
+    test(open(&TestDisk::default()), 0).await;
+    let cluster = Cluster::start(1).await;
+    let store = open_etcd(cluster.config(), "/registry").await;
+    let begin = store.revision().0;
+    test(store, begin).await;
+}
+
+async fn open_etcd(servers: etcd::Config, prefix: &str) -> Store {
+    let config = EtcdConfig { prefix: prefix.to_owned(), ..EtcdConfig::new(servers, Arc::new(PlainCodec)) };
+    Store::open_etcd(config).await.expect("etcd is there")
+}
+
+/// Keys are paths, values the JSON behind the place of its revision.
+struct PlainCodec;
+
+/// Objects of this resource go by themselves after a second, the least that etcd counts.
+const SHORT_LIVED: &str = "events";
+
+impl Codec for PlainCodec {
+    fn path(&self, key: &Key) -> String {
+        format!("{}/{}/{}", key.resource, key.namespace, key.name)
+    }
+
+    fn key(&self, path: &str) -> Option<Key> {
+        let mut parts = path.splitn(3, '/');
+        Some(Key::new(parts.next()?, parts.next()?, parts.next()?))
+    }
+
+    fn encode(&self, _key: &Key, draft: &Draft) -> Result<Bytes, CodecError> {
+        let mut value = format!("{} ", draft.revision_at).into_bytes();
+        value.extend_from_slice(&draft.json);
+        Ok(value.into())
+    }
+
+    fn decode(&self, _key: &Key, value: &[u8]) -> Result<Draft, CodecError> {
+        let text = std::str::from_utf8(value).map_err(|error| CodecError(error.to_string()))?;
+        let (at, json) = text.split_once(' ').ok_or_else(|| CodecError("no revision".to_owned()))?;
+        let revision_at = at.parse().map_err(|_| CodecError("no number".to_owned()))?;
+        Ok(Draft { json: json.into(), revision_at, meta: Meta::default() })
+    }
+
+    fn ttl(&self, key: &Key) -> Option<Duration> {
+        (&*key.resource == SHORT_LIVED).then_some(Duration::from_secs(1))
+    }
 }
 
 /// Lets the other tasks of this single-threaded runtime run until they wait.

@@ -1,4 +1,4 @@
-//! The store against the plainest model of it: a map per revision.
+//! The store, on either engine, against the plainest model of it: a map per revision.
 
 use std::collections::BTreeMap;
 
@@ -52,11 +52,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 type Snapshot = BTreeMap<String, (u64, String)>;
 
-/// The state after every revision, and the changes between them.
-#[derive(Default)]
+/// The state after every revision from `begin` on, and the changes between them.
 struct Model {
+    begin: u64,
     states: Vec<Snapshot>,
     changes: Vec<(EventKind, String, String)>,
+    /// Whether a deletion shows the state that it was made with, or the last one before.
+    final_states: bool,
 }
 
 impl Model {
@@ -64,10 +66,19 @@ impl Model {
         self.states.last().expect("there is the empty state")
     }
 
+    fn at(&self, revision: Revision) -> &Snapshot {
+        &self.states[(revision.0 - self.begin) as usize]
+    }
+
     fn write(&mut self, name: &str, payload: Option<&str>) {
         let mut next = self.now().clone();
-        let revision = self.states.len() as u64;
-        let text = json(name, payload.unwrap_or("gone"), revision);
+        let revision = self.begin + self.states.len() as u64;
+        let text = match (payload, next.get(name)) {
+            (None, Some((before, last))) if !self.final_states => {
+                last.replace(&format!("\"{before}\""), &format!("\"{revision}\""))
+            }
+            (payload, _) => json(name, payload.unwrap_or("gone"), revision),
+        };
         let before = match payload {
             Some(_) => next.insert(name.to_owned(), (revision, text.clone())),
             None => next.remove(name),
@@ -82,8 +93,18 @@ impl Model {
     }
 }
 
+/// What stays when a store is closed.
+enum Ground {
+    Disk(TestDisk),
+    /// Its prefix is this run's alone.
+    Etcd {
+        servers: etcd::Config,
+        prefix: String,
+    },
+}
+
 struct Run {
-    disk: TestDisk,
+    ground: Ground,
     store: Option<Store>,
     model: Model,
 }
@@ -93,11 +114,41 @@ fn tiny() -> Config {
     Config { history_bytes_max: 2_000, segment_bytes: 600, slack_bytes: 600, ..config() }
 }
 
+impl Ground {
+    async fn open(&self) -> Store {
+        let tiny = tiny();
+        match self {
+            Ground::Disk(disk) => open_with(disk, tiny).unwrap(),
+            Ground::Etcd { servers, prefix } => {
+                let config = EtcdConfig {
+                    prefix: prefix.clone(),
+                    history_bytes_max: tiny.history_bytes_max,
+                    ..EtcdConfig::new(servers.clone(), Arc::new(PlainCodec))
+                };
+                Store::open_etcd(config).await.unwrap()
+            }
+        }
+    }
+}
+
 impl Run {
-    fn new() -> Run {
-        let disk = TestDisk::default();
-        let store = Some(open_with(&disk, tiny()).unwrap());
-        Run { disk, store, model: Model { states: vec![Snapshot::new()], changes: Vec::new() } }
+    async fn new(ground: Ground) -> Run {
+        let store = ground.open().await;
+        let (begin, final_states) = (store.revision().0, matches!(ground, Ground::Disk(_)));
+        let model = Model { begin, states: vec![Snapshot::new()], changes: Vec::new(), final_states };
+        Run { ground, store: Some(store), model }
+    }
+
+    async fn through(mut self, steps: Vec<Step>) {
+        for step in steps {
+            self.step(step).await;
+        }
+        self.step(Step::Restart).await;
+        self.list(0, 0);
+    }
+
+    fn back(&self, back: u64) -> Revision {
+        Revision(self.store().revision().0.saturating_sub(back).max(self.model.begin))
     }
 
     fn store(&self) -> &Store {
@@ -112,12 +163,12 @@ impl Run {
             Step::Delete { name, expected } => self.write(&format!("p{name}"), None, expected).await,
             Step::Restart => {
                 drop(self.store.take());
-                self.store = Some(open_with(&self.disk, tiny()).unwrap());
+                self.store = Some(self.ground.open().await);
             }
             Step::List { back, limit } => self.list(back, limit),
             Step::Watch { back } => self.watch(back).await,
         }
-        assert_eq!(self.store().revision().0 + 1, self.model.states.len() as u64);
+        assert_eq!(self.store().revision().0 + 1, self.model.begin + self.model.states.len() as u64);
     }
 
     async fn write(&mut self, name: &str, payload: Option<&str>, guess: Guess) {
@@ -135,7 +186,10 @@ impl Run {
         let result = self.store().commit(&pod(name), expected, op).await;
         if right && (payload.is_some() || current.is_some()) {
             self.model.write(name, payload);
-            assert_eq!(text(&result.unwrap()), self.model.changes.last().unwrap().2);
+            let written = result.unwrap();
+            if payload.is_some() || self.model.final_states {
+                assert_eq!(text(&written), self.model.changes.last().unwrap().2);
+            }
         } else {
             let Err(CommitError::Conflict { current: found }) = result else { panic!("{result:?}") };
             assert_eq!(found.map(|entry| entry.revision.0), current);
@@ -143,7 +197,7 @@ impl Run {
     }
 
     fn list(&self, back: u64, limit: usize) {
-        let at = Revision(self.store().revision().0.saturating_sub(back));
+        let at = self.back(back);
         let mut after = None;
         let mut listed = Vec::new();
         loop {
@@ -156,17 +210,17 @@ impl Run {
             assert_eq!(page.entries.len(), limit);
             after = page.entries.last().map(|entry| entry.key.clone());
         }
-        let expect: Vec<_> =
-            self.model.states[at.0 as usize].values().map(|(_, text)| text.clone()).collect();
+        let expect: Vec<_> = self.model.at(at).values().map(|(_, text)| text.clone()).collect();
         assert_eq!(listed, expect, "at {at}");
     }
 
     async fn watch(&self, back: u64) {
-        let from = Revision(self.store().revision().0.saturating_sub(back));
+        let from = self.back(back);
         let Ok(mut watch) = self.store().watch(Scope::resource("pods"), from) else {
             return self.check_gone(from);
         };
-        for (position, (kind, name, expect)) in self.model.changes.iter().enumerate().skip(from.0 as usize) {
+        let told_from = (from.0 - self.model.begin) as usize;
+        for (position, (kind, name, expect)) in self.model.changes.iter().enumerate().skip(told_from) {
             let WatchItem::Event { kind: told, entry, previous } = watch.next().await.unwrap() else {
                 panic!("an event must come before progress")
             };
@@ -186,18 +240,30 @@ impl Run {
     }
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
     #[test]
     fn the_store_is_a_map_with_a_past(steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let mut run = Run::new();
-            for step in steps {
-                run.step(step).await;
-            }
-            run.step(Step::Restart).await;
-            run.list(0, 0);
-        });
+        runtime().block_on(async { Run::new(Ground::Disk(TestDisk::default())).await.through(steps).await });
     }
+}
+
+#[test]
+fn the_store_over_etcd_is_a_map_with_a_past() {
+    let cluster = runtime().block_on(Cluster::start(1));
+    let runs = std::cell::Cell::new(0);
+    // One after the other, so that nothing else moves the revision.
+    let mut runner =
+        proptest::test_runner::TestRunner::new(ProptestConfig { cases: 24, ..ProptestConfig::default() });
+    let run = runner.run(&steps(), |steps| {
+        runs.set(runs.get() + 1);
+        let ground = Ground::Etcd { servers: cluster.config(), prefix: format!("/run{}", runs.get()) };
+        runtime().block_on(async { Run::new(ground).await.through(steps).await });
+        Ok(())
+    });
+    run.unwrap();
 }

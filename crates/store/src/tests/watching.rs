@@ -14,46 +14,60 @@ async fn told(store: &Store, watch: &mut Watch) -> Vec<String> {
     told
 }
 
-async fn four_changes() -> Store {
-    let store = open(&TestDisk::default());
-    put(&store, "a", "1").await.unwrap();
-    put(&store, "b", "1").await.unwrap();
-    put(&store, "a", "2").await.unwrap();
-    delete(&store, "a").await.unwrap();
-    store
+async fn four_changes(store: &Store) {
+    put(store, "a", "1").await.unwrap();
+    put(store, "b", "1").await.unwrap();
+    put(store, "a", "2").await.unwrap();
+    delete(store, "a").await.unwrap();
 }
 
-const FOUR: [&str; 4] = ["Added a 1 -", "Added b 2 -", "Modified a 3 1", "Deleted a 4 3"];
+/// What `told` makes of those, in a store that began at this revision.
+fn four(begin: u64) -> [String; 4] {
+    let at = |n| begin + n;
+    [
+        format!("Added a {} -", at(1)),
+        format!("Added b {} -", at(2)),
+        format!("Modified a {} {}", at(3), at(1)),
+        format!("Deleted a {} {}", at(4), at(3)),
+    ]
+}
 
 #[tokio::test]
 async fn a_watch_from_any_revision_tells_all_that_came_after() {
-    let store = four_changes().await;
-    for from in 0..=4 {
-        let mut watch = store.watch(Scope::resource("pods"), Revision(from)).unwrap();
-        assert_eq!(told(&store, &mut watch).await, FOUR[from as usize..]);
-    }
+    on_each_engine(async |store, begin| {
+        four_changes(&store).await;
+        for from in 0..=4 {
+            let mut watch = store.watch(Scope::resource("pods"), Revision(begin + from)).unwrap();
+            assert_eq!(told(&store, &mut watch).await, four(begin)[from as usize..]);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_watch_tells_only_what_is_in_its_scope() {
-    let store = four_changes().await;
-    let other = Key::new("pods", "other", "b");
-    store.commit(&other, Expected::Absent, Op::Put(draft("b", "1"))).await.unwrap();
-    let scope = |namespace: Option<&str>, name: Option<&str>| Scope {
-        namespace: namespace.map(Arc::from),
-        name: name.map(Arc::from),
-        ..Scope::resource("pods")
-    };
-    let cases: [(Scope, &[&str]); 4] = [
-        (scope(Some("default"), None), &FOUR),
-        (scope(Some("other"), None), &["Added b 5 -"]),
-        (scope(Some("default"), Some("b")), &["Added b 2 -"]),
-        (scope(None, Some("b")), &["Added b 2 -", "Added b 5 -"]),
-    ];
-    for (scope, expect) in cases {
-        let mut watch = store.watch(scope.clone(), Revision(0)).unwrap();
-        assert_eq!(told(&store, &mut watch).await, expect, "{scope:?}");
-    }
+    on_each_engine(async |store, begin| {
+        four_changes(&store).await;
+        let other = Key::new("pods", "other", "b");
+        store.commit(&other, Expected::Absent, Op::Put(draft("b", "1"))).await.unwrap();
+        let scope = |namespace: Option<&str>, name: Option<&str>| Scope {
+            namespace: namespace.map(Arc::from),
+            name: name.map(Arc::from),
+            ..Scope::resource("pods")
+        };
+        let (four, fifth) = (four(begin), format!("Added b {} -", begin + 5));
+        let cases = [
+            (scope(Some("default"), None), four.to_vec()),
+            (scope(Some("other"), None), vec![fifth.clone()]),
+            (scope(Some("default"), Some("b")), vec![four[1].clone()]),
+            (scope(None, Some("b")), vec![four[1].clone(), fifth]),
+        ];
+        for (scope, expect) in cases {
+            let mut watch = store.watch(scope.clone(), Revision(begin)).unwrap();
+            assert_eq!(told(&store, &mut watch).await, expect, "{scope:?}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -76,15 +90,17 @@ async fn a_change_wakes_only_the_watchers_it_concerns() {
 
 #[tokio::test]
 async fn progress_follows_the_whole_store_while_the_watcher_sleeps() {
-    let store = open(&TestDisk::default());
-    let mut watch = store.watch(Scope::resource("nodes"), Revision(0)).unwrap();
-    put(&store, "a", "1").await.unwrap();
-    assert_eq!(watch.progress(), Revision(1));
-    let node = Key::cluster("nodes", "n");
-    store.commit(&node, Expected::Absent, Op::Put(draft("n", "1"))).await.unwrap();
-    assert_eq!(watch.progress(), Revision(1), "an undelivered event holds progress back");
-    assert!(matches!(watch.next().await, Ok(WatchItem::Event { .. })));
-    assert!(matches!(watch.next().await, Ok(WatchItem::Progress(Revision(2)))));
+    on_each_engine(async |store, begin| {
+        let mut watch = store.watch(Scope::resource("nodes"), Revision(begin)).unwrap();
+        put(&store, "a", "1").await.unwrap();
+        assert_eq!(watch.progress(), Revision(begin + 1));
+        let node = Key::cluster("nodes", "n");
+        store.commit(&node, Expected::Absent, Op::Put(draft("n", "1"))).await.unwrap();
+        assert_eq!(watch.progress(), Revision(begin + 1), "an undelivered event holds progress back");
+        assert!(matches!(watch.next().await, Ok(WatchItem::Event { .. })));
+        assert!(matches!(watch.next().await, Ok(WatchItem::Progress(at)) if at.0 == begin + 2));
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -141,8 +157,10 @@ async fn a_watch_resumes_over_a_restart() {
 
 #[tokio::test]
 async fn closing_the_store_ends_its_watches() {
-    let store = open(&TestDisk::default());
-    let mut watch = store.watch(Scope::resource("pods"), Revision(0)).unwrap();
-    drop(store);
-    assert!(watch.next().await.is_err());
+    on_each_engine(async |store, begin| {
+        let mut watch = store.watch(Scope::resource("pods"), Revision(begin)).unwrap();
+        drop(store);
+        assert!(watch.next().await.is_err());
+    })
+    .await;
 }
