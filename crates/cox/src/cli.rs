@@ -1,5 +1,7 @@
 //! The flags.
 
+mod kubelet;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -11,6 +13,8 @@ use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
 pub use etcd::EtcdArgs;
 pub use server::{AuditArgs, AuthenticationArgs, FlowControlArgs};
+
+pub use self::kubelet::KubeletArgs;
 
 #[derive(Parser)]
 #[command(
@@ -136,6 +140,8 @@ pub struct UpArgs {
     pub storage: StorageArgs,
     #[command(flatten)]
     pub ingress: IngressArgs,
+    #[command(flatten)]
+    pub kubelet: KubeletArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
@@ -284,6 +290,8 @@ pub struct AgentArgs {
     pub storage: StorageArgs,
     #[command(flatten)]
     pub ingress: IngressArgs,
+    #[command(flatten)]
+    pub kubelet: KubeletArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
