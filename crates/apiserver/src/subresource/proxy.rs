@@ -326,6 +326,15 @@ mod tests {
     }
 
     #[test]
+    fn no_pod_sees_the_certificate_that_kubelets_see() {
+        let security = |tls| {
+            let address = "10.0.0.1".parse().expect("an address");
+            destination(address, 443, tls, "/".to_owned()).map(|to| to.security)
+        };
+        assert_eq!((security(true), security(false)), (Ok(Security::Anybody), Ok(Security::Plain)));
+    }
+
+    #[test]
     fn stream_options_are_renamed_for_the_kubelet() {
         let query = Query::parse("command=sh&command=-c&command=a%20%26%20b&stdin=true&stdout=1&tty=false");
         assert_eq!(
