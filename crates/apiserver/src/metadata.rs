@@ -45,14 +45,10 @@ pub fn settle_namespace(object: &mut Value, namespaced: bool, namespace: &str) -
 }
 
 /// What only the server decides about a new object.
-pub fn fill_new(object: &mut Value, uid: String, now: Timestamp, dry_run: bool) -> Result<(), Status> {
+pub fn fill_new(object: &mut Value, uid: String, now: Timestamp) -> Result<(), Status> {
+    let is_versioned = is_versioned(object);
     let metadata = metadata_mut(object)?;
-    // The store refuses it, which a dry run does not ask.
-    let versioned = metadata.get("resourceVersion").and_then(Value::as_str).is_some_and(|v| !v.is_empty());
-    if versioned && !dry_run {
-        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
-    }
-    if !versioned {
+    if !is_versioned {
         metadata.remove("resourceVersion");
     }
     metadata.insert("uid".to_owned(), uid.into());
@@ -60,6 +56,18 @@ pub fn fill_new(object: &mut Value, uid: String, now: Timestamp, dry_run: bool) 
     // Before anybody comes to own what the kind takes out anyway.
     api::objectmeta::prepare_for_create(object);
     Ok(())
+}
+
+fn is_versioned(object: &Value) -> bool {
+    !str_at(object, &["metadata", "resourceVersion"]).is_empty()
+}
+
+/// Refuses to store an object as new that says which state of an old one it is; all others who may refuse come first.
+pub fn check_unversioned(object: &Value) -> Result<(), Status> {
+    match is_versioned(object) {
+        true => Err(Status::bad_request("resourceVersion should not be set on objects to be created")),
+        false => Ok(()),
+    }
 }
 
 /// The prefix to generate a name from, when the object asks for one.
@@ -120,9 +128,9 @@ mod tests {
     #[test]
     fn a_new_object_may_not_have_a_revision() {
         let mut object = json!({"metadata": {"resourceVersion": "4"}});
-        assert_eq!(
-            fill_new(&mut object, "u".to_owned(), Timestamp::UNIX_EPOCH, false).expect_err("is refused").code,
-            400
-        );
+        fill_new(&mut object, "u".to_owned(), Timestamp::UNIX_EPOCH).expect("is filled in");
+        assert_eq!(check_unversioned(&object).expect_err("is refused").code, 400);
+        object["metadata"]["resourceVersion"] = "".into();
+        assert_eq!(check_unversioned(&object), Ok(()));
     }
 }

@@ -104,7 +104,7 @@ pub async fn create(
         metadata::set_name(&mut object, &metadata::generated_name(prefix, &call.core.config.random))?;
     }
     let uid = metadata::new_uid(&call.core.config.random);
-    metadata::fill_new(&mut object, uid, call.now, options.dry_run)?;
+    metadata::fill_new(&mut object, uid, call.now)?;
     let place = place_of(kind, &object);
     if !call.info.name.is_empty() {
         check_name(&place.key.name, &call.info.name)?;
@@ -133,6 +133,7 @@ pub async fn create(
             None => to_json(&object).into(),
         }
     } else {
+        metadata::check_unversioned(&object)?;
         let bytes = commit_new(call, place, &mut object, prefix.as_deref()).await?;
         reservation.keep(Some(&object));
         bytes

@@ -109,8 +109,7 @@ impl Checker<'_> {
                 true
             }
             (Type::Dyn, _) | (_, Type::Dyn) => true,
-            (Type::Null, Type::Object(_) | Type::Opaque(_) | Type::Timestamp | Type::Duration)
-            | (Type::Object(_) | Type::Opaque(_) | Type::Timestamp | Type::Duration, Type::Null) => true,
+            (Type::Null, other) | (other, Type::Null) if takes_null(other) => true,
             (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => self.assign(a, b),
             (Type::Type(_), Type::Type(_)) => true,
             (Type::Map(a, x), Type::Map(b, y)) => self.assign(a, b) && self.assign(x, y),
@@ -476,6 +475,14 @@ fn made(name: &str) -> Option<Arc<ObjectType>> {
         return Some(ObjectType::new(name, texts.into_iter().chain([("value".to_owned(), Type::Dyn)])));
     }
     (name == "Object" || name.starts_with("Object.")).then(|| ObjectType::open(name))
+}
+
+/// Whether null may stand for a value of the type (cel-go: `internalIsAssignableNull`).
+fn takes_null(of: &Type) -> bool {
+    matches!(
+        of,
+        Type::Object(_) | Type::Opaque(_) | Type::Optional(_) | Type::Timestamp | Type::Duration | Type::Null
+    )
 }
 
 /// A field of an attribute costs one step; of anything else, the step into it as well.

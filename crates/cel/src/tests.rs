@@ -116,6 +116,11 @@ fn libraries_do_what_they_say() {
 }
 
 #[test]
+fn an_optional_may_be_compared_with_null() {
+    assert_eq!(came("format.dns1123Label().validate('a') == null", Type::Dyn), "false");
+}
+
+#[test]
 fn findings_are_told_with_their_place() {
     check(&[
         ("a + 1", "ERROR: <input>:1:1: undeclared reference to 'a' (in container '')\n | a + 1\n | ^"),

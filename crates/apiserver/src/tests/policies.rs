@@ -39,6 +39,9 @@ async fn a_validating_policy_refuses_and_warns_from_its_binding_on() {
     let message = "deployments.apps \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: at most 5, not 6";
     let refused = json!({"code": 403, "reason": "Forbidden", "message": message});
     api.check(&post, deployment("a", 6), 403, refused).await;
+    let mut versioned = deployment("a", 6);
+    versioned["metadata"]["resourceVersion"] = "1".into();
+    api.check(&post, versioned, 403, json!({"message": message})).await;
     api.check(&post, deployment("a", 5), 201, json!({})).await;
     let scale = format!("PATCH {DEPLOYMENTS}/a/scale\nContent-Type: application/merge-patch+json");
     api.check(&scale, json!({"spec": {"replicas": 9}}), 403, json!({})).await;
