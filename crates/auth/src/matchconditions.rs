@@ -2,7 +2,7 @@
 //! `k8s.io/apiserver/pkg/authorization/cel`.
 
 use apimachinery::{Map, Value, json};
-use cel::{Env, ObjectType, PER_CALL_LIMIT, Program, Type, Val};
+use cel::{Bindings, Env, ObjectType, PER_CALL_LIMIT, Program, Type, Val};
 
 use crate::attributes::Attributes;
 use crate::subjectaccessreview;
@@ -67,7 +67,7 @@ impl MatchConditions {
         let described = described(request);
         let mut failures = Vec::new();
         for (text, program) in &self.0 {
-            let evaluated = program.evaluate(&program.bindings().set(REQUEST, &described), PER_CALL_LIMIT);
+            let evaluated = program.evaluate(&Bindings::new().set(REQUEST, &described), PER_CALL_LIMIT);
             match evaluated.result {
                 Ok(Val::Bool(true)) => {}
                 Ok(Val::Bool(false)) => return Ok(false),

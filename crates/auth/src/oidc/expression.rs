@@ -1,7 +1,7 @@
 //! Expressions over claims and users. Follows `k8s.io/apiserver/pkg/authentication/cel`.
 
 use apimachinery::Value;
-use cel::{Env, ObjectType, PER_CALL_LIMIT, Program, Type, Val};
+use cel::{Bindings, Env, ObjectType, PER_CALL_LIMIT, Program, Type, Val};
 
 use super::Error;
 
@@ -51,13 +51,13 @@ impl Expression {
         self.program.of()
     }
 
-    fn evaluate<'v>(&self, name: &str, value: &'v Value) -> Result<Val<'v>, String> {
-        let evaluated = self.program.evaluate(&self.program.bindings().set(name, value), PER_CALL_LIMIT);
+    fn evaluate<'v>(&self, name: &'static str, value: &'v Value) -> Result<Val<'v>, String> {
+        let evaluated = self.program.evaluate(&Bindings::new().set(name, value), PER_CALL_LIMIT);
         evaluated.result.map_err(|error| format!("expression '{}' resulted in error: {error}", self.text))
     }
 
     /// One string.
-    pub fn string(&self, what: &'static str, name: &str, value: &Value) -> Result<String, Error> {
+    pub fn string(&self, what: &'static str, name: &'static str, value: &Value) -> Result<String, Error> {
         let failed = |why: String| Error::Expression { what, why };
         match self.evaluate(name, value).map_err(failed)? {
             Val::Text(text) => Ok(text.to_string()),
@@ -66,7 +66,12 @@ impl Expression {
     }
 
     /// A string or a list of them, without empty ones; null is none.
-    pub fn strings(&self, what: &'static str, name: &str, value: &Value) -> Result<Vec<String>, Error> {
+    pub fn strings(
+        &self,
+        what: &'static str,
+        name: &'static str,
+        value: &Value,
+    ) -> Result<Vec<String>, Error> {
         let failed = |why: &str| Error::Expression { what, why: why.to_owned() };
         let found = self.evaluate(name, value).map_err(|why| Error::Expression { what, why })?;
         let items = match found.to_json() {
@@ -92,7 +97,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    pub fn check(rules: &[Rule], what: &'static str, name: &str, value: &Value) -> Result<(), Error> {
+    pub fn check(rules: &[Rule], what: &'static str, name: &'static str, value: &Value) -> Result<(), Error> {
         for Rule { expression, message } in rules {
             let failed = |why: String| Error::Rule { what, why };
             match expression.evaluate(name, value).map_err(failed)? {
