@@ -143,12 +143,6 @@ async fn ensure(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(
     }
 }
 
-/// Makes the object as it should be, whatever was there.
-async fn replace(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(), BootstrapError> {
-    let result = advertise::replace(core, resource, &object).await;
-    result.map_err(|status| failed(resource, &object, status))
-}
-
 fn text(object: &Value, field: &str) -> String {
     apimachinery::meta::str_at(object, &["metadata", field]).to_owned()
 }
