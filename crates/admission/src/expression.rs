@@ -156,6 +156,8 @@ impl authz::Authorizer for Asker<'_> {
             user: account.as_ref().unwrap_or(&self.attributes.user),
             verb: &asked.verb,
             group: &asked.group,
+            // Upstream asks for every version.
+            version: "*",
             resource: &asked.resource,
             subresource: &asked.subresource,
             namespace: &asked.namespace,

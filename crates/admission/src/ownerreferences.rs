@@ -45,7 +45,7 @@ fn check_delete(request: &Request<'_>, object: &Value, world: &dyn World) -> Res
     };
     match world.authorize(&delete) {
         Decision::Allow(_) => Ok(()),
-        Decision::NoOpinion(reason) => Err(request.forbidden(
+        Decision::NoOpinion(reason) | Decision::Deny(reason) => Err(request.forbidden(
             object,
             format!("cannot set an ownerRef on a resource you can't delete: {reason}, <nil>"),
         )),
@@ -79,7 +79,7 @@ fn check_finalize(
     };
     match world.authorize(&finalize) {
         Decision::Allow(_) => Ok(()),
-        Decision::NoOpinion(reason) => refuse(&reason),
+        Decision::NoOpinion(reason) | Decision::Deny(reason) => refuse(&reason),
     }
 }
 

@@ -23,13 +23,14 @@ pub fn subject(review: &Value) -> UserInfo {
 }
 
 /// `status` of the review.
-pub fn access_review(call: &Call, user: &UserInfo, review: &Value) -> Result<Value, Status> {
+pub async fn access_review(call: &Call, user: &UserInfo, review: &Value) -> Result<Value, Status> {
     let spec = &review["spec"];
     let selectors = Selectors::of(&spec["resourceAttributes"]);
     let wanted = match (spec.get("resourceAttributes"), spec.get("nonResourceAttributes")) {
         (Some(resource), None) => Attributes {
             verb: str_at(resource, &["verb"]),
             group: str_at(resource, &["group"]),
+            version: str_at(resource, &["version"]),
             resource: str_at(resource, &["resource"]),
             subresource: str_at(resource, &["subresource"]),
             namespace: str_at(resource, &["namespace"]),
@@ -49,9 +50,10 @@ pub fn access_review(call: &Call, user: &UserInfo, review: &Value) -> Result<Val
             ));
         }
     };
-    let mut status = match call.core.authorizer.authorize(&wanted) {
+    let mut status = match call.core.authorize(&wanted).await {
         Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
         Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
+        Decision::Deny(reason) => json!({"allowed": false, "denied": true, "reason": reason}),
     };
     if status["reason"] == "" {
         status.as_object_mut().map(|fields| fields.remove("reason"));

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use api::catalogue::Kind;
 use api::{Resource, resource};
-use apimachinery::{GroupVersion, Map, Status, Value, json};
+use apimachinery::{GroupVersion, Status, Value, json};
 use auth::bootstrap::Reconciliation;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::advertise::{self, SERVICE};
-use crate::aggregation::FRONT_PROXY_CLIENT;
 use crate::core::Core;
 use crate::loopback;
 
@@ -41,8 +40,7 @@ pub async fn run(core: &Arc<Core>) -> Result<(), BootstrapError> {
     reconcile_service(core).await?;
     let failed =
         |status| BootstrapError { what: "the endpoints of", name: SERVICE.to_owned(), source: status };
-    advertise::publish(core).await.map_err(failed)?;
-    replace(core, resource::CONFIG_MAPS, extension_authentication(core)).await
+    advertise::publish(core).await.map_err(failed)
 }
 
 const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
@@ -74,25 +72,6 @@ fn service(core: &Core) -> Value {
             "sessionAffinity": "None",
         },
     })
-}
-
-/// What extension servers need to know to believe their callers (follows `clusterauthenticationtrust`).
-fn extension_authentication(core: &Core) -> Value {
-    let mut data = Map::new();
-    if let Some(authority) = &core.config.client_ca {
-        data.insert("client-ca-file".to_owned(), authority.as_str().into());
-    }
-    if let Some(front_proxy) = &core.config.front_proxy {
-        data.extend([
-            ("requestheader-client-ca-file".to_owned(), front_proxy.authority.as_str().into()),
-            ("requestheader-allowed-names".to_owned(), json!([FRONT_PROXY_CLIENT]).to_string().into()),
-            ("requestheader-username-headers".to_owned(), json!(["X-Remote-User"]).to_string().into()),
-            ("requestheader-uid-headers".to_owned(), json!(["X-Remote-Uid"]).to_string().into()),
-            ("requestheader-group-headers".to_owned(), json!(["X-Remote-Group"]).to_string().into()),
-            ("requestheader-extra-headers-prefix".to_owned(), json!(["X-Remote-Extra-"]).to_string().into()),
-        ]);
-    }
-    json!({"metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"}, "data": data})
 }
 
 /// Default roles and bindings, many at once, so that they share the flushes of the store's log.
@@ -162,12 +141,6 @@ async fn ensure(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(
         Err(status) if !is_there() => Err(failed(resource, &object, status)),
         _ => Ok(()),
     }
-}
-
-/// Makes the object as it should be, whatever was there.
-async fn replace(core: &Arc<Core>, resource: Resource, object: Value) -> Result<(), BootstrapError> {
-    let result = advertise::replace(core, resource, &object).await;
-    result.map_err(|status| failed(resource, &object, status))
 }
 
 fn text(object: &Value, field: &str) -> String {

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::aggregation::FrontProxy;
 use crate::audit::Auditor;
 use crate::metadata::Random;
+use crate::{authentication, authorization};
 
 /// The range of ports upstream reserves for Services of type NodePort.
 pub const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
@@ -42,6 +43,10 @@ pub struct Config {
     /// How many requests are worked on at once, the cheap ones: one that is dear counts for several
     /// (upstream: `--max-requests-inflight` and `--max-mutating-requests-inflight` together).
     pub requests_in_flight_max: u32,
+    /// Who else says who makes a request.
+    pub authentication: authentication::Config,
+    /// Who decides what a user may do.
+    pub authorization: authorization::Chain,
     /// Which admission plugins run.
     pub admission: admission::Selection,
     pub clock: Clock,
@@ -68,6 +73,8 @@ impl Config {
             tokens: auth::tokenfile::TokenFile::default(),
             auditor: None,
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
+            authentication: authentication::Config::default(),
+            authorization: authorization::Chain::default(),
             admission: admission::Selection::default(),
             clock: Arc::new(Timestamp::now),
             random: Arc::new(system_random),

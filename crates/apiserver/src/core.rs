@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use api::catalogue::Kind;
 use apimachinery::{Status, Value};
 use auth::serviceaccount::Issuer;
-use auth::{Authenticator, Authorizer};
+use auth::{Anonymous, Authenticator, Authorizer};
 use store::{Key, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregation::Aggregator;
+use crate::authentication::Elsewhere;
 use crate::config::Config;
 use crate::conversion;
 use crate::customresource;
@@ -31,6 +32,7 @@ pub struct Core {
     pub config: Config,
     pub store: Store,
     pub authenticator: Authenticator,
+    pub elsewhere: Elsewhere,
     pub authorizer: Authorizer,
     pub admission: admission::Chain,
     pub admission_metrics: webhook::metrics::Metrics,
@@ -52,10 +54,16 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(config: Config, issuer: Issuer, store: Store) -> Arc<Core> {
+    pub fn new(mut config: Config, issuer: Issuer, store: Store) -> Arc<Core> {
+        let believed = &mut config.authentication;
+        let elsewhere = Elsewhere::new(std::mem::take(&mut believed.issuers), believed.webhook.take());
+        let anyone = Anonymous { enabled: config.anonymous_auth, paths: Vec::new() };
+        let anonymous = believed.anonymous.take().unwrap_or(anyone);
+        let request_header = believed.request_header.as_ref().map(|proxies| proxies.headers.clone());
         Arc::new(Core {
             services: Allocator::new(&config.service_cidrs(), config.node_ports.clone(), &store),
-            authenticator: Authenticator::new(issuer, config.tokens.clone(), config.anonymous_auth),
+            authenticator: Authenticator::new(issuer, config.tokens.clone(), request_header, anonymous),
+            elsewhere,
             authorizer: Authorizer::default(),
             admission: admission::Chain::selected(&config.admission),
             admission_metrics: webhook::metrics::Metrics::default(),

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use apimachinery::Status;
+use apimachinery::{Status, percent};
 use auth::user::{SERVICE_ACCOUNT_USER_PREFIX, UNAUTHENTICATED};
 use auth::{Attributes, UserInfo};
 use http::{HeaderMap, HeaderValue};
 
 use crate::core::Core;
-use crate::query::percent_decode;
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
@@ -17,7 +16,7 @@ const UID: &str = "impersonate-uid";
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 
 /// The user whom the request is made as: its author, or whom its author may and wants to be.
-pub fn effective_user(core: &Core, author: UserInfo, headers: &HeaderMap) -> Result<UserInfo, Status> {
+pub async fn effective_user(core: &Core, author: UserInfo, headers: &HeaderMap) -> Result<UserInfo, Status> {
     let first = |name: &str| headers.get(name).map_or(Ok(""), text);
     let (name, uid) = (first(USER)?, first(UID)?);
     let groups = headers.get_all(GROUP).iter().map(text).collect::<Result<Vec<&str>, Status>>()?;
@@ -29,29 +28,26 @@ pub fn effective_user(core: &Core, author: UserInfo, headers: &HeaderMap) -> Res
         return Err(Status::bad_request("requested impersonation without impersonating a user"));
     }
     let impersonate = Attributes { verb: "impersonate", ..Attributes::of(&author) };
-    let may = |group: &str, resource: &str, namespace: &str, name: &str| {
-        core.authorizer.check(&Attributes { group, resource, namespace, name, ..impersonate })
+    let may = async |group: &str, resource: &str, namespace: &str, name: &str| {
+        core.check(&Attributes { group, resource, namespace, name, ..impersonate }).await
     };
     let account = name.strip_prefix(SERVICE_ACCOUNT_USER_PREFIX).and_then(|rest| rest.split_once(':'));
     match account {
-        Some((namespace, account)) => may("", "serviceaccounts", namespace, account)?,
-        None => may("", "users", "", name)?,
+        Some((namespace, account)) => may("", "serviceaccounts", namespace, account).await?,
+        None => may("", "users", "", name).await?,
     }
     for group in &groups {
-        may("", "groups", "", group)?;
+        may("", "groups", "", group).await?;
     }
     if !uid.is_empty() {
-        may("authentication.k8s.io", "uids", "", uid)?;
+        may("authentication.k8s.io", "uids", "", uid).await?;
     }
-    for (key, value) in extra.iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value))) {
-        let (group, resource) = ("authentication.k8s.io", "userextras");
-        core.authorizer.check(&Attributes {
-            group,
-            resource,
-            subresource: key,
-            name: value,
-            ..impersonate
-        })?;
+    for (key, values) in &extra {
+        for value in values {
+            let (group, resource) = ("authentication.k8s.io", "userextras");
+            let extra = Attributes { group, resource, subresource: key, name: value, ..impersonate };
+            core.check(&extra).await?;
+        }
     }
     let mut user = match account {
         Some((namespace, account)) if groups.is_empty() => UserInfo::service_account(namespace, account, uid),
@@ -73,7 +69,7 @@ fn extra(headers: &HeaderMap) -> Result<BTreeMap<String, Vec<String>>, Status> {
     let mut extra = BTreeMap::<String, Vec<String>>::new();
     for (name, value) in headers {
         if let Some(key) = name.as_str().strip_prefix(EXTRA_PREFIX) {
-            extra.entry(percent_decode(key, false)).or_default().push(text(value)?.to_owned());
+            extra.entry(percent::decode(key, false)).or_default().push(text(value)?.to_owned());
         }
     }
     Ok(extra)

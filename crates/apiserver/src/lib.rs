@@ -3,6 +3,8 @@
 //! What differs between kinds comes from their row in `api::catalogue`. Nothing reaches the store but through here.
 
 // The way of a request.
+pub mod authentication;
+pub mod authorization;
 mod body;
 mod call;
 mod flowcontrol;
@@ -51,8 +53,10 @@ mod part;
 mod policy;
 mod prometheus;
 mod quota;
+pub mod review_client;
 mod selection;
 mod service_allocation;
+mod ttl_cache;
 mod view;
 mod webhook;
 mod wire;

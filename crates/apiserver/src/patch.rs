@@ -240,7 +240,7 @@ async fn apply(
         Ok(Proposal { object: defaulted(kind, object), owned: true })
     };
     if place.part == Part::Main && call.core.store.get(&place.key).is_none() {
-        check_create(call)?;
+        check_create(call).await?;
         let proposal: Proposal = merged(None)?;
         match write::create(call, kind, proposal, options).await {
             Err(status) if status.is_already_exists() => {}

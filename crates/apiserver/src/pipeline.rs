@@ -10,7 +10,7 @@ use std::time::Duration;
 use apimachinery::Status;
 use auth::{Attributes, Presented, UserInfo};
 use futures_util::FutureExt as _;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue, UPGRADE};
+use http::header::{HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, Uri};
 use hyper::upgrade::OnUpgrade;
@@ -30,7 +30,7 @@ use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::tls::ClientCertificate;
 use crate::websocket::Wish;
-use crate::{aggregation, nonresource, resource};
+use crate::{aggregation, authentication, nonresource, resource};
 
 /// Every response carries the id under which the server knows the request.
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -149,7 +149,7 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
 
 async fn answer(
     core: Arc<Core>,
-    head: Head,
+    mut head: Head,
     payload: Payload,
     peer: Peer,
     learned: &Learned,
@@ -159,15 +159,18 @@ async fn answer(
     }
     let now = (core.config.clock)();
     let address = peer.address();
-    let author = authenticate(&core, &head, peer, now);
+    let author = authenticate(&core, &head, peer, now).await;
+    if let Some(proxies) = &core.config.authentication.request_header {
+        proxies.headers.clear(&mut head.parts.headers);
+    }
     let record = begin_record(&core, &head, address, author.as_ref().ok(), &learned.record).await?;
     let author = author?;
-    let user = impersonation::effective_user(&core, author.clone(), &head.parts.headers)?;
+    let user = impersonation::effective_user(&core, author.clone(), &head.parts.headers).await?;
     if let Some(record) = record.as_ref().filter(|_| user != author) {
         record.impersonates(&user);
     }
     let flow = classify(&core, &head.info, &user, &learned.flow);
-    authorize(&core, &head.info, &user, record.as_deref())?;
+    authorize(&core, &head.info, &user, record.as_deref()).await?;
     let Head { parts, info, query, target, .. } = head;
     let long_running = info.is_long_running();
     // Whoever sends slowly waits before taking a seat, and takes nobody else's.
@@ -209,14 +212,16 @@ async fn answer(
     timeout(REQUEST_TIMEOUT, in_time).await.unwrap_or_else(too_late)
 }
 
-fn authenticate(core: &Core, head: &Head, peer: Peer, now: Timestamp) -> Result<UserInfo, Status> {
+async fn authenticate(core: &Core, head: &Head, peer: Peer, now: Timestamp) -> Result<UserInfo, Status> {
     match peer {
         Peer::Component(user) => Ok(user),
         Peer::Connection { certificate, .. } => {
-            let authorization = head.parts.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-            let certificate = certificate.as_ref().map(ClientCertificate::presented);
-            let presented = Presented { certificate, authorization };
-            core.authenticator.authenticate(&presented, core, now)
+            let presented = Presented {
+                certificate: certificate.as_ref().map(ClientCertificate::presented),
+                front_proxy: certificate.as_ref().and_then(ClientCertificate::front_proxy),
+                headers: &head.parts.headers,
+            };
+            authentication::authenticate(core, &presented, &head.info.path, now).await
         }
     }
 }
@@ -255,14 +260,14 @@ fn classify<'a>(
     Some(slot.get_or_init(|| classified))
 }
 
-fn authorize(
+async fn authorize(
     core: &Core,
     info: &RequestInfo,
     user: &UserInfo,
     record: Option<&Record>,
 ) -> Result<(), Status> {
     let wanted = attributes(info, user);
-    let decision = core.authorizer.authorize(&wanted);
+    let decision = core.authorize(&wanted).await;
     if let Some(record) = record {
         record.authorized(&decision);
     }
@@ -316,6 +321,7 @@ pub fn attributes<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Attributes<'
     Attributes {
         verb: info.verb,
         group: &info.group,
+        version: &info.version,
         resource: &info.resource,
         subresource: &info.subresource,
         namespace: &info.namespace,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use apimachinery::codec::Strictness;
 use apimachinery::field::{self, ErrorList, Path};
+use apimachinery::percent;
 use apimachinery::{GroupKind, Status, json};
 
 /// The longest fieldManager (upstream: FieldManagerMaxLength).
@@ -17,7 +18,7 @@ impl Query {
     pub fn parse(text: &str) -> Query {
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (percent_decode(key, true), percent_decode(value, true))
+            (percent::decode(key, true), percent::decode(value, true))
         });
         Query(pairs.collect())
     }
@@ -48,30 +49,6 @@ impl Query {
             }),
         }
     }
-}
-
-/// Undoes `%xx`, and `+` for space where `plus` says so. What is not UTF-8 is replaced; a stray `%` stays.
-pub fn percent_decode(text: &str, plus: bool) -> String {
-    if !text.bytes().any(|b| b == b'%' || (plus && b == b'+')) {
-        return text.to_owned();
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = |i: usize| bytes.get(i).and_then(|b| (*b as char).to_digit(16));
-        match (bytes[at], hex(at + 1), hex(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                at += 3;
-                continue;
-            }
-            (b'+', ..) if plus => out.push(b' '),
-            (byte, ..) => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// How the resourceVersion of a list or watch is meant.

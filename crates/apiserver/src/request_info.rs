@@ -132,7 +132,7 @@ impl RequestInfo {
 }
 
 fn decode_segment(segment: &str) -> String {
-    crate::query::percent_decode(segment, false)
+    apimachinery::percent::decode(segment, false)
 }
 
 fn resource_verb(method: &Method) -> &'static str {

@@ -156,7 +156,7 @@ pub async fn replace(
     let place = Place::of(call, kind, part);
     let may_create = part == Part::Main && kind.strategy.allow_create_on_update();
     let written = if may_create && call.core.store.get(&place.key).is_none() {
-        check_create(call)?;
+        check_create(call).await?;
         write::create(call, kind, Proposal { object, owned: false }, &options).await?
     } else {
         let change = |_: &Value| Ok(Proposal { object: object.clone(), owned: false });
@@ -166,8 +166,8 @@ pub async fn replace(
 }
 
 /// Who creates by update or apply must be allowed to create.
-pub fn check_create(call: &Call) -> Result<(), Status> {
+pub async fn check_create(call: &Call) -> Result<(), Status> {
     let mut wanted = attributes(&call.info, &call.user);
     wanted.verb = "create";
-    call.core.authorizer.check(&wanted)
+    call.core.check(&wanted).await
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::Response;
 
 use crate::access_review::{access_review, subject};
+use crate::authentication;
 use crate::body::Body;
 use crate::call::Call;
 use crate::kind::KindRef;
@@ -30,26 +31,26 @@ pub async fn create(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Res
     let mut review = wire::decode_body(expected, format, body, options.field_validation, &mut call.warnings)?;
     call.audit_request(&review);
     review["status"] = match kind.resource {
-        resource::TOKEN_REVIEWS => token_review(call, &review)?,
+        resource::TOKEN_REVIEWS => token_review(call, &review).await?,
         resource::SELF_SUBJECT_REVIEWS => json!({"userInfo": call.user}),
         resource::SELF_SUBJECT_RULES_REVIEWS => rules_review(call, &review)?,
-        resource::SELF_SUBJECT_ACCESS_REVIEWS => access_review(call, &call.user, &review)?,
-        resource::LOCAL_SUBJECT_ACCESS_REVIEWS => local_review(call, &review)?,
-        _ => access_review(call, &subject(&review), &review)?,
+        resource::SELF_SUBJECT_ACCESS_REVIEWS => access_review(call, &call.user, &review).await?,
+        resource::LOCAL_SUBJECT_ACCESS_REVIEWS => local_review(call, &review).await?,
+        _ => access_review(call, &subject(&review), &review).await?,
     };
     call.target = call.target.plain();
     call.respond(201, Document::value(kind.type_name, &review))
 }
 
-fn token_review(call: &Call, review: &Value) -> Result<Value, Status> {
+async fn token_review(call: &Call, review: &Value) -> Result<Value, Status> {
     let token = str_at(review, &["spec", "token"]);
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
     let audiences = strings(review.pointer("/spec/audiences"));
-    Ok(match call.core.authenticator.review(token, &audiences, &*call.core, call.now) {
+    Ok(match authentication::review(&call.core, token, &audiences, call.now).await {
         Ok((user, audiences)) => json!({"authenticated": true, "user": user, "audiences": audiences}),
-        Err(error) => json!({"error": error.to_string()}),
+        Err(error) => json!({"error": error}),
     })
 }
 
@@ -58,10 +59,15 @@ fn rules_review(call: &Call, review: &Value) -> Result<Value, Status> {
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    Ok(call.core.authorizer.rules_review(&call.user, namespace))
+    let mut status = call.core.authorizer.rules_review(&call.user, namespace);
+    if call.core.config.authorization.asks_elsewhere() {
+        status["incomplete"] = true.into();
+        status["evaluationError"] = "webhook authorizer does not support user rule resolution".into();
+    }
+    Ok(status)
 }
 
-fn local_review(call: &Call, review: &Value) -> Result<Value, Status> {
+async fn local_review(call: &Call, review: &Value) -> Result<Value, Status> {
     let namespace = str_at(review, &["spec", "resourceAttributes", "namespace"]);
     if namespace != call.info.namespace {
         return Err(Status::bad_request(format!(
@@ -69,7 +75,7 @@ fn local_review(call: &Call, review: &Value) -> Result<Value, Status> {
             call.info.namespace
         )));
     }
-    access_review(call, &subject(review), review)
+    access_review(call, &subject(review), review).await
 }
 
 pub fn strings(list: Option<&Value>) -> Vec<String> {

@@ -43,6 +43,7 @@ impl ApiServer {
         let stop = CancellationToken::new();
         let background = stop.clone().drop_guard();
         follow::start(&core, &stop)?;
+        core.elsewhere.start(&stop);
         bootstrap::run(&core).await?;
         upkeep::start(&core, &stop).await?;
         flowcontrol::start(&core, &stop)?;

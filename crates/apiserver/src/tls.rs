@@ -3,70 +3,94 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use client::certificate::{CertificateError, Replaceable};
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 /// What new connections use; replacing it rotates certificates and authorities without a restart.
 pub type SharedTls = Arc<ArcSwap<Serving>>;
+
+/// Whose certificates are taken from clients; PEM, nobody's when empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Authorities<'a> {
+    /// Of users (upstream: `--client-ca-file`).
+    pub clients: &'a [u8],
+    /// Of those who may speak for users (upstream: `--requestheader-client-ca-file`).
+    pub front_proxies: &'a [u8],
+}
 
 /// A server's TLS, and the authorities of its clients. A client whose certificate comes from elsewhere is let in as far
 /// as its request, which is then refused: only so can it be told why.
 pub struct Serving {
     pub config: Arc<rustls::ServerConfig>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
+    front_proxies: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// A client certificate, after the handshake.
 #[derive(Clone, Debug)]
-pub enum ClientCertificate {
+pub struct ClientCertificate {
     /// In DER.
-    Verified(Arc<[u8]>),
-    Unverified,
+    der: Arc<[u8]>,
+    is_of_client: bool,
+    is_of_front_proxy: bool,
 }
 
 impl ClientCertificate {
     pub fn presented(&self) -> auth::Certificate<'_> {
-        match self {
-            ClientCertificate::Verified(der) => auth::Certificate::Verified(der),
-            ClientCertificate::Unverified => auth::Certificate::Unverified,
-        }
+        if self.is_of_client { auth::Certificate::Verified(&self.der) } else { auth::Certificate::Unverified }
+    }
+
+    /// The certificate if its holder may speak for users.
+    pub fn front_proxy(&self) -> Option<&[u8]> {
+        self.is_of_front_proxy.then_some(&*self.der)
     }
 }
 
 impl Serving {
-    /// From PEM, like [`server_config`].
-    pub fn new(certificate: &[u8], key: &[u8], client_ca: &[u8]) -> Result<Serving, TlsError> {
-        let clients = client_verifier(client_ca)?;
-        let lenient = clients.clone().map(|inner| Arc::new(Lenient(inner)) as Arc<dyn ClientCertVerifier>);
-        Ok(Serving { config: Arc::new(config(certificate, key, lenient)?), clients })
+    /// From PEM, with a certificate that may be replaced.
+    pub fn showing(certificate: Arc<Replaceable>, authorities: Authorities<'_>) -> Result<Serving, TlsError> {
+        let clients = client_verifier(authorities.clients)?;
+        let front_proxies = client_verifier(authorities.front_proxies)?;
+        let verifiers = [&clients, &front_proxies].into_iter().flatten();
+        let hints: Vec<_> = verifiers.flat_map(|verifier| verifier.root_hint_subjects().to_vec()).collect();
+        let lenient = Arc::new(Lenient { hints, provider: provider() }) as Arc<dyn ClientCertVerifier>;
+        let lenient = (clients.is_some() || front_proxies.is_some()).then_some(lenient);
+        let config = config(certificate, lenient)?;
+        Ok(Serving { config: Arc::new(config), clients, front_proxies })
     }
 
     /// What a chain of certificates that the handshake has seen is worth.
     pub fn client_certificate(&self, chain: &[CertificateDer<'_>]) -> Option<ClientCertificate> {
         let (own, intermediates) = chain.split_first()?;
-        let verifier = self.clients.as_ref()?;
-        match verifier.verify_client_cert(own, intermediates, UnixTime::now()) {
-            Ok(_) => Some(ClientCertificate::Verified(Arc::from(&**own))),
-            Err(error) => {
-                tracing::debug!(%error, "client certificate not verified");
-                Some(ClientCertificate::Unverified)
-            }
-        }
+        let is_of = |verifier: &Option<Arc<dyn ClientCertVerifier>>| {
+            let verified = verifier.as_ref()?.verify_client_cert(own, intermediates, UnixTime::now());
+            verified.inspect_err(|error| tracing::debug!(%error, "client certificate not verified")).ok()
+        };
+        Some(ClientCertificate {
+            der: Arc::from(&**own),
+            is_of_client: is_of(&self.clients).is_some(),
+            is_of_front_proxy: is_of(&self.front_proxies).is_some(),
+        })
     }
 }
 
 /// Checks that the client holds the key of its certificate, not where the certificate comes from.
 #[derive(Debug)]
-struct Lenient(Arc<dyn ClientCertVerifier>);
+struct Lenient {
+    /// The authorities that the client is told of, so that it can choose a certificate.
+    hints: Vec<DistinguishedName>,
+    provider: Arc<CryptoProvider>,
+}
 
 impl ClientCertVerifier for Lenient {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        &self.hints
     }
 
     fn verify_client_cert(
@@ -84,7 +108,8 @@ impl ClientCertVerifier for Lenient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -93,11 +118,12 @@ impl ClientCertVerifier for Lenient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 
     fn client_auth_mandatory(&self) -> bool {
@@ -107,8 +133,10 @@ impl ClientCertVerifier for Lenient {
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("read {what} as PEM")]
-    Pem { what: &'static str, source: rustls_pki_types::pem::Error },
+    #[error("read the client certificate authority as PEM")]
+    Pem(#[from] rustls_pki_types::pem::Error),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     #[error("use the certificates")]
     Rustls(#[from] rustls::Error),
     #[error("use the client certificate authority")]
@@ -122,14 +150,22 @@ pub fn server_config(
     key: &[u8],
     client_ca: &[u8],
 ) -> Result<rustls::ServerConfig, TlsError> {
-    config(certificate, key, client_verifier(client_ca)?)
+    server_config_showing(Replaceable::new(certificate, key)?, client_ca)
+}
+
+/// As [`server_config`], with a certificate that may be replaced.
+pub fn server_config_showing(
+    certificate: Arc<Replaceable>,
+    client_ca: &[u8],
+) -> Result<rustls::ServerConfig, TlsError> {
+    config(certificate, client_verifier(client_ca)?)
 }
 
 /// Who takes certificates of these authorities; `None` when there are no authorities.
 fn client_verifier(client_ca: &[u8]) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
     let mut roots = RootCertStore::empty();
-    for authority in certificates(client_ca, "the client certificate authority")? {
-        roots.add(authority)?;
+    for authority in CertificateDer::pem_slice_iter(client_ca) {
+        roots.add(authority?)?;
     }
     if roots.is_empty() {
         return Ok(None);
@@ -143,20 +179,16 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn config(
-    certificate: &[u8],
-    key: &[u8],
+    certificate: Arc<Replaceable>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<rustls::ServerConfig, TlsError> {
-    let chain = certificates(certificate, "the serving certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(key)
-        .map_err(|source| TlsError::Pem { what: "the serving key", source })?;
     let builder =
         rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = match clients {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(chain, key)?;
+    let mut config = builder.with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -164,10 +196,4 @@ fn config(
 /// Makes a configuration replaceable.
 pub fn shared(serving: Serving) -> SharedTls {
     Arc::new(ArcSwap::from_pointee(serving))
-}
-
-fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|source| TlsError::Pem { what, source })
 }

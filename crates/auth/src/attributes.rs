@@ -11,6 +11,8 @@ pub struct Attributes<'a> {
     /// `get`, `list`, `create` ...; for a bare path the HTTP method in lower case.
     pub verb: &'a str,
     pub group: &'a str,
+    /// As the path names it; only others than this server decide by it.
+    pub version: &'a str,
     pub resource: &'a str,
     pub subresource: &'a str,
     /// Empty for cluster-wide requests.
@@ -29,6 +31,8 @@ pub enum Decision {
     Allow(String),
     /// No rule speaks for it; the text, when there is one, says what stood in the way.
     NoOpinion(String),
+    /// Refused, whatever others would say, and why.
+    Deny(String),
 }
 
 impl Decision {
@@ -38,7 +42,7 @@ impl Decision {
 
     pub fn reason(&self) -> &str {
         match self {
-            Decision::Allow(reason) | Decision::NoOpinion(reason) => reason,
+            Decision::Allow(reason) | Decision::NoOpinion(reason) | Decision::Deny(reason) => reason,
         }
     }
 }
@@ -50,6 +54,7 @@ impl<'a> Attributes<'a> {
             user,
             verb: "",
             group: "",
+            version: "",
             resource: "",
             subresource: "",
             namespace: "",

@@ -1,13 +1,16 @@
-//! From what a request presents to an identity: a client certificate, a bearer token, or nobody in particular, who
-//! may do what RBAC lets them: by default, ask for the server's health and version.
+//! From what a request presents to an identity: a front proxy's word, a client certificate, a bearer token, or nobody in
+//! particular, who may do what RBAC lets them: by default, ask for the server's health and version.
 
 use apimachinery::{Status, Value};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use jiff::Timestamp;
 
+use crate::requestheader::RequestHeader;
 use crate::serviceaccount::{self, Issuer};
 use crate::tokenfile::TokenFile;
 use crate::user::{AUTHENTICATED, UserInfo};
-use crate::{bootstraptoken, certificate};
+use crate::{bootstraptoken, certificate, requestheader};
 
 /// Which object stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +38,39 @@ pub enum Certificate<'a> {
 }
 
 /// What a request has to show.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Presented<'a> {
     pub certificate: Option<Certificate<'a>>,
-    /// The Authorization header.
-    pub authorization: Option<&'a str>,
+    /// The certificate again, in DER, if its chain leads to an authority of front proxies.
+    pub front_proxy: Option<&'a [u8]>,
+    pub headers: &'a HeaderMap,
+}
+
+/// Who may come without credentials, as `system:anonymous` (upstream: `--anonymous-auth` and `AnonymousAuthConfig`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Anonymous {
+    pub enabled: bool,
+    /// The only paths they may ask for; none means all.
+    pub paths: Vec<String>,
+}
+
+impl Anonymous {
+    fn admits(&self, path: &str) -> bool {
+        self.enabled && (self.paths.is_empty() || self.paths.iter().any(|admitted| admitted == path))
+    }
+}
+
+/// What is found out about a request's author from what is at hand.
+#[derive(Debug)]
+pub enum Identified<'a> {
+    User(UserInfo),
+    /// Nobody known here.
+    Unknown {
+        /// Somebody else may know whose token this is.
+        token: Option<&'a str>,
+        /// Some other credential was bad.
+        refused: bool,
+    },
 }
 
 /// Why a credential gives no identity.
@@ -53,18 +84,25 @@ pub enum Refusal {
     ServiceAccount(#[from] serviceaccount::Error),
     #[error("bootstrap token: {0}")]
     BootstrapToken(#[from] bootstraptoken::Error),
+    #[error(transparent)]
+    RequestHeader(#[from] requestheader::Error),
 }
 
 pub struct Authenticator {
     issuer: Issuer,
     tokens: TokenFile,
-    /// Whether a request without credentials is `system:anonymous` (upstream: `--anonymous-auth`).
-    anonymous: bool,
+    request_header: Option<RequestHeader>,
+    anonymous: Anonymous,
 }
 
 impl Authenticator {
-    pub fn new(issuer: Issuer, tokens: TokenFile, anonymous: bool) -> Self {
-        Authenticator { issuer, tokens, anonymous }
+    pub fn new(
+        issuer: Issuer,
+        tokens: TokenFile,
+        request_header: Option<RequestHeader>,
+        anonymous: Anonymous,
+    ) -> Self {
+        Authenticator { issuer, tokens, request_header, anonymous }
     }
 
     /// Signs tokens for TokenRequests.
@@ -72,36 +110,50 @@ impl Authenticator {
         &self.issuer
     }
 
-    /// The identity behind a request, or 401. One good credential is enough; where none is good and one is bad, the
-    /// request is refused, even if it needed none.
-    pub fn authenticate(
+    /// Believes a front proxy first, then a client certificate, then a token of the cluster's own; one good credential is
+    /// enough.
+    pub fn identify<'a>(
         &self,
-        presented: &Presented<'_>,
+        presented: &Presented<'a>,
         objects: &dyn Objects,
         now: Timestamp,
-    ) -> Result<UserInfo, Status> {
+    ) -> Identified<'a> {
         let mut refused = false;
-        let mut accept = |found: Result<UserInfo, Refusal>| {
-            found
-                .inspect_err(|error| {
-                    tracing::warn!(%error, "unable to authenticate the request");
-                    refused = true;
-                })
-                .ok()
+        let mut accept = |found: Result<Option<UserInfo>, Refusal>| {
+            found.unwrap_or_else(|error| {
+                tracing::warn!(%error, "unable to authenticate the request");
+                refused = true;
+                None
+            })
         };
+        let by_proxy = self.request_header.as_ref().zip(presented.front_proxy);
+        let by_proxy =
+            by_proxy.map(|(believed, proxy)| believed.user(proxy, presented.headers).map_err(Refusal::from));
+        if let Some(user) = by_proxy.and_then(&mut accept) {
+            return Identified::User(user);
+        }
         let by_certificate = presented.certificate.map(|certificate| match certificate {
-            Certificate::Verified(der) => certificate::user(der).map_err(Refusal::from),
+            Certificate::Verified(der) => certificate::user(der).map(Some).map_err(Refusal::from),
+            // The authorities of clients need not know a front proxy.
+            Certificate::Unverified if presented.front_proxy.is_some() => Ok(None),
             Certificate::Unverified => Err(Refusal::Unverified),
         });
         if let Some(user) = by_certificate.and_then(&mut accept) {
-            return Ok(user);
+            return Identified::User(user);
         }
-        let token = presented.authorization.and_then(bearer);
-        let by_token = token.map(|token| self.review(token, &[], objects, now).map(|(user, _)| user));
-        if let Some(user) = by_token.and_then(&mut accept) {
-            return Ok(user);
+        let authorization = presented.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = authorization.and_then(bearer);
+        if let Some(Ok((user, _))) = token.map(|token| self.review(token, &[], objects, now)) {
+            return Identified::User(user);
         }
-        if self.anonymous && !refused { Ok(UserInfo::anonymous()) } else { Err(Status::unauthorized()) }
+        Identified::Unknown { token, refused }
+    }
+
+    /// Whoever has no credentials may be nobody in particular; where one was refused the request is refused with it, even if
+    /// it needed none.
+    pub fn anonymous(&self, refused: bool, path: &str) -> Result<UserInfo, Status> {
+        let admitted = !refused && self.anonymous.admits(path);
+        admitted.then(UserInfo::anonymous).ok_or_else(Status::unauthorized)
     }
 
     /// Reads a token for a TokenReview: the identity, and for which of the audiences it holds.
@@ -153,11 +205,15 @@ mod tests {
         }
     }
 
-    fn check(certificate: Option<Certificate<'_>>, authorization: Option<&str>, expect: Option<&str>) {
+    fn authenticator(anonymous: Anonymous) -> Authenticator {
         let pem = SigningKey::generate_pem().expect("a key");
         let key = SigningKey::from_pem(pem.as_bytes()).expect("reads back");
         let tokens = TokenFile::parse("from-file,ann,1", "f").expect("parses");
-        let authenticator = Authenticator::new(Issuer::new("iss", Vec::new(), key), tokens, true);
+        Authenticator::new(Issuer::new("iss", Vec::new(), key), tokens, None, anonymous)
+    }
+
+    fn check(certificate: Option<Certificate<'_>>, authorization: Option<&str>, expect: Option<&str>) {
+        let authenticator = authenticator(Anonymous { enabled: true, paths: vec!["/livez".to_owned()] });
         let now = Timestamp::UNIX_EPOCH;
         let spec = TokenSpec {
             namespace: "ns".to_owned(),
@@ -165,13 +221,26 @@ mod tests {
             ..Default::default()
         };
         let token = authenticator.issuer().issue(&spec, String::new(), now).expect("issues").token;
-        let authorization = authorization.map(|header| header.replace("TOKEN", &token));
-        let presented = Presented { certificate, authorization: authorization.as_deref() };
-        let found = authenticator.authenticate(&presented, &One, now);
-        assert_eq!(found.map(|user| user.name).ok().as_deref(), expect, "{certificate:?} {authorization:?}");
-        let strict = Authenticator { anonymous: false, ..authenticator };
-        let found = strict.authenticate(&presented, &One, now).map(|user| user.name).ok();
-        assert_eq!(found.as_deref(), expect.filter(|name| *name != "system:anonymous"));
+        let mut headers = HeaderMap::new();
+        if let Some(header) = authorization {
+            headers.insert(AUTHORIZATION, header.replace("TOKEN", &token).parse().expect("a value"));
+        }
+        let presented = Presented { certificate, front_proxy: None, headers: &headers };
+        let name = |path: &str| match authenticator.identify(&presented, &One, now) {
+            Identified::User(user) => Some(user.name),
+            Identified::Unknown { token: Some(_), .. } => None,
+            Identified::Unknown { refused, .. } => {
+                authenticator.anonymous(refused, path).map(|user| user.name).ok()
+            }
+        };
+        assert_eq!(name("/livez").as_deref(), expect, "{certificate:?} {authorization:?}");
+        assert_eq!(name("/api").as_deref(), expect.filter(|name| *name != "system:anonymous"));
+    }
+
+    #[test]
+    fn nobody_in_particular_may_be_shut_out() {
+        assert!(authenticator(Anonymous::default()).anonymous(false, "/livez").is_err());
+        assert!(authenticator(Anonymous { enabled: true, paths: Vec::new() }).anonymous(false, "/x").is_ok());
     }
 
     #[test]

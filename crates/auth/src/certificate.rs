@@ -3,6 +3,7 @@
 
 use ring::digest;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::AttributeTypeAndValue;
 
 use crate::user::{CREDENTIAL_ID, UserInfo};
 
@@ -18,13 +19,26 @@ pub enum Error {
 pub fn user(der: &[u8]) -> Result<UserInfo, Error> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|_| Error::Malformed)?;
     let subject = certificate.subject();
-    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-        attribute.as_str().map(str::to_owned).ok().filter(|text| !text.is_empty())
-    };
     let name = subject.iter_common_name().last().and_then(text).ok_or(Error::NoCommonName)?;
     let mut user = UserInfo::new(name, subject.iter_organization().filter_map(text));
     user.extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={}", fingerprint(der))]);
     Ok(user)
+}
+
+/// Whom a verified certificate names.
+pub fn common_name(der: &[u8]) -> Result<String, Error> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| Error::Malformed)?;
+    certificate.subject().iter_common_name().last().and_then(text).ok_or(Error::NoCommonName)
+}
+
+/// Until when a certificate is good, in seconds since 1970; none if it is no certificate.
+pub fn not_after(der: &[u8]) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
+fn text(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
+    attribute.as_str().map(str::to_owned).ok().filter(|text| !text.is_empty())
 }
 
 fn fingerprint(der: &[u8]) -> String {

@@ -88,7 +88,7 @@ struct Kubernetes {
     serviceaccount: Reference,
 }
 
-fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
+pub(crate) fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Audience {
@@ -225,7 +225,7 @@ impl Issuer {
         objects: &dyn Objects,
         now: Timestamp,
     ) -> Result<(UserInfo, Vec<String>), Error> {
-        let claims: Claims = jwt::verify(token, &self.keys)?;
+        let claims: Claims = jwt::verify(token, &self.keys, jwt::OWN)?;
         if claims.iss != self.name {
             return Err(Error::Issuer);
         }

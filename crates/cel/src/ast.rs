@@ -66,6 +66,26 @@ impl Expr {
         Expr { at, depth: deepest.saturating_add(1), kind }
     }
 
+    /// Whether it, or anything in it, selects this field of what bears this name.
+    pub fn selects(&self, name: &str, wanted: &str) -> bool {
+        let within = |expr: &Expr| expr.selects(name, wanted);
+        match &self.kind {
+            Kind::Const(_) | Kind::Ident(_) => false,
+            Kind::Select { operand, field, .. } => {
+                let is_named = matches!(&operand.kind, Kind::Ident(found) if found == name);
+                (is_named && field == wanted) || within(operand)
+            }
+            Kind::Call { target, args, .. } => args.iter().chain(target.as_deref()).any(within),
+            Kind::List(items) => items.iter().any(|(_, item)| within(item)),
+            Kind::Map(entries) => entries.iter().any(|(_, key, value)| within(key) || within(value)),
+            Kind::Struct(_, fields) => fields.iter().any(|(_, _, value)| within(value)),
+            Kind::Fold(fold) => {
+                let Fold { range, init, condition, step, result, .. } = &**fold;
+                [range, init, condition, step, result].into_iter().any(within)
+            }
+        }
+    }
+
     pub fn ident(at: usize, name: &str) -> Expr {
         Expr::new(at, Kind::Ident(name.to_owned()))
     }

@@ -52,6 +52,11 @@ impl Env {
     }
 }
 
+/// Whether an expression selects this field of what bears this name, as in `name.field` or `name.?field`.
+pub fn selects(source: &str, name: &str, field: &str) -> bool {
+    parse(source).is_ok_and(|expr| expr.selects(name, field))
+}
+
 /// A checked expression.
 #[derive(Debug)]
 pub struct Program {

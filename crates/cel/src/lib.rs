@@ -33,7 +33,7 @@ mod value;
 mod tests;
 
 pub use cost::{BUDGET, MATCH_CONDITIONS_BUDGET, PER_CALL_LIMIT};
-pub use env::{Bindings, Env, Evaluated, Named, Program, VARIABLES};
+pub use env::{Bindings, Env, Evaluated, Named, Program, VARIABLES, selects};
 pub use escape::escape;
 pub use estimate::{Extent, Parts};
 pub use eval::EvalError;

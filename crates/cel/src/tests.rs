@@ -163,6 +163,18 @@ fn each_step_costs_and_the_limit_ends_it() {
 }
 
 #[test]
+fn selections_are_found_wherever_they_stand() {
+    for text in
+        ["claims.email", "has(claims.email)", "claims.?email.orValue('')", "[1].all(x, claims.email == '')"]
+    {
+        assert!(crate::selects(text, "claims", "email"), "{text}");
+    }
+    for text in ["claims.emails", "user.email", "claims.a.email", "'claims.email'", "claims["] {
+        assert!(!crate::selects(text, "claims", "email"), "{text}");
+    }
+}
+
+#[test]
 fn deep_expressions_are_refused() {
     let deep = format!("{}1{}", "(".repeat(300), ")".repeat(300));
     assert!(came(&deep, Type::Dyn).contains("recursion limit exceeded"));

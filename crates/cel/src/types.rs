@@ -117,3 +117,17 @@ impl fmt::Display for Type {
         }
     }
 }
+
+impl ObjectType {
+    /// As [`ObjectType::new`], but fields are selected by their names even where those are reserved words, as in the
+    /// documents that Kubernetes itself describes (upstream: `apiservercel.NewObjectType`).
+    pub fn literal(
+        name: impl Into<String>,
+        fields: impl IntoIterator<Item = (String, Type)>,
+    ) -> Arc<ObjectType> {
+        let mut object = Arc::into_inner(ObjectType::new(name, [])).expect("nobody else has it yet");
+        let fields = fields.into_iter().map(|(name, of)| (name.clone(), Field { name: name.into(), of }));
+        object.fields = fields.collect();
+        Arc::new(object)
+    }
+}

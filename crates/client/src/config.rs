@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 
+use crate::certificate::Replaceable;
 use crate::error::{Error, Result};
 
 /// How to reach one API server under one identity. Certificates and keys are PEM.
@@ -34,6 +35,19 @@ impl RestConfig {
 
     /// The TLS side: trust the given authority only, present the client certificate if there is one.
     pub fn tls(&self) -> Result<Arc<rustls::ClientConfig>> {
+        let certificate = match (&self.client_certificate, &self.client_key) {
+            (Some(certificate), Some(key)) => {
+                Some(Replaceable::new(certificate, key).map_err(|error| {
+                    Error::Transport(format!("client certificate is not usable: {error}"))
+                })?)
+            }
+            _ => None,
+        };
+        self.tls_showing(certificate)
+    }
+
+    /// As [`RestConfig::tls`], with a client certificate that may be replaced.
+    pub fn tls_showing(&self, certificate: Option<Arc<Replaceable>>) -> Result<Arc<rustls::ClientConfig>> {
         let bad =
             |what: &str, e: &dyn std::fmt::Display| Error::Transport(format!("{what} is not usable: {e}"));
         let mut roots = rustls::RootCertStore::empty();
@@ -46,15 +60,9 @@ impl RestConfig {
             .with_safe_default_protocol_versions()
             .map_err(|e| bad("TLS provider", &e))?
             .with_root_certificates(roots);
-        let mut config = match (&self.client_certificate, &self.client_key) {
-            (Some(certificate), Some(key)) => {
-                let chain = CertificateDer::pem_slice_iter(certificate)
-                    .collect::<std::result::Result<Vec<_>, _>>()
-                    .map_err(|e| bad("client certificate", &e))?;
-                let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| bad("client key", &e))?;
-                builder.with_client_auth_cert(chain, key).map_err(|e| bad("client certificate", &e))?
-            }
-            _ => builder.with_no_client_auth(),
+        let mut config = match certificate {
+            Some(certificate) => builder.with_client_cert_resolver(certificate),
+            None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))

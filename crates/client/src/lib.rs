@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows which side of the wire the server is on, nor any particular kind.
 
+pub mod certificate;
 pub mod config;
 pub mod error;
 pub mod event;

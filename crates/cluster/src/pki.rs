@@ -1,5 +1,5 @@
-//! The cluster's certificates: one authority, and a leaf for each who must prove who it is. Leaves are made anew at
-//! start when they near their end or no longer cover what they must.
+//! The cluster's certificates: one authority, and a leaf for each who must prove who it is. Leaves are made anew when they
+//! near their end or no longer cover what they must; the authority keeps its key, so that its leaves stay good.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,10 @@ use crate::files;
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const CA_LIFE_DAYS: i32 = 3650;
 const LEAF_LIFE_DAYS: i32 = 365;
-/// A leaf with less than this left is replaced at start.
+/// A leaf with less than this left is replaced.
 const RENEW_BEFORE_DAYS: i32 = 120;
+/// An authority with less than this left gets a new certificate: time for all who know the old one to learn the new one.
+const CA_RENEW_BEFORE_DAYS: i32 = 2 * LEAF_LIFE_DAYS;
 /// Clocks of a cluster's machines may differ by this much.
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
@@ -42,12 +44,43 @@ pub struct Identity {
     pub key: String,
 }
 
+impl Identity {
+    /// From when on it is replaced; none if it is no certificate.
+    pub fn renew_at(&self) -> Option<Timestamp> {
+        Some(not_after(&self.certificate)? - DAY * RENEW_BEFORE_DAYS)
+    }
+}
+
+/// A leaf to be: where it is kept, whom it names and what for.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    /// Without ending.
+    pub file: String,
+    pub common_name: String,
+    pub usage: Usage,
+}
+
+impl Leaf {
+    /// Of a user with groups.
+    pub fn client(file: &str, common_name: &str, groups: &[&str]) -> Leaf {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        Leaf { file: file.to_owned(), common_name: common_name.to_owned(), usage: Usage::Client { groups } }
+    }
+
+    /// Of a server reached by these names and addresses.
+    pub fn server(file: &str, common_name: &str, names: Vec<String>, addresses: Vec<IpAddr>) -> Leaf {
+        let usage = Usage::Server { names, addresses };
+        Leaf { file: file.to_owned(), common_name: common_name.to_owned(), usage }
+    }
+}
+
 /// What a leaf certifies.
-pub enum Usage<'a> {
+#[derive(Clone, Debug)]
+pub enum Usage {
     /// A server reached by these names and addresses.
-    Server { names: &'a [String], addresses: &'a [IpAddr] },
+    Server { names: Vec<String>, addresses: Vec<IpAddr> },
     /// A user with groups.
-    Client { groups: &'a [&'a str] },
+    Client { groups: Vec<String> },
 }
 
 /// The authority, kept in a folder together with every leaf it issued.
@@ -58,15 +91,20 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Reads the authority, or makes it.
+    /// Reads the authority, or makes it. One that nears its end gets a new certificate for its key.
     pub fn open(dir: &Path, cluster: &str, now: Timestamp) -> Result<Pki, Error> {
         let (certificate_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
         if !certificate_path.exists() {
             make_authority(&certificate_path, &key_path, cluster, now)?;
         }
-        let ca_certificate = read(&certificate_path)?;
+        let mut ca_certificate = read(&certificate_path)?;
         let key = KeyPair::from_pem(&read(&key_path)?)
             .map_err(|e| Error::Key(key_path.display().to_string(), e))?;
+        if not_after(&ca_certificate).is_some_and(|end| end.duration_since(now) < DAY * CA_RENEW_BEFORE_DAYS)
+        {
+            ca_certificate = certify_authority(&key, cluster, now)?;
+            write(&certificate_path, &ca_certificate, 0o644)?;
+        }
         let issuer = Issuer::from_ca_cert_pem(&ca_certificate, key)
             .map_err(|e| Error::Key(certificate_path.display().to_string(), e))?;
         Ok(Pki { dir: dir.to_owned(), ca_certificate, issuer })
@@ -82,14 +120,9 @@ impl Pki {
         self.issuer.key().serialize_pem()
     }
 
-    /// The leaf kept as `file`, made or renewed as needed.
-    pub fn identity(
-        &self,
-        file: &str,
-        common_name: &str,
-        usage: &Usage<'_>,
-        now: Timestamp,
-    ) -> Result<Identity, Error> {
+    /// A leaf, made or renewed as needed.
+    pub fn identity(&self, leaf: &Leaf, now: Timestamp) -> Result<Identity, Error> {
+        let Leaf { file, common_name, usage } = leaf;
         let (certificate_path, key_path) =
             (self.dir.join(format!("{file}.crt")), self.dir.join(format!("{file}.key")));
         if let (Ok(certificate), Ok(key)) =
@@ -104,7 +137,7 @@ impl Pki {
         Ok(identity)
     }
 
-    fn issue(&self, common_name: &str, usage: &Usage<'_>, now: Timestamp) -> Result<Identity, rcgen::Error> {
+    fn issue(&self, common_name: &str, usage: &Usage, now: Timestamp) -> Result<Identity, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name = subject(common_name);
@@ -113,15 +146,15 @@ impl Pki {
         match usage {
             Usage::Server { names, addresses } => {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-                for name in *names {
+                for name in names {
                     params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
                 }
                 params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
             }
             Usage::Client { groups } => {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-                for group in *groups {
-                    params.distinguished_name.push(DnType::OrganizationName, *group);
+                for group in groups {
+                    params.distinguished_name.push(DnType::OrganizationName, group.as_str());
                 }
             }
         }
@@ -172,22 +205,33 @@ fn make_authority(
     cluster: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let failed = |e| Error::Make("ca".to_owned(), e);
-    let key = KeyPair::generate().map_err(failed)?;
+    let key = KeyPair::generate().map_err(|e| Error::Make("ca".to_owned(), e))?;
+    // The key first: a certificate without its key would look like an authority.
+    write(key_path, &key.serialize_pem(), 0o600)?;
+    write(certificate_path, &certify_authority(&key, cluster, now)?, 0o644)
+}
+
+/// PEM.
+fn certify_authority(key: &KeyPair, cluster: &str, now: Timestamp) -> Result<String, Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = subject(&format!("{cluster}-ca"));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
         vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     validity(&mut params, now, CA_LIFE_DAYS);
-    let certificate = params.self_signed(&key).map_err(failed)?;
-    // The key first: a certificate without its key would look like an authority.
-    write(key_path, &key.serialize_pem(), 0o600)?;
-    write(certificate_path, &certificate.pem(), 0o644)
+    let certificate = params.self_signed(key).map_err(|e| Error::Make("ca".to_owned(), e))?;
+    Ok(certificate.pem())
+}
+
+/// When a certificate ends, PEM.
+fn not_after(pem: &str) -> Option<Timestamp> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
 /// Whether a certificate on disk is still good for its use.
-fn serves(pem: &str, usage: &Usage<'_>, now: Timestamp) -> bool {
+fn serves(pem: &str, usage: &Usage, now: Timestamp) -> bool {
     let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
     let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return false };
     let left = certificate.validity().not_after.timestamp() - now.as_second();
@@ -254,25 +298,41 @@ mod tests {
         let dir = scratch("renew");
         let now = Timestamp::now();
         let pki = Pki::open(&dir.0, "c", now).expect("makes an authority");
-        let names = ["a".to_owned()];
-        let one = Usage::Server { names: &names, addresses: &[] };
-        let first = pki.identity("server", "s", &one, now).expect("issues");
-        assert_eq!(pki.identity("server", "s", &one, now).expect("keeps"), first);
-        let later = now + DAY * (LEAF_LIFE_DAYS - RENEW_BEFORE_DAYS + 1);
-        assert_ne!(pki.identity("server", "s", &one, later).expect("renews").certificate, first.certificate);
-        let addresses = [IpAddr::from([192, 0, 2, 1])];
-        let more = Usage::Server { names: &names, addresses: &addresses };
-        let second = pki.identity("server", "s", &more, now).expect("covers more");
-        assert_ne!(second, first);
+        let leaf = |addresses: Vec<IpAddr>| Leaf::server("server", "s", vec!["a".to_owned()], addresses);
+        let one = leaf(Vec::new());
+        let first = pki.identity(&one, now).expect("issues");
+        assert_eq!(pki.identity(&one, now).expect("keeps"), first);
+        let due = first.renew_at().expect("is a certificate");
+        assert_eq!(pki.identity(&one, due).expect("keeps"), first, "it is good to the last");
+        let later = due + SignedDuration::from_secs(1);
+        assert_ne!(pki.identity(&one, later).expect("renews").certificate, first.certificate);
+        let more = leaf(vec![IpAddr::from([192, 0, 2, 1])]);
+        assert_ne!(pki.identity(&more, now).expect("covers more"), first);
         assert_eq!(Pki::open(&dir.0, "c", now).expect("reads").ca_certificate(), pki.ca_certificate());
+    }
+
+    #[test]
+    fn an_authority_that_nears_its_end_goes_on_with_its_key() {
+        let dir = scratch("authority");
+        let now = Timestamp::now();
+        let old = Pki::open(&dir.0, "c", now).expect("makes an authority");
+        let years = |years: i32| now + DAY * 365 * years;
+        assert_eq!(Pki::open(&dir.0, "c", years(7)).expect("reads").ca_certificate(), old.ca_certificate());
+        for slept in [9, 25] {
+            let new = Pki::open(&dir.0, "c", years(slept)).expect("renews");
+            assert_ne!(new.ca_certificate(), old.ca_certificate());
+            assert_eq!(new.ca_key(), old.ca_key());
+            let leaf = new.identity(&Leaf::client("admin", "a", &[]), years(slept)).expect("issues");
+            assert!(leaf.renew_at() > Some(years(slept)));
+        }
     }
 
     #[test]
     fn a_client_is_named_with_its_groups() {
         let dir = scratch("client");
         let pki = Pki::open(&dir.0, "c", Timestamp::now()).expect("makes an authority");
-        let usage = Usage::Client { groups: &["system:masters"] };
-        let admin = pki.identity("admin", "kubernetes-admin", &usage, Timestamp::now()).expect("issues");
+        let leaf = Leaf::client("admin", "kubernetes-admin", &["system:masters"]);
+        let admin = pki.identity(&leaf, Timestamp::now()).expect("issues");
         let der = CertificateDer::from_pem_slice(admin.certificate.as_bytes()).expect("PEM");
         let (_, certificate) = X509Certificate::from_der(&der).expect("X.509");
         assert_eq!(certificate.subject().to_string(), "CN=kubernetes-admin, O=system:masters");

@@ -5,9 +5,11 @@ mod kubelet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+mod access;
 mod etcd;
 mod server;
 
+pub use access::{AuthorizationArgs, BelievedArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
@@ -134,6 +136,10 @@ pub struct UpArgs {
     pub audit: AuditArgs,
     #[command(flatten)]
     pub flow_control: FlowControlArgs,
+    #[command(flatten)]
+    pub believed: BelievedArgs,
+    #[command(flatten)]
+    pub authorization: AuthorizationArgs,
     #[command(flatten)]
     pub etcd: EtcdArgs,
     #[command(flatten)]

@@ -2,23 +2,18 @@
 
 use std::sync::Arc;
 
+use client::certificate::Replaceable;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 /// The common name of this server's certificate for extension servers.
 pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 
-/// What makes extension servers believe whom this server names (upstream: `--proxy-client-cert-file`,
-/// `--proxy-client-key-file` and `--requestheader-client-ca-file`); all PEM.
-#[derive(Clone)]
-pub struct FrontProxy {
-    pub authority: String,
-    pub certificate: String,
-    pub key: String,
-}
+/// What makes extension servers believe whom this server names (upstream: `--proxy-client-cert-file` and
+/// `--proxy-client-key-file`); replaced when it is renewed.
+pub type FrontProxy = Arc<Replaceable>;
 
 /// Whom to believe at the other end.
 pub enum Trust {
@@ -39,13 +34,10 @@ pub fn client_config(trust: Trust, front_proxy: Option<&FrontProxy>) -> Result<A
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
         }
     };
-    let Some(FrontProxy { certificate, key, .. }) = front_proxy else {
-        return Ok(Arc::new(builder.with_no_client_auth()));
-    };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
-    let chain = chain.map_err(|error| text(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| text(&error))?;
-    builder.with_client_auth_cert(chain, key).map(Arc::new).map_err(|error| text(&error))
+    Ok(Arc::new(match front_proxy {
+        Some(certificate) => builder.with_client_cert_resolver(certificate.clone()),
+        None => builder.with_no_client_auth(),
+    }))
 }
 
 /// Takes every certificate, as the administrator has asked for; that the server holds its key is still checked.

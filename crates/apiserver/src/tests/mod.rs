@@ -3,6 +3,8 @@
 mod admission;
 mod aggregating;
 mod auditing;
+mod authenticating;
+mod authorizing;
 mod conversion;
 mod customresources;
 mod deleting;

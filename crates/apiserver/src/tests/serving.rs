@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use client::certificate::Replaceable;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
@@ -31,17 +32,17 @@ impl Wire {
     }
 
     pub async fn serve(api: Arc<Fixture>) -> Wire {
-        let CertifiedKey { cert, signing_key } =
-            generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         // An authority of clients whose certificates no test has.
         let authority = generate_simple_self_signed(["authority".to_owned()]).expect("a certificate").cert;
-        let client_ca = authority.pem();
-        let config = tls::Serving::new(
-            cert.pem().as_bytes(),
-            signing_key.serialize_pem().as_bytes(),
-            client_ca.as_bytes(),
-        )
-        .expect("fits");
+        let authority = authority.pem();
+        Wire::trusting(api, tls::Authorities { clients: authority.as_bytes(), front_proxies: b"" }).await
+    }
+
+    pub async fn trusting(api: Arc<Fixture>, authorities: tls::Authorities<'_>) -> Wire {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let shown = Replaceable::new(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes());
+        let config = tls::Serving::showing(shown.expect("fits"), authorities).expect("fits");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
@@ -55,7 +56,11 @@ impl Wire {
         self.connect_with(alpn, None).await
     }
 
-    async fn connect_with(&self, alpn: &str, client: Option<CertifiedKey<KeyPair>>) -> TlsStream<TcpStream> {
+    pub async fn connect_with(
+        &self,
+        alpn: &str,
+        client: Option<CertifiedKey<KeyPair>>,
+    ) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("PEM")).expect("a root");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -78,7 +83,7 @@ impl Wire {
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("shakes hands")
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.cancel();
         self.served.await.expect("ends");
         drop(self.api);

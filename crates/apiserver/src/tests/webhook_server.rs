@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::tls;
 
-/// What is answered to a review; none is never to answer.
+/// What is answered to a review, or to the `path` of a request without body; none is never to answer.
 type Answer = dyn Fn(&Value) -> Option<Value> + Send + Sync;
 
 pub struct WebhookServer {
@@ -74,6 +74,12 @@ impl WebhookServer {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Its authority, PEM.
+    pub fn authority(&self) -> String {
+        let pem = base64::engine::general_purpose::STANDARD.decode(&self.authority).expect("base64");
+        String::from_utf8(pem).expect("is text")
+    }
+
     pub fn client_config(&self) -> Value {
         json!({"url": format!("https://{}/hook", self.address), "caBundle": self.authority})
     }
@@ -83,8 +89,9 @@ async fn respond(
     request: Request<Incoming>,
     answer: Arc<Answer>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let path = json!({"path": request.uri().path()});
     let body = request.into_body().collect().await?.to_bytes();
-    let review: Value = serde_json::from_slice(&body).expect("JSON");
+    let review = if body.is_empty() { path } else { serde_json::from_slice(&body).expect("JSON") };
     match answer(&review) {
         Some(answer) => Ok(Response::new(Full::new(Bytes::from(answer.to_string())))),
         None => std::future::pending().await,

@@ -2,8 +2,10 @@
 //! them. What must be written is decided from what is stored; the loop here carries it out.
 
 mod apiservice;
+mod clusterauthenticationtrust;
 mod flowcontrol;
 mod ipaddress;
+mod legacytokentracking;
 mod servicecidr;
 
 use std::sync::Arc;
@@ -73,7 +75,14 @@ struct Duty {
     after: fn(&Core, &Change) -> Vec<Write>,
 }
 
-const DUTIES: [Duty; 4] = [flowcontrol::DUTY, servicecidr::DUTY, apiservice::DUTY, ipaddress::DUTY];
+const DUTIES: [Duty; 6] = [
+    flowcontrol::DUTY,
+    servicecidr::DUTY,
+    apiservice::DUTY,
+    ipaddress::DUTY,
+    clusterauthenticationtrust::DUTY,
+    legacytokentracking::DUTY,
+];
 
 /// Makes what is missing, then keeps it until `stop`.
 pub async fn start(core: &Arc<Core>, stop: &CancellationToken) -> Result<(), UpkeepError> {

@@ -173,12 +173,16 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// Trusts the given authorities, PEM in base64, or else those of the system.
+/// Those whom everybody trusts, PEM.
+pub async fn system_authorities() -> Result<Vec<u8>, String> {
+    tokio::fs::read(SYSTEM_AUTHORITIES).await.map_err(|error| error.to_string())
+}
+
 /// The authorities that a bundle (PEM in base64) names; without one, those that everybody trusts.
 pub async fn authorities(ca_bundle: Option<&str>) -> Result<RootCertStore, String> {
     let pem = match ca_bundle.filter(|bundle| !bundle.is_empty()) {
         Some(bundle) => STANDARD.decode(bundle).map_err(|error| error.to_string())?,
-        None => tokio::fs::read(SYSTEM_AUTHORITIES).await.map_err(|error| error.to_string())?,
+        None => system_authorities().await?,
     };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {

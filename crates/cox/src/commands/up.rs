@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use auth::UserInfo;
 use client::CancellationToken;
 use cluster::lock::Lock;
-use cluster::pki::{Pki, Usage};
+use cluster::pki::{Identity, Leaf, Pki};
 use cluster::settings::Wishes;
 use cluster::{Layout, Settings, kubeconfig, preflight};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -16,7 +16,8 @@ use jiff::Timestamp;
 
 use crate::cli::UpArgs;
 use crate::progress::Progress;
-use crate::services::control_plane::{self, AUTHENTICATED, Api};
+use crate::services::certificates::Keeper;
+use crate::services::control_plane::{self, AUTHENTICATED, Access, Api};
 use crate::services::{Services, interrupted, local_path, node};
 use crate::{control, logging, memory};
 
@@ -65,7 +66,7 @@ async fn run(
     let outcome = tokio::select! {
         biased;
         interrupted = &mut interrupt => interrupted,
-        started = start(args, parts, layout, progress, &mut services) => match started {
+        started = start_all(args, parts, layout, progress, &mut services) => match started {
             Err(error) => Err(error),
             Ok(()) => {
                 progress.ready();
@@ -101,12 +102,26 @@ fn check_machine(args: &UpArgs, layout: &Layout) -> anyhow::Result<()> {
     bail!("this machine cannot run a cluster yet:\n{}", list.join("\n"));
 }
 
+async fn start_all(
+    args: &UpArgs,
+    parts: Parts,
+    layout: &Layout,
+    progress: &Progress,
+    services: &mut Services,
+) -> anyhow::Result<()> {
+    let mut keeper = Keeper::default();
+    start(args, parts, layout, progress, services, &mut keeper).await?;
+    services.start("certificates", |stop| keeper.run(Timestamp::now, stop));
+    Ok(())
+}
+
 async fn start(
     args: &UpArgs,
     parts: Parts,
     layout: &Layout,
     progress: &Progress,
     services: &mut Services,
+    keeper: &mut Keeper,
 ) -> anyhow::Result<()> {
     let (cluster_cidr, cluster_cidr_v6) = by_family("--cluster-cidr", &args.cluster_cidr)?;
     let (service_cidr, service_cidr_v6) =
@@ -122,7 +137,7 @@ async fn start(
     let settings = Settings::load_or_create(layout, &wishes, &cluster::address::hostname())?;
     // A machine without any network still has the address of its own pod network.
     let node_ip = args.node_ip.or_else(cluster::address::outward).unwrap_or_else(|| own_address(&settings));
-    let pki = Pki::open(&layout.pki(), layout.name(), Timestamp::now())?;
+    let pki = Arc::new(Pki::open(&layout.pki(), layout.name(), Timestamp::now())?);
     progress.step("certificates and settings are in place");
 
     let plan = control_plane::Plan {
@@ -137,10 +152,14 @@ async fn start(
         tokens: args.authentication.tokens()?,
         requests_in_flight_max: args.flow_control.requests_in_flight_max()?,
     };
-    let auditing = args.audit.auditing()?;
-    let api = plan.start_api(services, auditing).await?;
+    let access = Access {
+        authentication: args.believed.config(&plan.issuer_name())?,
+        authorization: args.authorization.chain()?,
+        auditing: args.audit.auditing()?,
+    };
+    let api = plan.start_api(services, access, keeper).await?;
     progress.step(&format!("API server answers on https://{node_ip}:{}", settings.secure_port));
-    write_kubeconfigs(layout, &settings, &pki)?;
+    write_kubeconfigs(layout, &settings, &pki, keeper)?;
     if parts == Parts::ApiServer {
         return Ok(());
     }
@@ -151,7 +170,7 @@ async fn start(
     if parts == Parts::ControlPlane {
         return Ok(());
     }
-    let runtime = start_node(args, &plan, &api, progress, services).await?;
+    let runtime = start_node(args, &plan, &api, progress, services, keeper).await?;
     progress.step(&format!("node {} is ready", settings.node_name));
     if args.demo {
         let runtime = runtime.context("--demo needs the built-in container runtime")?;
@@ -185,6 +204,7 @@ async fn start_node(
     api: &Api,
     progress: &Progress,
     services: &mut Services,
+    keeper: &mut Keeper,
 ) -> anyhow::Result<Option<Arc<runtime::Runtime>>> {
     let &control_plane::Plan { layout, settings, pki, node_ip, .. } = control_plane;
     let plan = node::Plan {
@@ -196,7 +216,7 @@ async fn start_node(
         cluster_cidrs: settings.cluster_cidrs(),
         service_cidrs: settings.service_cidrs(),
         kubelet_port: settings.kubelet_port,
-        kubelet_tls: Arc::new(kubelet_tls(settings, pki, node_ip)?),
+        kubelet_tls: Arc::new(kubelet_tls(settings, pki, node_ip, keeper)?),
         runtime_endpoint: args.container_runtime_endpoint.clone(),
         cni: args.cluster_network.cni(),
         local_path: args.storage.local_path,
@@ -230,13 +250,17 @@ async fn start_node(
     }
 }
 
-fn kubelet_tls(settings: &Settings, pki: &Pki, node_ip: IpAddr) -> anyhow::Result<rustls::ServerConfig> {
-    let names = [settings.node_name.clone()];
-    let usage = Usage::Server { names: &names, addresses: &[node_ip] };
+fn kubelet_tls(
+    settings: &Settings,
+    pki: &Arc<Pki>,
+    node_ip: IpAddr,
+    keeper: &mut Keeper,
+) -> anyhow::Result<rustls::ServerConfig> {
     let common_name = format!("system:node:{}", settings.node_name);
-    let identity = pki.identity("kubelet-serving", &common_name, &usage, Timestamp::now())?;
-    let ca = pki.ca_certificate().as_bytes();
-    Ok(apiserver::tls::server_config(identity.certificate.as_bytes(), identity.key.as_bytes(), ca)?)
+    let names = vec![settings.node_name.clone()];
+    let leaf = Leaf::server("kubelet-serving", &common_name, names, vec![node_ip]);
+    let certificate = control_plane::kept(keeper, pki, leaf)?;
+    Ok(apiserver::tls::server_config_showing(certificate, pki.ca_certificate().as_bytes())?)
 }
 
 /// Components that can run as processes of their own, with the identity each then has.
@@ -248,25 +272,48 @@ const COMPONENTS: [(&str, &str, &[&str]); 5] = [
     ("ingress", node::INGRESS_USER, &[]),
 ];
 
-fn write_kubeconfigs(layout: &Layout, settings: &Settings, pki: &Pki) -> anyhow::Result<()> {
-    let server = format!("https://127.0.0.1:{}", settings.secure_port);
-    let write = |path: &std::path::Path, file: &str, user: &str, groups: &[&str]| -> anyhow::Result<_> {
-        let identity = pki.identity(file, user, &Usage::Client { groups }, Timestamp::now())?;
-        let config = kubeconfig::new(&layout.context(), &server, pki.ca_certificate(), &identity);
-        kubeconfig::write(path, &config)?;
-        Ok(config)
-    };
+fn write_kubeconfigs(
+    layout: &Layout,
+    settings: &Settings,
+    pki: &Arc<Pki>,
+    keeper: &mut Keeper,
+) -> anyhow::Result<()> {
     for (component, user, groups) in COMPONENTS {
-        write(&layout.component_kubeconfig(component), component, user, groups)?;
+        let path = layout.component_kubeconfig(component);
+        keep_kubeconfig(layout, settings, pki, keeper, Leaf::client(component, user, groups), path)?;
     }
-    let node = format!("system:node:{}", settings.node_name);
-    write(&layout.component_kubeconfig("kubelet"), "kubelet", &node, &["system:nodes"])?;
-    let admin = write(&layout.kubeconfig(), "admin", "kubernetes-admin", &["system:masters"])?;
+    let node = Leaf::client("kubelet", &format!("system:node:{}", settings.node_name), &["system:nodes"]);
+    keep_kubeconfig(layout, settings, pki, keeper, node, layout.component_kubeconfig("kubelet"))?;
+    let admin = Leaf::client("admin", "kubernetes-admin", &["system:masters"]);
     if let Some(path) = kubeconfig::user_path() {
         super::down::Traces::note_kube_folder(layout, &path)?;
-        if let Err(error) = kubeconfig::merge(&path, &admin) {
-            eprintln!("warning: {error}; use --kubeconfig {}", layout.kubeconfig().display());
-        }
     }
+    keep_kubeconfig(layout, settings, pki, keeper, admin, layout.kubeconfig())
+}
+
+/// Writes a kubeconfig, now and whenever its certificate is renewed. The administrator's goes to the user's own too.
+fn keep_kubeconfig(
+    layout: &Layout,
+    settings: &Settings,
+    pki: &Arc<Pki>,
+    keeper: &mut Keeper,
+    leaf: Leaf,
+    path: std::path::PathBuf,
+) -> anyhow::Result<()> {
+    let server = format!("https://127.0.0.1:{}", settings.secure_port);
+    let (context, authority) = (layout.context(), pki.ca_certificate().to_owned());
+    let user_path = kubeconfig::user_path().filter(|_| path == layout.kubeconfig());
+    let write = move |identity: &Identity| {
+        let config = kubeconfig::new(&context, &server, &authority, identity);
+        kubeconfig::write(&path, &config)?;
+        if let Some(user_path) = &user_path
+            && let Err(error) = kubeconfig::merge(user_path, &config)
+        {
+            eprintln!("warning: {error}; use --kubeconfig {}", path.display());
+        }
+        Ok(())
+    };
+    write(&pki.identity(&leaf, Timestamp::now())?)?;
+    keeper.keep(pki, leaf, Timestamp::now(), write)?;
     Ok(())
 }

@@ -7,25 +7,31 @@ use anyhow::Context as _;
 use apiserver::audit::Auditor;
 use apiserver::audit::policy::Policy;
 use apiserver::audit::sink::{Backend, Mode};
+use apiserver::authentication::{self, FrontProxies};
+use apiserver::authorization::Chain;
+use apiserver::tls::{Authorities, Serving, SharedTls};
 use apiserver::{AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy};
-use auth::UserInfo;
 use auth::jwt::SigningKey;
 use auth::serviceaccount::Issuer;
 use auth::tokenfile::TokenFile;
+use auth::{RequestHeader, UserInfo};
+use client::certificate::Replaceable;
+use client::config::RestConfig;
 use client::{CancellationToken, Client, Informers};
-use cluster::pki::{Identity, Pki, Usage};
+use cluster::pki::{Identity, Leaf, Pki};
 use cluster::{Layout, Settings};
 use jiff::Timestamp;
 use store::Store;
 use tokio::net::TcpListener;
 
 use super::Services;
+use super::certificates::Keeper;
 
 /// Everything a control plane is made of, before it runs.
 pub struct Plan<'a> {
     pub layout: &'a Layout,
     pub settings: &'a Settings,
-    pub pki: &'a Pki,
+    pub pki: &'a Arc<Pki>,
     pub node_ip: IpAddr,
     /// Where the state is, when not in the cluster's own data.
     pub etcd: Option<store::EtcdConfig>,
@@ -58,15 +64,25 @@ impl Api {
 
 pub const AUTHENTICATED: &str = "system:authenticated";
 
+/// Who is believed, who decides and who is told, as the operator says.
+pub struct Access {
+    pub authentication: authentication::Config,
+    pub authorization: Chain,
+    /// What is told of requests, and to whom.
+    pub auditing: Option<(Policy, Vec<(Backend, Mode)>)>,
+}
+
 impl Plan<'_> {
     /// Opens the store and starts the API server.
     pub async fn start_api(
         &self,
         services: &mut Services,
-        auditing: Option<(Policy, Vec<(Backend, Mode)>)>,
+        mut access: Access,
+        keeper: &mut Keeper,
     ) -> anyhow::Result<Api> {
         let store = self.open_store().await?;
-        let mut config = self.config()?;
+        let auditing = access.auditing.take();
+        let mut config = self.config(access, keeper)?;
         if let Some((policy, backends)) = auditing {
             let auditor = Auditor::new(policy, backends, config.clock.clone());
             config.auditor = Some(auditor.clone());
@@ -76,12 +92,12 @@ impl Plan<'_> {
                 Ok(())
             });
         }
+        let tls = self.serving_tls(&config, keeper)?;
         let server = Arc::new(ApiServer::start(config, self.issuer()?, store).await?);
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.secure_port));
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("API server cannot listen on {listen}"))?;
-        let tls = apiserver::tls::shared(self.serving_tls()?);
         let serving = server.clone();
         services.start("apiserver", |stop| async move {
             serving.serve(listener, tls, stop).await;
@@ -111,7 +127,7 @@ impl Plan<'_> {
         store.with_context(|| format!("cannot open the store in {}", path.display()))
     }
 
-    fn config(&self) -> anyhow::Result<apiserver::Config> {
+    fn config(&self, access: Access, keeper: &mut Keeper) -> anyhow::Result<apiserver::Config> {
         let advertise = SocketAddr::new(self.node_ip, self.settings.secure_port);
         let service_cidr: Cidr = self.settings.service_cidr.to_string().parse()?;
         let mut config = apiserver::Config::new(advertise, service_cidr);
@@ -122,35 +138,46 @@ impl Plan<'_> {
         config.anonymous_auth = self.anonymous_auth;
         config.tokens = self.tokens.clone();
         config.requests_in_flight_max = self.requests_in_flight_max;
-        let usage = Usage::Client { groups: &["system:masters"] };
-        let identity = self.pki.identity(
-            "apiserver-kubelet-client",
-            "kube-apiserver-kubelet-client",
-            &usage,
-            Timestamp::now(),
-        )?;
         config.client_ca = Some(self.pki.ca_certificate().to_owned());
-        config.front_proxy = Some(self.front_proxy()?);
-        config.kubelet_tls = Some(rest_config(String::new(), self.pki, &identity).tls()?);
+        let leaf =
+            Leaf::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"]);
+        let certificate = kept(keeper, self.pki, leaf)?;
+        config.kubelet_tls = Some(trusting(self.pki).tls_showing(Some(certificate))?);
+        config.authorization = access.authorization;
+        config.authentication = access.authentication;
+        let (front_proxy, believed) = self.front_proxy(keeper)?;
+        config.front_proxy = Some(front_proxy);
+        let given = config.authentication.request_header.take();
+        config.authentication.request_header = Some(joined(believed, given));
         Ok(config)
     }
 
     /// An authority of its own: whoever it certifies may speak for anybody, which no other certificate allows.
-    fn front_proxy(&self) -> anyhow::Result<FrontProxy> {
-        let pki = Pki::open(&self.layout.front_proxy_pki(), "front-proxy", Timestamp::now())?;
-        let usage = Usage::Client { groups: &[] };
-        let identity = pki.identity("client", FRONT_PROXY_CLIENT, &usage, Timestamp::now())?;
-        let authority = pki.ca_certificate().to_owned();
-        Ok(FrontProxy { authority, certificate: identity.certificate, key: identity.key })
+    fn front_proxy(&self, keeper: &mut Keeper) -> anyhow::Result<(FrontProxy, FrontProxies)> {
+        let pki = Arc::new(Pki::open(&self.layout.front_proxy_pki(), "front-proxy", Timestamp::now())?);
+        let certificate = kept(keeper, &pki, Leaf::client("client", FRONT_PROXY_CLIENT, &[]))?;
+        let one = |name: &str| vec![name.to_owned()];
+        let headers = RequestHeader {
+            allowed_names: one(FRONT_PROXY_CLIENT),
+            username_headers: one("X-Remote-User"),
+            uid_headers: one("X-Remote-Uid"),
+            group_headers: one("X-Remote-Group"),
+            extra_headers_prefix: one("X-Remote-Extra-"),
+        };
+        Ok((certificate, FrontProxies { authority: pki.ca_certificate().to_owned(), headers }))
+    }
+
+    /// The name under which the cluster signs its own tokens.
+    pub fn issuer_name(&self) -> String {
+        format!("https://kubernetes.default.svc.{}", self.settings.cluster_domain)
     }
 
     fn issuer(&self) -> anyhow::Result<Issuer> {
         let key = self.pki.service_account_key(SigningKey::generate_pem)??;
-        let name = format!("https://kubernetes.default.svc.{}", self.settings.cluster_domain);
-        Ok(Issuer::new(name, Vec::new(), SigningKey::from_pem(key.as_bytes())?))
+        Ok(Issuer::new(self.issuer_name(), Vec::new(), SigningKey::from_pem(key.as_bytes())?))
     }
 
-    fn serving_tls(&self) -> anyhow::Result<apiserver::tls::Serving> {
+    fn serving_tls(&self, config: &apiserver::Config, keeper: &mut Keeper) -> anyhow::Result<SharedTls> {
         let domain = &self.settings.cluster_domain;
         let service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
         let mut names = service.to_vec();
@@ -165,10 +192,14 @@ impl Plan<'_> {
             std::net::Ipv6Addr::LOCALHOST.into(),
         ];
         addresses.push(self.node_ip);
-        let usage = Usage::Server { names: &names, addresses: &addresses };
-        let identity = self.pki.identity("apiserver", "kube-apiserver", &usage, Timestamp::now())?;
-        let ca = self.pki.ca_certificate().as_bytes();
-        Ok(apiserver::tls::Serving::new(identity.certificate.as_bytes(), identity.key.as_bytes(), ca)?)
+        let leaf = Leaf::server("apiserver", "kube-apiserver", names, addresses);
+        let certificate = kept(keeper, self.pki, leaf)?;
+        let proxies = config.authentication.request_header.as_ref();
+        let authorities = Authorities {
+            clients: self.pki.ca_certificate().as_bytes(),
+            front_proxies: proxies.map_or(&[], |proxies| proxies.authority.as_bytes()),
+        };
+        Ok(apiserver::tls::shared(Serving::showing(certificate, authorities)?))
     }
 
     /// Starts the controllers and the scheduler.
@@ -203,13 +234,42 @@ pub fn disabled_controllers(ingress: bool) -> Vec<&'static str> {
     if ingress { Vec::new() } else { vec!["ingress-controller"] }
 }
 
-/// How a client with this identity reaches `server`.
-pub fn rest_config(server: String, pki: &Pki, identity: &Identity) -> client::config::RestConfig {
-    client::config::RestConfig {
-        server,
-        certificate_authority: pki.ca_certificate().as_bytes().to_vec(),
-        client_certificate: Some(identity.certificate.as_bytes().to_vec()),
-        client_key: Some(identity.key.as_bytes().to_vec()),
-        bearer_token: None,
+/// An identity that is replaced where it is used when it is renewed.
+pub fn kept(keeper: &mut Keeper, pki: &Arc<Pki>, leaf: Leaf) -> anyhow::Result<Arc<Replaceable>> {
+    let identity = pki.identity(&leaf, Timestamp::now())?;
+    let used = Replaceable::new(identity.certificate.as_bytes(), identity.key.as_bytes())?;
+    let replaced = used.clone();
+    let replace = move |identity: &Identity| {
+        Ok(replaced.replace(identity.certificate.as_bytes(), identity.key.as_bytes())?)
+    };
+    keeper.keep(pki, leaf, Timestamp::now(), replace)?;
+    Ok(used)
+}
+
+/// The cluster's own front proxies and those that the operator adds. All read the headers of both.
+fn joined(own: FrontProxies, given: Option<FrontProxies>) -> FrontProxies {
+    let Some(given) = given else { return own };
+    let both = |own: Vec<String>, given: Vec<String>| {
+        let more = given.into_iter().filter(|name| !own.contains(name)).collect::<Vec<_>>();
+        [own, more].concat()
+    };
+    let (own_headers, given_headers) = (own.headers, given.headers);
+    // No names at all mean every name.
+    let allows_any = given_headers.allowed_names.is_empty();
+    let allowed = both(own_headers.allowed_names, given_headers.allowed_names);
+    FrontProxies {
+        authority: format!("{}{}", own.authority, given.authority),
+        headers: RequestHeader {
+            allowed_names: if allows_any { Vec::new() } else { allowed },
+            username_headers: both(own_headers.username_headers, given_headers.username_headers),
+            uid_headers: both(own_headers.uid_headers, given_headers.uid_headers),
+            group_headers: both(own_headers.group_headers, given_headers.group_headers),
+            extra_headers_prefix: both(own_headers.extra_headers_prefix, given_headers.extra_headers_prefix),
+        },
     }
+}
+
+/// How to reach whoever has a certificate of the cluster's authority.
+fn trusting(pki: &Pki) -> RestConfig {
+    RestConfig { certificate_authority: pki.ca_certificate().as_bytes().to_vec(), ..RestConfig::default() }
 }
