@@ -193,6 +193,9 @@ pub enum ImageCommand {
     Import {
         #[command(flatten)]
         cluster: ClusterArgs,
+        /// Keep it whatever else the disk is needed for
+        #[arg(long)]
+        pin: bool,
         archive: PathBuf,
     },
     /// List the images of this node

@@ -21,6 +21,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 const IMAGES_PATH: &str = "/v1/images";
+/// The query with which the images of an archive are kept whatever else the disk is needed for.
+const PIN: &str = "pin";
 /// Pause after a connection that could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -72,7 +74,10 @@ pub async fn serve(
 
 async fn answer(request: Request<Incoming>, runtime: Option<Arc<Runtime>>) -> Response<Full<Bytes>> {
     let result = match (request.method(), request.uri().path(), runtime) {
-        (&Method::POST, IMAGES_PATH, Some(runtime)) => import(request.into_body(), runtime).await,
+        (&Method::POST, IMAGES_PATH, Some(runtime)) => {
+            let pin = request.uri().query() == Some(PIN);
+            import(request.into_body(), runtime, pin).await
+        }
         (&Method::POST, IMAGES_PATH, None) => {
             Err("the container runtime is not the built-in one: import with its own tool".to_owned())
         }
@@ -88,14 +93,18 @@ async fn answer(request: Request<Incoming>, runtime: Option<Arc<Runtime>>) -> Re
 }
 
 /// Takes an archive as the body; answers with the names of its images, a line each.
-async fn import(body: Incoming, runtime: Arc<Runtime>) -> Result<String, String> {
+async fn import(body: Incoming, runtime: Arc<Runtime>, pin: bool) -> Result<String, String> {
     let chunks = TryStreamExt::map_err(BodyStream::new(body), std::io::Error::other)
         .try_filter_map(|frame| async move { Ok(frame.into_data().ok()) });
     let reader = StreamReader::new(Box::pin(chunks));
     let import = tokio::task::spawn_blocking(move || {
-        runtime::images::import(runtime.images(), SyncIoBridge::new(reader)).map_err(|e| e.to_string())
+        let images = runtime::images::import(runtime.images(), SyncIoBridge::new(reader))?;
+        for image in images.iter().filter(|_| pin) {
+            runtime.images().set_pinned(&image.id, true)?;
+        }
+        Ok::<_, runtime::images::Error>(images)
     });
-    let images = import.await.map_err(|e| e.to_string())??;
+    let images = import.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
     Ok(images
         .iter()
         .map(|image| image.name.clone().unwrap_or_else(|| image.id.clone()))
@@ -103,9 +112,10 @@ async fn import(body: Incoming, runtime: Arc<Runtime>) -> Result<String, String>
         .join("\n"))
 }
 
-/// Sends an archive to the running cluster; returns the names of its images.
+/// Sends an archive to the running cluster; returns the names of its images, which are kept for good if `pin` says so.
 pub async fn send_archive(
     socket: &Path,
+    pin: bool,
     archive: impl tokio::io::AsyncRead + Send + 'static,
 ) -> anyhow::Result<Vec<String>> {
     let stream = UnixStream::connect(socket)
@@ -114,8 +124,9 @@ pub async fn send_archive(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let body = StreamBody::new(ReaderStream::new(archive).map_ok(Frame::data));
+    let path = if pin { format!("{IMAGES_PATH}?{PIN}") } else { IMAGES_PATH.to_owned() };
     let request =
-        Request::post(IMAGES_PATH).header(http::header::HOST, "cox").body(BodyExt::boxed_unsync(body))?;
+        Request::post(path).header(http::header::HOST, "cox").body(BodyExt::boxed_unsync(body))?;
     let response = sender.send_request(request).await?;
     let code = response.status();
     let text = String::from_utf8_lossy(&response.into_body().collect().await?.to_bytes()).into_owned();

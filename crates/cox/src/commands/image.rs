@@ -12,7 +12,7 @@ use crate::control;
 pub fn run(command: ImageCommand) -> anyhow::Result<ExitCode> {
     super::block_on_here(async {
         match command {
-            ImageCommand::Import { cluster, archive } => import(&cluster, &archive).await,
+            ImageCommand::Import { cluster, pin, archive } => import(&cluster, &archive, pin).await,
             ImageCommand::List { cluster, output } => list(&cluster, output.output).await,
             ImageCommand::Pull { cluster, image } => pull(&cluster, image).await,
             ImageCommand::Remove { cluster, image } => remove(&cluster, image).await,
@@ -21,15 +21,15 @@ pub fn run(command: ImageCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn import(cluster: &ClusterArgs, archive: &Path) -> anyhow::Result<()> {
+async fn import(cluster: &ClusterArgs, archive: &Path, pin: bool) -> anyhow::Result<()> {
     let socket = control::socket(&cluster.layout()?);
     let names = if archive == Path::new("-") {
-        control::send_archive(&socket, tokio::io::stdin()).await?
+        control::send_archive(&socket, pin, tokio::io::stdin()).await?
     } else {
         let file = tokio::fs::File::open(archive)
             .await
             .with_context(|| format!("{} cannot be opened", archive.display()))?;
-        control::send_archive(&socket, file)
+        control::send_archive(&socket, pin, file)
             .await
             .with_context(|| format!("{} was not imported", archive.display()))?
     };

@@ -275,25 +275,26 @@ pub fn busybox_archive() -> Vec<u8> {
         0o644,
         b"root:x:0:\napp:x:1000:\nstaff:x:50:app\n",
     );
-    let layer = layer.into_inner().unwrap();
+    archive("busybox:test", &[layer.into_inner().unwrap()])
+}
+
+/// What `docker save` would write of an image of these layers, the lowest first.
+pub fn archive(name: &str, layers: &[Vec<u8>]) -> Vec<u8> {
+    let quoted = |texts: Vec<String>| format!("{texts:?}");
+    let diff_ids = quoted(layers.iter().map(|layer| format!("sha256:{}", sha256(layer))).collect());
+    let files: Vec<String> = (0..layers.len()).map(|index| format!("{index}/layer.tar")).collect();
     let config = format!(
         r#"{{"architecture":"amd64","os":"linux","config":{{"Env":["PATH=/bin"],"Cmd":["/bin/sh"]}},
-            "rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
-        sha256(&layer)
+            "rootfs":{{"type":"layers","diff_ids":{diff_ids}}}}}"#
     );
-    let manifest = format!(
-        r#"[{{"Config":"{}.json","RepoTags":["busybox:test"],"Layers":["l/layer.tar"]}}]"#,
-        sha256(config.as_bytes())
-    );
+    let config_file = format!("{}.json", sha256(config.as_bytes()));
+    let manifest =
+        format!(r#"[{{"Config":"{config_file}","RepoTags":["{name}"],"Layers":{}}}]"#, quoted(files.clone()));
     let mut archive = tar::Builder::new(Vec::new());
-    append(&mut archive, "l/layer.tar", tar::EntryType::Regular, 0o644, &layer);
-    append(
-        &mut archive,
-        &format!("{}.json", sha256(config.as_bytes())),
-        tar::EntryType::Regular,
-        0o644,
-        config.as_bytes(),
-    );
+    for (file, layer) in files.iter().zip(layers) {
+        append(&mut archive, file, tar::EntryType::Regular, 0o644, layer);
+    }
+    append(&mut archive, &config_file, tar::EntryType::Regular, 0o644, config.as_bytes());
     append(&mut archive, "manifest.json", tar::EntryType::Regular, 0o644, manifest.as_bytes());
     archive.into_inner().unwrap()
 }

@@ -1,6 +1,7 @@
 //! Real containers from a busybox image, through the CRI as the kubelet uses it. Needs root.
 
 mod harness;
+mod image_volumes;
 mod lifecycle;
 mod restart;
 mod security;
