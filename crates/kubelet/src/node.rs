@@ -166,6 +166,12 @@ fn annotations(config: &Config) -> Value {
     })
 }
 
+/// What is known of the node before the API server has told.
+pub fn own(config: &Config) -> Node {
+    let node = json!({"metadata": {"name": config.node_name, "labels": labels(config)}});
+    serde_json::from_value(node).expect("a node's own labels are text")
+}
+
 fn labels(config: &Config) -> Value {
     let mut labels = json!({
         "kubernetes.io/hostname": config.node_name,
