@@ -1,11 +1,15 @@
 //! The flags.
 
+mod kubelet;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
+
+pub use self::kubelet::KubeletArgs;
 
 #[derive(Parser)]
 #[command(
@@ -286,41 +290,6 @@ pub struct StorageArgs {
     /// Make volumes from directories of nodes, by the default StorageClass `local-path`
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub local_path: bool,
-}
-
-/// How the node keeps itself healthy, by the kubelet's own flags.
-#[derive(Args, Clone)]
-pub struct KubeletArgs {
-    /// A file or folder of pods that run on this node whatever the API server says
-    #[arg(long)]
-    pub pod_manifest_path: Option<PathBuf>,
-    /// Size at which a container's log is rotated
-    #[arg(long, default_value = "10Mi", value_parser = bytes)]
-    pub container_log_max_size: u64,
-    /// Log files that a container may have
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..))]
-    pub container_log_max_files: u64,
-    /// Sysctls, or beginnings of them with a `*`, that pods may set beyond the safe ones
-    #[arg(long, value_delimiter = ',')]
-    pub allowed_unsafe_sysctls: Vec<String>,
-}
-
-impl KubeletArgs {
-    pub fn settings(&self) -> kubelet::Settings {
-        kubelet::Settings {
-            container_log: kubelet::settings::ContainerLog {
-                bytes_max: self.container_log_max_size,
-                files_max: usize::try_from(self.container_log_max_files).unwrap_or(usize::MAX),
-            },
-            allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.clone(),
-            static_pod_path: self.pod_manifest_path.clone(),
-        }
-    }
-}
-
-fn bytes(text: &str) -> Result<u64, String> {
-    let quantity: apimachinery::quantity::Quantity = text.parse().map_err(|_| "is no quantity".to_owned())?;
-    u64::try_from(quantity.value()).map_err(|_| "is negative".to_owned())
 }
 
 /// Who takes the traffic of Ingresses.

@@ -4,19 +4,22 @@
 //! opinion of it does not matter here.
 
 mod predicates;
+mod pressure;
 mod security;
 mod sysctl;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use api::resource::NODES;
 use api::view::core::{Node, Pod};
-use client::{Client, Informer};
+use client::Informer;
 
 pub use predicates::{Claim, Room};
 pub use sysctl::{Allowlist, PatternError};
 
 use crate::pod::memory::Failure;
+use crate::worker::Shared;
 
 /// Why a pod is refused; the texts are upstream's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +42,7 @@ impl Refusal {
 
 /// Judges pods, and knows those it let in.
 pub struct Gate {
-    client: Client,
+    shared: Arc<Shared>,
     nodes: Informer<Node>,
     /// The node as it knows itself, until the API tells.
     own: Node,
@@ -52,9 +55,15 @@ pub struct Gate {
 }
 
 impl Gate {
-    pub fn new(client: Client, nodes: Informer<Node>, own: Node, room: Room, sysctls: Allowlist) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        nodes: Informer<Node>,
+        own: Node,
+        room: Room,
+        sysctls: Allowlist,
+    ) -> Self {
         let app_armor = security::app_armor_enabled();
-        Gate { client, nodes, own, room, sysctls, app_armor, claims: HashMap::new() }
+        Gate { shared, nodes, own, room, sysctls, app_armor, claims: HashMap::new() }
     }
 
     /// Lets a new pod in, if it can be beside those that are here.
@@ -71,6 +80,7 @@ impl Gate {
     }
 
     async fn judge(&self, pod: &Pod, claim: &Claim) -> Result<(), Refusal> {
+        pressure::admit(pod, &self.shared.pressure.borrow())?;
         self.sysctls.admit(pod)?;
         let name = &self.own.metadata.name;
         let known = self.nodes.get("", name);
@@ -78,7 +88,7 @@ impl Gate {
         match predicates::admit(pod, claim, node, self.claims.values(), &self.room) {
             // The scheduler may have seen a younger node.
             Err(refusal) if refusal.reason == predicates::NODE_AFFINITY => {
-                let node: Node = self.client.get(NODES, "", name).await.map_err(|_| refusal)?;
+                let node: Node = self.shared.client.get(NODES, "", name).await.map_err(|_| refusal)?;
                 predicates::admit(pod, claim, &node, self.claims.values(), &self.room)?;
             }
             other => other?,

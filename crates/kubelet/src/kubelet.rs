@@ -10,10 +10,13 @@ use runtime::cri;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
 
+use crate::active::ActivePods;
 use crate::admission::{Allowlist, Gate, PatternError, Room};
 use crate::allocation::Ledger;
 use crate::config::Config;
 use crate::csi::{Drivers, Registry};
+use crate::eviction::{self, Threshold};
+use crate::imagegc::ImageGc;
 use crate::images::ImageManager;
 use crate::logs;
 use crate::node;
@@ -32,6 +35,8 @@ pub enum Error {
     Listen(std::net::SocketAddr, std::io::Error),
     #[error("node facts cannot be read: {0}")]
     Node(#[from] node::Error),
+    #[error("eviction thresholds are wrong: {0}")]
+    Thresholds(#[from] eviction::Error),
     #[error("unsafe sysctls cannot be allowed: {0}")]
     Sysctl(#[from] PatternError),
 }
@@ -51,11 +56,11 @@ pub async fn run(
     let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name);
     let capacity = node::capacity(&config)?;
     let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
+    let thresholds = config.settings.eviction.thresholds.parse()?;
     let sysctls = Allowlist::new(&config.settings.allowed_unsafe_sysctls)?;
     let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));
     let nodes = informers.get_selected::<Node>(NODES, &format!("metadata.name={}", config.node_name));
     let room = Room { allocatable: capacity.allocatable(), pods_max: capacity.pods };
-    let gate = Gate::new(client.clone(), nodes, node::own(&config), room, sysctls);
     let (healthy, health) = watch::channel(true);
     let shared = Arc::new(Shared {
         csi_drivers: Arc::<Drivers>::default(),
@@ -71,10 +76,14 @@ pub async fn run(
         recorder,
         services: informers.get::<Service>(),
         turns: broadcast::Sender::new(TURNS_MAX),
+        active: ActivePods::default(),
+        pressure: watch::Sender::default(),
         config,
     });
+    let gate = Gate::new(shared.clone(), nodes, node::own(&shared.config), room, sysctls);
     let tasks = Tasks { shared: shared.clone(), stop: stop.clone() };
     let events = tasks.start_local(healthy);
+    tasks.start_upkeep(thresholds);
     let api = server::Server::new(shared.clone(), pods.clone());
     tasks.spawn(api.serve(listener));
     let files = tasks.follow_static_pods();
@@ -108,7 +117,6 @@ impl Tasks {
     /// What needs no API server. Returns which pods change in the runtime.
     fn start_local(&self, healthy: watch::Sender<bool>) -> mpsc::Receiver<Option<String>> {
         let shared = &self.shared;
-        self.spawn(rotate_logs(shared.clone()));
         let registry = Registry {
             drivers: shared.csi_drivers.clone(),
             client: shared.client.clone(),
@@ -121,13 +129,26 @@ impl Tasks {
         events
     }
 
+    /// What keeps the node healthy.
+    fn start_upkeep(&self, thresholds: Vec<Threshold>) {
+        let shared = &self.shared;
+        self.spawn(rotate_logs(shared.clone()));
+        let (config, recorder) = (&shared.config, shared.recorder.clone());
+        let image_gc =
+            ImageGc::new(shared.runtime.clone(), recorder, config.node_name.clone(), config.settings.image_gc);
+        let image_gc = Arc::new(image_gc);
+        self.spawn(eviction::Manager::new(shared.clone(), image_gc.clone(), thresholds).run());
+        self.spawn(async move { image_gc.run().await });
+    }
+
     /// What tells of the node once it is registered.
     fn start_registered(&self, informers: &Informers, facts: node::Facts, health: watch::Receiver<bool>) {
         let Shared { client, config, runtime, recorder, .. } = &*self.shared;
         let node = node::reference(&config.node_name);
         recorder.event(&node, EventType::Normal, "Starting", "Starting kubelet.");
+        let pressure = self.shared.pressure.subscribe();
         let status =
-            node::StatusLoop::new(client.clone(), config.clone(), facts, runtime.clone(), health);
+            node::StatusLoop::new(client.clone(), config.clone(), facts, runtime.clone(), health, pressure);
         self.spawn(status.run());
         self.spawn(node::lease::run(client.clone(), config.node_name.clone()));
         if let Some(root) = config.local_path_root.clone() {

@@ -3,12 +3,15 @@
 //! What to do is decided purely: `pod::actions` compares a pod with what the runtime shows and returns a plan,
 //! `pod::status` words the result. One task per pod (`worker`) carries plans out; runtime events wake it, nothing polls.
 
+mod active;
 mod admission;
 mod allocation;
 pub mod config;
 mod csi;
 mod dns;
 mod env;
+mod eviction;
+mod imagegc;
 mod images;
 mod inotify;
 mod kubelet;

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+pub use crate::eviction::Settings as Eviction;
+pub use crate::eviction::Thresholds as EvictionThresholds;
+pub use crate::imagegc::Policy as ImageGc;
 pub use crate::logs::Limits as ContainerLog;
 
 #[derive(Clone, Debug, Default)]
@@ -11,4 +14,6 @@ pub struct Settings {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// A file, or a folder of files, of static pods.
     pub static_pod_path: Option<PathBuf>,
+    pub eviction: Eviction,
+    pub image_gc: ImageGc,
 }

@@ -56,7 +56,7 @@ pub fn pod_dir(root: &Path, uid: &str) -> PathBuf {
     root.join("pods").join(uid)
 }
 
-fn volume_dir(root: &Path, pod: &Pod, plugin: &str, name: &str) -> PathBuf {
+pub fn volume_dir(root: &Path, pod: &Pod, plugin: &str, name: &str) -> PathBuf {
     pod_dir(root, &pod.metadata.uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
 }
 

@@ -16,16 +16,18 @@ use std::sync::Arc;
 use api::view::core::{Container, Pod, PodStatus, ResourceRequirements, Service};
 use client::{Client, EventRecorder, Informer};
 use jiff::Timestamp;
-use tokio::sync::{Mutex, broadcast, mpsc};
+use tokio::sync::{Mutex, broadcast, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use events::PodEvents;
 pub use runtime::CriClients as Runtime;
 
+use crate::active::ActivePods;
 use crate::allocation::Ledger;
 use crate::config::Config;
 use crate::csi::{self, Drivers};
+use crate::eviction::Pressure;
 use crate::images::ImageManager;
 use crate::logs;
 use crate::observe::{self, Observed, State};
@@ -93,6 +95,10 @@ pub struct Shared {
     pub watched: Watched,
     /// The uid of each pod whose sandbox or containers changed; `None` when any may have.
     pub turns: broadcast::Sender<Option<String>>,
+    /// The pods that are not over.
+    pub active: ActivePods,
+    /// What the node is short of.
+    pub pressure: watch::Sender<Pressure>,
     pub allocatable: Allocatable,
     pub allocations: Ledger,
     pub memory_capacity: i64,
@@ -187,6 +193,7 @@ impl Worker {
             }
         }
         self.terminating.cancel();
+        self.shared.active.remove(&self.pod.metadata.uid);
         self.shared.logs.set(&self.pod.metadata.uid, BTreeMap::new());
         self.probers.values().for_each(AbortHandle::abort);
     }
@@ -291,8 +298,11 @@ impl Worker {
         let mut plan = pod_actions(&pod, &observed, &self.memory, now);
         let ending = pod.metadata.is_being_deleted() || pod.is_terminal() || self.memory.failed.is_some();
         if ending {
+            self.shared.active.remove(&pod.metadata.uid);
             self.terminating.cancel();
             self.stop_restarting_probes();
+        } else {
+            self.shared.active.insert(pod.clone(), &self.sender);
         }
         plan.finished &= self.running.is_empty();
         if plan.finished {

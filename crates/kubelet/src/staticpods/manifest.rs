@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use api::catalogue::{self, Kind};
+use api::core::pod::resources::qos_class;
 use api::schema::type_id;
 use apimachinery::codec::{Format, Strictness, peek_type_meta};
 use apimachinery::meta::str_at;
@@ -86,7 +87,7 @@ fn adopt(object: &mut Value, file: &Path, node_name: &str, now: Timestamp) {
         Some(tolerations) => tolerations.push(toleration),
         None => spec["tolerations"] = json!([toleration]),
     }
-    object["status"] = json!({"phase": "Pending"});
+    object["status"] = json!({"phase": "Pending", "qosClass": qos_class(object)});
 }
 
 /// FNV-1a of 128 bits over the pod and where it stands.
