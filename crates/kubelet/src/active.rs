@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use api::view::core::Pod;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::pod::memory::Failure;
 use crate::worker::Message;
@@ -14,6 +15,7 @@ use crate::worker::Message;
 pub struct Active {
     pub pod: Arc<Pod>,
     worker: mpsc::Sender<Message>,
+    ended: CancellationToken,
 }
 
 impl AsRef<Pod> for Active {
@@ -27,6 +29,11 @@ impl Active {
     pub fn end(&self, failure: Failure) -> bool {
         self.worker.try_send(Message::End(failure)).is_ok()
     }
+
+    /// Waits until nothing of the pod runs any more and the API knows.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
 }
 
 /// Written by the pods' workers.
@@ -37,8 +44,10 @@ pub struct ActivePods {
 }
 
 impl ActivePods {
-    pub fn insert(&self, pod: Arc<Pod>, worker: &mpsc::Sender<Message>) {
-        self.pods().insert(pod.metadata.uid.clone(), Active { pod, worker: worker.clone() });
+    /// `ended` is cancelled by the worker when nothing of the pod runs any more.
+    pub fn insert(&self, pod: Arc<Pod>, worker: &mpsc::Sender<Message>, ended: &CancellationToken) {
+        let active = Active { pod, worker: worker.clone(), ended: ended.clone() };
+        self.pods().insert(active.pod.metadata.uid.clone(), active);
     }
 
     /// The pod is over, or ends.

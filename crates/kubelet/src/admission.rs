@@ -93,7 +93,11 @@ impl Gate {
             }
             other => other?,
         }
-        security::admit(pod, self.app_armor)
+        security::admit(pod, self.app_armor)?;
+        if *self.shared.shutting_down.borrow() {
+            return Err(Refusal::new("NodeShutdown", "Pod was rejected as the node is shutting down."));
+        }
+        Ok(())
     }
 
     /// A pod that is known here has changed.

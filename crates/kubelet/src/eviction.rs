@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 use api::view::core::Pod;
 use client::event::EventType;
 use jiff::Timestamp;
-use runtime::cri;
-use tokio::sync::broadcast;
 
 pub use rank::is_critical;
 pub use signals::disk;
@@ -25,7 +23,6 @@ pub use threshold::{Condition, Error, Threshold, Thresholds};
 use crate::active::Active;
 use crate::imagegc::ImageGc;
 use crate::node;
-use crate::observe::POD_UID_LABEL;
 use crate::pod::memory::Failure;
 use crate::worker::{PodEvents, Shared};
 use decide::{Observations, State, is_relieved};
@@ -88,22 +85,20 @@ impl Manager {
     pub async fn run(mut self) {
         self.places.ask(&self.shared.runtime).await;
         loop {
-            let mut turns = self.shared.turns.subscribe();
             let evicted = self.look(Timestamp::now()).await;
             if evicted.is_empty() {
                 tokio::time::sleep(LOOK_PERIOD).await;
             }
-            for uid in evicted {
-                let ended = self.ended(&uid, &mut turns);
-                if tokio::time::timeout(END_TIMEOUT, ended).await.is_err() {
-                    tracing::warn!(pod = uid, "evicted pod has not ended yet");
+            for active in evicted {
+                if tokio::time::timeout(END_TIMEOUT, active.ended()).await.is_err() {
+                    tracing::warn!(pod = %active.pod.metadata.namespaced_name(), "evicted pod has not ended yet");
                 }
             }
         }
     }
 
-    /// Measures, decides and acts; which pods (by uid) are to end now.
-    async fn look(&mut self, now: Timestamp) -> Vec<String> {
+    /// Measures, decides and acts; which pods are to end now.
+    async fn look(&mut self, now: Timestamp) -> Vec<Active> {
         let observations = self.places.observe();
         let transition = self.shared.config.settings.eviction.pressure_transition_period;
         let verdict = self.state.observe(&self.thresholds, &observations, transition, now);
@@ -122,7 +117,7 @@ impl Manager {
         }
     }
 
-    async fn evict_over_limit(&mut self) -> Vec<String> {
+    async fn evict_over_limit(&mut self) -> Vec<Active> {
         let limited: Vec<Active> =
             self.shared.active.list().into_iter().filter(|active| limits::is_limited(&active.pod)).collect();
         if limited.is_empty() || self.walk_at > Instant::now() {
@@ -137,7 +132,7 @@ impl Manager {
             if let Some(message) = exceeded
                 && self.evict(active, message, 0, false)
             {
-                evicted.push(active.pod.metadata.uid.clone());
+                evicted.push(active.clone());
             }
         }
         evicted
@@ -149,7 +144,7 @@ impl Manager {
         threshold: Threshold,
         relieve: &[Threshold],
         observations: &Observations,
-    ) -> Vec<String> {
+    ) -> Vec<Active> {
         let resource = threshold.signal.resource();
         tracing::warn!(signal = threshold.signal.name(), "eviction threshold is met");
         let node = node::reference(&self.shared.config.node_name);
@@ -164,9 +159,11 @@ impl Manager {
         let mut ranked = self.measure(&self.shared.active.list()).await;
         rank::rank(resource, &mut ranked);
         for (active, usage) in &ranked {
-            let Some(message) = rank::message(&active.pod, usage.as_ref(), relieve, observations) else { break };
+            let Some(message) = rank::message(&active.pod, usage.as_ref(), relieve, observations) else {
+                break;
+            };
             if self.evict(active, message, self.grace_seconds(threshold, &active.pod), true) {
-                return vec![active.pod.metadata.uid.clone()];
+                return vec![active.clone()];
             }
         }
         tracing::error!(resource, "no pod can be evicted");
@@ -212,30 +209,5 @@ impl Manager {
             Default::default()
         });
         pods.iter().map(|active| (active.clone(), usages.remove(&active.pod.metadata.uid))).collect()
-    }
-
-    /// Waits until nothing of the pod runs any more.
-    async fn ended(&self, uid: &str, turns: &mut broadcast::Receiver<Option<String>>) {
-        while self.runs(uid).await {
-            loop {
-                match turns.recv().await {
-                    Ok(Some(other)) if other != uid => {}
-                    Err(broadcast::error::RecvError::Closed) => return,
-                    _ => break,
-                }
-            }
-        }
-    }
-
-    async fn runs(&self, uid: &str) -> bool {
-        let state = cri::ContainerStateValue { state: cri::ContainerState::ContainerRunning as i32 };
-        let filter = cri::ContainerFilter {
-            state: Some(state),
-            label_selector: [(POD_UID_LABEL.to_owned(), uid.to_owned())].into(),
-            ..Default::default()
-        };
-        let request = cri::ListContainersRequest { filter: Some(filter) };
-        let listed = self.shared.runtime.runtime.clone().list_containers(request).await;
-        listed.is_ok_and(|answer| !answer.into_inner().containers.is_empty())
     }
 }

@@ -128,12 +128,7 @@ impl ImageManager {
             wanted.tell(events, EventType::Normal, "BackOff", message);
             return Err(pause);
         }
-        wanted.tell(
-            events,
-            EventType::Normal,
-            "Pulling",
-            format!("Pulling image {:?}", wanted.image),
-        );
+        wanted.tell(events, EventType::Normal, "Pulling", format!("Pulling image {:?}", wanted.image));
         let started = std::time::Instant::now();
         match pull(runtime, wanted.image, &auth_configs(secrets, wanted.image)).await {
             Ok(image) => {
@@ -184,19 +179,14 @@ async fn status(runtime: &Runtime, name: &str) -> Result<Option<Image>, tonic::S
 }
 
 /// Tries each credential in turn, and none if there are none.
-async fn pull(
-    runtime: &Runtime,
-    image: &str,
-    auths: &[cri::AuthConfig],
-) -> Result<Image, tonic::Status> {
+async fn pull(runtime: &Runtime, image: &str, auths: &[cri::AuthConfig]) -> Result<Image, tonic::Status> {
     let mut tries: Vec<Option<cri::AuthConfig>> = auths.iter().cloned().map(Some).collect();
     if tries.is_empty() {
         tries.push(None);
     }
     let mut last = tonic::Status::unknown("no attempt was made");
     for auth in tries {
-        let request =
-            cri::PullImageRequest { image: Some(spec(image)), auth, sandbox_config: None };
+        let request = cri::PullImageRequest { image: Some(spec(image)), auth, sandbox_config: None };
         match runtime.images.clone().pull_image(request).await {
             Ok(_) => {
                 let found = status(runtime, image).await?;

@@ -20,6 +20,7 @@ use crate::imagegc::ImageGc;
 use crate::images::ImageManager;
 use crate::logs;
 use crate::node;
+use crate::nodeshutdown;
 use crate::pod_workers::{PodWorkers, Sources};
 use crate::server;
 use crate::staticpods::{self, StaticPod};
@@ -78,16 +79,18 @@ pub async fn run(
         turns: broadcast::Sender::new(TURNS_MAX),
         active: ActivePods::default(),
         pressure: watch::Sender::default(),
+        shutting_down: watch::Sender::default(),
         config,
     });
     let gate = Gate::new(shared.clone(), nodes, node::own(&shared.config), room, sysctls);
-    let tasks = Tasks { shared: shared.clone(), stop: stop.clone() };
+    let end = CancellationToken::new();
+    let tasks = Tasks { shared: shared.clone(), stop: end.clone() };
     let events = tasks.start_local(healthy);
     tasks.start_upkeep(thresholds);
     let api = server::Server::new(shared.clone(), pods.clone());
     tasks.spawn(api.serve(listener));
     let files = tasks.follow_static_pods();
-    let workers = PodWorkers::new(shared.clone(), gate, files, stop.clone());
+    let workers = PodWorkers::new(shared.clone(), gate, files, end.clone());
     let sources = Sources { pods: pods.subscribe(), events };
     let online = async {
         node::register(&shared.client, &shared.config, &facts).await;
@@ -99,8 +102,22 @@ pub async fn run(
         shared.recorder.event(&node, EventType::Normal, "NodeReady", message);
         ready();
     };
-    stop.run_until_cancelled(workers.run(sources, online)).await;
+    tokio::select! {
+        () = workers.run(sources, online) => {}
+        () = stopped(&shared, stop) => {}
+    }
+    end.cancel();
     Ok(())
+}
+
+/// Returns when the kubelet is to end, with the node's pods ended before if they are to end with it.
+async fn stopped(shared: &Shared, stop: CancellationToken) {
+    stop.cancelled().await;
+    let periods = &shared.config.settings.shutdown;
+    if !periods.is_empty() {
+        shared.shutting_down.send_replace(true);
+        nodeshutdown::end_pods(&shared.active, periods).await;
+    }
 }
 
 /// What runs beside the pods' workers until `stop`.
@@ -134,8 +151,12 @@ impl Tasks {
         let shared = &self.shared;
         self.spawn(rotate_logs(shared.clone()));
         let (config, recorder) = (&shared.config, shared.recorder.clone());
-        let image_gc =
-            ImageGc::new(shared.runtime.clone(), recorder, config.node_name.clone(), config.settings.image_gc);
+        let image_gc = ImageGc::new(
+            shared.runtime.clone(),
+            recorder,
+            config.node_name.clone(),
+            config.settings.image_gc,
+        );
         let image_gc = Arc::new(image_gc);
         self.spawn(eviction::Manager::new(shared.clone(), image_gc.clone(), thresholds).run());
         self.spawn(async move { image_gc.run().await });
@@ -146,9 +167,17 @@ impl Tasks {
         let Shared { client, config, runtime, recorder, .. } = &*self.shared;
         let node = node::reference(&config.node_name);
         recorder.event(&node, EventType::Normal, "Starting", "Starting kubelet.");
-        let pressure = self.shared.pressure.subscribe();
-        let status =
-            node::StatusLoop::new(client.clone(), config.clone(), facts, runtime.clone(), health, pressure);
+        let (pressure, shutting_down) =
+            (self.shared.pressure.subscribe(), self.shared.shutting_down.subscribe());
+        let status = node::StatusLoop::new(
+            client.clone(),
+            config.clone(),
+            facts,
+            runtime.clone(),
+            health,
+            pressure,
+            shutting_down,
+        );
         self.spawn(status.run());
         self.spawn(node::lease::run(client.clone(), config.node_name.clone()));
         if let Some(root) = config.local_path_root.clone() {

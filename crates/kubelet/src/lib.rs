@@ -18,6 +18,7 @@ mod kubelet;
 mod lifecycle;
 mod logs;
 mod node;
+mod nodeshutdown;
 mod observe;
 mod pod;
 mod pod_workers;

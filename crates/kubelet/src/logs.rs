@@ -126,7 +126,8 @@ impl Rotator {
     }
 
     fn written(&mut self, watches: &[WatchDescriptor], now: Timestamp) {
-        for log in self.logs.values_mut().filter(|log| log.watch.is_some_and(|watch| watches.contains(&watch)))
+        for log in
+            self.logs.values_mut().filter(|log| log.watch.is_some_and(|watch| watches.contains(&watch)))
         {
             log.watch = None;
             log.next_at = Some(log.pace.written(now));

@@ -148,7 +148,7 @@ async fn try_register(client: &Client, config: &Config, facts: &Facts) -> Result
     let node = json!({
         "kind": "Node", "apiVersion": "v1",
         "metadata": {"name": config.node_name, "labels": labels, "annotations": annotations},
-        "status": status(config, facts, &Node::default(), &[], &Health { runtime_ready: true, pressure: Pressure::new() }, Timestamp::now()),
+        "status": status(config, facts, &Node::default(), &[], &Health { runtime_ready: true, ..Health::default() }, Timestamp::now()),
     });
     match client.create(NODES, "", &node).await {
         Err(error) if error.is_already_exists() => {
@@ -186,9 +186,10 @@ fn labels(config: &Config) -> Value {
 }
 
 /// How the node is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
     pub runtime_ready: bool,
+    pub shutting_down: bool,
     pub pressure: Pressure,
 }
 
@@ -211,10 +212,13 @@ impl Health {
         } else {
             ("False", "KubeletHasSufficientPID", "kubelet has sufficient PID available")
         };
-        let ready = if self.runtime_ready {
-            ("True", "KubeletReady", "kubelet is posting ready status")
-        } else {
-            ("False", "KubeletNotReady", "container runtime is down")
+        let ready = match (self.runtime_ready, self.shutting_down) {
+            (true, false) => ("True", "KubeletReady", "kubelet is posting ready status"),
+            (true, true) => ("False", "KubeletNotReady", "node is shutting down"),
+            (false, false) => ("False", "KubeletNotReady", "container runtime is down"),
+            (false, true) => {
+                ("False", "KubeletNotReady", "[container runtime is down, node is shutting down]")
+            }
         };
         let named = |kind, (status, reason, message)| (kind, status, reason, message);
         [
@@ -276,6 +280,7 @@ pub struct StatusLoop {
     /// Whether the runtime answers; a change is reported at once, as is one of what the node is short of.
     health: watch::Receiver<bool>,
     pressure: watch::Receiver<Pressure>,
+    shutting_down: watch::Receiver<bool>,
 }
 
 impl StatusLoop {
@@ -286,8 +291,9 @@ impl StatusLoop {
         runtime: Runtime,
         health: watch::Receiver<bool>,
         pressure: watch::Receiver<Pressure>,
+        shutting_down: watch::Receiver<bool>,
     ) -> Self {
-        StatusLoop { client, config, facts, runtime, health, pressure }
+        StatusLoop { client, config, facts, runtime, health, pressure, shutting_down }
     }
 
     pub async fn run(mut self) {
@@ -300,6 +306,7 @@ impl StatusLoop {
                         tokio::select! {
                             changed = self.health.changed() => changed,
                             changed = self.pressure.changed() => changed,
+                            changed = self.shutting_down.changed() => changed,
                         }
                     };
                     if let Ok(Err(_)) = tokio::time::timeout(REPORT_PERIOD, changed).await {
@@ -321,7 +328,11 @@ impl StatusLoop {
         let name = &self.config.node_name;
         let known: Node = self.client.get(NODES, "", name).await?;
         let runtime_ready = runtime_ready(&self.runtime).await;
-        let health = Health { runtime_ready, pressure: self.pressure.borrow().clone() };
+        let health = Health {
+            runtime_ready,
+            shutting_down: *self.shutting_down.borrow(),
+            pressure: self.pressure.borrow().clone(),
+        };
         let images = self.images().await;
         let status = status(&self.config, &self.facts, &known, &images, &health, Timestamp::now());
         let patch = json!({"status": status});

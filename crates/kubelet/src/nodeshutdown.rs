@@ -49,7 +49,12 @@ pub async fn end_pods(active: &ActivePods, periods: &Periods) {
     for (least, seconds) in &periods.0 {
         let group = |active: &Active| periods.of_pod(&active.pod) == Some(*least);
         let group: Vec<Active> = active.list().into_iter().filter(group).collect();
-        tracing::info!(pods = group.len(), seconds, priority = least, "ending pods before the node goes down");
+        tracing::info!(
+            pods = group.len(),
+            seconds,
+            priority = least,
+            "ending pods before the node goes down"
+        );
         let ended = async {
             for active in &group {
                 active.end(failure(&active.pod, *seconds));
@@ -106,7 +111,8 @@ mod tests {
 
     #[test]
     fn a_pod_gets_no_more_time_than_it_asks_for() {
-        let pod: Pod = serde_json::from_value(json!({"spec": {"terminationGracePeriodSeconds": 5}})).expect("a pod");
+        let pod: Pod =
+            serde_json::from_value(json!({"spec": {"terminationGracePeriodSeconds": 5}})).expect("a pod");
         assert_eq!(failure(&pod, 20).grace_seconds, Some(5));
         assert_eq!(failure(&Pod::default(), 20).grace_seconds, Some(20));
     }

@@ -233,8 +233,7 @@ impl PodWorkers {
     async fn start_static(&mut self, pod: Arc<StaticPod>, mirror: Option<Arc<Pod>>) {
         let (seen, known) = watch::channel(mirror.clone());
         let config = &self.shared.config;
-        let keeper =
-            mirror::keep(self.shared.client.clone(), config.node_name.clone(), pod.clone(), known);
+        let keeper = mirror::keep(self.shared.client.clone(), config.node_name.clone(), pod.clone(), known);
         let keeper = tokio::spawn(self.stop.clone().run_until_cancelled_owned(keeper)).abort_handle();
         let shown = mirror.filter(|mirror| staticpods::mirrored_uid(mirror) == Some(pod.uid()));
         self.start(pod.pod.clone(), shown).await;

@@ -6,6 +6,7 @@ pub use crate::eviction::Settings as Eviction;
 pub use crate::eviction::Thresholds as EvictionThresholds;
 pub use crate::imagegc::Policy as ImageGc;
 pub use crate::logs::Limits as ContainerLog;
+pub use crate::nodeshutdown::Periods as Shutdown;
 
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -16,4 +17,6 @@ pub struct Settings {
     pub static_pod_path: Option<PathBuf>,
     pub eviction: Eviction,
     pub image_gc: ImageGc,
+    /// What pods get to end before the node goes down.
+    pub shutdown: Shutdown,
 }

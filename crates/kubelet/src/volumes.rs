@@ -212,10 +212,7 @@ fn path_mount(pod: &Pod, mount: &VolumeMount, place: &Path) -> cri::Mount {
         container_path: mount.mount_path.clone(),
         host_path: place.display().to_string(),
         readonly: mount.read_only || is_read_only(pod, &mount.name),
-        recursive_read_only: matches!(
-            mount.recursive_read_only.as_deref(),
-            Some("Enabled" | "IfPossible")
-        ),
+        recursive_read_only: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
         propagation: match mount.mount_propagation.as_deref() {
             Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer,
             Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional,

@@ -99,6 +99,8 @@ pub struct Shared {
     pub active: ActivePods,
     /// What the node is short of.
     pub pressure: watch::Sender<Pressure>,
+    /// The node goes down: its pods end, and none is let in.
+    pub shutting_down: watch::Sender<bool>,
     pub allocatable: Allocatable,
     pub allocations: Ledger,
     pub memory_capacity: i64,
@@ -137,6 +139,7 @@ pub fn spawn(
         running: BTreeSet::new(),
         probers: HashMap::new(),
         terminating: CancellationToken::new(),
+        ended: CancellationToken::new(),
         refresh_at: None,
         stale: false,
         volumes: Arc::default(),
@@ -161,6 +164,8 @@ struct Worker {
     probers: HashMap<(String, ProbeType), AbortHandle>,
     /// Cancelled when the pod is to end: pulls are given up.
     terminating: CancellationToken,
+    /// Cancelled when nothing of the pod runs any more and the API knows.
+    ended: CancellationToken,
     /// When a projected token must be renewed.
     refresh_at: Option<Timestamp>,
     /// What the volumes show may have changed.
@@ -193,6 +198,7 @@ impl Worker {
             }
         }
         self.terminating.cancel();
+        self.ended.cancel();
         self.shared.active.remove(&self.pod.metadata.uid);
         self.shared.logs.set(&self.pod.metadata.uid, BTreeMap::new());
         self.probers.values().for_each(AbortHandle::abort);
@@ -302,7 +308,7 @@ impl Worker {
             self.terminating.cancel();
             self.stop_restarting_probes();
         } else {
-            self.shared.active.insert(pod.clone(), &self.sender);
+            self.shared.active.insert(pod.clone(), &self.sender, &self.ended);
         }
         plan.finished &= self.running.is_empty();
         if plan.finished {
@@ -312,6 +318,8 @@ impl Worker {
         }
         if !self.gone && !self.report(&pod, &observed, plan.finished, now).await {
             plan.wake(now + act::RETRY);
+        } else if plan.finished {
+            self.ended.cancel();
         }
         if plan.finished && pod.metadata.is_being_deleted() {
             if self.remove(&pod, &observed).await? {

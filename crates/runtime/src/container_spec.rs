@@ -10,7 +10,8 @@ use crate::images;
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::shim::capabilities;
 use crate::shim::spec::{
-    ContainerSpec, DeviceSpec, ImageMount, MountKind, MountSpec, PidMode, ProcessSpec, Propagation, RootfsSpec, Seccomp,
+    ContainerSpec, DeviceSpec, ImageMount, MountKind, MountSpec, PidMode, ProcessSpec, Propagation,
+    RootfsSpec, Seccomp,
 };
 
 /// Character devices of every container: name, major, minor.

@@ -1,5 +1,6 @@
 //! What the runtime remembers of sandboxes and containers: one JSON file each, written whole.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

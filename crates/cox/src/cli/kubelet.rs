@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use apimachinery::quantity::Quantity;
 use clap::Args;
-use kubelet::settings::{ContainerLog, Eviction, EvictionThresholds, ImageGc};
+use kubelet::settings::{ContainerLog, Eviction, EvictionThresholds, ImageGc, Shutdown};
 
 #[derive(Args, Clone)]
 pub struct KubeletArgs {
@@ -45,6 +45,12 @@ pub struct KubeletArgs {
     /// Use of the images' disk down to which they are removed
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(i64).range(0..=100))]
     pub image_gc_low_threshold: i64,
+    /// What pods get to end when this node goes down; with 0s they go on running when cox ends
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    pub shutdown_grace_period: Duration,
+    /// How much of that is kept for critical pods
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    pub shutdown_grace_period_critical_pods: Duration,
 }
 
 impl KubeletArgs {
@@ -74,6 +80,7 @@ impl KubeletArgs {
                 low_threshold_percent: self.image_gc_low_threshold,
                 ..ImageGc::default()
             },
+            shutdown: Shutdown::of(self.shutdown_grace_period, self.shutdown_grace_period_critical_pods),
         }
     }
 }

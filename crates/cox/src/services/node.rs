@@ -189,7 +189,7 @@ impl Plan {
         };
         let (told, ready) = oneshot::channel();
         let client = clients.kubelet.clone();
-        services.start("kubelet", |stop| async move {
+        services.start_patiently("kubelet", self.kubelet.shutdown.total(), |stop| async move {
             let informers = Informers::new(client.clone(), stop.clone());
             let tell = || {
                 if told.send(()).is_err() {

@@ -47,7 +47,11 @@ mod tests {
         check(best_effort, &[Condition::Memory], memory);
         check(burstable.clone(), &[Condition::Memory], None);
         check(tolerant, &[Condition::Memory], None);
-        check(burstable, &[Condition::Memory, Condition::Disk], Some("The node had condition: [MemoryPressure DiskPressure]. "));
+        check(
+            burstable,
+            &[Condition::Memory, Condition::Disk],
+            Some("The node had condition: [MemoryPressure DiskPressure]. "),
+        );
         check(json!({"priority": 2_000_000_000, "containers": []}), &[Condition::Disk], None);
     }
 }

@@ -21,7 +21,8 @@ pub fn admit(pod: &Pod, app_armor: bool) -> Result<(), Refusal> {
         return refuse("AppArmor is not enabled on the host");
     }
     let nameless = |profile: &AppArmorProfile| {
-        profile.kind == "Localhost" && profile.localhost_profile.as_deref().unwrap_or_default().trim().is_empty()
+        profile.kind == "Localhost"
+            && profile.localhost_profile.as_deref().unwrap_or_default().trim().is_empty()
     };
     match confined.find(|profile| nameless(profile)) {
         Some(_) => refuse("invalid empty AppArmor profile name: \"\""),

@@ -163,7 +163,12 @@ mod tests {
         check(&[], "kernel.msgmax", false, Err("\"kernel.msgmax\" not allowlisted"));
         check(&["kernel.msg*"], "kernel.msgmax", false, Ok(()));
         check(&["net.core.somaxconn"], "net.core.somaxconn", false, Ok(()));
-        check(&["net.core.somaxconn"], "net.core.somaxconn2", false, Err("\"net.core.somaxconn2\" not allowlisted"));
+        check(
+            &["net.core.somaxconn"],
+            "net.core.somaxconn2",
+            false,
+            Err("\"net.core.somaxconn2\" not allowlisted"),
+        );
     }
 
     #[test]

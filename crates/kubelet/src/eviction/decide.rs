@@ -130,7 +130,8 @@ mod tests {
     #[test]
     fn a_soft_threshold_must_be_met_all_through_its_grace_period() {
         let looks = [(0, 50), (20, 50), (25, 200), (30, 50), (59, 50), (60, 50)];
-        let expect = [(true, false), (true, false), (true, false), (true, false), (true, false), (true, true)];
+        let expect =
+            [(true, false), (true, false), (true, false), (true, false), (true, false), (true, true)];
         check(memory(100, Some(30), None), &looks, &expect);
     }
 
@@ -144,7 +145,8 @@ mod tests {
     #[test]
     fn memory_comes_first_and_what_cannot_be_measured_is_no_shortage() {
         let threshold = |signal| Threshold { signal, ..memory(100, None, None) };
-        let thresholds = [Signal::NodeFsAvailable, Signal::MemoryAvailable, Signal::PidAvailable].map(threshold);
+        let thresholds =
+            [Signal::NodeFsAvailable, Signal::MemoryAvailable, Signal::PidAvailable].map(threshold);
         let low = Observation { available: 1, capacity: 1000 };
         let observations =
             [(Signal::NodeFsAvailable, low), (Signal::MemoryAvailable, low)].into_iter().collect();

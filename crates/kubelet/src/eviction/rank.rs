@@ -36,7 +36,8 @@ pub struct ContainerUsage {
 
 /// Pods that the node cannot do without are never evicted (upstream: `IsCriticalPod`).
 pub fn is_critical(pod: &Pod) -> bool {
-    crate::staticpods::is_static(pod) || pod.spec.priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY)
+    crate::staticpods::is_static(pod)
+        || pod.spec.priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY)
 }
 
 /// The pods in the order in which they go. One of which nothing is known goes first.

@@ -31,9 +31,12 @@ impl Places {
         let asked = runtime.images.clone().image_fs_info(cri::ImageFsInfoRequest {}).await;
         let info = match asked {
             Ok(answer) => answer.into_inner(),
-            Err(status) => return tracing::warn!(error = status.message(), "runtime does not tell where images are"),
+            Err(status) => {
+                return tracing::warn!(error = status.message(), "runtime does not tell where images are");
+            }
         };
-        let place = |of: &[cri::FilesystemUsage]| Some(PathBuf::from(&of.first()?.fs_id.as_ref()?.mountpoint));
+        let place =
+            |of: &[cri::FilesystemUsage]| Some(PathBuf::from(&of.first()?.fs_id.as_ref()?.mountpoint));
         self.image_fs = place(&info.image_filesystems);
         self.container_fs = place(&info.container_filesystems);
     }

@@ -250,7 +250,10 @@ mod tests {
             Thresholds::default().parse().expect("thresholds").iter().map(|t| t.signal.name()).collect();
         let imagefs = ["imagefs.available", "imagefs.inodesFree"];
         let nodefs = ["nodefs.available", "nodefs.inodesFree"];
-        assert_eq!(names, [&["allocatableMemory.available"][..], &imagefs, &["memory.available"], &nodefs].concat());
+        assert_eq!(
+            names,
+            [&["allocatableMemory.available"][..], &imagefs, &["memory.available"], &nodefs].concat()
+        );
     }
 
     proptest! {

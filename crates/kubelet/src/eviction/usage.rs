@@ -95,7 +95,8 @@ fn tree(root: &Path) -> (i64, i64) {
     let mut left = vec![root.to_owned()];
     while let Some(path) = left.pop() {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        if metadata.dev() != device || metadata.nlink() > 1 && !metadata.is_dir() && !linked.insert(metadata.ino())
+        if metadata.dev() != device
+            || metadata.nlink() > 1 && !metadata.is_dir() && !linked.insert(metadata.ino())
         {
             continue;
         }

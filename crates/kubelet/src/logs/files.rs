@@ -122,7 +122,9 @@ mod tests {
 
         fn names(&self) -> Vec<String> {
             let entries = fs::read_dir(&self.0).expect("lists");
-            let name = |entry: io::Result<fs::DirEntry>| entry.expect("reads").file_name().into_string().expect("text");
+            let name = |entry: io::Result<fs::DirEntry>| {
+                entry.expect("reads").file_name().into_string().expect("text")
+            };
             let mut names: Vec<String> = entries.map(name).collect();
             names.sort();
             names

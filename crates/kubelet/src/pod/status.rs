@@ -71,7 +71,9 @@ pub fn pod_status(
 
 /// Whether nothing of the pod was ever begun here.
 fn never_accepted(pod: &Pod, observed: &Observed) -> bool {
-    observed.sandboxes.is_empty() && observed.containers.is_empty() && pod.status.container_statuses.is_empty()
+    observed.sandboxes.is_empty()
+        && observed.containers.is_empty()
+        && pod.status.container_statuses.is_empty()
 }
 
 /// A pod that was refused has no containers to tell of (upstream: `rejectPod`).
@@ -354,7 +356,8 @@ fn conditions(
     let in_progress = in_progress
         .map(|error| (resize::IN_PROGRESS, Verdict::yes(if error.is_empty() { "" } else { "Error" }, error)));
     let disruption = memory.failed.as_ref().filter(|failure| failure.disruption);
-    let disruption = disruption.map(|failure| (DISRUPTION_TARGET, Verdict::yes("TerminationByKubelet", failure.message.clone())));
+    let disruption = disruption
+        .map(|failure| (DISRUPTION_TARGET, Verdict::yes("TerminationByKubelet", failure.message.clone())));
     let all = verdicts.into_iter().chain(pending).chain(in_progress).chain(disruption);
     all.map(|(kind, verdict)| verdict.condition(kind, pod, now)).collect()
 }

@@ -199,15 +199,7 @@ impl LogReader {
         };
         let file = LogFile::open(path, options.tail_lines).await?;
         let left = options.limit_bytes;
-        Ok(LogReader {
-            file,
-            options,
-            pending: Vec::new(),
-            left,
-            liveness,
-            last_round: false,
-            changes,
-        })
+        Ok(LogReader { file, options, pending: Vec::new(), left, liveness, last_round: false, changes })
     }
 
     /// The next piece for the client, or `None` at the end.

@@ -76,7 +76,9 @@ impl Reader {
             match self.read_one(&file) {
                 // Of two with one name the first counts.
                 Ok(pod) if pods.iter().all(|known| known.name() != pod.name()) => pods.push(Arc::new(pod)),
-                Ok(pod) => tracing::error!(file = %file.display(), pod = %pod.name(), "another file describes the same pod"),
+                Ok(pod) => {
+                    tracing::error!(file = %file.display(), pod = %pod.name(), "another file describes the same pod")
+                }
                 Err(error) => tracing::error!(file = %file.display(), error, "static pod cannot be run"),
             }
         }
@@ -134,7 +136,9 @@ mod tests {
         let follow = tokio::spawn(follow);
         assert!(pods.borrow().is_empty());
         let write = |image: &str| {
-            let text = format!("{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, spec: {{containers: [{{name: a, image: {image}}}]}}}}");
+            let text = format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, spec: {{containers: [{{name: a, image: {image}}}]}}}}"
+            );
             // As an editor does it.
             fs::write(dir.join(".a.yaml.new"), text).expect("writes");
             fs::rename(dir.join(".a.yaml.new"), &file).expect("moves");

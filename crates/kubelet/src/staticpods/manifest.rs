@@ -55,8 +55,7 @@ fn decode(text: &[u8], kind: &Kind) -> Result<Value, Error> {
         return Err(Error::Decode(format!("it is a {} of {}", meta.kind, meta.api_version)));
     }
     let root = type_id(kind.type_name);
-    let mut object =
-        api::schema().decode(root, Format::Yaml, text, Strictness::Ignore).map_err(told)?.value;
+    let mut object = api::schema().decode(root, Format::Yaml, text, Strictness::Ignore).map_err(told)?.value;
     api::schema().default(root, &mut object);
     kind.default(&mut object);
     Ok(object)
@@ -169,7 +168,9 @@ mod tests {
     }
 
     fn manifest(spec: &str) -> String {
-        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  containers: [{{name: a, image: b}}]\n{spec}")
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  containers: [{{name: a, image: b}}]\n{spec}"
+        )
     }
 
     #[test]

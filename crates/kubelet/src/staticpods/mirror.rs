@@ -85,11 +85,8 @@ fn mirror(pod: &StaticPod, node_name: &str, node_uid: &str) -> Value {
 /// Removes a mirror pod at once: it is a picture only.
 pub async fn delete(client: &Client, mirror: &Pod) -> Result<(), client::Error> {
     let meta = &mirror.metadata;
-    let options = DeleteOptions {
-        grace_period_seconds: Some(0),
-        uid: Some(meta.uid.clone()),
-        ..Default::default()
-    };
+    let options =
+        DeleteOptions { grace_period_seconds: Some(0), uid: Some(meta.uid.clone()), ..Default::default() };
     match client.delete(PODS, &meta.namespace, &meta.name, &options).await {
         Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
         _ => Ok(()),
@@ -103,8 +100,10 @@ mod tests {
     use super::*;
 
     fn static_pod() -> StaticPod {
-        let text = "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: b}]}}";
-        super::super::manifest::parse(text.as_bytes(), "f".as_ref(), "n", Timestamp::UNIX_EPOCH).expect("a pod")
+        let text =
+            "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: b}]}}";
+        super::super::manifest::parse(text.as_bytes(), "f".as_ref(), "n", Timestamp::UNIX_EPOCH)
+            .expect("a pod")
     }
 
     #[test]

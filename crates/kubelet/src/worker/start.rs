@@ -78,8 +78,7 @@ impl Start {
 
     async fn start(&self, spec: &Container, events: &PodEvents<'_>) -> Result<Outcome, Failure> {
         let secrets = self.pull_secrets().await;
-        let wanted =
-            Wanted { image: &spec.image, policy: &spec.image_pull_policy, container: Some(spec) };
+        let wanted = Wanted { image: &spec.image, policy: &spec.image_pull_policy, container: Some(spec) };
         let image = self.image(wanted, &secrets, events).await?;
         let volume_images = self.volume_images(&secrets, events).await?;
         if self.terminating.is_cancelled() {

@@ -280,7 +280,9 @@ fn filesystem(kind: &MountKind) -> (&'static str, MsFlags, String) {
         MountKind::Tmpfs { options } => {
             ("tmpfs", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, options.clone())
         }
-        MountKind::Bind { .. } | MountKind::Image(_) | MountKind::Cgroup => unreachable!("handled by their own functions"),
+        MountKind::Bind { .. } | MountKind::Image(_) | MountKind::Cgroup => {
+            unreachable!("handled by their own functions")
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AppArmorProfile, Container, ContainerStatus, LocalObjectReference, NodeAffinity, ResourceList, ResourceRequirements,
-    SeLinuxOptions, SeccompProfile, Toleration, Volume,
+    AppArmorProfile, Container, ContainerStatus, LocalObjectReference, NodeAffinity, ResourceList,
+    ResourceRequirements, SeLinuxOptions, SeccompProfile, Toleration, Volume,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
