@@ -1,11 +1,15 @@
 //! The flags.
 
+mod kubelet;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
+
+pub use self::kubelet::KubeletArgs;
 
 #[derive(Parser)]
 #[command(
@@ -123,6 +127,8 @@ pub struct UpArgs {
     pub storage: StorageArgs,
     #[command(flatten)]
     pub ingress: IngressArgs,
+    #[command(flatten)]
+    pub kubelet: KubeletArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
@@ -271,6 +277,8 @@ pub struct AgentArgs {
     pub storage: StorageArgs,
     #[command(flatten)]
     pub ingress: IngressArgs,
+    #[command(flatten)]
+    pub kubelet: KubeletArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,

@@ -19,6 +19,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 struct Service {
     name: &'static str,
     stop: CancellationToken,
+    /// What it gets to end cleanly.
+    stop_timeout: Duration,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -34,9 +36,21 @@ impl Services {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
+        self.start_patiently(name, Duration::ZERO, run);
+    }
+
+    /// The same for one whose work at the end takes `longer`.
+    pub fn start_patiently<F>(
+        &mut self,
+        name: &'static str,
+        longer: Duration,
+        run: impl FnOnce(CancellationToken) -> F,
+    ) where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(stop.clone()));
-        self.running.push(Service { name, stop, task });
+        self.running.push(Service { name, stop, stop_timeout: STOP_TIMEOUT + longer, task });
     }
 
     /// Waits until a service ends though nobody told it to; says which and why.
@@ -58,7 +72,7 @@ impl Services {
     pub async fn stop(self) {
         for service in self.running.into_iter().rev() {
             service.stop.cancel();
-            match tokio::time::timeout(STOP_TIMEOUT, service.task).await {
+            match tokio::time::timeout(service.stop_timeout, service.task).await {
                 Ok(Ok(Ok(()))) => tracing::debug!(service = service.name, "stopped"),
                 Ok(Ok(Err(error))) => {
                     tracing::warn!(service = service.name, error = format!("{error:#}"), "stopped")

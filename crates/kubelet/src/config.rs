@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use apimachinery::meta::StringMap;
 
+use crate::settings::Settings;
+
 /// Upstream's `maxPods` default.
 pub const MAX_PODS_DEFAULT: u32 = 110;
 
@@ -34,4 +36,5 @@ pub struct Config {
     pub tls: Arc<rustls::ServerConfig>,
     /// `vX.Y.Z`, as nodes report it.
     pub version: String,
+    pub settings: Settings,
 }

@@ -23,6 +23,25 @@ pub struct Image {
     pub user: String,
 }
 
+/// What is to be there, and who wants it.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    pub image: &'a str,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub policy: &'a str,
+    /// `None` for a volume of the pod.
+    pub container: Option<&'a Container>,
+}
+
+impl Wanted<'_> {
+    fn tell(&self, events: &PodEvents<'_>, kind: EventType, reason: &str, message: String) {
+        match self.container {
+            Some(container) => events.container(container, kind, reason, message),
+            None => events.pod(kind, reason, message),
+        }
+    }
+}
+
 /// Why there is no image, and when it makes sense to look again.
 pub struct Failure {
     pub waiting: Waiting,
@@ -74,24 +93,24 @@ impl ImageManager {
         &self,
         runtime: &Runtime,
         pod: &Pod,
-        container: &Container,
+        wanted: Wanted<'_>,
         secrets: &[Secret],
         events: &PodEvents<'_>,
     ) -> Result<Image, Failure> {
-        let present = status(runtime, &container.image).await.map_err(|e| refused(&e))?;
-        match (container.image_pull_policy.as_str(), present) {
+        let present = status(runtime, wanted.image).await.map_err(|e| refused(&e))?;
+        match (wanted.policy, present) {
             ("Never", None) => {
                 let message =
-                    format!("Container image {:?} is not present with pull policy of Never", container.image);
-                events.container(container, EventType::Warning, "ErrImageNeverPull", message.clone());
+                    format!("Container image {:?} is not present with pull policy of Never", wanted.image);
+                wanted.tell(events, EventType::Warning, "ErrImageNeverPull", message.clone());
                 Err(failure("ErrImageNeverPull", message, LOOK_AGAIN))
             }
             ("Never" | "IfNotPresent", Some(image)) => {
-                let message = format!("Container image {:?} already present on machine", container.image);
-                events.container(container, EventType::Normal, "Pulled", message);
+                let message = format!("Container image {:?} already present on machine", wanted.image);
+                wanted.tell(events, EventType::Normal, "Pulled", message);
                 Ok(image)
             }
-            _ => self.pull(runtime, pod, container, secrets, events).await,
+            _ => self.pull(runtime, pod, wanted, secrets, events).await,
         }
     }
 
@@ -99,35 +118,30 @@ impl ImageManager {
         &self,
         runtime: &Runtime,
         pod: &Pod,
-        container: &Container,
+        wanted: Wanted<'_>,
         secrets: &[Secret],
         events: &PodEvents<'_>,
     ) -> Result<Image, Failure> {
-        let key = format!("{}_{}", pod.metadata.uid, container.image);
-        if let Some(pause) = self.failures().pause(&key, &container.image, Timestamp::now()) {
-            let message = format!("Back-off pulling image {:?}", container.image);
-            events.container(container, EventType::Normal, "BackOff", message);
+        let key = format!("{}_{}", pod.metadata.uid, wanted.image);
+        if let Some(pause) = self.failures().pause(&key, wanted.image, Timestamp::now()) {
+            let message = format!("Back-off pulling image {:?}", wanted.image);
+            wanted.tell(events, EventType::Normal, "BackOff", message);
             return Err(pause);
         }
-        events.container(
-            container,
-            EventType::Normal,
-            "Pulling",
-            format!("Pulling image {:?}", container.image),
-        );
+        wanted.tell(events, EventType::Normal, "Pulling", format!("Pulling image {:?}", wanted.image));
         let started = std::time::Instant::now();
-        match pull(runtime, container, &auth_configs(secrets, &container.image)).await {
+        match pull(runtime, wanted.image, &auth_configs(secrets, wanted.image)).await {
             Ok(image) => {
                 self.failures().forget(&key);
                 let took = started.elapsed().as_millis();
-                let message = format!("Successfully pulled image {:?} in {took}ms", container.image);
-                events.container(container, EventType::Normal, "Pulled", message);
+                let message = format!("Successfully pulled image {:?} in {took}ms", wanted.image);
+                wanted.tell(events, EventType::Normal, "Pulled", message);
                 Ok(image)
             }
             Err(status) => {
-                let message = format!("Failed to pull image {:?}: {}", container.image, status.message());
-                events.container(container, EventType::Warning, "Failed", message.clone());
-                events.container(container, EventType::Warning, "Failed", "Error: ErrImagePull".to_owned());
+                let message = format!("Failed to pull image {:?}: {}", wanted.image, status.message());
+                wanted.tell(events, EventType::Warning, "Failed", message.clone());
+                wanted.tell(events, EventType::Warning, "Failed", "Error: ErrImagePull".to_owned());
                 self.failures().note(&key, status.message().to_owned(), Timestamp::now());
                 Err(failure("ErrImagePull", status.message().to_owned(), ERROR_SHOWN))
             }
@@ -165,22 +179,17 @@ async fn status(runtime: &Runtime, name: &str) -> Result<Option<Image>, tonic::S
 }
 
 /// Tries each credential in turn, and none if there are none.
-async fn pull(
-    runtime: &Runtime,
-    container: &Container,
-    auths: &[cri::AuthConfig],
-) -> Result<Image, tonic::Status> {
+async fn pull(runtime: &Runtime, image: &str, auths: &[cri::AuthConfig]) -> Result<Image, tonic::Status> {
     let mut tries: Vec<Option<cri::AuthConfig>> = auths.iter().cloned().map(Some).collect();
     if tries.is_empty() {
         tries.push(None);
     }
     let mut last = tonic::Status::unknown("no attempt was made");
     for auth in tries {
-        let request =
-            cri::PullImageRequest { image: Some(spec(&container.image)), auth, sandbox_config: None };
+        let request = cri::PullImageRequest { image: Some(spec(image)), auth, sandbox_config: None };
         match runtime.images.clone().pull_image(request).await {
             Ok(_) => {
-                let found = status(runtime, &container.image).await?;
+                let found = status(runtime, image).await?;
                 return found
                     .ok_or_else(|| tonic::Status::not_found("the image vanished right after it was pulled"));
             }

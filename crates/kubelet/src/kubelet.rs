@@ -1,28 +1,32 @@
-//! The kubelet as a whole: registers the node, gives every bound pod a worker, routes runtime events to them, serves
-//! its own API.
+//! The kubelet as a whole: registers the node, starts what runs on it, routes runtime events to the pods' workers.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::resource::PODS;
-use api::view::core::{ObjectReference, PersistentVolume, Pod, Service};
+use api::resource::{NODES, PODS};
+use api::view::core::{Node, PersistentVolume, Pod, Service};
 use client::event::EventType;
-use client::{CancellationToken, Client, Delta, EventRecorder, Informers};
+use client::{CancellationToken, Client, EventRecorder, Informers};
 use runtime::cri;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, watch};
 
+use crate::active::ActivePods;
+use crate::admission::{Allowlist, Gate, PatternError, Room};
 use crate::allocation::Ledger;
 use crate::config::Config;
 use crate::csi::{Drivers, Registry};
+use crate::eviction::{self, Threshold};
+use crate::imagegc::ImageGc;
 use crate::images::ImageManager;
+use crate::logs;
 use crate::node;
-use crate::observe::POD_UID_LABEL;
+use crate::nodeshutdown;
+use crate::pod_workers::{PodWorkers, Sources};
 use crate::server;
+use crate::staticpods::{self, StaticPod};
 use crate::volumes::local_path;
 use crate::volumes::watched::Watched;
-use crate::worker::{self, Message, Runtime, Shared};
+use crate::worker::{Runtime, Shared};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,9 +36,14 @@ pub enum Error {
     Listen(std::net::SocketAddr, std::io::Error),
     #[error("node facts cannot be read: {0}")]
     Node(#[from] node::Error),
+    #[error("eviction thresholds are wrong: {0}")]
+    Thresholds(#[from] eviction::Error),
+    #[error("unsafe sysctls cannot be allowed: {0}")]
+    Sysctl(#[from] PatternError),
 }
 
-/// Runs until `stop`; containers go on running. `ready` is called once the node is registered and its pods are known.
+/// Runs until `stop`; containers go on running. `ready` is called once the node is registered and its pods are known;
+/// static pods do not wait for that.
 pub async fn run(
     config: Config,
     client: Client,
@@ -48,64 +57,148 @@ pub async fn run(
     let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name);
     let capacity = node::capacity(&config)?;
     let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
-    let services = informers.get::<Service>();
+    let thresholds = config.settings.eviction.thresholds.parse()?;
+    let sysctls = Allowlist::new(&config.settings.allowed_unsafe_sysctls)?;
     let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));
-
-    let runtime_name = facts.runtime_name().to_owned();
-    node::register(&client, &config, &facts).await;
-    let reference = node::reference(&config.node_name);
-    recorder.event(&reference, EventType::Normal, "Starting", "Starting kubelet.");
+    let nodes = informers.get_selected::<Node>(NODES, &format!("metadata.name={}", config.node_name));
+    let room = Room { allocatable: capacity.allocatable(), pods_max: capacity.pods };
     let (healthy, health) = watch::channel(true);
-    let status = node::StatusLoop::new(client.clone(), config.clone(), facts, runtime.clone(), health);
-    tokio::spawn(stop.clone().run_until_cancelled_owned(status.run()));
-    tokio::spawn(
-        stop.clone().run_until_cancelled_owned(node::lease::run(client.clone(), config.node_name.clone())),
-    );
-
-    services.synced().await;
-    pods.synced().await;
-    let csi_drivers = Arc::<Drivers>::default();
-    let registry = Registry {
-        drivers: csi_drivers.clone(),
-        client: client.clone(),
-        node_name: config.node_name.clone(),
-        dir: config.root_dir.join("plugins_registry"),
-    };
-    tokio::spawn(stop.clone().run_until_cancelled_owned(registry.run()));
     let shared = Arc::new(Shared {
-        csi_drivers,
+        csi_drivers: Arc::<Drivers>::default(),
         allocatable: capacity.allocatable(),
         allocations: Ledger::new(capacity.allocatable()),
         memory_capacity: capacity.memory_bytes,
-        runtime_name,
-        config,
+        runtime_name: facts.runtime_name().to_owned(),
         watched: Watched::new(client.clone()),
         client,
-        runtime: runtime.clone(),
-        images: ImageManager::default(),
-        recorder,
-        services,
-        turns: broadcast::Sender::new(TURNS_MAX),
-    });
-    let api = server::Server::new(shared.clone(), pods.clone());
-    tokio::spawn(stop.clone().run_until_cancelled_owned(api.serve(listener)));
-    let (told, events) = mpsc::channel(EVENTS_MAX);
-    tokio::spawn(stop.clone().run_until_cancelled_owned(runtime_events(
         runtime,
-        shared.turns.clone(),
-        healthy,
-        told,
-    )));
-    if let Some(root) = shared.config.local_path_root.clone() {
-        let volumes = informers.get::<PersistentVolume>();
-        let node_name = shared.config.node_name.clone();
-        let reclaim = local_path::reclaim(shared.client.clone(), volumes, root, node_name);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(reclaim));
+        images: ImageManager::default(),
+        logs: logs::Running::default(),
+        recorder,
+        services: informers.get::<Service>(),
+        turns: broadcast::Sender::new(TURNS_MAX),
+        active: ActivePods::default(),
+        pressure: watch::Sender::default(),
+        shutting_down: watch::Sender::default(),
+        config,
+    });
+    let gate = Gate::new(shared.clone(), nodes, node::own(&shared.config), room, sysctls);
+    let end = CancellationToken::new();
+    let tasks = Tasks { shared: shared.clone(), stop: end.clone() };
+    let events = tasks.start_local(healthy);
+    tasks.start_upkeep(thresholds);
+    let api = server::Server::new(shared.clone(), pods.clone());
+    tasks.spawn(api.serve(listener));
+    let files = tasks.follow_static_pods();
+    let workers = PodWorkers::new(shared.clone(), gate, files, end.clone());
+    let sources = Sources { pods: pods.subscribe(), events };
+    let online = async {
+        node::register(&shared.client, &shared.config, &facts).await;
+        tasks.start_registered(&informers, facts.clone(), health);
+        shared.services.synced().await;
+        pods.synced().await;
+        let node = node::reference(&shared.config.node_name);
+        let message = format!("Node {} status is now: NodeReady", node.name);
+        shared.recorder.event(&node, EventType::Normal, "NodeReady", message);
+        ready();
+    };
+    tokio::select! {
+        () = workers.run(sources, online) => {}
+        () = stopped(&shared, stop) => {}
     }
-    let manager = Manager { shared, workers: HashMap::new(), stop: stop.clone() };
-    ready();
-    stop.run_until_cancelled(manager.run(pods.subscribe(), events, reference)).await;
+    end.cancel();
     Ok(())
+}
+
+/// Returns when the kubelet is to end, with the node's pods ended before if they are to end with it.
+async fn stopped(shared: &Shared, stop: CancellationToken) {
+    stop.cancelled().await;
+    let periods = &shared.config.settings.shutdown;
+    if !periods.is_empty() {
+        shared.shutting_down.send_replace(true);
+        nodeshutdown::end_pods(&shared.active, periods).await;
+    }
+}
+
+/// What runs beside the pods' workers until `stop`.
+struct Tasks {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(task));
+    }
+
+    /// What needs no API server. Returns which pods change in the runtime.
+    fn start_local(&self, healthy: watch::Sender<bool>) -> mpsc::Receiver<Option<String>> {
+        let shared = &self.shared;
+        let registry = Registry {
+            drivers: shared.csi_drivers.clone(),
+            client: shared.client.clone(),
+            node_name: shared.config.node_name.clone(),
+            dir: shared.config.root_dir.join("plugins_registry"),
+        };
+        self.spawn(registry.run());
+        let (told, events) = mpsc::channel(EVENTS_MAX);
+        self.spawn(runtime_events(shared.runtime.clone(), shared.turns.clone(), healthy, told));
+        events
+    }
+
+    /// What keeps the node healthy.
+    fn start_upkeep(&self, thresholds: Vec<Threshold>) {
+        let shared = &self.shared;
+        self.spawn(rotate_logs(shared.clone()));
+        let (config, recorder) = (&shared.config, shared.recorder.clone());
+        let image_gc = ImageGc::new(
+            shared.runtime.clone(),
+            recorder,
+            config.node_name.clone(),
+            config.settings.image_gc,
+        );
+        let image_gc = Arc::new(image_gc);
+        self.spawn(eviction::Manager::new(shared.clone(), image_gc.clone(), thresholds).run());
+        self.spawn(async move { image_gc.run().await });
+    }
+
+    /// What tells of the node once it is registered.
+    fn start_registered(&self, informers: &Informers, facts: node::Facts, health: watch::Receiver<bool>) {
+        let Shared { client, config, runtime, recorder, .. } = &*self.shared;
+        let node = node::reference(&config.node_name);
+        recorder.event(&node, EventType::Normal, "Starting", "Starting kubelet.");
+        let (pressure, shutting_down) =
+            (self.shared.pressure.subscribe(), self.shared.shutting_down.subscribe());
+        let status = node::StatusLoop::new(
+            client.clone(),
+            config.clone(),
+            facts,
+            runtime.clone(),
+            health,
+            pressure,
+            shutting_down,
+        );
+        self.spawn(status.run());
+        self.spawn(node::lease::run(client.clone(), config.node_name.clone()));
+        if let Some(root) = config.local_path_root.clone() {
+            let volumes = informers.get::<PersistentVolume>();
+            self.spawn(local_path::reclaim(client.clone(), volumes, root, config.node_name.clone()));
+        }
+    }
+
+    fn follow_static_pods(&self) -> watch::Receiver<Vec<Arc<StaticPod>>> {
+        let config = &self.shared.config;
+        let Some(path) = config.settings.static_pod_path.clone() else {
+            return watch::Sender::default().subscribe();
+        };
+        let (files, follow) = staticpods::watch_files(path, config.node_name.clone());
+        self.spawn(async move {
+            if let Err(error) = follow.await {
+                tracing::error!(%error, "files of static pods are not followed any more");
+            }
+        });
+        files
+    }
 }
 
 /// Runtime events on their way to the workers.
@@ -113,125 +206,11 @@ const EVENTS_MAX: usize = 1024;
 /// Events kept for followers of logs; one that lags looks for itself.
 const TURNS_MAX: usize = 256;
 
-struct Manager {
-    shared: Arc<Shared>,
-    /// By pod uid.
-    workers: HashMap<String, mpsc::Sender<Message>>,
-    stop: CancellationToken,
-}
-
-impl Manager {
-    async fn run(
-        mut self,
-        mut pods: mpsc::UnboundedReceiver<Delta<Pod>>,
-        mut events: mpsc::Receiver<Option<String>>,
-        node: ObjectReference,
-    ) {
-        while let Ok(delta) = pods.try_recv() {
-            self.pod_changed(delta).await;
-        }
-        self.remove_orphans().await;
-        self.shared.recorder.event(
-            &node,
-            EventType::Normal,
-            "NodeReady",
-            format!("Node {} status is now: NodeReady", node.name),
-        );
-        loop {
-            tokio::select! {
-                delta = pods.recv() => match delta {
-                    Some(delta) => self.pod_changed(delta).await,
-                    None => return,
-                },
-                event = events.recv() => match event {
-                    Some(Some(uid)) => self.runtime_changed(&uid),
-                    Some(None) => self.all_changed(),
-                    None => return,
-                },
-            }
-        }
+async fn rotate_logs(shared: Arc<Shared>) {
+    let limits = shared.config.settings.container_log;
+    if let Err(error) = logs::rotate(shared.runtime.clone(), limits, &shared.logs).await {
+        tracing::error!(%error, "container logs are not rotated any more");
     }
-
-    async fn pod_changed(&mut self, delta: Delta<Pod>) {
-        let uid = delta.object().metadata.uid.clone();
-        match delta {
-            Delta::Deleted(_) => self.tell(&uid, Message::Gone).await,
-            Delta::Added(pod) | Delta::Updated { new: pod, .. } => {
-                self.workers.retain(|_, worker| !worker.is_closed());
-                if self.workers.contains_key(&uid) {
-                    self.tell(&uid, Message::Pod(pod)).await;
-                } else {
-                    let worker = worker::spawn(self.shared.clone(), pod, self.stop.child_token());
-                    self.workers.insert(uid, worker);
-                }
-            }
-        }
-    }
-
-    async fn tell(&mut self, uid: &str, message: Message) {
-        // A worker that ended has nothing more to hear.
-        if let Some(worker) = self.workers.get(uid)
-            && worker.send(message).await.is_err()
-        {
-            self.workers.remove(uid);
-        }
-    }
-
-    /// Waits for nobody: a worker whose inbox is full looks at the runtime anyway when it gets to it.
-    fn runtime_changed(&mut self, uid: &str) {
-        if let Some(worker) = self.workers.get(uid)
-            && let Err(TrySendError::Closed(_)) = worker.try_send(Message::Runtime)
-        {
-            self.workers.remove(uid);
-        }
-    }
-
-    fn all_changed(&mut self) {
-        let uids: Vec<String> = self.workers.keys().cloned().collect();
-        uids.iter().for_each(|uid| self.runtime_changed(uid));
-    }
-
-    /// Ends sandboxes whose pods left the API while nobody watched, and removes the files of such pods.
-    async fn remove_orphans(&mut self) {
-        let mut client = self.shared.runtime.runtime.clone();
-        let sandboxes = match client.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await {
-            Ok(answer) => answer.into_inner().items,
-            Err(status) => return tracing::warn!(error = status.message(), "sandboxes could not be listed"),
-        };
-        for sandbox in sandboxes {
-            let uid = sandbox.labels.get(POD_UID_LABEL).cloned().unwrap_or_default();
-            if uid.is_empty() || self.workers.contains_key(&uid) {
-                continue;
-            }
-            let worker =
-                worker::spawn(self.shared.clone(), Arc::new(orphan(&sandbox)), self.stop.child_token());
-            self.workers.insert(uid.clone(), worker);
-            self.tell(&uid, Message::Gone).await;
-        }
-        self.remove_orphaned_files();
-    }
-
-    fn remove_orphaned_files(&self) {
-        let Ok(entries) = std::fs::read_dir(self.shared.config.root_dir.join("pods")) else { return };
-        for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-            if self.workers.contains_key(&name) {
-                continue;
-            }
-            if let Err(error) = crate::volumes::tear_down(&self.shared.config.root_dir, &name) {
-                tracing::warn!(pod = name, %error, "files of a pod that is gone remain");
-            }
-        }
-    }
-}
-
-/// What is known of a pod of which only the sandbox is left.
-fn orphan(sandbox: &cri::PodSandbox) -> Pod {
-    let metadata = sandbox.metadata.clone().unwrap_or_default();
-    let mut pod = Pod::default();
-    pod.metadata.name = metadata.name;
-    pod.metadata.namespace = metadata.namespace;
-    pod.metadata.uid = metadata.uid;
-    pod
 }
 
 /// Tells which pod (by uid) changed; `None` when events may have been missed and all must look. `healthy` is whether

@@ -3,25 +3,35 @@
 //! What to do is decided purely: `pod::actions` compares a pod with what the runtime shows and returns a plan,
 //! `pod::status` words the result. One task per pod (`worker`) carries plans out; runtime events wake it, nothing polls.
 
+mod active;
+mod admission;
 mod allocation;
 pub mod config;
 mod csi;
 mod dns;
 mod env;
+mod eviction;
+mod imagegc;
 mod images;
 mod inotify;
 mod kubelet;
 mod lifecycle;
+mod logs;
 mod node;
+mod nodeshutdown;
 mod observe;
 mod pod;
+mod pod_workers;
 mod probe;
 mod resources;
 mod server;
+pub mod settings;
+mod staticpods;
 mod termination_message;
 mod volumes;
 mod worker;
 
 pub use config::Config;
 pub use kubelet::run;
+pub use settings::Settings;
 pub use volumes::unmount_all as unmount_volumes;

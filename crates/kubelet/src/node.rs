@@ -15,6 +15,7 @@ use runtime::cri;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::eviction::{Condition, Pressure};
 use crate::volumes::downward::Allocatable;
 use crate::worker::Runtime;
 
@@ -66,7 +67,7 @@ pub fn capacity(config: &Config) -> Result<Capacity, Error> {
     })
 }
 
-fn meminfo_kib(text: &str, name: &str) -> Option<i64> {
+pub fn meminfo_kib(text: &str, name: &str) -> Option<i64> {
     let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
@@ -147,7 +148,7 @@ async fn try_register(client: &Client, config: &Config, facts: &Facts) -> Result
     let node = json!({
         "kind": "Node", "apiVersion": "v1",
         "metadata": {"name": config.node_name, "labels": labels, "annotations": annotations},
-        "status": status(config, facts, &Node::default(), &[], true, Timestamp::now()),
+        "status": status(config, facts, &Node::default(), &[], &Health { runtime_ready: true, ..Health::default() }, Timestamp::now()),
     });
     match client.create(NODES, "", &node).await {
         Err(error) if error.is_already_exists() => {
@@ -166,6 +167,12 @@ fn annotations(config: &Config) -> Value {
     })
 }
 
+/// What is known of the node before the API server has told.
+pub fn own(config: &Config) -> Node {
+    let node = json!({"metadata": {"name": config.node_name, "labels": labels(config)}});
+    serde_json::from_value(node).expect("a node's own labels are text")
+}
+
 fn labels(config: &Config) -> Value {
     let mut labels = json!({
         "kubernetes.io/hostname": config.node_name,
@@ -178,13 +185,58 @@ fn labels(config: &Config) -> Value {
     labels
 }
 
+/// How the node is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    pub runtime_ready: bool,
+    pub shutting_down: bool,
+    pub pressure: Pressure,
+}
+
+impl Health {
+    /// Type, status, reason and message of each condition, in upstream's words.
+    fn conditions(&self) -> [(&'static str, &'static str, &'static str, &'static str); 4] {
+        let short = |of: Condition| self.pressure.contains(&of);
+        let memory = if short(Condition::Memory) {
+            ("True", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
+        } else {
+            ("False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
+        };
+        let disk = if short(Condition::Disk) {
+            ("True", "KubeletHasDiskPressure", "kubelet has disk pressure")
+        } else {
+            ("False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
+        };
+        let pid = if short(Condition::Pid) {
+            ("True", "KubeletHasInsufficientPID", "kubelet has insufficient PID available")
+        } else {
+            ("False", "KubeletHasSufficientPID", "kubelet has sufficient PID available")
+        };
+        let ready = match (self.runtime_ready, self.shutting_down) {
+            (true, false) => ("True", "KubeletReady", "kubelet is posting ready status"),
+            (true, true) => ("False", "KubeletNotReady", "node is shutting down"),
+            (false, false) => ("False", "KubeletNotReady", "container runtime is down"),
+            (false, true) => {
+                ("False", "KubeletNotReady", "[container runtime is down, node is shutting down]")
+            }
+        };
+        let named = |kind, (status, reason, message)| (kind, status, reason, message);
+        [
+            named(Condition::Memory.kind(), memory),
+            named(Condition::Disk.kind(), disk),
+            named(Condition::Pid.kind(), pid),
+            named("Ready", ready),
+        ]
+    }
+}
+
 /// The whole status. A condition keeps the time of its last change. Pure.
 fn status(
     config: &Config,
     facts: &Facts,
     known: &Node,
     images: &[Value],
-    runtime_ready: bool,
+    health: &Health,
     now: Timestamp,
 ) -> Value {
     let capacity = &facts.capacity;
@@ -195,18 +247,8 @@ fn status(
         json!({"cpu": cpu, "memory": format!("{}Ki", memory / 1024), "ephemeral-storage": format!("{}Ki", storage / 1024),
             "pods": capacity.pods.to_string(), "hugepages-2Mi": "0", "hugepages-1Gi": "0"})
     };
-    let ready = if runtime_ready {
-        ("Ready", "True", "KubeletReady", "kubelet is posting ready status")
-    } else {
-        ("Ready", "False", "KubeletNotReady", "container runtime is down")
-    };
-    let conditions = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ready,
-    ];
-    let conditions: Vec<Value> = conditions
+    let conditions: Vec<Value> = health
+        .conditions()
         .into_iter()
         .map(|(kind, status, reason, message)| {
             let before = known.status.conditions.iter().find(|c| c.kind == kind && c.status == status);
@@ -235,8 +277,10 @@ pub struct StatusLoop {
     config: Config,
     facts: Facts,
     runtime: Runtime,
-    /// Whether the runtime answers; a change is reported at once.
+    /// Whether the runtime answers; a change is reported at once, as is one of what the node is short of.
     health: watch::Receiver<bool>,
+    pressure: watch::Receiver<Pressure>,
+    shutting_down: watch::Receiver<bool>,
 }
 
 impl StatusLoop {
@@ -246,8 +290,10 @@ impl StatusLoop {
         facts: Facts,
         runtime: Runtime,
         health: watch::Receiver<bool>,
+        pressure: watch::Receiver<Pressure>,
+        shutting_down: watch::Receiver<bool>,
     ) -> Self {
-        StatusLoop { client, config, facts, runtime, health }
+        StatusLoop { client, config, facts, runtime, health, pressure, shutting_down }
     }
 
     pub async fn run(mut self) {
@@ -256,8 +302,14 @@ impl StatusLoop {
             match self.report().await {
                 // Without anybody to tell of a change the period alone counts.
                 Ok(()) => {
-                    let changed = tokio::time::timeout(REPORT_PERIOD, self.health.changed()).await;
-                    if let Ok(Err(_)) = changed {
+                    let changed = async {
+                        tokio::select! {
+                            changed = self.health.changed() => changed,
+                            changed = self.pressure.changed() => changed,
+                            changed = self.shutting_down.changed() => changed,
+                        }
+                    };
+                    if let Ok(Err(_)) = tokio::time::timeout(REPORT_PERIOD, changed).await {
                         tokio::time::sleep(REPORT_PERIOD).await;
                     }
                 }
@@ -275,8 +327,14 @@ impl StatusLoop {
     async fn report(&self) -> Result<(), client::Error> {
         let name = &self.config.node_name;
         let known: Node = self.client.get(NODES, "", name).await?;
-        let (images, ready) = (self.images().await, runtime_ready(&self.runtime).await);
-        let status = status(&self.config, &self.facts, &known, &images, ready, Timestamp::now());
+        let runtime_ready = runtime_ready(&self.runtime).await;
+        let health = Health {
+            runtime_ready,
+            shutting_down: *self.shutting_down.borrow(),
+            pressure: self.pressure.borrow().clone(),
+        };
+        let images = self.images().await;
+        let status = status(&self.config, &self.facts, &known, &images, &health, Timestamp::now());
         let patch = json!({"status": status});
         self.client.patch(NODES, "", name, Some("status"), PatchType::Strategic, &patch).await.map(drop)
     }

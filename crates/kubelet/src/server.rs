@@ -146,7 +146,8 @@ impl Server {
     /// The pod, if it is here and is the one meant.
     fn pod(&self, target: &route::Target) -> Result<Arc<Pod>, Refusal> {
         let pod = self.pods.get(&target.namespace, &target.pod);
-        pod.filter(|pod| target.uid.is_empty() || pod.metadata.uid == target.uid).ok_or_else(|| {
+        let pod = pod.filter(|pod| target.uid.is_empty() || pod.metadata.uid == target.uid);
+        pod.map(crate::staticpods::running).ok_or_else(|| {
             Refusal::not_found(format!("pod \"{}/{}\" not found", target.namespace, target.pod))
         })
     }

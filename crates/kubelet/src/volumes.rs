@@ -56,18 +56,28 @@ pub fn pod_dir(root: &Path, uid: &str) -> PathBuf {
     root.join("pods").join(uid)
 }
 
-fn volume_dir(root: &Path, pod: &Pod, plugin: &str, name: &str) -> PathBuf {
+pub fn volume_dir(root: &Path, pod: &Pod, plugin: &str, name: &str) -> PathBuf {
     pod_dir(root, &pod.metadata.uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
 }
 
 /// Where each volume of the pod is on the node.
 pub type Paths = BTreeMap<String, PathBuf>;
 
+/// Volumes that are images, which the runtime mounts.
+pub type Images = BTreeMap<String, cri::ImageSpec>;
+
+/// Every volume of a pod, by name.
+#[derive(Default)]
+pub struct Places {
+    pub paths: Paths,
+    pub images: Images,
+}
+
 /// Makes every volume, or refreshes it. Returns where they are, and when to call again.
 pub async fn set_up(cx: &Context<'_>, pod: &Pod) -> Result<(Paths, Option<Timestamp>), Error> {
     let mut paths = Paths::new();
     let mut refresh_at: Option<Timestamp> = None;
-    for volume in &pod.spec.volumes {
+    for volume in pod.spec.volumes.iter().filter(|volume| volume.image.is_none()) {
         let failed = |why: String| Error::SetUp { volume: volume.name.clone(), why };
         let (path, refresh) = set_up_one(cx, pod, volume).await?.map_err(failed)?;
         refresh_at = [refresh_at, refresh].into_iter().flatten().min();
@@ -171,41 +181,56 @@ pub fn mounts(
     root: &Path,
     pod: &Pod,
     container: &Container,
-    paths: &Paths,
+    places: &Places,
     expand: impl Fn(&str) -> Result<String, String>,
 ) -> Result<Vec<cri::Mount>, String> {
     let shown = pod_dir(root, &pod.metadata.uid).join("volume-subpaths");
     let mount = |(index, mount): (usize, &VolumeMount)| {
-        let volume =
-            paths.get(&mount.name).ok_or_else(|| format!("volume {:?} is not in the pod", mount.name))?;
         let sub_path = if mount.sub_path_expr.is_empty() {
             mount.sub_path.clone()
         } else {
             expand(&mount.sub_path_expr)?
         };
+        if let Some(image) = places.images.get(&mount.name) {
+            return Ok(image_mount(mount, image, sub_path));
+        }
+        let volume = places.paths.get(&mount.name);
+        let volume = volume.ok_or_else(|| format!("volume {:?} is not in the pod", mount.name))?;
         let place = if sub_path.is_empty() {
             volume.clone()
         } else {
             let at = shown.join(&mount.name).join(&container.name).join(index.to_string());
             sub_path::mount_at(volume, &sub_path, &at)?
         };
-        Ok(cri::Mount {
-            container_path: mount.mount_path.clone(),
-            host_path: place.display().to_string(),
-            readonly: mount.read_only || is_read_only(pod, &mount.name),
-            recursive_read_only: matches!(
-                mount.recursive_read_only.as_deref(),
-                Some("Enabled" | "IfPossible")
-            ),
-            propagation: match mount.mount_propagation.as_deref() {
-                Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer,
-                Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional,
-                _ => cri::MountPropagation::PropagationPrivate,
-            } as i32,
-            ..Default::default()
-        })
+        Ok(path_mount(pod, mount, &place))
     };
     container.volume_mounts.iter().enumerate().map(mount).collect()
+}
+
+fn path_mount(pod: &Pod, mount: &VolumeMount, place: &Path) -> cri::Mount {
+    cri::Mount {
+        container_path: mount.mount_path.clone(),
+        host_path: place.display().to_string(),
+        readonly: mount.read_only || is_read_only(pod, &mount.name),
+        recursive_read_only: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+        propagation: match mount.mount_propagation.as_deref() {
+            Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer,
+            Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional,
+            _ => cri::MountPropagation::PropagationPrivate,
+        } as i32,
+        ..Default::default()
+    }
+}
+
+/// Nobody writes to an image.
+fn image_mount(mount: &VolumeMount, image: &cri::ImageSpec, sub_path: String) -> cri::Mount {
+    cri::Mount {
+        container_path: mount.mount_path.clone(),
+        image: Some(image.clone()),
+        image_sub_path: sub_path,
+        readonly: true,
+        ..Default::default()
+    }
 }
 
 /// A claim may be used for reading only, by all containers.

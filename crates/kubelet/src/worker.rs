@@ -9,27 +9,30 @@ mod report;
 mod resize;
 mod start;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::view::core::{Container, Pod, PodStatus, ResourceRequirements, Service};
 use client::{Client, EventRecorder, Informer};
 use jiff::Timestamp;
-use tokio::sync::{Mutex, broadcast, mpsc};
+use tokio::sync::{Mutex, broadcast, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use events::PodEvents;
 pub use runtime::CriClients as Runtime;
 
+use crate::active::ActivePods;
 use crate::allocation::Ledger;
 use crate::config::Config;
 use crate::csi::{self, Drivers};
+use crate::eviction::Pressure;
 use crate::images::ImageManager;
+use crate::logs;
 use crate::observe::{self, Observed, State};
 use crate::pod::actions::{Plan, active_deadline, pod_actions};
-use crate::pod::memory::{Memory, ProbeState, Waiting};
+use crate::pod::memory::{Failure, Memory, ProbeState, Waiting};
 use crate::pod::resize::{RESIZE_CONDITIONS, ResizeError, told_of_container};
 use crate::probe::{self, ProbeType, Target, Verdict};
 use crate::volumes::downward::Allocatable;
@@ -42,8 +45,12 @@ const INBOX_MAX: usize = 64;
 pub enum Message {
     /// The pod changed in the API.
     Pod(Arc<Pod>),
-    /// The pod is gone from the API.
+    /// The pod is gone from the API, or from the file that described it.
     Gone,
+    /// The mirror that stands for this static pod in the API, if there is one.
+    Mirror(Option<Arc<Pod>>),
+    /// The node ends the pod.
+    End(Failure),
     /// The runtime told of a change of this pod's sandbox or containers.
     Runtime,
     /// An object that the pod refers to changed.
@@ -79,6 +86,8 @@ pub struct Shared {
     pub client: Client,
     pub runtime: Runtime,
     pub images: ImageManager,
+    /// The logs that containers write to.
+    pub logs: logs::Running,
     pub recorder: EventRecorder,
     pub services: Informer<Service>,
     pub csi_drivers: Arc<Drivers>,
@@ -86,6 +95,12 @@ pub struct Shared {
     pub watched: Watched,
     /// The uid of each pod whose sandbox or containers changed; `None` when any may have.
     pub turns: broadcast::Sender<Option<String>>,
+    /// The pods that are not over.
+    pub active: ActivePods,
+    /// What the node is short of.
+    pub pressure: watch::Sender<Pressure>,
+    /// The node goes down: its pods end, and none is let in.
+    pub shutting_down: watch::Sender<bool>,
     pub allocatable: Allocatable,
     pub allocations: Ledger,
     pub memory_capacity: i64,
@@ -104,18 +119,27 @@ pub fn container_log(config: &Config, pod: &Pod, container: &str, attempt: u32) 
 }
 
 /// Starts a pod's task; it ends after the pod was removed, or when `stop` is cancelled (containers keep running).
-pub fn spawn(shared: Arc<Shared>, pod: Arc<Pod>, stop: CancellationToken) -> mpsc::Sender<Message> {
+/// `failed` is why the pod is not to run at all.
+pub fn spawn(
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    mirror: Option<Arc<Pod>>,
+    failed: Option<Failure>,
+    stop: CancellationToken,
+) -> mpsc::Sender<Message> {
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let worker = Worker {
         shared,
         pod,
+        mirror,
         gone: false,
-        memory: Memory::default(),
+        memory: Memory { failed, ..Memory::default() },
         inbox,
         sender: sender.clone(),
         running: BTreeSet::new(),
         probers: HashMap::new(),
         terminating: CancellationToken::new(),
+        ended: CancellationToken::new(),
         refresh_at: None,
         stale: false,
         volumes: Arc::default(),
@@ -128,6 +152,8 @@ pub fn spawn(shared: Arc<Shared>, pod: Arc<Pod>, stop: CancellationToken) -> mps
 struct Worker {
     shared: Arc<Shared>,
     pod: Arc<Pod>,
+    /// What stands for a static pod in the API.
+    mirror: Option<Arc<Pod>>,
     /// The API has no such pod any more.
     gone: bool,
     memory: Memory,
@@ -138,6 +164,8 @@ struct Worker {
     probers: HashMap<(String, ProbeType), AbortHandle>,
     /// Cancelled when the pod is to end: pulls are given up.
     terminating: CancellationToken,
+    /// Cancelled when nothing of the pod runs any more and the API knows.
+    ended: CancellationToken,
     /// When a projected token must be renewed.
     refresh_at: Option<Timestamp>,
     /// What the volumes show may have changed.
@@ -170,6 +198,9 @@ impl Worker {
             }
         }
         self.terminating.cancel();
+        self.ended.cancel();
+        self.shared.active.remove(&self.pod.metadata.uid);
+        self.shared.logs.set(&self.pod.metadata.uid, BTreeMap::new());
         self.probers.values().for_each(AbortHandle::abort);
     }
 
@@ -202,6 +233,8 @@ impl Worker {
                 self.pod = pod;
             }
             Message::Gone => self.gone = true,
+            Message::Mirror(mirror) => self.hear_mirror(mirror),
+            Message::End(failure) => drop(self.memory.failed.get_or_insert(failure)),
             Message::Source => {
                 self.stale = true;
                 self.memory.try_again();
@@ -213,6 +246,15 @@ impl Worker {
                 self.hear_outcome(*outcome);
             }
         }
+    }
+
+    /// What was told of one mirror has to be told of the next again.
+    fn hear_mirror(&mut self, mirror: Option<Arc<Pod>>) {
+        let uid = |mirror: &Option<Arc<Pod>>| mirror.as_ref().map(|pod| pod.metadata.uid.clone());
+        if uid(&mirror) != uid(&self.mirror) {
+            self.reported = None;
+        }
+        self.mirror = mirror;
     }
 
     fn hear_outcome(&mut self, outcome: Outcome) {
@@ -262,8 +304,11 @@ impl Worker {
         let mut plan = pod_actions(&pod, &observed, &self.memory, now);
         let ending = pod.metadata.is_being_deleted() || pod.is_terminal() || self.memory.failed.is_some();
         if ending {
+            self.shared.active.remove(&pod.metadata.uid);
             self.terminating.cancel();
             self.stop_restarting_probes();
+        } else {
+            self.shared.active.insert(pod.clone(), &self.sender, &self.ended);
         }
         plan.finished &= self.running.is_empty();
         if plan.finished {
@@ -273,6 +318,8 @@ impl Worker {
         }
         if !self.gone && !self.report(&pod, &observed, plan.finished, now).await {
             plan.wake(now + act::RETRY);
+        } else if plan.finished {
+            self.ended.cancel();
         }
         if plan.finished && pod.metadata.is_being_deleted() {
             if self.remove(&pod, &observed).await? {
@@ -290,10 +337,13 @@ impl Worker {
 
     /// The pod as the API has it, with what was reported meanwhile; one that vanished counts as being deleted.
     fn current_pod(&mut self, now: Timestamp) -> Arc<Pod> {
-        if !self.gone && self.reported.is_none() {
+        if !self.gone && self.reported.is_none() && self.mirror.is_none() {
             return self.pod.clone();
         }
         let mut pod = (*self.pod).clone();
+        if let Some(mirror) = &self.mirror {
+            pod.status = mirror.status.clone();
+        }
         if self.gone {
             pod.metadata.deletion_timestamp.get_or_insert(now);
             // Upstream leaves at least a second to a pod that was deleted by force.
@@ -315,13 +365,16 @@ impl Worker {
     /// Takes from the observation what must be remembered, and sees that the right probes run.
     fn learn(&mut self, pod: &Arc<Pod>, observed: &Observed, now: Timestamp) {
         self.memory.retain(&observed.containers);
+        let logs = observed.running().map(|c| (c.id.clone(), PathBuf::from(&c.log_path))).collect();
+        self.shared.logs.set(&pod.metadata.uid, logs);
         for container in observed.containers.iter().filter(|c| c.state == State::Exited) {
             self.memory.count_exit(container, now);
         }
         if active_deadline(pod).is_some_and(|at| at <= now) && !pod.is_terminal() {
-            self.memory.failed.get_or_insert_with(|| Waiting {
+            self.memory.failed.get_or_insert_with(|| Failure {
                 reason: "DeadlineExceeded".to_owned(),
                 message: "Pod was active on the node longer than the specified deadline".to_owned(),
+                ..Default::default()
             });
         }
         self.memory.busy =

@@ -1,5 +1,6 @@
 //! Containers: create, start, stop, remove, report.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -10,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{major, minor};
 
-use crate::container_spec::{World, security_context, translate, wanted_devices};
+use crate::container_spec::{World, image_of, security_context, translate, wanted_devices};
 use crate::cri::{
     Container, ContainerConfig, ContainerEventType, ContainerFilter, ContainerResources, ContainerState,
     ContainerStatus, ContainerUser, ImageSpec, LinuxContainerResources, LinuxContainerUser, NamespaceMode,
@@ -52,7 +53,8 @@ impl Runtime {
             user: self.resolve_user(&config, &image)?,
             sandbox_id: sandbox.id.clone(),
             image_ref: image.repo_digests.first().unwrap_or(&image.id).clone(),
-            layers: image.layers.iter().map(|layer| layer.name.clone()).collect(),
+            layers: image.layer_names(),
+            volume_layers: self.volume_layers(&config)?,
             stop_signal: parse_signal(&image.config.stop_signal) as i32,
             created_at: now(),
             cgroup: format!("{}/{id}", sandbox.cgroup),
@@ -73,6 +75,16 @@ impl Runtime {
         self.state.lock().containers.insert(id.clone(), record);
         self.emit(&id, &sandbox.id, ContainerEventType::ContainerCreatedEvent);
         Ok(id)
+    }
+
+    /// The layers of images that are mounted as volumes.
+    fn volume_layers(&self, config: &ContainerConfig) -> Result<BTreeMap<String, Vec<String>>> {
+        let images = config.mounts.iter().filter_map(|mount| Some((mount, image_of(mount)?)));
+        let layers = images.map(|(mount, name)| {
+            let image = self.images.get(name).ok_or_else(|| not_found("image", name))?;
+            Ok((mount.container_path.clone(), image.layer_names()))
+        });
+        layers.collect()
     }
 
     fn resolve_user(&self, config: &ContainerConfig, image: &Image) -> Result<User> {

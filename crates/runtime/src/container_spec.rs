@@ -10,7 +10,8 @@ use crate::images;
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::shim::capabilities;
 use crate::shim::spec::{
-    ContainerSpec, DeviceSpec, MountKind, MountSpec, PidMode, ProcessSpec, Propagation, RootfsSpec, Seccomp,
+    ContainerSpec, DeviceSpec, ImageMount, MountKind, MountSpec, PidMode, ProcessSpec, Propagation,
+    RootfsSpec, Seccomp,
 };
 
 /// Character devices of every container: name, major, minor.
@@ -220,8 +221,30 @@ fn mounts(world: &World, security: &LinuxContainerSecurityContext) -> Vec<MountS
     // Outer mounts come first, so that none hides another; the order is otherwise the pod's.
     let mut wanted: Vec<&Mount> = config.mounts.iter().collect();
     wanted.sort_by_key(|mount| Path::new(&mount.container_path).components().count());
-    mounts.extend(wanted.into_iter().map(bind_of));
+    mounts.extend(wanted.into_iter().enumerate().map(|(index, mount)| match image_of(mount) {
+        Some(_) => image_mount(world, mount, index),
+        None => bind_of(mount),
+    }));
     mounts
+}
+
+/// The image that a mount shows instead of a path of the node.
+pub fn image_of(mount: &Mount) -> Option<&str> {
+    mount.image.as_ref().map(|image| image.image.as_str()).filter(|image| !image.is_empty())
+}
+
+fn image_mount(world: &World, mount: &Mount, index: usize) -> MountSpec {
+    let layers = world.container.volume_layers.get(&mount.container_path);
+    MountSpec {
+        kind: MountKind::Image(ImageMount {
+            layers_dir: world.layers_dir.to_owned(),
+            lower: layers.into_iter().flatten().rev().cloned().collect(),
+            place: world.container_dir.join("volumes").join(index.to_string()),
+            sub_path: PathBuf::from(&mount.image_sub_path),
+        }),
+        target: Path::new("/").join(&mount.container_path),
+        readonly: true,
+    }
 }
 
 fn shm_source(world: &World) -> PathBuf {

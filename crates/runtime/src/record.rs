@@ -1,5 +1,6 @@
 //! What the runtime remembers of sandboxes and containers: one JSON file each, written whole.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,9 @@ pub struct ContainerRecord {
     pub image_ref: String,
     /// Layer folders, bottom first.
     pub layers: Vec<String>,
+    /// The same of images that are mounted as volumes, by where.
+    #[serde(default)]
+    pub volume_layers: BTreeMap<String, Vec<String>>,
     pub stop_signal: i32,
     pub created_at: i64,
     pub cgroup: String,

@@ -287,7 +287,10 @@ impl Runtime {
 
 impl State {
     fn layers_in_use(&self) -> BTreeSet<String> {
-        self.containers.values().flat_map(|container| container.layers.iter().cloned()).collect()
+        let layers = |container: &ContainerRecord| {
+            container.volume_layers.values().flatten().chain(&container.layers).cloned().collect::<Vec<_>>()
+        };
+        self.containers.values().flat_map(layers).collect()
     }
 }
 

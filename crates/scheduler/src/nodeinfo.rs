@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use api::view::core::{ContainerPort, Node};
+use api::view::core::Node;
+use api::view::core::hostport::HostPort;
 use apimachinery::meta::StringMap;
 
 use crate::podinfo::PodInfo;
 use crate::resource::{Resource, allowed_pods};
-
-/// The address that means every address of the node.
-const ANY_ADDRESS: &str = "0.0.0.0";
 
 #[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
@@ -24,30 +22,6 @@ pub struct NodeInfo {
     pub non_zero_requested: Resource,
     /// Ports taken by pods, once per pod that takes them.
     used_ports: Vec<HostPort>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct HostPort {
-    address: String,
-    protocol: String,
-    port: u16,
-}
-
-impl HostPort {
-    fn new(port: &ContainerPort) -> Self {
-        let or = |value: &str, default: &str| if value.is_empty() { default } else { value }.to_owned();
-        HostPort {
-            address: or(&port.host_ip, ANY_ADDRESS),
-            protocol: or(&port.protocol, "TCP"),
-            port: port.host_port,
-        }
-    }
-
-    fn conflicts(&self, other: &HostPort) -> bool {
-        self.port == other.port
-            && self.protocol == other.protocol
-            && (self.address == other.address || self.address == ANY_ADDRESS || other.address == ANY_ADDRESS)
-    }
 }
 
 impl NodeInfo {
@@ -68,7 +42,7 @@ impl NodeInfo {
     pub fn add_pod(&mut self, pod: Arc<PodInfo>) {
         self.requested.add(&pod.requests);
         self.non_zero_requested.add(&pod.non_zero_requests);
-        self.used_ports.extend(pod.host_ports().map(HostPort::new));
+        self.used_ports.extend(pod.host_ports());
         self.pods.push(pod);
     }
 
@@ -77,7 +51,7 @@ impl NodeInfo {
         let pod = self.pods.swap_remove(index);
         self.requested.sub(&pod.requests);
         self.non_zero_requested.sub(&pod.non_zero_requests);
-        for port in pod.host_ports().map(HostPort::new) {
+        for port in pod.host_ports() {
             if let Some(index) = self.used_ports.iter().position(|used| *used == port) {
                 self.used_ports.swap_remove(index);
             }
@@ -85,8 +59,7 @@ impl NodeInfo {
     }
 
     /// Whether a pod on the node has taken the port.
-    pub fn is_port_used(&self, port: &ContainerPort) -> bool {
-        let wanted = HostPort::new(port);
-        self.used_ports.iter().any(|used| used.conflicts(&wanted))
+    pub fn is_port_used(&self, port: &HostPort) -> bool {
+        self.used_ports.iter().any(|used| used.conflicts(port))
     }
 }

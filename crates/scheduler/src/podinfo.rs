@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::view::core::{ContainerPort, Pod, PodAffinity, PodAffinityTerm, Toleration};
+use api::view::core::hostport::{self, HostPort};
+use api::view::core::{Pod, PodAffinity, PodAffinityTerm, Toleration};
 use apimachinery::meta::{LabelSelector, LabelSelectorRequirement, NamespacedName};
 
 use crate::resource::{Resource, non_zero_requests, pod_requests};
@@ -81,11 +82,8 @@ impl PodInfo {
     }
 
     /// Ports the pod takes of its node's (upstream: GetHostPorts).
-    pub fn host_ports(&self) -> impl Iterator<Item = &ContainerPort> {
-        let sidecars = self.pod.spec.init_containers.iter();
-        let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-        let containers = self.pod.spec.containers.iter().chain(sidecars);
-        containers.flat_map(|container| &container.ports).filter(|port| port.host_port > 0)
+    pub fn host_ports(&self) -> impl Iterator<Item = HostPort> {
+        hostport::host_ports(&self.pod.spec)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod config;
 mod container;
+pub mod hostport;
 mod node;
 pub mod nodeselector;
 pub mod persistentvolume;

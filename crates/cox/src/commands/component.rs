@@ -162,6 +162,7 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
         runtime_endpoint: args.container_runtime_endpoint,
         cni: args.cluster_network.cni(),
         ingress: args.ingress.ports(node::INGRESS_PORTS).filter(|_| parts == Agent::Node),
+        kubelet: args.kubelet.settings(),
         local_path: parts == Agent::Node && args.storage.local_path,
         services_on_node: parts == Agent::Node,
         layout: layout.clone(),

@@ -191,6 +191,7 @@ async fn start_node(
         cni: args.cluster_network.cni(),
         local_path: args.storage.local_path,
         ingress: args.ingress.ports(settings.ingress_ports()),
+        kubelet: args.kubelet.settings(),
         services_on_node: true,
     };
     let user = UserInfo::new(format!("system:node:{}", settings.node_name), ["system:nodes", AUTHENTICATED]);

@@ -44,6 +44,7 @@ pub struct Plan {
     pub local_path: bool,
     /// Ports for HTTP and HTTPS of Ingresses, if they are served here.
     pub ingress: Option<(u16, u16)>,
+    pub kubelet: kubelet::Settings,
     /// Whether proxy and DNS run here too.
     pub services_on_node: bool,
 }
@@ -184,10 +185,11 @@ impl Plan {
             listen: (std::net::Ipv4Addr::UNSPECIFIED, self.kubelet_port).into(),
             tls: self.kubelet_tls.clone(),
             version: apimachinery::version::GIT_VERSION.to_owned(),
+            settings: self.kubelet.clone(),
         };
         let (told, ready) = oneshot::channel();
         let client = clients.kubelet.clone();
-        services.start("kubelet", |stop| async move {
+        services.start_patiently("kubelet", self.kubelet.shutdown.total(), |stop| async move {
             let informers = Informers::new(client.clone(), stop.clone());
             let tell = || {
                 if told.send(()).is_err() {

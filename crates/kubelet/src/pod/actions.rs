@@ -72,7 +72,8 @@ const DEAD_CONTAINERS_KEPT: usize = 1;
 pub fn pod_actions(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     if pod.metadata.is_being_deleted() || pod.is_terminal() || memory.failed.is_some() {
-        terminate(pod, observed, &mut plan);
+        let own = memory.failed.as_ref().and_then(|failure| failure.grace_seconds);
+        terminate(pod, observed, own, &mut plan);
         return plan;
     }
     if let Some(deadline) = active_deadline(pod) {
@@ -94,9 +95,10 @@ pub fn active_deadline(pod: &Pod) -> Option<Timestamp> {
     Some(pod.status.start_time? + SignedDuration::from_secs(seconds))
 }
 
-/// Everything ends: first sidecars' mains, then sidecars, then the sandboxes.
-fn terminate(pod: &Pod, observed: &Observed, plan: &mut Plan) {
+/// Everything ends: first sidecars' mains, then sidecars, then the sandboxes. Who ends the pod may give it less time.
+fn terminate(pod: &Pod, observed: &Observed, own_grace_seconds: Option<i64>, plan: &mut Plan) {
     let grace_seconds = grace_period_seconds(pod);
+    let grace_seconds = own_grace_seconds.map_or(grace_seconds, |own| own.min(grace_seconds));
     let sidecars: Vec<&str> =
         pod.spec.init_containers.iter().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
     let (last, first): (Vec<&Container>, Vec<&Container>) =

@@ -16,6 +16,17 @@ pub struct Waiting {
     pub message: String,
 }
 
+/// Why a pod is over though its containers have not ended by themselves; the texts of its status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: String,
+    pub message: String,
+    /// Seconds that the containers have to end, where those of the pod do not count.
+    pub grace_seconds: Option<i64>,
+    /// The node ends the pod for its own sake, which the pod's owner need not count as a failure.
+    pub disruption: bool,
+}
+
 /// What probes found out about one container instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProbeState {
@@ -67,7 +78,7 @@ pub struct Memory {
     /// By container id: why its resources could not be changed.
     pub resize_errors: BTreeMap<String, ResizeError>,
     /// Set once the pod was found to be over, with the reason and message of its status: never to start again.
-    pub failed: Option<Waiting>,
+    pub failed: Option<Failure>,
 }
 
 impl Memory {

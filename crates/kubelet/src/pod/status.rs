@@ -9,9 +9,12 @@ use jiff::Timestamp;
 
 use super::actions::should_restart;
 use super::is_sidecar;
-use super::memory::Memory;
+use super::memory::{Failure, Memory};
 use super::resize;
 use crate::observe::{Container, Observed, State};
+
+/// The condition of a pod that is ended for another's sake.
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 /// Facts about the node that a pod's status repeats.
 pub struct NodeFacts<'a> {
@@ -29,6 +32,13 @@ pub fn pod_status(
     ended: bool,
     now: Timestamp,
 ) -> PodStatus {
+    if never_accepted(pod, observed) {
+        match &memory.failed {
+            Some(failure) => return refused(pod, failure, now),
+            None if pod.is_terminal() => return pod.status.clone(),
+            None => {}
+        }
+    }
     let teller = Teller { node, pod, observed, memory, ended, now };
     let init = teller.statuses(&pod.spec.init_containers, true);
     let regular = teller.statuses(&pod.spec.containers, false);
@@ -57,6 +67,26 @@ pub fn pod_status(
     };
     status.conditions = conditions(pod, observed, memory, &status, now);
     status
+}
+
+/// Whether nothing of the pod was ever begun here.
+fn never_accepted(pod: &Pod, observed: &Observed) -> bool {
+    observed.sandboxes.is_empty()
+        && observed.containers.is_empty()
+        && pod.status.container_statuses.is_empty()
+}
+
+/// A pod that was refused has no containers to tell of (upstream: `rejectPod`).
+fn refused(pod: &Pod, failure: &Failure, now: Timestamp) -> PodStatus {
+    PodStatus {
+        observed_generation: (pod.metadata.generation > 0).then_some(pod.metadata.generation),
+        phase: "Failed".to_owned(),
+        reason: failure.reason.clone(),
+        message: failure.message.clone(),
+        start_time: pod.status.start_time.or(Some(now)),
+        qos_class: pod.status.qos_class.clone(),
+        ..Default::default()
+    }
 }
 
 /// A finished pod keeps the addresses it had.
@@ -325,7 +355,10 @@ fn conditions(
     let in_progress = resize::in_progress(pod, observed, memory);
     let in_progress = in_progress
         .map(|error| (resize::IN_PROGRESS, Verdict::yes(if error.is_empty() { "" } else { "Error" }, error)));
-    let all = verdicts.into_iter().chain(pending).chain(in_progress);
+    let disruption = memory.failed.as_ref().filter(|failure| failure.disruption);
+    let disruption = disruption
+        .map(|failure| (DISRUPTION_TARGET, Verdict::yes("TerminationByKubelet", failure.message.clone())));
+    let all = verdicts.into_iter().chain(pending).chain(in_progress).chain(disruption);
     all.map(|(kind, verdict)| verdict.condition(kind, pod, now)).collect()
 }
 

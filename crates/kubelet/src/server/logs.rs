@@ -1,8 +1,10 @@
 //! Container logs: CRI-format files, read from where the client asks, and followed as they grow
 //! (follows `kuberuntime/logs`).
 
+mod file;
+
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api::view::core::Pod;
 use bytes::Bytes;
@@ -12,8 +14,6 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::inotify::AddWatchFlags;
-use tokio::fs::File;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
 use tokio::sync::broadcast;
 
 use super::route::{Target, query_flag, query_value};
@@ -21,6 +21,7 @@ use super::{Body, Refusal, Server};
 use crate::inotify::Changes;
 use crate::observe::{self, Container, Observed, State};
 use crate::worker::container_log;
+use file::LogFile;
 
 /// What of a log the client wants.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -178,8 +179,7 @@ impl<'a> Line<'a> {
 }
 
 struct LogReader {
-    path: PathBuf,
-    lines: BufReader<File>,
+    file: LogFile,
     options: Options,
     /// A line read so far, while its end is not written yet.
     pending: Vec<u8>,
@@ -194,25 +194,12 @@ struct LogReader {
 impl LogReader {
     async fn open(path: PathBuf, options: Options, liveness: Option<Liveness>) -> io::Result<Self> {
         let changes = match &liveness {
-            Some(_) => Some(Changes::of(&path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_MOVE_SELF)?),
+            Some(_) => Some(changes_of(&path)?),
             None => None,
         };
-        let mut file = File::open(&path).await?;
-        if let Some(lines) = options.tail_lines {
-            let offset = tail_offset(&mut file, lines).await?;
-            file.seek(io::SeekFrom::Start(offset)).await?;
-        }
+        let file = LogFile::open(path, options.tail_lines).await?;
         let left = options.limit_bytes;
-        Ok(LogReader {
-            path,
-            lines: BufReader::new(file),
-            options,
-            pending: Vec::new(),
-            left,
-            liveness,
-            last_round: false,
-            changes,
-        })
+        Ok(LogReader { file, options, pending: Vec::new(), left, liveness, last_round: false, changes })
     }
 
     /// The next piece for the client, or `None` at the end.
@@ -221,7 +208,7 @@ impl LogReader {
             if self.left == Some(0) {
                 return Ok(None);
             }
-            let read = self.lines.read_until(b'\n', &mut self.pending).await?;
+            let read = self.file.read_line(&mut self.pending).await?;
             if read > 0 && self.pending.ends_with(b"\n") {
                 let raw = std::mem::take(&mut self.pending);
                 if let Some(bytes) = self.render(raw.trim_ascii_end_newline()) {
@@ -261,6 +248,11 @@ impl LogReader {
     /// Waits until the file has grown; false when it will not any more.
     async fn wait(&mut self) -> io::Result<bool> {
         let Some(liveness) = &mut self.liveness else { return Ok(false) };
+        if self.file.goes_on().await? {
+            // Whoever watches the old file would miss what is written to the new one.
+            self.changes = Some(changes_of(self.file.path())?);
+            return Ok(true);
+        }
         if self.last_round {
             return Ok(false);
         }
@@ -274,12 +266,20 @@ impl LogReader {
                 () = liveness.changed() => {}
             }
         }
-        // A rotated log goes on in a new file of the same name.
-        let current = tokio::fs::metadata(&self.path).await.map(|m| m.len()).unwrap_or(0);
-        if current < self.lines.stream_position().await? {
-            self.lines = BufReader::new(File::open(&self.path).await?);
-        }
         Ok(true)
+    }
+}
+
+/// What is written to a log, and a new file in its place.
+fn changes_of(log: &Path) -> io::Result<Changes> {
+    let changes = Changes::new()?;
+    if let Some(dir) = log.parent() {
+        changes.watch(dir, AddWatchFlags::IN_CREATE)?;
+    }
+    match changes.watch(log, AddWatchFlags::IN_MODIFY) {
+        // Moved away just now: the folder tells of the next one.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(changes),
     }
 }
 
@@ -291,35 +291,6 @@ impl TrimNewline for Vec<u8> {
     fn trim_ascii_end_newline(&self) -> &[u8] {
         self.strip_suffix(b"\n").unwrap_or(self)
     }
-}
-
-/// Where the last `lines` whole lines begin; reads backwards in blocks.
-async fn tail_offset(file: &mut File, lines: usize) -> io::Result<u64> {
-    const BLOCK: u64 = 16 * 1024;
-    let end = file.metadata().await?.len();
-    if lines == 0 {
-        return Ok(end);
-    }
-    let mut seen = 0;
-    let mut block_end = end;
-    while block_end > 0 {
-        let start = block_end.saturating_sub(BLOCK);
-        file.seek(io::SeekFrom::Start(start)).await?;
-        let mut block = vec![0; usize::try_from(block_end - start).expect("a block is small")];
-        file.read_exact(&mut block).await?;
-        for (at, _) in block.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
-            let next = start + at as u64 + 1;
-            if next == end {
-                continue;
-            }
-            seen += 1;
-            if seen == lines {
-                return Ok(next);
-            }
-        }
-        block_end = start;
-    }
-    Ok(0)
 }
 
 #[cfg(test)]

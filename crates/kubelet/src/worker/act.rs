@@ -86,7 +86,9 @@ impl Worker {
                 self.run_action(format!("remove {id}"), stop_sandbox(self.shared.clone(), id, true));
             }
             Action::RemoveContainer { id } => {
-                self.run_action(format!("remove {id}"), remove_container(self.shared.clone(), id));
+                let log = observed.containers.iter().find(|c| c.id == id).map(|c| c.log_path.clone());
+                let remove = remove_container(self.shared.clone(), id.clone(), log.unwrap_or_default());
+                self.run_action(format!("remove {id}"), remove);
             }
         }
     }
@@ -236,7 +238,13 @@ async fn stop_sandbox(shared: Arc<Shared>, id: String, remove: bool) -> Outcome 
     Outcome::default()
 }
 
-async fn remove_container(shared: Arc<Shared>, id: String) -> Outcome {
+/// Its log goes with it.
+async fn remove_container(shared: Arc<Shared>, id: String, log: String) -> Outcome {
+    if !log.is_empty()
+        && let Err(error) = crate::logs::files::remove(log.as_ref())
+    {
+        tracing::warn!(container = id, %error, "log of a dead container remains");
+    }
     let request = cri::RemoveContainerRequest { container_id: id.clone() };
     if let Err(status) = shared.runtime.runtime.clone().remove_container(request).await {
         tracing::warn!(container = id, error = status.message(), "container could not be removed");

@@ -10,6 +10,7 @@ use super::Worker;
 use crate::observe::Observed;
 use crate::pod::resize::RESIZE_CONDITIONS;
 use crate::pod::status::{NodeFacts, pod_status};
+use crate::staticpods;
 
 impl Worker {
     /// Writes the status if it differs from what was written last; false when it must be tried again.
@@ -26,7 +27,12 @@ impl Worker {
         if self.reported.as_ref() == Some(&status) {
             return true;
         }
-        let meta = &pod.metadata;
+        let meta = match &self.mirror {
+            Some(mirror) => &mirror.metadata,
+            // There is nobody to tell yet.
+            None if staticpods::is_static(pod) => return true,
+            None => &pod.metadata,
+        };
         let patch = json!({"metadata": {"uid": meta.uid}, "status": status_patch(&status, self.reported.as_ref().unwrap_or(&pod.status))});
         let written = self
             .shared
@@ -38,6 +44,8 @@ impl Worker {
                 self.reported = Some(status);
                 return true;
             }
+            // A static pod outlives its mirrors.
+            Err(error) if error.is_not_found() && self.mirror.is_some() => return true,
             Err(error) if error.is_not_found() => self.gone = true,
             Err(error) => {
                 tracing::warn!(pod = %meta.namespaced_name(), %error, "status could not be written, will retry")

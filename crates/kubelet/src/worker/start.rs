@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::act::{RETRY, set_up_volumes};
 use super::{Outcome, PodEvents, Shared};
-use crate::images::Image;
+use crate::images::{Image, Wanted};
 use crate::observe::{Observed, Sandbox};
 use crate::pod::actions::ContainerType;
 use crate::pod::container::{self, container_config};
@@ -77,7 +77,10 @@ impl Start {
     }
 
     async fn start(&self, spec: &Container, events: &PodEvents<'_>) -> Result<Outcome, Failure> {
-        let image = self.image(spec, events).await?;
+        let secrets = self.pull_secrets().await;
+        let wanted = Wanted { image: &spec.image, policy: &spec.image_pull_policy, container: Some(spec) };
+        let image = self.image(wanted, &secrets, events).await?;
+        let volume_images = self.volume_images(&secrets, events).await?;
         if self.terminating.is_cancelled() {
             return Ok(Outcome::default());
         }
@@ -89,7 +92,8 @@ impl Start {
                 events.pod(EventType::Warning, "FailedMount", error.to_string());
                 Failure::new("ContainerCreating", "")
             })?;
-        let config = self.config(spec, image, &sandbox.ips, &paths).await;
+        let places = volumes::Places { paths, images: volume_images };
+        let config = self.config(spec, image, &sandbox.ips, &places).await;
         let config = config.map_err(|why| self.refused(spec, events, "CreateContainerConfigError", why))?;
         let id = self.create(spec, sandbox, config, events).await?;
         let mut client = self.shared.runtime.runtime.clone();
@@ -108,9 +112,34 @@ impl Start {
         })
     }
 
-    async fn image(&self, spec: &Container, events: &PodEvents<'_>) -> Result<Image, Failure> {
-        let secrets = self.pull_secrets().await;
-        let ensured = self.shared.images.ensure(&self.shared.runtime, &self.pod, spec, &secrets, events);
+    /// The pod's volumes that are images, by name.
+    async fn volume_images(
+        &self,
+        secrets: &[Secret],
+        events: &PodEvents<'_>,
+    ) -> Result<volumes::Images, Failure> {
+        let mut found = volumes::Images::new();
+        for volume in &self.pod.spec.volumes {
+            let Some(source) = &volume.image else { continue };
+            let wanted = Wanted { image: &source.reference, policy: &source.pull_policy, container: None };
+            let image = self.image(wanted, secrets, events).await?;
+            let spec = cri::ImageSpec {
+                image: image.reference,
+                user_specified_image: source.reference.clone(),
+                ..Default::default()
+            };
+            found.insert(volume.name.clone(), spec);
+        }
+        Ok(found)
+    }
+
+    async fn image(
+        &self,
+        wanted: Wanted<'_>,
+        secrets: &[Secret],
+        events: &PodEvents<'_>,
+    ) -> Result<Image, Failure> {
+        let ensured = self.shared.images.ensure(&self.shared.runtime, &self.pod, wanted, secrets, events);
         match self.terminating.run_until_cancelled(ensured).await {
             None => Err(Failure::new("ContainerCreating", "")),
             Some(Ok(image)) => Ok(image),
@@ -143,13 +172,13 @@ impl Start {
         spec: &Container,
         image: Image,
         ips: &[String],
-        paths: &volumes::Paths,
+        places: &volumes::Places,
     ) -> Result<cri::ContainerConfig, String> {
         let environment = self.environment(spec, ips).await?;
         let lookup: BTreeMap<&str, &str> =
             environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         let root = &self.shared.config.root_dir;
-        let mut mounts = volumes::mounts(root, &self.pod, spec, paths, |text| {
+        let mut mounts = volumes::mounts(root, &self.pod, spec, places, |text| {
             env::expand_all(text, |name| lookup.get(name).map(|v| (*v).to_owned()))
         })?;
         let termination_message = self.termination_message(spec, &mut mounts)?;

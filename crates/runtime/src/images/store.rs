@@ -54,6 +54,11 @@ impl Image {
     pub fn size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.size).sum()
     }
+
+    /// Layer folders, bottom first.
+    pub fn layer_names(&self) -> Vec<String> {
+        self.layers.iter().map(|layer| layer.name.clone()).collect()
+    }
 }
 
 pub struct Store {

@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknod};
 use nix::unistd::{chdir, pivot_root};
 
-use super::spec::{ContainerSpec, DeviceSpec, MountKind, MountSpec, Propagation, RootfsSpec};
+use super::spec::{ContainerSpec, DeviceSpec, ImageMount, MountKind, MountSpec, Propagation, RootfsSpec};
 use super::sys;
 
 type Result<T> = std::result::Result<T, String>;
@@ -97,6 +97,33 @@ fn mount_overlay(rootfs: &RootfsSpec) -> Result<()> {
         .map_err(|e| format!("make root private: {e}"))
 }
 
+/// A detached mount of what an image volume shows.
+fn image_tree(image: &ImageMount) -> Result<OwnedFd> {
+    let root = match image.lower.as_slice() {
+        // An overlay that cannot be written to wants two layers.
+        [layer] => image.layers_dir.join(layer),
+        layers => {
+            put_together(image, layers)?;
+            image.place.clone()
+        }
+    };
+    let root = open(&root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|e| format!("open image: {e}"))?;
+    let sub_path = Path::new("/").join(&image.sub_path);
+    let shown = sys::open_in_root(&root, &sub_path, OFlag::O_PATH)
+        .map_err(|e| format!("open {} of the image: {e}", image.sub_path.display()))?;
+    let shown = PathBuf::from(format!("/proc/self/fd/{}", shown.as_raw_fd()));
+    sys::open_tree(&shown, false).map_err(|e| format!("open mount of the image: {e}"))
+}
+
+fn put_together(image: &ImageMount, layers: &[String]) -> Result<()> {
+    fs::create_dir_all(&image.place).map_err(|e| format!("mkdir {}: {e}", image.place.display()))?;
+    chdir(&image.layers_dir).map_err(|e| format!("enter {}: {e}", image.layers_dir.display()))?;
+    let options = format!("lowerdir={}", layers.join(":"));
+    mount(Some("overlay"), &image.place, Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str()))
+        .map_err(|e| format!("mount overlay of the image: {e}"))
+}
+
 struct Root {
     fd: OwnedFd,
     path: PathBuf,
@@ -109,6 +136,7 @@ impl Root {
                 let tree = source.ok_or("bind mount without a source")?;
                 self.bind(entry, &tree, *propagation, *recursive_readonly)
             }
+            MountKind::Image(image) => self.bind(entry, &image_tree(image)?, Propagation::Private, true),
             MountKind::Cgroup => self.mount_cgroups(&entry.target, entry.readonly),
             kind => {
                 let (kind, flags, options) = filesystem(kind);
@@ -252,7 +280,9 @@ fn filesystem(kind: &MountKind) -> (&'static str, MsFlags, String) {
         MountKind::Tmpfs { options } => {
             ("tmpfs", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, options.clone())
         }
-        MountKind::Bind { .. } | MountKind::Cgroup => unreachable!("handled by their own functions"),
+        MountKind::Bind { .. } | MountKind::Image(_) | MountKind::Cgroup => {
+            unreachable!("handled by their own functions")
+        }
     }
 }
 

@@ -90,12 +90,26 @@ pub enum Propagation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountKind {
     Bind { source: PathBuf, propagation: Propagation, recursive_readonly: bool },
+    Image(ImageMount),
     Proc,
     Sysfs,
     Tmpfs { options: String },
     Devpts,
     Mqueue,
     Cgroup,
+}
+
+/// What an image shows as a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageMount {
+    /// The folder that holds all layers; `lower` names are relative to it.
+    pub layers_dir: PathBuf,
+    /// Topmost first.
+    pub lower: Vec<String>,
+    /// Where the layers are put together; made if it is missing.
+    pub place: PathBuf,
+    /// What of the image is shown; all of it when empty.
+    pub sub_path: PathBuf,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

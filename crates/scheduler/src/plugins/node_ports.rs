@@ -1,6 +1,6 @@
 //! NodePorts: a host port belongs to one pod per node.
 
-use api::view::core::ContainerPort;
+use api::view::core::hostport::HostPort;
 
 use crate::framework::{Filter, Rejection};
 use crate::nodeinfo::NodeInfo;
@@ -9,14 +9,14 @@ use crate::snapshot::Snapshot;
 
 const REASON: &str = "node(s) didn't have free ports for the requested pod ports";
 
-struct NodePorts<'a>(Vec<&'a ContainerPort>);
+struct NodePorts(Vec<HostPort>);
 
 pub fn filter<'a>(pod: &'a PodInfo, _: &'a Snapshot) -> Option<Box<dyn Filter + 'a>> {
     let wanted: Vec<_> = pod.host_ports().collect();
     (!wanted.is_empty()).then(|| Box::new(NodePorts(wanted)) as _)
 }
 
-impl Filter for NodePorts<'_> {
+impl Filter for NodePorts {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
         let taken = self.0.iter().any(|port| node.is_port_used(port));
         if taken { Err(Rejection::resolvable(REASON)) } else { Ok(()) }

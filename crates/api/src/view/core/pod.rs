@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Container, ContainerStatus, LocalObjectReference, NodeAffinity, ResourceList, ResourceRequirements,
-    SeLinuxOptions, SeccompProfile, Toleration, Volume,
+    AppArmorProfile, Container, ContainerStatus, LocalObjectReference, NodeAffinity, ResourceList,
+    ResourceRequirements, SeLinuxOptions, SeccompProfile, Toleration, Volume,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -78,6 +78,14 @@ pub struct PodSpec {
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
     pub scheduling_gates: Vec<PodSchedulingGate>,
     pub resources: Option<ResourceRequirements>,
+    pub os: Option<PodOs>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodOs {
+    /// `linux` or `windows`.
+    pub name: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +135,7 @@ pub struct PodSecurityContext {
     pub fs_group_change_policy: Option<String>,
     pub sysctls: Vec<Sysctl>,
     pub seccomp_profile: Option<SeccompProfile>,
+    pub app_armor_profile: Option<AppArmorProfile>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,6 +21,15 @@ pub struct Volume {
     pub persistent_volume_claim: Option<PersistentVolumeClaimVolumeSource>,
     /// A claim made for the pod, named `POD-VOLUME`.
     pub ephemeral: Option<EphemeralVolumeSource>,
+    pub image: Option<ImageVolumeSource>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ImageVolumeSource {
+    pub reference: String,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub pull_policy: String,
 }
 
 impl Volume {

@@ -1,0 +1,213 @@
+//! Keeps the node from running out of memory, disk or processes: tells of pressure, frees what nobody uses, and ends
+//! pods when that is not enough (follows the kubelet's `eviction` package).
+
+mod decide;
+mod limits;
+mod rank;
+mod signals;
+mod threshold;
+mod usage;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::view::core::Pod;
+use client::event::EventType;
+use jiff::Timestamp;
+
+pub use rank::is_critical;
+pub use signals::disk;
+pub use threshold::{Condition, Error, Threshold, Thresholds};
+
+use crate::active::Active;
+use crate::imagegc::ImageGc;
+use crate::node;
+use crate::pod::memory::Failure;
+use crate::worker::{PodEvents, Shared};
+use decide::{Observations, State, is_relieved};
+use rank::Usage;
+use signals::Places;
+
+/// The reason of a pod that was evicted, and of the event.
+const REASON: &str = "Evicted";
+/// Upstream's `monitoringInterval`.
+const LOOK_PERIOD: Duration = Duration::from_secs(10);
+/// Walks through pods' files take at most this share of the time.
+const WALK_SHARE: u32 = 10;
+/// How long an evicted pod's end is waited for before the node is looked at again (upstream's `podCleanupTimeout`).
+const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Upstream's `evictionPressureTransitionPeriod`, `evictionMaxPodGracePeriod`, and the thresholds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub thresholds: Thresholds,
+    pub pressure_transition_period: Duration,
+    /// Seconds that a pod has at most to end for a soft threshold.
+    pub max_pod_grace_seconds: i64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            thresholds: Thresholds::default(),
+            pressure_transition_period: Duration::from_secs(300),
+            max_pod_grace_seconds: 0,
+        }
+    }
+}
+
+/// What the node is short of; told by the node's conditions, and no pod is let in against it.
+pub type Pressure = BTreeSet<Condition>;
+
+pub struct Manager {
+    shared: Arc<Shared>,
+    image_gc: Arc<ImageGc>,
+    thresholds: Vec<Threshold>,
+    places: Places,
+    state: State,
+    /// Pods' files are not walked through again before.
+    walk_at: Instant,
+}
+
+impl Manager {
+    pub fn new(shared: Arc<Shared>, image_gc: Arc<ImageGc>, thresholds: Vec<Threshold>) -> Self {
+        let places = Places {
+            node_fs: shared.config.root_dir.clone(),
+            cgroup_root: shared.config.cgroup_root.clone(),
+            allocatable_memory_bytes: shared.allocatable.memory_bytes,
+            image_fs: None,
+            container_fs: None,
+        };
+        Manager { shared, image_gc, thresholds, places, state: State::default(), walk_at: Instant::now() }
+    }
+
+    pub async fn run(mut self) {
+        self.places.ask(&self.shared.runtime).await;
+        loop {
+            let evicted = self.look(Timestamp::now()).await;
+            if evicted.is_empty() {
+                tokio::time::sleep(LOOK_PERIOD).await;
+            }
+            for active in evicted {
+                if tokio::time::timeout(END_TIMEOUT, active.ended()).await.is_err() {
+                    tracing::warn!(pod = %active.pod.metadata.namespaced_name(), "evicted pod has not ended yet");
+                }
+            }
+        }
+    }
+
+    /// Measures, decides and acts; which pods are to end now.
+    async fn look(&mut self, now: Timestamp) -> Vec<Active> {
+        let observations = self.places.observe();
+        let transition = self.shared.config.settings.eviction.pressure_transition_period;
+        let verdict = self.state.observe(&self.thresholds, &observations, transition, now);
+        self.shared.pressure.send_if_modified(|known| {
+            let changed = *known != verdict.conditions;
+            *known = verdict.conditions;
+            changed
+        });
+        let over_limit = self.evict_over_limit().await;
+        if !over_limit.is_empty() {
+            return over_limit;
+        }
+        match verdict.relieve.first().copied() {
+            Some(threshold) => self.relieve(threshold, &verdict.relieve, &observations).await,
+            None => Vec::new(),
+        }
+    }
+
+    async fn evict_over_limit(&mut self) -> Vec<Active> {
+        let limited: Vec<Active> =
+            self.shared.active.list().into_iter().filter(|active| limits::is_limited(&active.pod)).collect();
+        if limited.is_empty() || self.walk_at > Instant::now() {
+            return Vec::new();
+        }
+        let began = Instant::now();
+        let usages = self.measure(&limited).await;
+        self.walk_at = Instant::now() + began.elapsed() * WALK_SHARE;
+        let mut evicted = Vec::new();
+        for (active, usage) in &usages {
+            let exceeded = usage.as_ref().and_then(|usage| limits::exceeded(&active.pod, usage));
+            if let Some(message) = exceeded
+                && self.evict(active, message, 0, false)
+            {
+                evicted.push(active.clone());
+            }
+        }
+        evicted
+    }
+
+    /// Frees what nobody uses, and if that is not enough ends the pod that the node misses least.
+    async fn relieve(
+        &self,
+        threshold: Threshold,
+        relieve: &[Threshold],
+        observations: &Observations,
+    ) -> Vec<Active> {
+        let resource = threshold.signal.resource();
+        tracing::warn!(signal = threshold.signal.name(), "eviction threshold is met");
+        let node = node::reference(&self.shared.config.node_name);
+        let message = format!("Attempting to reclaim {resource}");
+        self.shared.recorder.event(&node, EventType::Warning, "EvictionThresholdMet", message);
+        if self.reclaims_images(threshold) {
+            self.image_gc.delete_unused().await;
+            if is_relieved(&self.thresholds, &self.places.observe()) {
+                return Vec::new();
+            }
+        }
+        let mut ranked = self.measure(&self.shared.active.list()).await;
+        rank::rank(resource, &mut ranked);
+        for (active, usage) in &ranked {
+            let Some(message) = rank::message(&active.pod, usage.as_ref(), relieve, observations) else {
+                break;
+            };
+            if self.evict(active, message, self.grace_seconds(threshold, &active.pod), true) {
+                return vec![active.clone()];
+            }
+        }
+        tracing::error!(resource, "no pod can be evicted");
+        Vec::new()
+    }
+
+    /// Images help where they stand.
+    fn reclaims_images(&self, threshold: Threshold) -> bool {
+        use threshold::Signal::*;
+        match threshold.signal {
+            ImageFsAvailable | ImageFsInodesFree | ContainerFsAvailable | ContainerFsInodesFree => true,
+            NodeFsAvailable | NodeFsInodesFree => !self.places.has_dedicated_image_fs(),
+            MemoryAvailable | AllocatableMemoryAvailable | PidAvailable => false,
+        }
+    }
+
+    fn grace_seconds(&self, threshold: Threshold, pod: &Pod) -> i64 {
+        let max = self.shared.config.settings.eviction.max_pod_grace_seconds;
+        match threshold.grace_period {
+            None => 0,
+            Some(_) => pod.spec.termination_grace_period_seconds.map_or(max, |own| own.min(max)),
+        }
+    }
+
+    /// False for one that the node cannot do without.
+    fn evict(&self, active: &Active, message: String, grace_seconds: i64, disruption: bool) -> bool {
+        let pod = &active.pod;
+        if is_critical(pod) {
+            tracing::error!(pod = %pod.metadata.namespaced_name(), "a critical pod cannot be evicted");
+            return false;
+        }
+        let events = PodEvents { recorder: &self.shared.recorder, pod };
+        events.pod(EventType::Warning, REASON, message.clone());
+        let reason = REASON.to_owned();
+        active.end(Failure { reason, message, grace_seconds: Some(grace_seconds), disruption })
+    }
+
+    async fn measure(&self, pods: &[Active]) -> Vec<(Active, Option<Usage>)> {
+        let specs = pods.iter().map(|active| active.pod.clone()).collect();
+        let measured = usage::measure(&self.shared.runtime, &self.shared.config, specs).await;
+        let mut usages = measured.unwrap_or_else(|status| {
+            tracing::warn!(error = status.message(), "what pods use could not be measured");
+            Default::default()
+        });
+        pods.iter().map(|active| (active.clone(), usages.remove(&active.pod.metadata.uid))).collect()
+    }
+}

@@ -1,0 +1,230 @@
+//! A file's text as a static pod (follows `applyDefaults` and `tryDecodeSinglePod`). Pure.
+
+use std::path::Path;
+
+use api::catalogue::{self, Kind};
+use api::core::pod::resources::qos_class;
+use api::schema::type_id;
+use apimachinery::codec::{Format, Strictness, peek_type_meta};
+use apimachinery::meta::str_at;
+use apimachinery::time::format_time;
+use apimachinery::{Value, json};
+use jiff::Timestamp;
+
+use super::{HASH, SEEN, SOURCE, StaticPod};
+
+/// What makes a file no static pod; the texts are upstream's.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    #[error("couldn't parse as pod({0}), please check config file")]
+    Decode(String),
+    #[error("invalid pod: name is needed for the pod")]
+    Nameless,
+    #[error("invalid pod: {0}")]
+    Invalid(String),
+    #[error("static pods may not reference {0}")]
+    Refers(&'static str),
+}
+
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// Reads YAML or JSON. `file` is part of what the pod's uid is made of, so that one text in two files is two pods.
+pub fn parse(text: &[u8], file: &Path, node_name: &str, now: Timestamp) -> Result<StaticPod, Error> {
+    let kind = catalogue::by_kind("", "v1", "Pod").expect("the catalogue has pods");
+    let mut object = decode(text, kind)?;
+    if str_at(&object, &["metadata", "name"]).is_empty() {
+        return Err(Error::Nameless);
+    }
+    if let Some(refers) = api_reference(&object["spec"]) {
+        return Err(Error::Refers(refers));
+    }
+    adopt(&mut object, file, node_name, now);
+    let errors = kind.validate(&object);
+    if !errors.is_empty() {
+        let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        return Err(Error::Invalid(told.join(", ")));
+    }
+    let pod = serde_json::from_value(object.clone()).map_err(|error| Error::Decode(error.to_string()))?;
+    Ok(StaticPod { pod: std::sync::Arc::new(pod), object })
+}
+
+fn decode(text: &[u8], kind: &Kind) -> Result<Value, Error> {
+    let told = |error: apimachinery::codec::Error| Error::Decode(error.to_string());
+    let meta = peek_type_meta(Format::Yaml, text).map_err(told)?;
+    if (meta.api_version.as_str(), meta.kind.as_str()) != ("v1", "Pod") {
+        return Err(Error::Decode(format!("it is a {} of {}", meta.kind, meta.api_version)));
+    }
+    let root = type_id(kind.type_name);
+    let mut object = api::schema().decode(root, Format::Yaml, text, Strictness::Ignore).map_err(told)?.value;
+    api::schema().default(root, &mut object);
+    kind.default(&mut object);
+    Ok(object)
+}
+
+/// Makes the pod this node's.
+fn adopt(object: &mut Value, file: &Path, node_name: &str, now: Timestamp) {
+    let own = str_at(object, &["metadata", "uid"]).to_owned();
+    let uid = if own.is_empty() { hash(object, file, node_name) } else { own };
+    let name = format!("{}-{}", str_at(object, &["metadata", "name"]), node_name.to_lowercase());
+    let metadata = &mut object["metadata"];
+    metadata["name"] = name.into();
+    if str_at(metadata, &["namespace"]).is_empty() {
+        metadata["namespace"] = DEFAULT_NAMESPACE.into();
+    }
+    metadata["uid"] = uid.as_str().into();
+    if !metadata["annotations"].is_object() {
+        metadata["annotations"] = json!({});
+    }
+    for (key, value) in [(HASH, uid), (SOURCE, "file".to_owned()), (SEEN, format_time(now))] {
+        metadata["annotations"][key] = value.into();
+    }
+    let spec = &mut object["spec"];
+    spec["nodeName"] = node_name.into();
+    let toleration = json!({"operator": "Exists", "effect": "NoExecute"});
+    match spec["tolerations"].as_array_mut() {
+        Some(tolerations) if tolerations.contains(&toleration) => {}
+        Some(tolerations) => tolerations.push(toleration),
+        None => spec["tolerations"] = json!([toleration]),
+    }
+    object["status"] = json!({"phase": "Pending", "qosClass": qos_class(object)});
+}
+
+/// FNV-1a of 128 bits over the pod and where it stands.
+fn hash(object: &Value, file: &Path, node_name: &str) -> String {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let text = format!("{object}host:{node_name}file:{}", file.display());
+    let sum = text.bytes().fold(OFFSET, |sum, byte| (sum ^ u128::from(byte)).wrapping_mul(PRIME));
+    format!("{sum:032x}")
+}
+
+/// What of the API the pod needs: it must run without (upstream: `HasAPIObjectReference`).
+fn api_reference(spec: &Value) -> Option<&'static str> {
+    if !str_at(spec, &["serviceAccountName"]).is_empty() {
+        return Some("serviceaccounts");
+    }
+    if any(spec, "imagePullSecrets", |_| true) || in_containers(spec, "secretRef", "secretKeyRef") {
+        return Some("secrets");
+    }
+    if in_containers(spec, "configMapRef", "configMapKeyRef") {
+        return Some("configmaps");
+    }
+    if any(spec, "resourceClaims", |_| true) {
+        return Some("resourceclaims");
+    }
+    items(spec, "volumes").find_map(volume_reference)
+}
+
+fn volume_reference(volume: &Value) -> Option<&'static str> {
+    const SOURCES: [(&str, &str); 7] = [
+        ("configMap", "configmaps (via configmap volumes)"),
+        ("secret", "secrets (via secret volumes)"),
+        ("csi", "csidrivers (via CSI volumes)"),
+        ("glusterfs", "endpoints (via glusterFS volumes)"),
+        ("persistentVolumeClaim", "persistentvolumeclaims"),
+        ("ephemeral", "persistentvolumeclaims (via ephemeral volumes)"),
+        ("azureFile", "secrets (via azureFile volumes)"),
+    ];
+    const PROJECTED: [(&str, &str); 5] = [
+        ("configMap", "configmaps (via projected volumes)"),
+        ("secret", "secrets (via projected volumes)"),
+        ("serviceAccountToken", "serviceaccounts (via projected volumes)"),
+        ("clusterTrustBundle", "clustertrustbundles"),
+        ("podCertificate", "podcertificates"),
+    ];
+    let named = |value: &Value, table: &[(&str, &'static str)]| {
+        table.iter().find(|(field, _)| value.get(*field).is_some()).map(|(_, what)| *what)
+    };
+    named(volume, &SOURCES)
+        .or_else(|| items(&volume["projected"], "sources").find_map(|source| named(source, &PROJECTED)))
+}
+
+/// Whether a container takes its environment from such an object, as a whole or by key.
+fn in_containers(spec: &Value, whole: &str, by_key: &str) -> bool {
+    ["initContainers", "containers", "ephemeralContainers"].iter().any(|list| {
+        any(spec, list, |container| {
+            any(container, "envFrom", |source| source.get(whole).is_some())
+                || any(container, "env", |variable| variable["valueFrom"].get(by_key).is_some())
+        })
+    })
+}
+
+fn items<'v>(value: &'v Value, field: &str) -> impl Iterator<Item = &'v Value> {
+    value.get(field).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn any(value: &Value, field: &str, holds: impl Fn(&Value) -> bool) -> bool {
+    items(value, field).any(holds)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str, file: &str) -> Result<StaticPod, Error> {
+        parse(text.as_bytes(), Path::new(file), "Node-A", Timestamp::UNIX_EPOCH)
+    }
+
+    fn manifest(spec: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  containers: [{{name: a, image: b}}]\n{spec}"
+        )
+    }
+
+    #[test]
+    fn a_pod_becomes_the_nodes_own() {
+        let found = read(&manifest(""), "/etc/a.yaml").expect("a pod");
+        let pod = &found.pod;
+        assert_eq!(found.name().to_string(), "default/web-node-a");
+        assert_eq!((pod.spec.node_name.as_str(), pod.spec.restart_policy.as_str()), ("Node-A", "Always"));
+        assert_eq!(pod.metadata.annotations[HASH], pod.metadata.uid);
+        assert_eq!(pod.metadata.annotations[SOURCE], "file");
+        assert!(pod.spec.tolerations.iter().any(|t| t.effect == "NoExecute" && t.operator == "Exists"));
+        assert!(super::super::is_static(pod));
+    }
+
+    #[test]
+    fn the_uid_says_what_the_pod_is_and_where_it_stands() {
+        let uid = |text: &str, file: &str| read(text, file).expect("a pod").uid().to_owned();
+        let text = manifest("");
+        assert_eq!(uid(&text, "a"), uid(&text, "a"));
+        assert_ne!(uid(&text, "a"), uid(&text, "b"));
+        assert_ne!(uid(&text, "a"), uid(&manifest("  hostNetwork: true\n"), "a"));
+    }
+
+    #[test]
+    fn what_needs_the_api_is_no_static_pod() {
+        let check = |spec: &str, expect: &'static str| {
+            assert_eq!(read(&manifest(spec), "a").err(), Some(Error::Refers(expect)), "{spec}");
+        };
+        check("  serviceAccountName: x\n", "serviceaccounts");
+        check("  imagePullSecrets: [{name: x}]\n", "secrets");
+        check("  volumes: [{name: v, configMap: {name: x}}]\n", "configmaps (via configmap volumes)");
+        check(
+            "  volumes: [{name: v, projected: {sources: [{secret: {name: x}}]}}]\n",
+            "secrets (via projected volumes)",
+        );
+        check(
+            "  initContainers: [{name: i, image: b, envFrom: [{configMapRef: {name: x}}]}]\n",
+            "configmaps",
+        );
+    }
+
+    #[test]
+    fn what_is_no_pod_is_refused() {
+        assert_eq!(read("apiVersion: v1\nkind: Pod\nmetadata: {}\n", "a").err(), Some(Error::Nameless));
+        assert!(matches!(read("apiVersion: v1\nkind: Service\n", "a"), Err(Error::Decode(_))));
+        assert!(matches!(read("}", "a"), Err(Error::Decode(_))));
+        let bad = manifest("").replace("name: a,", "name: A_,");
+        assert!(matches!(read(&bad, "a"), Err(Error::Invalid(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_the_parser(text in ".{0,200}") {
+            drop(read(&text, "a"));
+        }
+    }
+}
