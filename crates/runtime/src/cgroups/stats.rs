@@ -84,7 +84,10 @@ mod tests {
         let dir = recorded(&[
             ("cpuacct.usage", "5000000000\n"),
             ("memory.usage_in_bytes", "10485760\n"),
-            ("memory.stat", "rss 1\ntotal_rss 4096\ntotal_swap 512\ntotal_pgfault 7\ntotal_pgmajfault 2\ntotal_inactive_file 485760\n"),
+            (
+                "memory.stat",
+                "rss 1\ntotal_rss 4096\ntotal_swap 512\ntotal_pgfault 7\ntotal_pgmajfault 2\ntotal_inactive_file 485760\n",
+            ),
             ("pids.current", "3\n"),
         ]);
         let path = Some(dir.path());
