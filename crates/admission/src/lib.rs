@@ -29,7 +29,10 @@ mod storageobjectinuseprotection;
 mod tolerations;
 
 // Those who are asked from outside.
+mod conditions;
+mod expression;
 pub mod policy;
+pub mod rounds;
 pub mod rules;
 pub mod webhook;
 

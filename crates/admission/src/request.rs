@@ -96,7 +96,7 @@ impl Request<'_> {
 }
 
 /// The stored objects, read from memory, and the seams through which chance comes in.
-pub trait World {
+pub trait World: Sync {
     /// `resource` is the plural with its group: `namespaces`, `priorityclasses.scheduling.k8s.io`.
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>>;
     /// All objects of a resource, in all namespaces when `namespace` is empty.

@@ -2,7 +2,7 @@
 //! namespace and object selectors.
 
 use apimachinery::gvk::{GroupVersionKind, GroupVersionResource};
-use apimachinery::meta::{LabelSelector, StringMap};
+use apimachinery::meta::{LabelSelector, StringMap, str_at};
 use apimachinery::{GroupResource, Status, Value};
 use auth::UserInfo;
 use serde::Deserialize;
@@ -41,6 +41,15 @@ pub struct Attributes {
 impl Attributes {
     pub fn configures_admission(&self) -> bool {
         self.kind.group == CONFIGURATION_GROUP && CONFIGURATION_KINDS.contains(&self.kind.kind.as_str())
+    }
+
+    /// The 403 with which those who are asked refuse (upstream: admission.NewForbidden). What has no name yet is called
+    /// by the prefix from which one is generated.
+    pub fn forbidden(&self, object: &Value, reason: impl std::fmt::Display) -> Status {
+        let metadata = |field| str_at(object, &["metadata", field]);
+        let names = [self.name.as_str(), metadata("name"), metadata("generateName"), "Unknown"];
+        let name = names.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
+        Status::forbidden(&GroupResource::new(&*self.resource.group, &*self.resource.resource), name, reason)
     }
 
     fn is_namespace(&self) -> bool {

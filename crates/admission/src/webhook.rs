@@ -7,6 +7,8 @@ use apimachinery::status::StatusDetails;
 use apimachinery::{Status, Value};
 use serde::Deserialize;
 
+use crate::conditions::{Conditions, MatchCondition};
+use crate::expression::{self, Asker, Inputs};
 use crate::request::World;
 use crate::rules::{self, Attributes, Matched, Rule};
 
@@ -33,15 +35,8 @@ pub struct ServiceReference {
     pub port: Option<u16>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MatchCondition {
-    pub name: String,
-    pub expression: String,
-}
-
 /// One webhook of a configuration.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Webhook {
     pub name: String,
@@ -55,7 +50,9 @@ pub struct Webhook {
     timeout_seconds: Option<u64>,
     pub admission_review_versions: Vec<String>,
     reinvocation_policy: Option<String>,
-    pub match_conditions: Vec<MatchCondition>,
+    match_conditions: Vec<MatchCondition>,
+    #[serde(skip)]
+    conditions: Conditions,
     /// The name of the configuration it is in.
     #[serde(skip)]
     pub configuration: String,
@@ -68,7 +65,10 @@ impl Webhook {
         let name = configuration["metadata"]["name"].as_str().unwrap_or_default();
         let mut hooks: Vec<Webhook> =
             hooks.iter().filter_map(|hook| Webhook::deserialize(hook).ok()).collect();
-        hooks.iter_mut().for_each(|hook| hook.configuration = name.to_owned());
+        for hook in &mut hooks {
+            hook.configuration = name.to_owned();
+            hook.conditions = Conditions::of_webhook(&hook.match_conditions);
+        }
         hooks
     }
 
@@ -97,8 +97,7 @@ impl Webhook {
         }
     }
 
-    /// In which form the webhook wants to see this request; match conditions are left to the caller.
-    /// Follows `ShouldCallHook`.
+    /// In which form the webhook wants to see this request, by its rules and selectors. Follows `ShouldCallHook`.
     pub fn wants(
         &self,
         request: &Attributes,
@@ -120,6 +119,34 @@ impl Webhook {
         let equivalent = self.match_policy.as_deref() != Some("Exact");
         let Some(matched) = rules::matched(&self.rules, equivalent, request) else { return Ok(None) };
         namespace.map(|_| Some(matched))
+    }
+
+    /// Whether it looks at more than rules and selectors before it wants to be asked.
+    pub fn has_conditions(&self) -> bool {
+        !self.conditions.is_empty()
+    }
+
+    /// Whether its conditions hold for the objects in the form in which it wants to see them.
+    pub fn meets_conditions(
+        &self,
+        request: &Attributes,
+        matched: &Matched,
+        object: &Value,
+        old: &Value,
+        world: &dyn World,
+    ) -> Result<bool, Status> {
+        let seen = Matched { resource: request.resource.clone(), kind: matched.kind.clone() };
+        let inputs = Inputs {
+            object,
+            old_object: old,
+            request: &expression::request(request, &seen),
+            params: &Value::Null,
+            namespace: &Value::Null,
+            asker: Some(&Asker { attributes: request, world }),
+            variables: &[],
+        };
+        let held = self.conditions.hold(&inputs, self.ignores_failures());
+        held.map_err(|why| request.forbidden(object, why))
     }
 }
 
@@ -170,6 +197,32 @@ mod tests {
                 (code, message, "Failure")
             );
         }
+    }
+
+    #[test]
+    fn conditions_are_asked_about_the_request_and_its_objects() {
+        let holds = |expression: &str, failure_policy: &str| {
+            let configuration = json!({"metadata": {"name": "c"}, "webhooks": [{"name": "w",
+                "failurePolicy": failure_policy, "matchConditions": [{"name": "a", "expression": expression}]}]});
+            let hooks = Webhook::of_configuration(&configuration);
+            assert!(hooks[0].has_conditions());
+            let request = attributes(Operation::Create, "deployments", "ns");
+            let matched = Matched { resource: request.resource.clone(), kind: request.kind.clone() };
+            let world = Objects::default().allowing("breakglass", "w");
+            let object = json!({"metadata": {"name": "x"}});
+            let held = hooks[0].meets_conditions(&request, &matched, &object, &Value::Null, &world);
+            held.map_err(|status| (status.code, status.message))
+        };
+        assert_eq!(
+            holds("request.resource.resource == 'deployments' && oldObject == null", "Fail"),
+            Ok(true)
+        );
+        assert_eq!(holds("object.metadata.name != 'x'", "Fail"), Ok(false));
+        let allowed = "authorizer.group('g').resource('webhooks').name('w').check('breakglass').allowed()";
+        assert_eq!(holds(allowed, "Fail"), Ok(true));
+        assert_eq!(holds("object.spec.a", "Ignore"), Ok(false));
+        let missing = "deployments.apps \"x\" is forbidden: expression 'object.spec.a == 1' resulted in error: no such key: spec";
+        assert_eq!(holds("object.spec.a == 1", "Fail"), Err((403, missing.to_owned())));
     }
 
     #[test]

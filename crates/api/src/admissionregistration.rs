@@ -1,11 +1,12 @@
 //! The group `admissionregistration.k8s.io` (follows `pkg/registry/admissionregistration` and
-//! `pkg/apis/admissionregistration`). Expressions are checked for being there; the API server, which can compile
-//! them, checks the rest.
+//! `pkg/apis/admissionregistration`).
 
 pub mod binding;
 pub mod client;
+pub mod expression;
 mod matching;
 pub mod policy;
+pub mod typechecking;
 pub mod webhook;
 
 /// Names that end so are kept for configuration in files, from a later release on.

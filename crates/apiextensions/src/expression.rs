@@ -1,62 +1,86 @@
 //! Expressions of a schema's rules: `self` and `oldSelf` have the types that the schema gives them. Follows
-//! `k8s.io/apiserver/pkg/cel/common.SchemaDeclType` and the apiextensions server's `cel.compileRule`.
+//! the apiextensions server's `cel.compileRule`.
 
 use apimachinery::Value;
-use cel::{Env, EvalError, ObjectType, PER_CALL_LIMIT, Type, Val};
+use cel::{Bindings, Env, EvalError, Extent, PER_CALL_LIMIT, Shape, Type, Val};
 
+use crate::declare::declare;
 use crate::rules::{Evaluated, Failure, Old, Program, Subject};
-use crate::structural::{Structural, Type as SchemaType};
 
+/// The type that values with rules have; those within it are named after it.
+const SELF_TYPE: &str = "selfType";
 const SELF: &str = "self";
 const OLD_SELF: &str = "oldSelf";
 
 /// Makes the program of an expression, or says what is wrong with it in cel-go's words.
 pub fn compile(text: &str, subject: &Subject<'_>) -> Result<Box<dyn Program>, String> {
-    program(text, subject).map(|program| Box::new(Expression(program)) as Box<dyn Program>)
+    expression(text, subject).map(|expression| Box::new(expression) as Box<dyn Program>)
 }
 
-fn program(text: &str, subject: &Subject<'_>) -> Result<cel::Program, String> {
-    let of = declared(subject.node, subject.is_root)
+fn expression(text: &str, subject: &Subject<'_>) -> Result<Expression, String> {
+    let declared = declare(subject.node, subject.is_root, SELF_TYPE)
         .ok_or("schema type is not supported: the type of the value is not known")?;
+    let of = declared.of;
     let old = if subject.has_optional_old { Type::optional(of.clone()) } else { of.clone() };
-    Env::new().with(SELF, of).with(OLD_SELF, old).compile(text).map_err(|why| why.to_string())
+    let program = Env::new().with(SELF, of).with(OLD_SELF, old).compile(text);
+    program.map(|program| Expression { program, shape: declared.shape }).map_err(|why| why.to_string())
 }
 
-/// Whether a rule asks for the former value, or what is wrong with the rule.
-pub fn check_rule(text: &str, subject: &Subject<'_>) -> Result<bool, String> {
-    let program = program(text, subject).map_err(|why| format!("compilation failed: {why}"))?;
-    match program.of() {
-        Type::Bool => Ok(program.reads(OLD_SELF)),
+/// What is known of a rule before there are values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    pub uses_old_self: bool,
+    pub cost_max: u64,
+}
+
+/// Checks a rule, or says what is wrong with it. `extent` is that of the values it is about.
+pub fn check_rule(text: &str, subject: &Subject<'_>, extent: &Extent) -> Result<Checked, String> {
+    let expression = expression(text, subject).map_err(|why| format!("compilation failed: {why}"))?;
+    match expression.program.of() {
+        Type::Bool => {
+            Ok(Checked { uses_old_self: expression.uses_old_self(), cost_max: expression.cost_max(extent) })
+        }
         _ => Err("cel expression must evaluate to a bool".to_owned()),
     }
 }
 
-/// What is wrong with a message's expression.
-pub fn check_message(text: &str, subject: &Subject<'_>) -> Result<(), String> {
-    let program =
-        program(text, subject).map_err(|why| format!("messageExpression compilation failed: {why}"))?;
-    match program.of() {
-        Type::String => Ok(()),
+/// What a message's expression costs at most, or what is wrong with it.
+pub fn check_message(text: &str, subject: &Subject<'_>, extent: &Extent) -> Result<u64, String> {
+    let expression =
+        expression(text, subject).map_err(|why| format!("messageExpression compilation failed: {why}"))?;
+    match expression.program.of() {
+        Type::String => Ok(expression.cost_max(extent)),
         _ => Err("messageExpression must evaluate to a string".to_owned()),
     }
 }
 
-struct Expression(cel::Program);
+struct Expression {
+    program: cel::Program,
+    /// How it sees its values.
+    shape: Shape,
+}
+
+impl Expression {
+    fn cost_max(&self, extent: &Extent) -> u64 {
+        self.program.cost_max(&[(SELF, extent.clone()), (OLD_SELF, extent.clone())])
+    }
+}
 
 impl Program for Expression {
     fn uses_old_self(&self) -> bool {
-        self.0.reads(OLD_SELF)
+        self.program.reads(OLD_SELF)
     }
 
     fn eval(&self, this: &Value, old: Old<'_>) -> Evaluated {
-        let bindings = self.0.bindings().set(SELF, this);
+        let shaped = |value| Val::shaped(value, &self.shape);
+        let bindings = Bindings::new().set(SELF, shaped(this));
         let bindings = match old {
             Old::Undefined => bindings,
-            Old::Value(old) => bindings.set(OLD_SELF, old),
+            Old::Value(old) => bindings.set(OLD_SELF, shaped(old)),
             Old::Optional(None) => bindings.set(OLD_SELF, Val::Optional(None)),
-            Old::Optional(Some(old)) => bindings.set(OLD_SELF, Val::some(Val::from(old))),
+            Old::Optional(Some(old)) => bindings.set(OLD_SELF, Val::some(shaped(old))),
         };
-        let evaluated = self.0.evaluate(&bindings, PER_CALL_LIMIT);
+        let evaluated = self.program.evaluate(&bindings, PER_CALL_LIMIT);
         let result = evaluated.result.map_err(failure).and_then(|value| {
             let json = value.to_json();
             json.ok_or_else(|| Failure::Other(format!("no JSON form of type {}", value.type_name())))
@@ -74,55 +98,10 @@ fn failure(error: EvalError) -> Failure {
     }
 }
 
-/// The type of a node's values; none where nothing is known of them. `is_object` gives it what every object has.
-fn declared(node: &Structural, is_object: bool) -> Option<Type> {
-    if node.int_or_string {
-        return Some(Type::Dyn);
-    }
-    Some(match node.ty {
-        SchemaType::Any => return None,
-        SchemaType::Array => Type::list(below(node.items.as_deref()?)?),
-        SchemaType::Object => match node.additional.schema() {
-            Some(schema) => Type::map(Type::String, below(schema)?),
-            None => Type::Object(ObjectType::new("object", fields(node, is_object || node.embedded))),
-        },
-        SchemaType::String => text(node.checks.as_deref().map_or("", |checks| &checks.format)),
-        SchemaType::Integer => Type::Int,
-        SchemaType::Number => Type::Double,
-        SchemaType::Boolean => Type::Bool,
-    })
-}
-
-fn below(node: &Structural) -> Option<Type> {
-    declared(node, node.embedded)
-}
-
-fn text(format: &str) -> Type {
-    match format {
-        "byte" => Type::Bytes,
-        "duration" => Type::Duration,
-        "date" | "date-time" => Type::Timestamp,
-        _ => Type::String,
-    }
-}
-
-/// Of an object's metadata, only what names it may be looked at (upstream: `WithTypeAndObjectMeta`).
-fn fields(node: &Structural, is_object: bool) -> Vec<(String, Type)> {
-    let said = node.properties.iter().filter_map(|(name, schema)| Some((name.to_owned(), below(schema)?)));
-    let mut fields: Vec<_> = said.collect();
-    if is_object {
-        let strings = |names: [&str; 2]| names.map(|name| (name.to_owned(), Type::String));
-        let metadata = ObjectType::new("metadata", strings(["name", "generateName"]));
-        fields.retain(|(name, _)| !matches!(name.as_str(), "apiVersion" | "kind" | "metadata"));
-        fields.extend(strings(["apiVersion", "kind"]));
-        fields.push(("metadata".to_owned(), Type::Object(metadata)));
-    }
-    fields
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Structural;
     use crate::rules::Rules;
     use apimachinery::json;
 
@@ -161,6 +140,28 @@ mod tests {
             &[],
         );
         expect("self.names.all(n, n in self.labels)", json!({"names": ["a"], "labels": {"a": ""}}), &[]);
+    }
+
+    #[test]
+    fn values_are_compared_as_their_schema_has_them() {
+        let with = |rule: &str, new: Value| {
+            let spec = json!({"type": "object", "x-kubernetes-validations": [{"rule": rule}], "properties": {
+                "gone": {"type": "string", "nullable": true},
+                "tags": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"},
+                "times": {"type": "array", "items": {"type": "string", "format": "date-time"}},
+                "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["n"],
+                    "items": {"type": "object", "properties": {"n": {"type": "integer"}, "v": {"type": "string"}}}}}});
+            broken(spec, new, None)
+        };
+        let object = json!({"gone": null, "tags": ["a", "b"], "times": ["2024-01-01T05:00:00Z"], "ports": [{"n": 1, "v": "x"}]});
+        for rule in [
+            "!has(self.gone)",
+            "self.tags == ['b', 'a'] && self.tags + ['c', 'a'] == ['a', 'b', 'c']",
+            "self.times.all(t, t.getHours() == 5)",
+            "(self.ports + self.ports).size() == 1",
+        ] {
+            assert!(with(rule, object.clone()).is_empty(), "{rule}");
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@ pub mod definition;
 pub mod names;
 
 // Its schemas.
+pub mod declare;
+pub mod fieldpath;
+pub mod size;
 pub mod structural;
 pub mod typed;
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, ErrorType, Path};
 
+use crate::fieldpath;
 use crate::listtype;
 use crate::structural::{ListType, Rule, Structural};
 
@@ -80,6 +81,8 @@ struct Compiled {
     rule: Rule,
     program: Result<Box<dyn Program>, String>,
     message: Option<Box<dyn Program>>,
+    /// Where below the value a mistake is told, if elsewhere.
+    field: Option<String>,
 }
 
 /// The rules of a node and of those below it; made where there are any.
@@ -144,7 +147,8 @@ fn compiled(rule: &Rule, node: &Structural, is_root: bool, compile: Compile<'_>)
     let message = (!rule.message_expression.is_empty())
         .then(|| compile(&rule.message_expression, &subject).ok())
         .flatten();
-    Compiled { rule: rule.clone(), program: compile(&rule.rule, &subject), message }
+    let field = (!rule.field_path.is_empty()).then(|| fieldpath::read(&rule.field_path, node).ok()).flatten();
+    Compiled { rule: rule.clone(), program: compile(&rule.rule, &subject), message, field }
 }
 
 struct Run {
@@ -297,8 +301,7 @@ impl Run {
         forgiven: bool,
     ) {
         let rule = &compiled.rule;
-        let field = rule.field_path.strip_prefix('.').unwrap_or(&rule.field_path);
-        let path = if field.is_empty() { path.clone() } else { path.child(field) };
+        let path = compiled.field.as_ref().map_or_else(|| path.clone(), |field| path.child(field));
         let detail = match self.message(compiled, value, old) {
             Ok(Some(message)) => message,
             Ok(None) if rule.message.is_empty() => format!("failed rule: {}", shown(rule)),

@@ -327,7 +327,7 @@ fn checks(schema: &Map<String, Value>, ty: Type, int_or_string: bool) -> Option<
 fn is_supported(format: &str, ty: Type, int_or_string: bool) -> bool {
     match ty {
         _ if int_or_string => false,
-        Type::Any | Type::String => crate::validate::formats::is_known(format),
+        Type::Any | Type::String => cel::strfmt::is_known(format),
         Type::Integer => matches!(format, "int32" | "int64"),
         Type::Number => matches!(format, "float" | "double"),
         Type::Object | Type::Array | Type::Boolean => false,

@@ -8,6 +8,7 @@ mod compare;
 mod conflict;
 mod element;
 mod entry;
+mod lay;
 mod manager;
 mod merge;
 mod remove;

@@ -4,6 +4,6 @@ mod json;
 mod merge;
 mod strategic;
 
-pub use json::{OPERATIONS_MAX, json_patch, undecodable};
+pub use json::{JsonPatchError, OPERATIONS_MAX, json_patch, json_patch_operations, undecodable};
 pub use merge::merge_patch;
 pub use strategic::strategic_merge_patch;

@@ -4,22 +4,27 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use admission::rounds::Rounds;
 use admission::rules::Attributes;
-use admission::{MUTATING_WEBHOOK, Notes, Operation, Request, VALIDATING_WEBHOOK, World, resourcequota};
+use admission::{
+    MUTATING_POLICY, MUTATING_WEBHOOK, Notes, Operation, Request, VALIDATING_POLICY, VALIDATING_WEBHOOK,
+    World, resourcequota,
+};
 use apimachinery::gvk::{GroupVersionKind, GroupVersionResource};
 use apimachinery::{Status, Value, json};
 use auth::authorizer::RBAC_GROUP;
 use store::{Scope, WatchItem};
 use tokio::time::timeout;
 
+use crate::admission_review::Review;
 use crate::call::Call;
 use crate::core::Core;
 use crate::kind::KindRef;
 use crate::metadata;
 use crate::part::Part;
+use crate::policy;
 use crate::query::Query;
-use crate::webhook::mutating::Rounds;
-use crate::webhook::{self, Review};
+use crate::webhook;
 use crate::write::Place;
 
 /// The account of pods that name none.
@@ -156,16 +161,16 @@ impl<'a> Admission<'a> {
         let core = &call.core;
         let in_tree = |object: &mut Value| core.admission.admit(&self.request(call, notes), object, &**core);
         in_tree(object)?;
-        if !self.asks_mutating_webhooks(core) {
+        let mut others = Others::of(core);
+        if others.are_none() {
             return Ok(());
         }
         let review = self.review(call, object, notes);
-        let mut rounds = Rounds::default();
-        if webhook::mutating::admit(&review, object, &mut rounds).await? {
+        if others.change(&review, object).await? {
             // What others have changed, the plugins look at again, and after them those who want to.
-            rounds.second();
+            others.second();
             in_tree(object)?;
-            webhook::mutating::admit(&review, object, &mut rounds).await?;
+            others.change(&review, object).await?;
         }
         Ok(())
     }
@@ -180,7 +185,10 @@ impl<'a> Admission<'a> {
     async fn validate_noting(self, call: &Call, object: &Value, notes: &Notes) -> Result<(), Status> {
         let core = &call.core;
         core.admission.validate(&self.request(call, notes), object, &**core)?;
-        if self.asks_validating_webhooks(core) {
+        if core.admission.runs(VALIDATING_POLICY) && core.policies.has_validating(&core.store) {
+            policy::validate(&self.review(call, object, notes), object)?;
+        }
+        if core.admission.runs(VALIDATING_WEBHOOK) && !core.webhooks.validating(&core.store).is_empty() {
             webhook::validating::validate(&self.review(call, object, notes), object).await?;
         }
         if core.admission.runs(resourcequota::NAME) {
@@ -189,19 +197,13 @@ impl<'a> Admission<'a> {
         Ok(())
     }
 
-    fn asks_mutating_webhooks(self, core: &Core) -> bool {
-        core.admission.runs(MUTATING_WEBHOOK) && !core.webhooks.mutating(&core.store).is_empty()
-    }
-
-    fn asks_validating_webhooks(self, core: &Core) -> bool {
-        core.admission.runs(VALIDATING_WEBHOOK) && !core.webhooks.validating(&core.store).is_empty()
-    }
-
     /// Hands on what was said, and counts.
     fn finish(self, call: &mut Call, notes: &Notes, step: &str, rejected: bool, started: Instant) {
         let said = notes.take();
         call.warnings.extend(said.warnings);
-        call.annotations.extend(said.annotations);
+        if let Some(record) = &call.audit {
+            record.annotate(said.annotations);
+        }
         call.core.admission_metrics.step(step, self.asked.operation.name(), rejected, started.elapsed());
     }
 
@@ -253,6 +255,41 @@ impl<'a> Admission<'a> {
             options: options(call, self.asked),
             equivalents: equivalents(&call.core, kind, self.subresource),
         }
+    }
+}
+
+/// Those who may change an object beside the plugins, if there are any, and what they remember between two rounds.
+struct Others {
+    policies: Option<Rounds>,
+    webhooks: Option<Rounds>,
+}
+
+impl Others {
+    fn of(core: &Core) -> Others {
+        let policies = core.admission.runs(MUTATING_POLICY) && core.policies.has_mutating(&core.store);
+        let webhooks =
+            core.admission.runs(MUTATING_WEBHOOK) && !core.webhooks.mutating(&core.store).is_empty();
+        Others { policies: policies.then(Rounds::default), webhooks: webhooks.then(Rounds::default) }
+    }
+
+    fn are_none(&self) -> bool {
+        self.policies.is_none() && self.webhooks.is_none()
+    }
+
+    fn second(&mut self) {
+        self.policies.iter_mut().chain(&mut self.webhooks).for_each(Rounds::second);
+    }
+
+    /// One round. Returns whether the object has been changed.
+    async fn change(&mut self, review: &Review<'_>, object: &mut Value) -> Result<bool, Status> {
+        let mut changed = false;
+        if let Some(rounds) = &mut self.policies {
+            changed |= policy::mutate(review, object, rounds)?;
+        }
+        if let Some(rounds) = &mut self.webhooks {
+            changed |= webhook::mutating::admit(review, object, rounds).await?;
+        }
+        Ok(changed)
     }
 }
 

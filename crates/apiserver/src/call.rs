@@ -1,9 +1,8 @@
 //! One request on its way through the pipeline: what it is about, who makes it, and how it wants its answer.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use apimachinery::Status;
+use apimachinery::{Status, Value};
 use auth::UserInfo;
 use bytes::Bytes;
 use flate2::Compression;
@@ -16,6 +15,7 @@ use http::{HeaderMap, Method, Response};
 use jiff::Timestamp;
 use store::Revision;
 
+use crate::audit::Record;
 use crate::body::{self, Body};
 use crate::conversion;
 use crate::core::Core;
@@ -43,8 +43,8 @@ pub struct Call {
     pub now: Timestamp,
     /// What the client should know though the request succeeds.
     pub warnings: Vec<String>,
-    /// What admission wants to have in the audit log.
-    pub annotations: BTreeMap<String, String>,
+    /// What will be told of this request, if anything.
+    pub audit: Option<Arc<Record>>,
 }
 
 impl Call {
@@ -63,8 +63,18 @@ impl Call {
         name.chars().filter(|c| !c.is_control()).take(FIELD_MANAGER_MAX).collect()
     }
 
+    /// Notes for the audit log what the client has sent.
+    pub fn audit_request(&self, object: &Value) {
+        if let Some(record) = &self.audit {
+            record.request_object(object, self.info.verb == "patch");
+        }
+    }
+
     /// A response in the form the client wants.
     pub fn respond(&self, code: u16, document: Document) -> Result<Response<Body>, Status> {
+        if let Some(record) = self.audit.as_ref().filter(|record| record.wants_response()) {
+            record.response_object(wire::parse(&document.json)?);
+        }
         let pieces = wire::render(self.target, document)?;
         let mut response = Response::builder()
             .status(code)

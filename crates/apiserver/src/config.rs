@@ -7,10 +7,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::aggregation::FrontProxy;
+use crate::audit::Auditor;
 use crate::metadata::Random;
 
 /// The range of ports upstream reserves for Services of type NodePort.
 pub const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
+
+/// Upstream's defaults: 400 that read, 200 that write.
+const REQUESTS_IN_FLIGHT_MAX: u32 = 600;
 
 /// Tells the time. Replaced in simulations.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -31,6 +35,13 @@ pub struct Config {
     pub client_ca: Option<String>,
     /// Whether a request without credentials is `system:anonymous` (upstream: `--anonymous-auth`).
     pub anonymous_auth: bool,
+    /// Bearer tokens from a file.
+    pub tokens: auth::tokenfile::TokenFile,
+    /// Who is told of requests.
+    pub auditor: Option<Arc<Auditor>>,
+    /// How many requests are worked on at once, the cheap ones: one that is dear counts for several
+    /// (upstream: `--max-requests-inflight` and `--max-mutating-requests-inflight` together).
+    pub requests_in_flight_max: u32,
     /// Which admission plugins run.
     pub admission: admission::Selection,
     pub clock: Clock,
@@ -54,6 +65,9 @@ impl Config {
             front_proxy: None,
             client_ca: None,
             anonymous_auth: true,
+            tokens: auth::tokenfile::TokenFile::default(),
+            auditor: None,
+            requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
             admission: admission::Selection::default(),
             clock: Arc::new(Timestamp::now),
             random: Arc::new(system_random),

@@ -15,10 +15,11 @@ use crate::config::Config;
 use crate::conversion;
 use crate::customresource;
 use crate::decoded::Decoded;
+use crate::flowcontrol::FlowControl;
 use crate::frames::FrameCache;
-use crate::in_flight::InFlight;
 use crate::kind::KindRef;
 use crate::metrics::Metrics;
+use crate::policy;
 use crate::quota::Quotas;
 use crate::service_allocation::Allocator;
 use crate::webhook;
@@ -31,6 +32,7 @@ pub struct Core {
     pub admission: admission::Chain,
     pub admission_metrics: webhook::metrics::Metrics,
     pub webhooks: webhook::Source,
+    pub policies: policy::Source,
     pub webhook_clients: webhook::client::Clients,
     pub quotas: Quotas,
     pub services: Allocator,
@@ -39,7 +41,7 @@ pub struct Core {
     pub decoded: Decoded,
     pub frames: FrameCache,
     pub metrics: Metrics,
-    pub in_flight: InFlight,
+    pub flow_control: FlowControl,
     /// Cancelled when the server stops: watches end, new requests are refused.
     pub draining: CancellationToken,
     /// Set by `bootstrap` once it is done.
@@ -50,11 +52,12 @@ impl Core {
     pub fn new(config: Config, issuer: Issuer, store: Store) -> Arc<Core> {
         Arc::new(Core {
             services: Allocator::new(&config.service_cidrs(), config.node_ports.clone(), &store),
-            authenticator: Authenticator::new(issuer, config.anonymous_auth),
+            authenticator: Authenticator::new(issuer, config.tokens.clone(), config.anonymous_auth),
             authorizer: Authorizer::default(),
             admission: admission::Chain::selected(&config.admission),
             admission_metrics: webhook::metrics::Metrics::default(),
             webhooks: webhook::Source::default(),
+            policies: policy::Source::default(),
             webhook_clients: webhook::client::Clients::new(store.clone()),
             quotas: Quotas::default(),
             aggregator: Aggregator::new(config.front_proxy.clone()),
@@ -62,7 +65,7 @@ impl Core {
             decoded: Decoded::default(),
             frames: FrameCache::default(),
             metrics: Metrics::default(),
-            in_flight: InFlight::default(),
+            flow_control: FlowControl::new(config.requests_in_flight_max, config.clock.clone()),
             draining: CancellationToken::new(),
             bootstrapped: AtomicBool::new(false),
             config,

@@ -1,6 +1,7 @@
 //! Passes a request on to another server and its answer back, upgraded connections included, byte for byte.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Status;
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::aggregation::REMOTE;
+use crate::audit::Record;
 use crate::body::{self, Body, WireBody};
 use crate::call::Call;
 use crate::pipeline::Payload;
@@ -51,7 +53,14 @@ pub async fn forward(call: &Call, to: Destination, payload: Payload) -> Result<R
 pub type Sender = SendRequest<WireBody>;
 
 /// A request on its way, and the connection of whoever made it, if they want to speak another protocol on it.
-pub type Forwarded = (Request<WireBody>, Option<OnUpgrade>);
+pub type Forwarded = (Request<WireBody>, Option<Near>);
+
+/// The connection of whoever made a request.
+pub struct Near {
+    upgrade: OnUpgrade,
+    /// Held as long as the connection lasts, which is what tells the audit log of its end.
+    audit: Option<Arc<Record>>,
+}
 
 /// The request of this call, for another server, with more headers.
 pub fn request(
@@ -70,7 +79,7 @@ pub fn request(
         .map_err(|error| Status::bad_request(error.to_string()))?;
     copy_headers(&call.headers, request.headers_mut(), upgrade.is_some());
     request.headers_mut().extend(more);
-    Ok((request, upgrade))
+    Ok((request, upgrade.map(|upgrade| Near { upgrade, audit: call.audit.clone() })))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +102,9 @@ pub async fn exchange(mut sender: Sender, request: Forwarded) -> Result<Response
         return Ok(passed);
     }
     let far = hyper::upgrade::on(&mut response);
-    let near = upgrade.ok_or(ExchangeError::Switched)?;
+    let Near { upgrade: near, audit } = upgrade.ok_or(ExchangeError::Switched)?;
     tokio::spawn(async move {
+        let _held = audit;
         match tokio::try_join!(near, far) {
             Ok((near, far)) => {
                 if let Err(error) = copy_bidirectional(&mut TokioIo::new(near), &mut TokioIo::new(far)).await

@@ -5,8 +5,8 @@
 // The way of a request.
 mod body;
 mod call;
+mod flowcontrol;
 mod impersonation;
-mod in_flight;
 mod kind;
 mod negotiation;
 mod pipeline;
@@ -32,7 +32,10 @@ mod write;
 
 // What these share.
 mod access_review;
+mod admission_review;
 mod admit;
+pub mod audit;
+mod configured;
 mod continue_token;
 mod conversion;
 mod decoded;
@@ -44,6 +47,8 @@ mod metadata;
 mod metrics;
 mod ownership;
 mod part;
+mod policy;
+mod prometheus;
 mod quota;
 mod selection;
 mod service_allocation;

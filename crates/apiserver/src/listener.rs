@@ -123,6 +123,7 @@ async fn respond(core: Arc<Core>, request: Request<Incoming>, peer: Peer) -> Res
 /// The protocol that the TLS handshake agreed on, and who the client's certificate says it is.
 fn agreed(stream: &TlsStream<TcpStream>, tls: &Serving) -> (Builder<TokioExecutor>, Peer) {
     let session = stream.get_ref().1;
+    let address = stream.get_ref().0.peer_addr().ok().map(|address| address.ip());
     let certificate = session.peer_certificates().and_then(|chain| tls.client_certificate(chain));
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -137,5 +138,5 @@ fn agreed(stream: &TlsStream<TcpStream>, tls: &Serving) -> (Builder<TokioExecuto
         .keep_alive_timeout(PING_TIMEOUT);
     let builder =
         if session.alpn_protocol() == Some(b"h2") { builder.http2_only() } else { builder.http1_only() };
-    (builder, Peer::Connection { certificate })
+    (builder, Peer::Connection { certificate, address })
 }

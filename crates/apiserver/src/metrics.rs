@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::call::Call;
+use crate::prometheus::head;
 use crate::request_info::RequestInfo;
 
 /// Upper bounds in seconds of `apiserver_request_duration_seconds` (upstream's own).
@@ -202,10 +203,6 @@ fn write_store(out: &mut String, statistics: &store::Statistics) -> std::fmt::Re
     }
     head(out, "apiserver_registered_watchers", "gauge", "[ALPHA] Number of currently registered watchers.")?;
     writeln!(out, "apiserver_registered_watchers {}", statistics.watchers)
-}
-
-fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
-    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }
 
 #[cfg(test)]

@@ -29,8 +29,19 @@ pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
         ["version"] => text("application/json", version::version().to_string()),
         ["metrics"] => {
             let core = &call.core;
-            let metrics = core.metrics.render(&core.store.statistics()) + &core.admission_metrics.render();
-            text("text/plain; version=0.0.4", metrics)
+            let audit = core.config.auditor.as_ref().map(|auditor| auditor.render()).unwrap_or_default();
+            let parts = [
+                core.metrics.render(&core.store.statistics()),
+                core.admission_metrics.render(),
+                core.flow_control.render(),
+                audit,
+            ];
+            text("text/plain; version=0.0.4", parts.concat())
+        }
+        ["debug", "api_priority_and_fairness", what] => {
+            let details = !call.query.text("includeRequestDetails").is_empty();
+            let dump = call.core.flow_control.dump(what, details).ok_or_else(Status::path_not_found)?;
+            text("text/plain; charset=utf-8", dump)
         }
         ["api"] => group_document(call, true),
         ["apis"] => group_document(call, false),

@@ -1,6 +1,7 @@
 //! Who owns which field (`metadata.managedFields`), kept by every write.
 
 use apimachinery::managedfields::{FieldManager, reset_fields, reset_fields_of_custom};
+use apimachinery::meta::str_at;
 use apimachinery::{Status, Value};
 use jiff::Timestamp;
 
@@ -48,6 +49,28 @@ pub fn updated(call: &Call, place: &Place, old: &Value, object: &mut Value, opti
 /// Refuses a configuration, as it was written, that names fields its kind does not have.
 pub fn check_declared(place: &Place, config: &Value) -> Result<(), Status> {
     manage(&place.kind, place.part, |fields| fields.check_declared(config))
+}
+
+/// An object of the type with all that a configuration says, which nobody then owns.
+pub fn laid_over(
+    kind: &KindRef,
+    type_name: &str,
+    object: &Value,
+    configuration: &Value,
+) -> Result<Value, String> {
+    let custom = kind.custom().filter(|custom| custom.kind.type_name == type_name);
+    let (schema, root) = match custom.map(|custom| custom.typed()) {
+        Some(typed) => (&typed.schema, typed.root),
+        None => (api::schema(), api::schema::type_id(type_name)),
+    };
+    let fields = FieldManager {
+        schema,
+        root,
+        api_version: str_at(object, &["apiVersion"]),
+        subresource: "",
+        reset_fields: reset_fields(""),
+    };
+    fields.lay_over(object, configuration)
 }
 
 /// Merges an applied configuration into the live object, none yet for a new one.

@@ -1,6 +1,6 @@
 //! The patch verb: JSON patch, merge patch, strategic merge patch, and apply. Follows `PatchResource`.
 
-use apimachinery::codec::{self, Format, Strictness};
+use apimachinery::codec::{self, Format, Strictness, decode_untyped};
 use apimachinery::field::{self, Path};
 use apimachinery::meta::str_at;
 use apimachinery::patch::{json_patch, merge_patch, strategic_merge_patch, undecodable};
@@ -53,6 +53,12 @@ impl Patch {
             _ if is_custom => return Err(Status::unsupported_media_type(SUPPORTED_BY_CUSTOM)),
             _ => return Err(Status::no_such_body()),
         };
+        if call.audit.is_some() {
+            let format = if patch_type == PatchType::Apply { Format::Yaml } else { Format::Json };
+            // One that cannot be read is refused further on.
+            let sent = decode_untyped(format, body).map(|(sent, _)| sent);
+            call.audit_request(&sent.unwrap_or_default());
+        }
         Ok(Patch { patch_type, body: body.clone() })
     }
 

@@ -1,20 +1,27 @@
 //! The one way of every request, from whichever transport: what is it about, who makes it, may they, is there room,
 //! and only then what it does. Follows upstream's `DefaultBuildHandlerChain`.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::net::{IpAddr, Ipv4Addr};
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use apimachinery::Status;
 use auth::{Attributes, Presented, UserInfo};
+use futures_util::FutureExt as _;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, Uri};
 use hyper::upgrade::OnUpgrade;
+use jiff::Timestamp;
 use tokio::time::timeout;
 
+use crate::audit::{Incoming, Record};
 use crate::body::{self, Body};
 use crate::call::{self, Call};
 use crate::core::Core;
+use crate::flowcontrol::{self, Classified};
 use crate::impersonation;
 use crate::metadata;
 use crate::metrics::Finished;
@@ -28,6 +35,9 @@ use crate::{aggregation, nonresource, resource};
 /// Every response carries the id under which the server knows the request.
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
+/// A longer id is replaced.
+const AUDIT_ID_MAX: usize = 64;
+
 /// Every request but the long-running ones is answered within this time (upstream: `--request-timeout`).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -40,7 +50,27 @@ pub enum Peer {
     /// A component within this process, known beforehand.
     Component(UserInfo),
     /// A connection, and the client certificate it has shown, if any.
-    Connection { certificate: Option<ClientCertificate> },
+    Connection { certificate: Option<ClientCertificate>, address: Option<IpAddr> },
+}
+
+impl Peer {
+    /// Where requests come from: components of this process from this machine.
+    fn address(&self) -> IpAddr {
+        match self {
+            Peer::Connection { address: Some(address), .. } => *address,
+            _ => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+}
+
+/// The head of a request, as it was understood.
+struct Head {
+    parts: Parts,
+    info: RequestInfo,
+    query: Query,
+    target: Result<Target, Status>,
+    id: String,
+    at: Timestamp,
 }
 
 /// What comes with a request beside its head.
@@ -72,9 +102,28 @@ pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> 
     let target = Target::negotiate(&parts.headers);
     let fallback = target.as_ref().copied().unwrap_or_default();
     let counted = info.clone();
-    let id = metadata::new_uid(&core.config.random);
-    let result = answer(core.clone(), parts, info, query, target, Payload { body, upgrade }, peer).await;
+    let id = audit_id(&parts).unwrap_or_else(|| metadata::new_uid(&core.config.random));
+    let head = Head { parts, info, query, target, id: id.clone(), at: start };
+    let learned = Learned::default();
+    let answered = answer(core.clone(), head, Payload { body, upgrade }, peer, &learned);
+    let result = match AssertUnwindSafe(answered).catch_unwind().await {
+        Ok(result) => result,
+        Err(panic) => {
+            if let Some(record) = learned.record.get() {
+                record.panicked(&text_of(&*panic)).await;
+            }
+            Err(Status::internal("This request caused apiserver to panic. Look in the logs for details."))
+        }
+    };
+    let failure = result.as_ref().err().cloned();
     let mut response = result.unwrap_or_else(|status| call::failure(&status, fallback));
+    if let Some(classified) = learned.flow.get() {
+        classified.sign(response.headers_mut());
+    }
+    if let Some(record) = learned.record.get().filter(|record| record.is_open()) {
+        let lasts = counted.is_long_running();
+        response = record.clone().answered(failure.as_ref(), response, lasts).await;
+    }
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(AUDIT_ID, id);
     }
@@ -85,34 +134,51 @@ pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> 
     response
 }
 
+/// What is learned of a request on its way that its answer must say.
+#[derive(Default)]
+struct Learned {
+    record: OnceLock<Arc<Record>>,
+    flow: OnceLock<Classified>,
+}
+
+/// What a panic says, which the panic hook has logged: clients are not told.
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown").to_owned()
+}
+
 async fn answer(
     core: Arc<Core>,
-    parts: Parts,
-    info: RequestInfo,
-    query: Query,
-    target: Result<Target, Status>,
+    head: Head,
     payload: Payload,
     peer: Peer,
+    learned: &Learned,
 ) -> Result<Response<Body>, Status> {
     if core.draining.is_cancelled() {
         return Err(Status::service_unavailable("the server is shutting down"));
     }
     let now = (core.config.clock)();
-    let user = match peer {
-        Peer::Component(user) => user,
-        Peer::Connection { certificate } => {
-            let authorization = parts.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-            let certificate = certificate.as_ref().map(ClientCertificate::presented);
-            let presented = Presented { certificate, authorization };
-            core.authenticator.authenticate(&presented, &*core, now)?
-        }
-    };
-    let user = impersonation::effective_user(&core, user, &parts.headers)?;
-    core.authorizer.check(&attributes(&info, &user))?;
+    let address = peer.address();
+    let author = authenticate(&core, &head, peer, now);
+    let record = begin_record(&core, &head, address, author.as_ref().ok(), &learned.record).await?;
+    let author = author?;
+    let user = impersonation::effective_user(&core, author.clone(), &head.parts.headers)?;
+    if let Some(record) = record.as_ref().filter(|_| user != author) {
+        record.impersonates(&user);
+    }
+    let flow = classify(&core, &head.info, &user, &learned.flow);
+    authorize(&core, &head.info, &user, record.as_deref())?;
+    let Head { parts, info, query, target, .. } = head;
     let long_running = info.is_long_running();
     // Whoever sends slowly waits before taking a seat, and takes nobody else's.
     let payload = if long_running { payload } else { payload.buffered().await? };
-    let seat = core.in_flight.enter(&info, &user)?;
+    let seat = match flow {
+        Some(flow) => {
+            let width = flowcontrol::width(&core, &info, &query);
+            core.flow_control.enter(flow, &info, &user, width).await?
+        }
+        None => None,
+    };
     // Paths that are no resources serve formats of their own.
     let mut target = if info.is_resource && !long_running { target? } else { target.unwrap_or_default() };
     target.pretty |= query.flag("pretty");
@@ -126,9 +192,11 @@ async fn answer(
         target,
         now,
         warnings: Vec::new(),
-        annotations: std::collections::BTreeMap::new(),
+        audit: record,
     };
     if long_running {
+        // A watch has its seat until it has begun.
+        let _seat = seat;
         return stream(&mut call, payload, parts.uri).await;
     }
     let writes = call.info.is_mutating();
@@ -141,12 +209,81 @@ async fn answer(
     timeout(REQUEST_TIMEOUT, in_time).await.unwrap_or_else(too_late)
 }
 
+fn authenticate(core: &Core, head: &Head, peer: Peer, now: Timestamp) -> Result<UserInfo, Status> {
+    match peer {
+        Peer::Component(user) => Ok(user),
+        Peer::Connection { certificate, .. } => {
+            let authorization = head.parts.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+            let certificate = certificate.as_ref().map(ClientCertificate::presented);
+            let presented = Presented { certificate, authorization };
+            core.authenticator.authenticate(&presented, core, now)
+        }
+    }
+}
+
+/// Begins to tell of a request, if anybody wants to know; of one whose author nobody knows, this is all.
+async fn begin_record(
+    core: &Core,
+    head: &Head,
+    address: IpAddr,
+    author: Option<&UserInfo>,
+    slot: &OnceLock<Arc<Record>>,
+) -> Result<Option<Arc<Record>>, Status> {
+    let Some(auditor) = &core.config.auditor else { return Ok(None) };
+    let Head { parts, info, id, at, .. } = head;
+    let incoming = Incoming { parts, info, id, at: *at, address: address.to_string() };
+    let Some(record) = auditor.begin(&incoming, author) else { return Ok(None) };
+    if author.is_none() {
+        record.unauthenticated(&parts.headers, Status::unauthorized().code).await;
+        return Ok(None);
+    }
+    record.received().await?;
+    Ok(Some(slot.get_or_init(|| record).clone()))
+}
+
+/// The flow of a request that needs a seat, which all do but those that last; watches need one to begin.
+fn classify<'a>(
+    core: &Core,
+    info: &RequestInfo,
+    user: &UserInfo,
+    slot: &'a OnceLock<Classified>,
+) -> Option<&'a Classified> {
+    if info.is_long_running() && info.verb != "watch" {
+        return None;
+    }
+    let classified = core.flow_control.classify(info, user)?;
+    Some(slot.get_or_init(|| classified))
+}
+
+fn authorize(
+    core: &Core,
+    info: &RequestInfo,
+    user: &UserInfo,
+    record: Option<&Record>,
+) -> Result<(), Status> {
+    let wanted = attributes(info, user);
+    let decision = core.authorizer.authorize(&wanted);
+    if let Some(record) = record {
+        record.authorized(&decision);
+    }
+    if decision.is_allowed() { Ok(()) } else { Err(wanted.forbidden(decision.reason())) }
+}
+
+/// The id under which whoever forwards a request already knows it.
+fn audit_id(parts: &Parts) -> Option<String> {
+    let id = parts.headers.get(AUDIT_ID)?.to_str().ok()?;
+    (!id.is_empty() && id.len() <= AUDIT_ID_MAX).then(|| id.to_owned())
+}
+
 /// Does a write to its end even when nobody waits for it any more: what it has queued for the log comes true, and what
 /// it holds besides, such as a Service's address, must follow that (upstream: `finisher.FinishRequest`).
 async fn to_its_end(
     work: impl Future<Output = Result<Response<Body>, Status>> + Send + 'static,
 ) -> Result<Response<Body>, Status> {
-    tokio::spawn(work).await.unwrap_or_else(|error| Err(Status::internal(error)))
+    tokio::spawn(work).await.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => resume_unwind(panic),
+        Err(cancelled) => Err(Status::internal(cancelled)),
+    })
 }
 
 /// What is answered as long as the client listens, over WebSocket for one that wishes so.
@@ -156,7 +293,8 @@ async fn stream(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<
         return route(call, payload, uri).await;
     };
     let plain = Payload { body: payload.body, upgrade: None };
-    Ok(wish.fulfil(payload.upgrade, route(call, plain, uri).await?))
+    let response = route(call, plain, uri).await?;
+    Ok(wish.fulfil(payload.upgrade, response, call.audit.clone()))
 }
 
 async fn route(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {

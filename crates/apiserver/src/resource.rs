@@ -113,12 +113,14 @@ pub fn decode(
     if let Some(custom) = kind.custom() {
         let body = customresource::Body { format, bytes: body, strictness: options.field_validation };
         let object = customresource::decoded(custom, body, &mut call.warnings)?;
+        call.audit_request(&object);
         return Ok(customresource::defaulted(custom, object));
     }
     let api_version = kind.resource.api_version();
     let expected =
         Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };
     let object = wire::decode_body(expected, format, body, options.field_validation, &mut call.warnings)?;
+    call.audit_request(&object);
     Ok(defaulted(kind, object))
 }
 

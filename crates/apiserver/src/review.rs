@@ -28,6 +28,7 @@ pub async fn create(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Res
         Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };
     let format = format_of_request(&call.headers)?;
     let mut review = wire::decode_body(expected, format, body, options.field_validation, &mut call.warnings)?;
+    call.audit_request(&review);
     review["status"] = match kind.resource {
         resource::TOKEN_REVIEWS => token_review(call, &review)?,
         resource::SELF_SUBJECT_REVIEWS => json!({"userInfo": call.user}),

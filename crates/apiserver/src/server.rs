@@ -16,11 +16,11 @@ use crate::core::Core;
 use crate::in_process::InProcess;
 use crate::tls::SharedTls;
 use crate::upkeep::UpkeepError;
-use crate::{customresource, event_ttl, follow, listener, upkeep};
+use crate::{customresource, event_ttl, flowcontrol, follow, listener, upkeep};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("read the roles in the store")]
+    #[error("read the roles and levels in the store")]
     Follow(#[from] store::Gone),
     #[error("make the objects every cluster starts with")]
     Bootstrap(#[from] BootstrapError),
@@ -45,6 +45,7 @@ impl ApiServer {
         follow::start(&core, &stop)?;
         bootstrap::run(&core).await?;
         upkeep::start(&core, &stop).await?;
+        flowcontrol::start(&core, &stop)?;
         core.set_bootstrapped();
         tokio::spawn(customresource::run(core.clone(), stop.clone()));
         tokio::spawn(aggregation::run(core.clone(), stop.clone()));

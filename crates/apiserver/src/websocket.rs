@@ -1,6 +1,8 @@
 //! Logs and watches over WebSocket, for clients that cannot read a response as it comes, such as browsers.
 //! Follows `k8s.io/streaming/pkg/httpstream/wsstream` (`Reader`) and the watch handler's `HandleWS`.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use http::header::{
@@ -15,6 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
+use crate::audit::Record;
 use crate::body::{self, Body};
 use crate::request_info::RequestInfo;
 
@@ -65,11 +68,18 @@ impl Wish {
         Some(Wish { accept: accept.parse().ok()?, protocol, framing })
     }
 
-    /// Switches protocols and sends the response's body; what the client sends is not looked at.
-    pub fn fulfil(self, upgrade: Option<OnUpgrade>, response: Response<Body>) -> Response<Body> {
+    /// Switches protocols and sends the response's body; what the client sends is not looked at. The audit log is told
+    /// of the end of it.
+    pub fn fulfil(
+        self,
+        upgrade: Option<OnUpgrade>,
+        response: Response<Body>,
+        audit: Option<Arc<Record>>,
+    ) -> Response<Body> {
         let Some(upgrade) = upgrade.filter(|_| response.status().is_success()) else { return response };
         let framing = self.framing;
         tokio::spawn(async move {
+            let _held = audit;
             match upgrade.await {
                 Ok(upgraded) => {
                     if let Err(error) = send(upgraded, response.into_body(), framing).await {

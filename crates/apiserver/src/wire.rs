@@ -64,7 +64,7 @@ fn type_id(name: &str) -> Result<TypeId, Status> {
     schema.lookup(name).ok_or_else(|| Status::not_acceptable("application/json"))
 }
 
-fn parse(pieces: &[Bytes]) -> Result<Value, Status> {
+pub fn parse(pieces: &[Bytes]) -> Result<Value, Status> {
     serde_json::from_slice(&join(pieces)).map_err(Status::internal)
 }
 

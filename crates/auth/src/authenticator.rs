@@ -5,6 +5,7 @@ use apimachinery::{Status, Value};
 use jiff::Timestamp;
 
 use crate::serviceaccount::{self, Issuer};
+use crate::tokenfile::TokenFile;
 use crate::user::{AUTHENTICATED, UserInfo};
 use crate::{bootstraptoken, certificate};
 
@@ -56,13 +57,14 @@ pub enum Refusal {
 
 pub struct Authenticator {
     issuer: Issuer,
+    tokens: TokenFile,
     /// Whether a request without credentials is `system:anonymous` (upstream: `--anonymous-auth`).
     anonymous: bool,
 }
 
 impl Authenticator {
-    pub fn new(issuer: Issuer, anonymous: bool) -> Self {
-        Authenticator { issuer, anonymous }
+    pub fn new(issuer: Issuer, tokens: TokenFile, anonymous: bool) -> Self {
+        Authenticator { issuer, tokens, anonymous }
     }
 
     /// Signs tokens for TokenRequests.
@@ -110,6 +112,9 @@ impl Authenticator {
         objects: &dyn Objects,
         now: Timestamp,
     ) -> Result<(UserInfo, Vec<String>), Refusal> {
+        if let Some(user) = self.tokens.user(token) {
+            return Ok((user.clone(), audiences.to_vec()));
+        }
         if let Some((id, secret)) = bootstraptoken::parse(token) {
             let name = format!("{}{id}", bootstraptoken::SECRET_PREFIX);
             let found = objects.secret(bootstraptoken::NAMESPACE, &name);
@@ -151,7 +156,8 @@ mod tests {
     fn check(certificate: Option<Certificate<'_>>, authorization: Option<&str>, expect: Option<&str>) {
         let pem = SigningKey::generate_pem().expect("a key");
         let key = SigningKey::from_pem(pem.as_bytes()).expect("reads back");
-        let authenticator = Authenticator::new(Issuer::new("iss", Vec::new(), key), true);
+        let tokens = TokenFile::parse("from-file,ann,1", "f").expect("parses");
+        let authenticator = Authenticator::new(Issuer::new("iss", Vec::new(), key), tokens, true);
         let now = Timestamp::UNIX_EPOCH;
         let spec = TokenSpec {
             namespace: "ns".to_owned(),
@@ -173,6 +179,7 @@ mod tests {
         let account = Some("system:serviceaccount:ns:sa");
         check(None, Some("Bearer TOKEN"), account);
         check(None, Some("bearer  TOKEN"), account);
+        check(None, Some("Bearer from-file"), Some("ann"));
         check(None, Some("Bearer nonsense"), None);
         check(None, Some("Bearer abcdef.0123456789abcdef"), None);
         check(Some(Certificate::Unverified), None, None);

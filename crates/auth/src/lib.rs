@@ -13,6 +13,7 @@ pub mod jwt;
 pub mod node;
 pub mod rbac;
 pub mod serviceaccount;
+pub mod tokenfile;
 pub mod user;
 
 pub use attributes::{Attributes, Decision};

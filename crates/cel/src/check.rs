@@ -5,12 +5,14 @@ use std::sync::Arc;
 use crate::ast::{Expr, Fold, Kind};
 use crate::cost::CallCost;
 use crate::env::Env;
-use crate::eval::{FoldNode, Node, Reading};
+use crate::estimate::Sizing;
+use crate::eval::{FoldNode, Node};
+use crate::library::patches::ESCAPE_KEY;
 use crate::macros::ACCU;
 use crate::parser::qualified;
 use crate::signature::{Overload, overloads};
 use crate::source::Issue;
-use crate::types::Type;
+use crate::types::{ObjectType, Type};
 use crate::value::Val;
 
 pub(crate) struct Checked {
@@ -127,9 +129,7 @@ impl Checker<'_> {
             Kind::Call { function, target, args } => self.call(expr.at, function, target.as_deref(), args),
             Kind::List(items) => self.list(items),
             Kind::Map(entries) => self.map(entries),
-            Kind::Struct(name, _) => {
-                self.issue(expr.at, format!("undeclared reference to '{name}' (in container '')"))
-            }
+            Kind::Struct(name, fields) => self.structure(expr.at, name, fields),
             Kind::Fold(fold) => self.fold(fold),
         }
     }
@@ -137,11 +137,11 @@ impl Checker<'_> {
     fn named(&mut self, name: &str) -> Option<Typed> {
         if let Some(slot) = self.scope.iter().rposition(|(found, _)| found == name) {
             let of = self.settled(&self.scope[slot].1);
-            return Some((Node::Local(slot, reading(&of)), of));
+            return Some((Node::Local(slot), of));
         }
         if let Some((slot, of)) = self.env.variable_named(name) {
             self.reads.push(slot);
-            return Some((Node::Variable(slot, reading(of)), of.clone()));
+            return Some((Node::Variable(slot), of.clone()));
         }
         let (_, of) = TYPES.iter().find(|(found, _)| *found == name)?;
         Some((Node::Const(Val::Type(name.into())), Type::Type(Arc::new(of.clone()))))
@@ -179,20 +179,19 @@ impl Checker<'_> {
             Type::Dyn | Type::Var(_) => (field.into(), Type::Dyn),
             Type::Map(_, value) => (field.into(), (**value).clone()),
             Type::Object(object) => match object.field(field) {
-                Some(found) => (Arc::clone(&found.name), found.of.clone()),
+                Some(found) => found,
                 None => return self.issue(expr.at, format!("undefined field '{field}'")),
             },
             other => return self.issue(expr.at, format!("type '{other}' does not support field selection")),
         };
         let of = self.settled(&of);
         let cost = select_cost(&node);
-        let reading = reading(&of);
         let operand = Box::new(node);
         if is_test {
             return (Node::Has { operand, field: name }, Type::Bool);
         }
         let of = if is_optional || was_optional { Type::optional(of) } else { of };
-        (Node::Select { operand, field: name, is_optional, cost, reading }, of)
+        (Node::Select { operand, field: name, is_optional, cost }, of)
     }
 
     fn index(&mut self, at: usize, function: &str, args: &[Expr]) -> Typed {
@@ -214,9 +213,9 @@ impl Checker<'_> {
             return self.no_overload(at, function, false, &[of, key_type]);
         };
         let item = self.settled(&item);
-        let (cost, reading) = (select_cost(&operand), reading(&item));
+        let cost = select_cost(&operand);
         let of = if is_optional || was_optional { Type::optional(item) } else { item };
-        (Node::Index { operand: Box::new(operand), key: Box::new(key), is_optional, cost, reading }, of)
+        (Node::Index { operand: Box::new(operand), key: Box::new(key), is_optional, cost }, of)
     }
 
     fn call(&mut self, at: usize, function: &str, target: Option<&Expr>, args: &[Expr]) -> Typed {
@@ -241,7 +240,8 @@ impl Checker<'_> {
             Some(name) if overloads(name).is_some() => (name.as_str(), None),
             _ => (function, target),
         };
-        let Some(candidates) = overloads(name) else {
+        let is_offered = name != ESCAPE_KEY || self.env.makes_patches();
+        let Some(candidates) = overloads(name).filter(|_| is_offered) else {
             if let Some(target) = target {
                 self.check(target);
             }
@@ -259,7 +259,8 @@ impl Checker<'_> {
         // Whether a list of constants holds something is asked of a set upstream, for nothing.
         let is_set = name == "@in" && matches!(args.get(1), Some(Node::Const(_)));
         let cost = if is_set { CallCost::Constant(0) } else { CallCost::named(name) };
-        (Node::Call { functions, cost, args }, of)
+        let sizing = Sizing::of(name, &of);
+        (Node::Call { functions, cost, sizing, args }, of)
     }
 
     /// The overloads that fit, and the type they agree upon.
@@ -399,6 +400,31 @@ impl Checker<'_> {
         (Node::Map(nodes), Type::map(self.settled(&keys), self.settled(&values)))
     }
 
+    fn structure(&mut self, at: usize, name: &str, fields: &[(bool, String, Expr)]) -> Typed {
+        let Some(object) = made(name).filter(|_| self.env.makes_patches()) else {
+            return self.issue(at, format!("undeclared reference to '{name}' (in container '')"));
+        };
+        let mut nodes = Vec::new();
+        for (is_optional, field, value) in fields {
+            let (node, of) = self.check(value);
+            let of = self.unwrapped(*is_optional, of);
+            match object.field(field) {
+                Some((name, wanted)) => {
+                    if !self.assign(&wanted, &of) {
+                        let of = self.settled(&of);
+                        let why = format!(
+                            "expected type of field '{field}' is '{wanted}' but provided type is '{of}'"
+                        );
+                        self.issue(value.at, why);
+                    }
+                    nodes.push((*is_optional, name, node));
+                }
+                None => drop(self.issue(value.at, format!("undefined field '{field}'"))),
+            }
+        }
+        (Node::Struct(name.into(), nodes), Type::Object(object))
+    }
+
     fn fold(&mut self, fold: &Fold) -> Typed {
         let (range, of) = self.check(&fold.range);
         let (init, init_type) = self.check(&fold.init);
@@ -443,6 +469,15 @@ impl Checker<'_> {
     }
 }
 
+/// The type of the name, if expressions can make objects of it. Follows upstream's `mutation.DynamicTypeResolver`.
+fn made(name: &str) -> Option<Arc<ObjectType>> {
+    if name == "JSONPatch" {
+        let texts = ["op", "path", "from"].map(|field| (field.to_owned(), Type::String));
+        return Some(ObjectType::new(name, texts.into_iter().chain([("value".to_owned(), Type::Dyn)])));
+    }
+    (name == "Object" || name.starts_with("Object.")).then(|| ObjectType::open(name))
+}
+
 /// A field of an attribute costs one step; of anything else, the step into it as well.
 fn select_cost(operand: &Node) -> u64 {
     match operand {
@@ -483,15 +518,5 @@ fn constant_type(value: &Val<'_>) -> Type {
         Val::Text(_) => Type::String,
         Val::Bytes(_) => Type::Bytes,
         _ => Type::Dyn,
-    }
-}
-
-fn reading(of: &Type) -> Reading {
-    match of {
-        Type::Double => Reading::Double,
-        Type::Timestamp => Reading::Timestamp,
-        Type::Duration => Reading::Duration,
-        Type::Bytes => Reading::Bytes,
-        _ => Reading::AsIs,
     }
 }

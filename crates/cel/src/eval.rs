@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
-use crate::cost::CallCost;
+use crate::cost::{CallCost, LIST, MAP, STRUCT};
+use crate::env::Bindings;
+use crate::estimate::Sizing;
 use crate::library::convert;
-use crate::value::Val;
+use crate::value::{Struct, Val};
 
 /// Why an evaluation came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,28 +48,17 @@ pub(crate) type Outcome<'v> = Result<Val<'v>, EvalError>;
 /// A function of a library; arguments begin with the target.
 pub(crate) type Builtin = for<'v> fn(&[Val<'v>]) -> Outcome<'v>;
 
-/// What the static type says about a value that JSON has no form of its own for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Reading {
-    AsIs,
-    Double,
-    Timestamp,
-    Duration,
-    Bytes,
-}
-
 /// A checked expression with names resolved.
 #[derive(Debug)]
 pub(crate) enum Node {
     Const(Val<'static>),
-    Variable(usize, Reading),
-    Local(usize, Reading),
+    Variable(usize),
+    Local(usize),
     Select {
         operand: Box<Node>,
         field: Arc<str>,
         is_optional: bool,
         cost: u64,
-        reading: Reading,
     },
     Has {
         operand: Box<Node>,
@@ -80,7 +69,6 @@ pub(crate) enum Node {
         key: Box<Node>,
         is_optional: bool,
         cost: u64,
-        reading: Reading,
     },
     And(Box<Node>, Box<Node>),
     Or(Box<Node>, Box<Node>),
@@ -90,6 +78,7 @@ pub(crate) enum Node {
     Call {
         functions: Vec<Builtin>,
         cost: CallCost,
+        sizing: Sizing,
         args: Vec<Node>,
     },
     /// Adds to the list in a local without copying it.
@@ -97,6 +86,8 @@ pub(crate) enum Node {
         local: usize,
         item: Box<Node>,
     },
+    /// An object of the named type.
+    Struct(Arc<str>, Vec<(bool, Arc<str>, Node)>),
     List(Vec<(bool, Node)>),
     Map(Vec<(bool, Node, Node)>),
     Fold(Box<FoldNode>),
@@ -115,17 +106,19 @@ pub(crate) struct FoldNode {
 }
 
 pub(crate) struct Run<'p, 'v> {
-    pub variables: &'p [Option<Val<'v>>],
-    pub names: &'p [String],
+    pub bindings: &'p Bindings<'v>,
+    /// By slot.
+    pub variables: Vec<Option<&'p Val<'v>>>,
+    pub names: &'p [&'static str],
     pub locals: Vec<Val<'v>>,
     pub cost: u64,
     pub limit: u64,
+    /// How many evaluations wait for this one.
+    pub depth: usize,
 }
 
-/// cel-go: `ListCreateBaseCost`.
-const LIST_COST: u64 = 10;
-/// cel-go: `MapCreateBaseCost`.
-const MAP_COST: u64 = 30;
+/// Named expressions may use others, each of which may be as deep as a tree may be. Past this the stack would end.
+const DEPTH_MAX: usize = 300;
 
 impl<'v> Run<'_, 'v> {
     fn spend(&mut self, cost: u64) -> Result<(), EvalError> {
@@ -134,29 +127,41 @@ impl<'v> Run<'_, 'v> {
     }
 
     pub fn eval(&mut self, node: &Node) -> Outcome<'v> {
+        if self.depth >= DEPTH_MAX {
+            return Err("expressions use each other too deeply".into());
+        }
+        self.depth += 1;
+        let outcome = self.value(node);
+        self.depth -= 1;
+        outcome
+    }
+
+    fn value(&mut self, node: &Node) -> Outcome<'v> {
         match node {
             Node::Const(value) => Ok(value.clone()),
-            Node::Variable(slot, reading) => {
+            Node::Variable(slot) => {
                 self.spend(1)?;
-                let value = self.variables[*slot].clone();
-                let value = value.ok_or_else(|| format!("no such attribute(s): {}", self.names[*slot]))?;
-                read(value, *reading)
+                let value = self.variables[*slot].cloned();
+                value.ok_or_else(|| format!("no such attribute(s): {}", self.names[*slot]).into())
             }
-            Node::Local(slot, reading) => {
+            Node::Local(slot) => {
                 self.spend(1)?;
-                read(self.locals[*slot].clone(), *reading)
+                Ok(self.locals[*slot].clone())
             }
-            Node::Select { operand, field, is_optional, cost, reading } => {
+            Node::Select { operand, field, is_optional, cost } => {
                 let operand = self.eval(operand)?;
                 self.spend(*cost)?;
-                self.select(operand, field, *is_optional, *reading)
+                if matches!(operand, Val::Composed) {
+                    return self.bindings.composed(field, self.depth);
+                }
+                select(operand, field, *is_optional)
             }
             Node::Has { operand, field } => self.has(operand, field),
-            Node::Index { operand, key, is_optional, cost, reading } => {
+            Node::Index { operand, key, is_optional, cost } => {
                 let operand = self.eval(operand)?;
                 let key = self.eval(key)?;
                 self.spend(*cost)?;
-                index(operand, &key, *is_optional, *reading)
+                index(operand, &key, *is_optional)
             }
             Node::And(left, right) => self.logical(left, right, false),
             Node::Or(left, right) => self.logical(left, right, true),
@@ -170,8 +175,9 @@ impl<'v> Run<'_, 'v> {
                 self.spend(1)?;
                 Ok(Val::Bool(!matches!(value, Ok(Val::Bool(false)))))
             }
-            Node::Call { functions, cost, args } => self.call(functions, *cost, args),
+            Node::Call { functions, cost, args, .. } => self.call(functions, *cost, args),
             Node::Append { local, item } => self.append(*local, item),
+            Node::Struct(name, fields) => self.structure(name, fields),
             Node::List(items) => self.list(items),
             Node::Map(entries) => self.map(entries),
             Node::Fold(fold) => self.fold(fold),
@@ -201,26 +207,12 @@ impl<'v> Run<'_, 'v> {
         result
     }
 
-    fn select(&self, operand: Val<'v>, field: &str, is_optional: bool, reading: Reading) -> Outcome<'v> {
-        if let Val::Optional(inner) = &operand {
-            let found = inner.as_ref().and_then(|inner| inner.field(field));
-            return wrapped(found, reading);
-        }
-        let found = operand.field(field);
-        if is_optional {
-            return wrapped(found, reading);
-        }
-        match (found, operand.count()) {
-            (Some(value), _) => read(value, reading),
-            (None, Some(_)) if !operand.is_list() => Err(format!("no such key: {field}").into()),
-            _ => Err(EvalError::NoSuchOverload),
-        }
-    }
-
     fn has(&mut self, operand: &Node, field: &str) -> Outcome<'v> {
         let value = match self.eval(operand)? {
             Val::Optional(Some(inner)) => (*inner).clone(),
             Val::Optional(None) => return Ok(Val::Bool(false)),
+            Val::Composed => return Ok(Val::Bool(self.bindings.has_composed(field))),
+            Val::Struct(made) => return Ok(Val::Bool(made.fields.contains_key(field))),
             value => value,
         };
         if value.is_list() || value.count().is_none() {
@@ -249,7 +241,7 @@ impl<'v> Run<'_, 'v> {
     fn append(&mut self, local: usize, item: &Node) -> Outcome<'v> {
         self.spend(1)?;
         let item = self.eval(item)?;
-        self.spend(LIST_COST + 1)?;
+        self.spend(LIST + 1)?;
         match std::mem::replace(&mut self.locals[local], Val::Null) {
             Val::List(mut items) => {
                 Arc::make_mut(&mut items).push(item);
@@ -267,8 +259,22 @@ impl<'v> Run<'_, 'v> {
                 (value, _) => items.push(value),
             }
         }
-        self.spend(LIST_COST)?;
+        self.spend(LIST)?;
         Ok(Val::list(items))
+    }
+
+    fn structure(&mut self, name: &Arc<str>, nodes: &[(bool, Arc<str>, Node)]) -> Outcome<'v> {
+        let mut fields = BTreeMap::new();
+        for (is_optional, field, node) in nodes {
+            let value = match (self.eval(node)?, is_optional) {
+                (Val::Optional(None), true) => continue,
+                (Val::Optional(Some(inner)), true) => (*inner).clone(),
+                (value, _) => value,
+            };
+            fields.insert(field.clone(), value);
+        }
+        self.spend(STRUCT)?;
+        Ok(Val::Struct(Arc::new(Struct { name: name.clone(), fields })))
     }
 
     fn map(&mut self, nodes: &[(bool, Node, Node)]) -> Outcome<'v> {
@@ -286,7 +292,7 @@ impl<'v> Run<'_, 'v> {
                 return Err(format!("Failed with repeated key: {told}").into());
             }
         }
-        self.spend(MAP_COST)?;
+        self.spend(MAP)?;
         Ok(Val::Map(Arc::new(entries)))
     }
 
@@ -356,17 +362,30 @@ impl<'v> Run<'_, 'v> {
     }
 }
 
-fn wrapped<'v>(found: Option<Val<'v>>, reading: Reading) -> Outcome<'v> {
-    match found {
-        Some(value) => read(value, reading).map(Val::some),
-        None => Ok(Val::Optional(None)),
+fn wrapped<'v>(found: Option<Val<'v>>) -> Outcome<'v> {
+    Ok(found.map_or(Val::Optional(None), Val::some))
+}
+
+fn select<'v>(operand: Val<'v>, field: &str, is_optional: bool) -> Outcome<'v> {
+    if let Val::Optional(inner) = &operand {
+        return wrapped(inner.as_ref().and_then(|inner| inner.field(field)));
+    }
+    let found = operand.field(field);
+    if is_optional {
+        return wrapped(found);
+    }
+    match (found, operand.count()) {
+        (Some(value), _) => Ok(value),
+        (None, _) if matches!(operand, Val::Struct(_)) => Err(format!("no such key: {field}").into()),
+        (None, Some(_)) if !operand.is_list() => Err(format!("no such key: {field}").into()),
+        _ => Err(EvalError::NoSuchOverload),
     }
 }
 
-fn index<'v>(operand: Val<'v>, key: &Val<'v>, is_optional: bool, reading: Reading) -> Outcome<'v> {
+fn index<'v>(operand: Val<'v>, key: &Val<'v>, is_optional: bool) -> Outcome<'v> {
     if let Val::Optional(inner) = operand {
         return match inner {
-            Some(inner) => index((*inner).clone(), key, true, reading),
+            Some(inner) => index((*inner).clone(), key, true),
             None => Ok(Val::Optional(None)),
         };
     }
@@ -384,23 +403,5 @@ fn index<'v>(operand: Val<'v>, key: &Val<'v>, is_optional: bool, reading: Readin
     } else {
         return Err(EvalError::NoSuchOverload);
     };
-    if is_optional { wrapped(found.ok(), reading) } else { read(found?, reading) }
-}
-
-fn read<'v>(value: Val<'v>, reading: Reading) -> Outcome<'v> {
-    match (reading, &value) {
-        (Reading::AsIs, _) => Ok(value),
-        (Reading::Double, Val::Int(whole)) => Ok(Val::Double(*whole as f64)),
-        (Reading::Double, Val::Uint(whole)) => Ok(Val::Double(*whole as f64)),
-        (Reading::Timestamp, Val::Text(text)) => Ok(Val::Timestamp(time(text)?)),
-        (Reading::Duration, Val::Text(text)) => Ok(Val::Duration(convert::duration(text)?)),
-        (Reading::Bytes, Val::Text(text)) => convert::base64_bytes(text),
-        _ => Ok(value),
-    }
-}
-
-/// A moment, or the first of a day for a field with the format `date`.
-fn time(text: &str) -> Result<Timestamp, String> {
-    let whole = text.parse::<Timestamp>().or_else(|_| format!("{text}T00:00:00Z").parse());
-    whole.map_err(|_| format!("invalid timestamp {text:?}"))
+    if is_optional { wrapped(found.ok()) } else { Ok(found?) }
 }

@@ -1,10 +1,13 @@
 //! The functions, a module per library.
 
+pub mod authz;
 pub(crate) mod convert;
+pub(crate) mod formats;
 mod lists;
 mod net;
 mod operators;
 mod optional;
+pub(crate) mod patches;
 mod quantity;
 mod regexes;
 pub mod semver;
@@ -27,6 +30,9 @@ pub(crate) fn rows() -> impl Iterator<Item = Row> {
         net::ROWS,
         url::ROWS,
         semver::ROWS,
+        formats::ROWS,
+        authz::ROWS,
+        patches::ROWS,
     ];
     tables.into_iter().flatten().copied()
 }

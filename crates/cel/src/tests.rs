@@ -3,7 +3,7 @@
 use apimachinery::{Value, json};
 use proptest::prelude::*;
 
-use crate::{Env, ObjectType, PER_CALL_LIMIT, Type};
+use crate::{Bindings, Env, Named, ObjectType, PER_CALL_LIMIT, Type};
 
 fn object() -> Value {
     json!({"a": 1, "b": {"c": "x"}, "l": [3, 1, 2], "s": "hello", "n": 2.5, "when": "2024-01-02T03:04:05Z"})
@@ -15,7 +15,7 @@ fn came(expression: &str, of: Type) -> String {
         Err(error) => return error.to_string(),
     };
     let object = object();
-    let evaluated = program.evaluate(&program.bindings().set("self", &object), PER_CALL_LIMIT);
+    let evaluated = program.evaluate(&Bindings::new().set("self", &object), PER_CALL_LIMIT);
     match evaluated.result {
         Ok(value) => value.to_json().map_or("?".to_owned(), |value| value.to_string()),
         Err(error) => error.to_string(),
@@ -127,12 +127,11 @@ fn findings_are_told_with_their_place() {
 }
 
 #[test]
-fn declared_fields_are_read_as_what_they_are() {
+fn only_declared_fields_can_be_named() {
     let fields = [("a", Type::Double), ("when", Type::Timestamp), ("l", Type::list(Type::Int))];
     let of = ObjectType::new("object", fields.map(|(name, of)| (name.to_owned(), of)));
     let came = |expression| came(expression, Type::Object(of.clone()));
-    assert_eq!(came("self.a / 2.0"), "0.5");
-    assert_eq!(came("self.when.getHours()"), "3");
+    assert_eq!(came("self.l.map(x, x * 2)"), "[6,2,4]");
     assert_eq!(came("self.z"), "ERROR: <input>:1:5: undefined field 'z'\n | self.z\n | ....^");
     assert_eq!(
         came("self.l.all(x, x.y)").lines().next(),
@@ -146,7 +145,7 @@ fn each_step_costs_and_the_limit_ends_it() {
         let program =
             Env::new().with("self", Type::Dyn).compile(expression).expect("the expression is valid");
         let object = object();
-        let evaluated = program.evaluate(&program.bindings().set("self", &object), limit);
+        let evaluated = program.evaluate(&Bindings::new().set("self", &object), limit);
         (evaluated.cost, evaluated.result.err())
     };
     for (expression, expect) in
@@ -171,5 +170,88 @@ proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "[a-c0-9 .,?:()\\[\\]{}+*/%!&|<>='\"\\\\-]{0,40}|\\PC{0,30}") {
         came(&text, Type::Dyn);
+    }
+}
+
+fn named(env: &Env, all: &[(&str, &str)]) -> Vec<Named> {
+    let program = |text: &str| env.compile(text).map_err(|error| error.to_string());
+    all.iter().map(|(name, text)| Named { name: (*name).to_owned(), program: program(text) }).collect()
+}
+
+#[test]
+fn named_expressions_are_evaluated_once_when_they_are_asked_for() {
+    let fields = ["a", "b", "bad", "worse"].map(|name| (name.to_owned(), Type::Dyn));
+    let env =
+        Env::new().with("x", Type::Int).with("variables", Type::Object(ObjectType::new("variables", fields)));
+    let all =
+        named(&env, &[("a", "x + 1"), ("b", "variables.a * 2"), ("bad", "x / 0"), ("worse", "nothing")]);
+    let three = json!(3);
+    let bindings = || Bindings::new().set("x", &three).compose(&all);
+    let check = |text: &str, expect: &str| {
+        let program = env.compile(text).unwrap_or_else(|error| panic!("{error}"));
+        let came = program.evaluate(&bindings(), PER_CALL_LIMIT).result;
+        let came = came
+            .map_or_else(|error| error.to_string(), |value| value.to_json().unwrap_or_default().to_string());
+        assert_eq!(came, expect, "{text}");
+    };
+    check("variables.b + variables.a", "12");
+    check("true || variables.bad", "true");
+    check("variables.bad", "composited variable \"bad\" fails to evaluate: division by zero");
+    let worse = "composited variable \"worse\" fails to compile: ERROR: <input>:1:1: undeclared reference to 'nothing' (in container '')\n | nothing\n | ^";
+    check("variables.worse", worse);
+    let bindings = bindings();
+    let program = env.compile("variables.b").expect("is valid");
+    program.evaluate(&bindings, PER_CALL_LIMIT).result.expect("is evaluated");
+    assert_ne!(bindings.take_cost(), 0);
+    program.evaluate(&bindings, PER_CALL_LIMIT).result.expect("is kept");
+    assert_eq!(bindings.take_cost(), 0);
+}
+
+#[test]
+fn a_long_chain_of_named_expressions_does_not_end_the_stack() {
+    const COUNT: usize = 2000;
+    let names: Vec<String> = (0..COUNT).map(|index| format!("v{index}")).collect();
+    let fields = names.iter().map(|name| (name.clone(), Type::Dyn));
+    let env = Env::new().with("variables", Type::Object(ObjectType::new("variables", fields)));
+    let text =
+        |index: usize| if index == 0 { "1".to_owned() } else { format!("variables.v{} + 1", index - 1) };
+    let texts: Vec<String> = (0..COUNT).map(text).collect();
+    let all: Vec<(&str, &str)> =
+        names.iter().map(String::as_str).zip(texts.iter().map(String::as_str)).collect();
+    let all = named(&env, &all);
+    let came = |name: &str| {
+        let program = env.compile(&format!("variables.{name} > 0")).expect("is valid");
+        program.evaluate(&Bindings::new().compose(&all), PER_CALL_LIMIT).result
+    };
+    assert!(came("v100").is_ok());
+    assert!(came("v1999").is_err());
+}
+
+#[test]
+fn changes_are_made_only_where_they_are_offered() {
+    let came = |text: &str| match Env::new().with_patches().compile(text) {
+        Ok(program) => {
+            let result = program.evaluate(&Bindings::new(), PER_CALL_LIMIT).result;
+            result.map_or_else(
+                |error| error.to_string(),
+                |value| value.to_json().unwrap_or_default().to_string(),
+            )
+        }
+        Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
+    };
+    for (text, expect) in [
+        ("Object{spec: Object.spec{replicas: 1, ?x: optional.none()}}", "{\"spec\":{\"replicas\":1}}"),
+        ("Object{a: 1} == Object{a: 1} && Object{a: 1}.a == 1 && has(Object{a: 1}.a)", "true"),
+        (
+            "[JSONPatch{op: 'add', path: '/a/' + jsonpatch.escapeKey('x/y~'), value: 1}]",
+            "[{\"op\":\"add\",\"path\":\"/a/x~1y~0\",\"value\":1}]",
+        ),
+        ("JSONPatch{operation: 'add'}", "ERROR: <input>:1:22: undefined field 'operation'"),
+        ("Subject{}", "ERROR: <input>:1:8: undeclared reference to 'Subject' (in container '')"),
+    ] {
+        assert_eq!(came(text), expect, "{text}");
+    }
+    for text in ["Object{}", "jsonpatch.escapeKey('a')"] {
+        assert!(Env::new().compile(text).is_err());
     }
 }

@@ -38,9 +38,11 @@ pub enum Type {
 pub struct ObjectType {
     pub name: String,
     fields: BTreeMap<String, Field>,
+    /// Whether there may be others, of which nothing is known.
+    is_open: bool,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Field {
     /// As JSON has it.
     pub name: Arc<str>,
@@ -53,11 +55,27 @@ impl ObjectType {
         let fields = fields
             .into_iter()
             .filter_map(|(name, of)| Some((escape(&name)?, Field { name: name.into(), of })));
-        Arc::new(ObjectType { name: name.into(), fields: fields.collect() })
+        Arc::new(ObjectType { name: name.into(), fields: fields.collect(), is_open: false })
     }
 
-    pub(crate) fn field(&self, identifier: &str) -> Option<&Field> {
-        self.fields.get(identifier)
+    /// An object that may have any fields.
+    pub fn open(name: impl Into<String>) -> Arc<ObjectType> {
+        Arc::new(ObjectType { name: name.into(), fields: BTreeMap::new(), is_open: true })
+    }
+
+    /// The same with a field of this type.
+    pub fn with(&self, name: &str, of: Type) -> Arc<ObjectType> {
+        let mut fields = self.fields.clone();
+        fields.extend(escape(name).map(|escaped| (escaped, Field { name: name.into(), of })));
+        Arc::new(ObjectType { name: self.name.clone(), fields, is_open: self.is_open })
+    }
+
+    /// The field's name in JSON, and its type.
+    pub(crate) fn field(&self, identifier: &str) -> Option<(Arc<str>, Type)> {
+        match self.fields.get(identifier) {
+            Some(field) => Some((field.name.clone(), field.of.clone())),
+            None => self.is_open.then(|| (identifier.into(), Type::Dyn)),
+        }
     }
 }
 

@@ -10,8 +10,11 @@ use apimachinery::quantity::Quantity;
 use apimachinery::{Map, Value};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::library::authz::Question;
+use crate::library::formats::Format;
 use crate::library::semver::Version;
 use crate::library::url::Url;
+use crate::shape::{Listed, PLAIN, Shape};
 
 /// A value of an expression; `'v` is the life of the JSON it looks into.
 #[derive(Clone, Debug)]
@@ -25,9 +28,10 @@ pub enum Val<'v> {
     Bytes(Arc<[u8]>),
     Timestamp(Timestamp),
     Duration(SignedDuration),
-    Json(&'v [Value]),
+    /// A list as JSON has it, and how it is seen.
+    Json(&'v [Value], &'v Shape),
     List(Arc<Vec<Val<'v>>>),
-    Object(&'v Map<String, Value>),
+    Object(&'v Map<String, Value>, &'v Shape),
     Map(Arc<BTreeMap<Key<'v>, Val<'v>>>),
     Optional(Option<Arc<Val<'v>>>),
     /// A type, by its name.
@@ -39,7 +43,20 @@ pub enum Val<'v> {
     Url(Arc<Url>),
     Semver(Arc<Version>),
     /// A named format.
-    Format(&'static str),
+    Format(&'static Format),
+    /// An object that an expression makes.
+    Struct(Arc<Struct<'v>>),
+    /// A question to the authorizer.
+    Question(Arc<Question<'v>>),
+    /// The named expressions.
+    Composed,
+}
+
+/// An object of a type that expressions make: `Object.spec{...}`, `JSONPatch{...}`.
+#[derive(Clone, Debug)]
+pub struct Struct<'v> {
+    pub name: Arc<str>,
+    pub fields: BTreeMap<Arc<str>, Val<'v>>,
 }
 
 #[derive(Clone, Debug)]
@@ -118,13 +135,18 @@ impl<'v> From<&'v Value> for Val<'v> {
                 (None, None) => Val::Double(number.as_f64().unwrap_or(f64::NAN)),
             },
             Value::String(text) => Val::Text(Text::Borrowed(text)),
-            Value::Array(items) => Val::Json(items),
-            Value::Object(fields) => Val::Object(fields),
+            Value::Array(items) => Val::Json(items, &PLAIN),
+            Value::Object(fields) => Val::Object(fields, &PLAIN),
         }
     }
 }
 
 impl<'v> Val<'v> {
+    /// JSON as its schema has it seen.
+    pub fn shaped(value: &'v Value, shape: &'v Shape) -> Val<'v> {
+        shape.read(value)
+    }
+
     pub fn text(text: impl Into<Arc<str>>) -> Val<'v> {
         Val::Text(Text::Shared(text.into()))
     }
@@ -149,8 +171,8 @@ impl<'v> Val<'v> {
             Val::Bytes(_) => "bytes",
             Val::Timestamp(_) => "google.protobuf.Timestamp",
             Val::Duration(_) => "google.protobuf.Duration",
-            Val::Json(_) | Val::List(_) => "list",
-            Val::Object(_) | Val::Map(_) => "map",
+            Val::Json(..) | Val::List(_) => "list",
+            Val::Object(..) | Val::Map(_) => "map",
             Val::Optional(_) => "optional_type",
             Val::Type(_) => "type",
             Val::Quantity(_) => "kubernetes.Quantity",
@@ -159,6 +181,9 @@ impl<'v> Val<'v> {
             Val::Url(_) => "kubernetes.URL",
             Val::Semver(_) => "kubernetes.Semver",
             Val::Format(_) => "kubernetes.NamedFormat",
+            Val::Struct(_) => "Object",
+            Val::Question(question) => question.type_name(),
+            Val::Composed => "kubernetes.variables",
         }
     }
 
@@ -174,15 +199,15 @@ impl<'v> Val<'v> {
     }
 
     pub(crate) fn is_list(&self) -> bool {
-        matches!(self, Val::Json(_) | Val::List(_))
+        matches!(self, Val::Json(..) | Val::List(_))
     }
 
     /// How many elements a list or a map has.
     pub(crate) fn count(&self) -> Option<usize> {
         match self {
-            Val::Json(items) => Some(items.len()),
+            Val::Json(items, _) => Some(items.len()),
             Val::List(items) => Some(items.len()),
-            Val::Object(fields) => Some(fields.len()),
+            Val::Object(fields, _) => Some(fields.len()),
             Val::Map(entries) => Some(entries.len()),
             _ => None,
         }
@@ -191,21 +216,40 @@ impl<'v> Val<'v> {
     /// Element `index` of a list.
     pub(crate) fn item(&self, index: usize) -> Option<Val<'v>> {
         match self {
-            Val::Json(items) => items.get(index).map(Val::from),
+            Val::Json(items, shape) => items.get(index).map(|item| shape.item().read(item)),
             Val::List(items) => items.get(index).cloned(),
             _ => None,
         }
     }
 
+    fn each(&self) -> impl Iterator<Item = Val<'v>> {
+        (0..self.count().unwrap_or(0)).filter_map(|index| self.item(index))
+    }
+
     /// All elements of a list.
     pub(crate) fn items(&self) -> Option<Vec<Val<'v>>> {
-        self.is_list().then(|| (0..self.count().unwrap_or(0)).filter_map(|index| self.item(index)).collect())
+        self.is_list().then(|| self.each().collect())
+    }
+
+    pub(crate) fn listed(&self) -> &'v Listed {
+        match self {
+            Val::Json(_, shape) => shape.listed(),
+            _ => &Listed::Atomic,
+        }
+    }
+
+    /// The element of this list that an element at `place` of another one is to be compared with.
+    fn counterpart(&self, place: usize, item: &Val<'_>) -> Option<Val<'v>> {
+        match self.listed() {
+            Listed::Atomic => self.item(place),
+            listed => self.each().find(|own| listed.joins(own, item)),
+        }
     }
 
     /// All keys of a map.
     pub(crate) fn keys(&self) -> Option<Vec<Val<'v>>> {
         match self {
-            Val::Object(fields) => Some(fields.keys().map(|key| Val::Text(Text::Borrowed(key))).collect()),
+            Val::Object(fields, _) => Some(fields.keys().map(|key| Val::Text(Text::Borrowed(key))).collect()),
             Val::Map(entries) => Some(entries.keys().map(Key::value).collect()),
             _ => None,
         }
@@ -213,8 +257,13 @@ impl<'v> Val<'v> {
 
     pub(crate) fn field(&self, name: &str) -> Option<Val<'v>> {
         match self {
-            Val::Object(fields) => fields.get(name).map(Val::from),
+            Val::Object(fields, shape) => {
+                let found = fields.get(name);
+                let found = found.filter(|value| !(value.is_null() && matches!(shape, Shape::Object(_))));
+                found.map(|value| shape.field(name).read(value))
+            }
             Val::Map(entries) => named(entries, name),
+            Val::Struct(made) => made.fields.get(name).cloned(),
             _ => None,
         }
     }
@@ -222,7 +271,7 @@ impl<'v> Val<'v> {
     /// What a map has under `key`.
     pub(crate) fn entry(&self, key: &Val<'v>) -> Option<Val<'v>> {
         match (self, key) {
-            (Val::Object(_), Val::Text(name)) => self.field(name),
+            (Val::Object(..), Val::Text(name)) => self.field(name),
             (Val::Map(entries), key) => entries.get(&key.clone().key()?).cloned(),
             _ => None,
         }
@@ -237,8 +286,8 @@ impl<'v> Val<'v> {
             Val::Uint(value) => Value::from(*value),
             Val::Double(value) => Value::from(*value),
             Val::Text(text) => Value::from(&**text),
-            Val::Json(items) => Value::Array(items.to_vec()),
-            Val::Object(fields) => Value::Object((*fields).clone()),
+            Val::Json(items, _) => Value::Array(items.to_vec()),
+            Val::Object(fields, _) => Value::Object((*fields).clone()),
             Val::List(items) => {
                 items.iter().map(Val::to_json).collect::<Option<Vec<_>>>().map(Value::Array)?
             }
@@ -246,6 +295,13 @@ impl<'v> Val<'v> {
                 let mut fields = Map::new();
                 for (key, value) in entries.iter() {
                     let Key::Text(name) = key else { return None };
+                    fields.insert(name.to_string(), value.to_json()?);
+                }
+                Value::Object(fields)
+            }
+            Val::Struct(made) => {
+                let mut fields = Map::new();
+                for (name, value) in &made.fields {
                     fields.insert(name.to_string(), value.to_json()?);
                 }
                 Value::Object(fields)
@@ -290,18 +346,21 @@ impl<'v> Val<'v> {
             (Val::Cidr(a, p), Val::Cidr(b, q)) => a == b && p == q,
             (Val::Url(a), Val::Url(b)) => a == b,
             (Val::Semver(a), Val::Semver(b)) => a.cmp(b) == Ordering::Equal,
-            (Val::Format(a), Val::Format(b)) => a == b,
+            (Val::Format(a), Val::Format(b)) => a.name == b.name,
+            (Val::Struct(a), Val::Struct(b)) => {
+                a.name == b.name
+                    && a.fields.len() == b.fields.len()
+                    && a.fields.iter().zip(&b.fields).all(|((n, a), (m, b))| n == m && a.equals(b))
+            }
             (Val::Optional(a), Val::Optional(b)) => match (a, b) {
                 (Some(a), Some(b)) => a.equals(b),
                 (a, b) => a.is_none() && b.is_none(),
             },
             (a, b) if a.is_list() && b.is_list() => {
-                let count = a.count();
-                count == b.count()
-                    && (0..count.unwrap_or(0)).all(|index| match (a.item(index), b.item(index)) {
-                        (Some(a), Some(b)) => a.equals(&b),
-                        _ => false,
-                    })
+                a.count() == b.count()
+                    && b.each()
+                        .enumerate()
+                        .all(|(place, item)| a.counterpart(place, &item).is_some_and(|own| own.equals(&item)))
             }
             (a, b) => match (a.keys(), b.keys()) {
                 (Some(keys), Some(others)) => {

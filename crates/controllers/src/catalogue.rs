@@ -9,7 +9,7 @@ use crate::{
     endpointslice, endpointslicemirroring, ephemeral, garbagecollector, ingress, job, namespace, nodeipam,
     nodelifecycle, persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset,
     resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
-    vacprotection,
+    vacprotection, validatingadmissionpolicystatus,
 };
 
 /// What controllers need to know about the cluster.
@@ -98,6 +98,12 @@ pub static CATALOGUE: &[Row] = &[
     row("certificatesigningrequest-cleaner-controller", "certificate-controller", certificates::cleaning, 1),
     row("ingress-controller", "ingress-controller", ingress::new, 1),
     row("pod-garbage-collector", "pod-garbage-collector", podgc::new, 1),
+    row(
+        "validatingadmissionpolicy-status-controller",
+        "validatingadmissionpolicy-status-controller",
+        validatingadmissionpolicystatus::new,
+        5,
+    ),
 ];
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ mod statefulset;
 mod tainteviction;
 mod ttlafterfinished;
 mod vacprotection;
+mod validatingadmissionpolicystatus;
 
 pub use catalogue::{CATALOGUE, Config, Row, SigningAuthority};
 pub use run::run;

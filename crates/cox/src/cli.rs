@@ -5,9 +5,14 @@ mod kubelet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+mod server;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
+pub use server::{AuditArgs, AuthenticationArgs, FlowControlArgs};
+
+pub use self::kubelet::KubeletArgs;
 
 pub use self::kubelet::KubeletArgs;
 
@@ -123,6 +128,12 @@ pub struct UpArgs {
     pub cluster_network: NetworkArgs,
     #[command(flatten)]
     pub admission: AdmissionArgs,
+    #[command(flatten)]
+    pub authentication: AuthenticationArgs,
+    #[command(flatten)]
+    pub audit: AuditArgs,
+    #[command(flatten)]
+    pub flow_control: FlowControlArgs,
     #[command(flatten)]
     pub storage: StorageArgs,
     #[command(flatten)]

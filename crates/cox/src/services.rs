@@ -3,6 +3,7 @@
 
 pub mod control_plane;
 pub mod local_path;
+pub mod metrics;
 pub mod node;
 mod pod_network;
 

@@ -119,6 +119,7 @@ mod tests {
             listen: ([127, 0, 0, 1], 0).into(),
             tls: Arc::new(tls),
             version: "v0".into(),
+            settings: Default::default(),
         }
     }
 

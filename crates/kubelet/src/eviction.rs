@@ -66,6 +66,7 @@ pub struct Manager {
     thresholds: Vec<Threshold>,
     places: Places,
     state: State,
+    began_at: Instant,
     /// Pods' files are not walked through again before.
     walk_at: Instant,
 }
@@ -79,7 +80,8 @@ impl Manager {
             image_fs: None,
             container_fs: None,
         };
-        Manager { shared, image_gc, thresholds, places, state: State::default(), walk_at: Instant::now() }
+        let (state, now) = (State::default(), Instant::now());
+        Manager { shared, image_gc, thresholds, places, state, began_at: now, walk_at: now }
     }
 
     pub async fn run(mut self) {
@@ -111,7 +113,9 @@ impl Manager {
         if !over_limit.is_empty() {
             return over_limit;
         }
-        match verdict.relieve.first().copied() {
+        // Which pods there are, and so which images they use, is known a moment after the start.
+        let settled = self.began_at.elapsed() >= LOOK_PERIOD;
+        match verdict.relieve.first().copied().filter(|_| settled) {
             Some(threshold) => self.relieve(threshold, &verdict.relieve, &observations).await,
             None => Vec::new(),
         }

@@ -5,17 +5,18 @@ mod records;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use client::EventRecorder;
 use client::event::EventType;
 use jiff::Timestamp;
-use runtime::cri;
+use runtime::cri::image_service_client::ImageServiceClient;
+use runtime::{CriChannel, cri};
 use tokio::sync::Mutex;
 
 use crate::eviction::disk;
 use crate::node;
-use crate::worker::Runtime;
+use crate::worker::Shared;
 use records::{Image, Records};
 
 /// Upstream's `ImageGCPeriod`.
@@ -45,9 +46,7 @@ impl Default for Policy {
 }
 
 pub struct ImageGc {
-    runtime: Runtime,
-    recorder: EventRecorder,
-    node_name: String,
+    shared: Arc<Shared>,
     policy: Policy,
     began_at: Timestamp,
     records: Mutex<Records>,
@@ -68,18 +67,19 @@ enum Error {
 }
 
 impl ImageGc {
-    pub fn new(runtime: Runtime, recorder: EventRecorder, node_name: String, policy: Policy) -> Self {
-        let records = Mutex::default();
-        ImageGc { runtime, recorder, node_name, policy, began_at: Timestamp::now(), records }
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let policy = shared.config.settings.image_gc;
+        ImageGc { shared, policy, began_at: Timestamp::now(), records: Mutex::default() }
     }
 
+    /// Not before it is known which pods there are: what they are made of is used.
     pub async fn run(&self) {
         loop {
+            tokio::time::sleep(PERIOD).await;
             if let Err(error) = self.collect(Timestamp::now()).await {
                 tracing::warn!(%error, "images could not be collected");
                 self.tell(&error);
             }
-            tokio::time::sleep(PERIOD).await;
         }
     }
 
@@ -89,8 +89,8 @@ impl ImageGc {
             Error::NotEnough { .. } => "FreeDiskSpaceFailed",
             Error::Runtime(_) | Error::Disk(_) => return,
         };
-        let node = node::reference(&self.node_name);
-        self.recorder.event(&node, EventType::Warning, reason, error.to_string());
+        let node = node::reference(&self.shared.config.node_name);
+        self.shared.recorder.event(&node, EventType::Warning, reason, error.to_string());
     }
 
     /// Removes every image that nobody uses, however young the need is.
@@ -126,33 +126,55 @@ impl ImageGc {
     }
 
     async fn note(&self, records: &mut Records, now: Timestamp) -> Result<(), Error> {
-        let listed = self.runtime.images.clone().list_images(cri::ListImagesRequest::default()).await?;
-        let containers =
-            self.runtime.runtime.clone().list_containers(cri::ListContainersRequest::default()).await?;
-        let containers = containers.into_inner().containers;
-        // Runtimes name a container's image by its id, or by one of its references.
-        let used: BTreeSet<&str> = containers
-            .iter()
-            .flat_map(|c| [c.image_id.as_str(), &c.image_ref, c.image.as_ref().map_or("", |i| &i.image)])
-            .collect();
-        let is_used = |image: &cri::Image| {
-            let names = [std::slice::from_ref(&image.id), &image.repo_tags, &image.repo_digests];
-            names.into_iter().flatten().any(|name| used.contains(name.as_str()))
-        };
-        let images = listed.into_inner().images;
-        let used = images.iter().filter(|image| is_used(image)).map(|image| image.id.clone()).collect();
+        let mut names = self.names_of_containers().await?;
+        names.extend(self.names_of_pods());
+        let listed = self.images().list_images(cri::ListImagesRequest::default()).await?.into_inner().images;
+        let mut used = BTreeSet::new();
+        for name in names {
+            let spec = cri::ImageSpec { image: name, ..Default::default() };
+            let request = cri::ImageStatusRequest { image: Some(spec), verbose: false };
+            // A name that is no image's is nobody's use of one.
+            let image = self.images().image_status(request).await.ok().and_then(|a| a.into_inner().image);
+            used.extend(image.map(|image| image.id));
+        }
         let image = |image: cri::Image| Image {
             id: image.id,
             bytes: i64::try_from(image.size).unwrap_or(i64::MAX),
             pinned: image.pinned,
         };
-        records.note(images.into_iter().map(image).collect(), &used, now);
+        records.note(listed.into_iter().map(image).collect(), &used, now);
         Ok(())
+    }
+
+    async fn names_of_containers(&self) -> Result<BTreeSet<String>, Error> {
+        let request = cri::ListContainersRequest::default();
+        let listed = self.shared.runtime.runtime.clone().list_containers(request).await?.into_inner();
+        // Runtimes name a container's image by its id, or by one of its references.
+        let names =
+            |c: cri::Container| [c.image_id, c.image_ref, c.image.map_or_else(String::new, |i| i.image)];
+        Ok(listed.containers.into_iter().flat_map(names).filter(|name| !name.is_empty()).collect())
+    }
+
+    /// Of pods whose containers may not have started yet, and of volumes, which no container is made of.
+    fn names_of_pods(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for active in self.shared.active.list() {
+            names.extend(
+                crate::pod::all_containers(&active.pod).map(|(container, _)| container.image.clone()),
+            );
+            let volumes = active.pod.spec.volumes.iter().filter_map(|volume| volume.image.as_ref());
+            names.extend(volumes.map(|source| source.reference.clone()));
+        }
+        names
+    }
+
+    fn images(&self) -> ImageServiceClient<CriChannel> {
+        self.shared.runtime.images.clone()
     }
 
     /// Where the images are.
     async fn place(&self) -> Result<Option<PathBuf>, Error> {
-        let info = self.runtime.images.clone().image_fs_info(cri::ImageFsInfoRequest {}).await?.into_inner();
+        let info = self.images().image_fs_info(cri::ImageFsInfoRequest {}).await?.into_inner();
         let id = info.image_filesystems.into_iter().next().and_then(|usage| usage.fs_id);
         Ok(id.map(|id| PathBuf::from(id.mountpoint)))
     }
@@ -164,7 +186,7 @@ impl ImageGc {
             tracing::info!(image = image.id, bytes = image.bytes, "removing an image that nobody uses");
             let spec = cri::ImageSpec { image: image.id.clone(), ..Default::default() };
             let request = cri::RemoveImageRequest { image: Some(spec) };
-            match self.runtime.images.clone().remove_image(request).await {
+            match self.images().remove_image(request).await {
                 Ok(_) => freed = freed.saturating_add(image.bytes),
                 Err(status) => {
                     tracing::warn!(image = image.id, error = status.message(), "image could not be removed")

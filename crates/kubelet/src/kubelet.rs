@@ -150,14 +150,7 @@ impl Tasks {
     fn start_upkeep(&self, thresholds: Vec<Threshold>) {
         let shared = &self.shared;
         self.spawn(rotate_logs(shared.clone()));
-        let (config, recorder) = (&shared.config, shared.recorder.clone());
-        let image_gc = ImageGc::new(
-            shared.runtime.clone(),
-            recorder,
-            config.node_name.clone(),
-            config.settings.image_gc,
-        );
-        let image_gc = Arc::new(image_gc);
+        let image_gc = Arc::new(ImageGc::new(shared.clone()));
         self.spawn(eviction::Manager::new(shared.clone(), image_gc.clone(), thresholds).run());
         self.spawn(async move { image_gc.run().await });
     }

@@ -27,5 +27,5 @@ pub use history::{EventKind, Gone};
 pub use key::Key;
 pub use log::{OpenError, Report};
 pub use queue::{CommitError, Expected, Op};
-pub use store::{Page, Statistics, Store};
+pub use store::{Page, Size, Statistics, Store};
 pub use watch::{Scope, Watch, WatchItem};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::entry::{Entry, Revision};
 use crate::history::{Event, Gone};
 use crate::key::Key;
+use crate::store::Size;
 use crate::table::{Selected, Selection, Table};
 
 /// How much past is kept.
@@ -71,6 +72,10 @@ impl State {
 
     pub(crate) fn count(&self, resource: &str) -> usize {
         self.tables.get(resource).map_or(0, Table::len)
+    }
+
+    pub(crate) fn size(&self, resource: &str) -> Size {
+        self.tables.get(resource).map(Table::size).unwrap_or_default()
     }
 
     pub(crate) fn counts(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {

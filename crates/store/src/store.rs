@@ -45,6 +45,13 @@ pub struct Page {
     pub remaining: Option<usize>,
 }
 
+/// How many objects, and about how many bytes they take together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    pub objects: u64,
+    pub bytes: u64,
+}
+
 /// Numbers for metrics.
 #[derive(Clone, Debug)]
 pub struct Statistics {
@@ -99,6 +106,11 @@ impl Store {
     /// How many objects a resource has.
     pub fn count(&self, resource: &str) -> usize {
         self.open.shared.state.read().count(resource)
+    }
+
+    /// How much a resource takes.
+    pub fn size(&self, resource: &str) -> Size {
+        self.open.shared.state.read().size(resource)
     }
 
     /// A page of a resource's objects in the order of their keys, as of `at` or of now. `limit` 0 is no limit; `after` is the

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use crate::entry::{ByKey, Entry, Revision};
 use crate::history::{Event, EventKind, Gone, History};
 use crate::key::Key;
+use crate::store::Size;
 
 #[derive(Debug)]
 pub(crate) struct Table {
     entries: BTreeSet<ByKey>,
+    /// The weight of all entries.
+    bytes: u64,
     pub(crate) history: History,
 }
 
@@ -33,7 +36,7 @@ pub(crate) struct Selected {
 
 impl Table {
     pub(crate) fn new(floor: Revision) -> Table {
-        Table { entries: BTreeSet::new(), history: History::new(floor) }
+        Table { entries: BTreeSet::new(), bytes: 0, history: History::new(floor) }
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&Arc<Entry>> {
@@ -44,12 +47,17 @@ impl Table {
         self.entries.len()
     }
 
+    pub(crate) fn size(&self) -> Size {
+        Size { objects: self.entries.len() as u64, bytes: self.bytes }
+    }
+
     /// Carries out a change and remembers it.
     pub(crate) fn apply(&mut self, event: Event) {
         match event.kind {
             EventKind::Added | EventKind::Modified => self.put(event.entry.clone()),
             EventKind::Deleted => {
-                self.entries.remove(&event.entry.key);
+                let gone = self.entries.take(&event.entry.key);
+                self.bytes -= gone.map_or(0, |gone| gone.0.weight() as u64);
             }
         }
         self.history.push(event);
@@ -57,7 +65,9 @@ impl Table {
 
     /// Puts an entry without remembering it as a change.
     pub(crate) fn put(&mut self, entry: Arc<Entry>) {
-        self.entries.replace(ByKey(entry));
+        self.bytes += entry.weight() as u64;
+        let before = self.entries.replace(ByKey(entry));
+        self.bytes -= before.map_or(0, |before| before.0.weight() as u64);
     }
 
     /// What is there now.

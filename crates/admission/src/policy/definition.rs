@@ -1,35 +1,16 @@
-//! Policies and bindings as they are stored.
+//! Policies and bindings as they are stored, with their expressions made ready. Follows `compilePolicy` of both kinds.
 
+use api::admissionregistration::expression::{Composition, Offers, Returns, Types};
 use apimachinery::meta::{LabelSelector, str_at};
 use apimachinery::{Status, Value};
+use cel::{Env, Named};
 use serde::Deserialize;
 
 use super::Review;
-use crate::rules::{self, Matched, Rule};
-use crate::webhook::MatchCondition;
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Variable {
-    pub name: String,
-    pub expression: String,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Validation {
-    pub expression: String,
-    pub message: String,
-    pub message_expression: String,
-    pub reason: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct AuditAnnotation {
-    pub key: String,
-    pub value_expression: String,
-}
+use super::matching::MatchResources;
+use crate::conditions::{Conditions, MatchCondition};
+use crate::expression::Expression;
+use crate::rules::Matched;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -38,74 +19,198 @@ pub struct ParamKind {
     pub kind: String,
 }
 
-/// `MatchResources`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct MatchResources {
-    namespace_selector: Option<LabelSelector>,
-    object_selector: Option<LabelSelector>,
-    resource_rules: Vec<Rule>,
-    exclude_resource_rules: Vec<Rule>,
-    match_policy: Option<String>,
+/// A policy; `R` is what it says of the objects that it is about.
+#[derive(Debug)]
+pub struct Policy<R> {
+    pub name: String,
+    pub param_kind: Option<ParamKind>,
+    pub ignores_failures: bool,
+    pub(super) conditions: Conditions,
+    pub(super) variables: Vec<Named>,
+    pub rules: R,
+    constraints: MatchResources,
 }
 
-impl MatchResources {
-    /// The form in which the request is matched, if it is. Follows `matching.Matcher`.
-    fn matched(&self, review: &Review<'_>, all_without_rules: bool) -> Result<Option<Matched>, Status> {
-        let everything = LabelSelector::default();
-        let selector = self.namespace_selector.as_ref().unwrap_or(&everything);
-        let namespace = rules::namespace_selected(selector, review.request, review.object, review.world);
-        if namespace == Ok(false) {
+/// What a ValidatingAdmissionPolicy says.
+#[derive(Debug)]
+pub struct Validations {
+    pub all: Vec<Validation>,
+    pub audit_annotations: Vec<AuditAnnotation>,
+}
+
+#[derive(Debug)]
+pub struct Validation {
+    pub expression: Expression,
+    pub message: String,
+    pub message_expression: Option<Expression>,
+    pub reason: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct AuditAnnotation {
+    pub key: String,
+    pub value: Expression,
+}
+
+/// What a MutatingAdmissionPolicy says.
+#[derive(Debug)]
+pub struct Mutations {
+    pub all: Vec<Mutation>,
+    /// Whether it is asked again when others have changed the object after it.
+    pub reinvokes: bool,
+}
+
+#[derive(Debug)]
+pub enum Mutation {
+    ApplyConfiguration(Expression),
+    JsonPatch(Expression),
+}
+
+impl<R> Policy<R> {
+    fn of(object: &Value, rules: impl FnOnce(&Value, &Composition) -> R) -> Policy<R> {
+        let said = &object["spec"];
+        let spec = Spec::deserialize(said).unwrap_or_default();
+        let mut composition = Composition::new(spec.param_kind.is_some(), Types::default());
+        for variable in &spec.variables {
+            // One that does not compile fails those who use it.
+            let _complaint = composition.add(&variable.name, &variable.expression);
+        }
+        let rules = rules(said, &composition);
+        Policy {
+            name: str_at(object, &["metadata", "name"]).to_owned(),
+            param_kind: spec.param_kind,
+            ignores_failures: spec.failure_policy.as_deref() == Some("Ignore"),
+            conditions: Conditions::new(&asking(&composition), &spec.match_conditions),
+            variables: composition.named,
+            rules,
+            constraints: spec.match_constraints,
+        }
+    }
+
+    /// A policy without rules is about nothing.
+    pub(super) fn matches(&self, review: &Review<'_>, object: &Value) -> Result<Option<Matched>, Status> {
+        if self.constraints.resource_rules.is_empty() {
             return Ok(None);
         }
-        let selector = self.object_selector.as_ref().unwrap_or(&everything);
-        if !rules::object_selected(selector, review.object, review.old) {
-            return Ok(None);
-        }
-        let equivalent = self.match_policy.as_deref() != Some("Exact");
-        if rules::matched(&self.exclude_resource_rules, equivalent, review.request).is_some() {
-            return Ok(None);
-        }
-        let matched = if self.resource_rules.is_empty() && all_without_rules {
-            let request = review.request;
-            Some(Matched { resource: request.resource.clone(), kind: request.kind.clone() })
-        } else {
-            rules::matched(&self.resource_rules, equivalent, review.request)
-        };
-        // An unknown namespace matters only to those who are concerned.
-        let Some(matched) = matched else { return Ok(None) };
-        namespace.map(|_| Some(matched))
+        self.constraints.matched(review, object)
     }
 }
 
-/// A ValidatingAdmissionPolicy.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// The environment of most expressions, which may ask the authorizer.
+fn asking(composition: &Composition) -> Env {
+    composition.env(Offers { authorizer: true, ..Offers::default() })
+}
+
+impl Policy<Validations> {
+    pub fn read(object: &Value) -> Policy<Validations> {
+        Policy::of(object, |spec, composition| {
+            let spec = ValidatingSpec::deserialize(spec).unwrap_or_default();
+            let (asking, plain) = (asking(composition), composition.env(Offers::default()));
+            let all = spec.validations.into_iter().map(|validation| validation.compiled(&asking, &plain));
+            let annotations = spec.audit_annotations.into_iter().map(|annotation| AuditAnnotation {
+                value: Expression::new(&asking, annotation.value_expression.trim(), Returns::TextOrNull),
+                key: annotation.key,
+            });
+            Validations { all: all.collect(), audit_annotations: annotations.collect() }
+        })
+    }
+}
+
+impl Policy<Mutations> {
+    pub fn read(object: &Value) -> Policy<Mutations> {
+        Policy::of(object, |spec, composition| {
+            let spec = MutatingSpec::deserialize(spec).unwrap_or_default();
+            let env = composition.env(Offers { authorizer: true, patches: true, ..Offers::default() });
+            let all = spec.mutations.into_iter().filter_map(|mutation| mutation.compiled(&env));
+            Mutations { all: all.collect(), reinvokes: spec.reinvocation_policy == "IfNeeded" }
+        })
+    }
+}
+
+/// What both kinds of policies have, as it is written.
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Policy {
-    #[serde(skip)]
-    pub name: String,
-    pub param_kind: Option<ParamKind>,
+struct Spec {
+    param_kind: Option<ParamKind>,
     match_constraints: MatchResources,
-    pub match_conditions: Vec<MatchCondition>,
-    pub variables: Vec<Variable>,
-    pub validations: Vec<Validation>,
-    pub audit_annotations: Vec<AuditAnnotation>,
+    match_conditions: Vec<MatchCondition>,
+    variables: Vec<Variable>,
     failure_policy: Option<String>,
 }
 
-impl Policy {
-    pub fn read(object: &Value) -> Policy {
-        let mut policy = Policy::deserialize(&object["spec"]).unwrap_or_default();
-        str_at(object, &["metadata", "name"]).clone_into(&mut policy.name);
-        policy
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Variable {
+    name: String,
+    expression: String,
+}
 
-    pub fn ignores_failures(&self) -> bool {
-        self.failure_policy.as_deref() == Some("Ignore")
-    }
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ValidatingSpec {
+    validations: Vec<WrittenValidation>,
+    audit_annotations: Vec<WrittenAnnotation>,
+}
 
-    pub(super) fn matches(&self, review: &Review<'_>) -> Result<Option<Matched>, Status> {
-        self.match_constraints.matched(review, false)
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct WrittenValidation {
+    expression: String,
+    message: String,
+    message_expression: String,
+    reason: Option<String>,
+}
+
+impl WrittenValidation {
+    fn compiled(self, asking: &Env, plain: &Env) -> Validation {
+        let message_expression = (!self.message_expression.is_empty())
+            .then(|| Expression::new(plain, &self.message_expression, Returns::Text));
+        Validation {
+            expression: Expression::new(asking, &self.expression, Returns::Bool),
+            message: self.message,
+            message_expression,
+            reason: self.reason,
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct WrittenAnnotation {
+    key: String,
+    value_expression: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct MutatingSpec {
+    mutations: Vec<WrittenMutation>,
+    reinvocation_policy: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct WrittenMutation {
+    patch_type: String,
+    apply_configuration: Option<WrittenPatch>,
+    json_patch: Option<WrittenPatch>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct WrittenPatch {
+    expression: String,
+}
+
+impl WrittenMutation {
+    fn compiled(self, env: &Env) -> Option<Mutation> {
+        let compiled = |written: Option<WrittenPatch>, returns| {
+            written.map(|written| Expression::new(env, written.expression.trim(), returns))
+        };
+        match self.patch_type.as_str() {
+            "JSONPatch" => compiled(self.json_patch, Returns::Patches).map(Mutation::JsonPatch),
+            _ => compiled(self.apply_configuration, Returns::Configuration).map(Mutation::ApplyConfiguration),
+        }
     }
 }
 
@@ -135,7 +240,7 @@ pub struct ParamRef {
     pub parameter_not_found_action: Option<String>,
 }
 
-/// A ValidatingAdmissionPolicyBinding.
+/// The binding of a policy of either kind.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Binding {
@@ -144,6 +249,7 @@ pub struct Binding {
     pub policy_name: String,
     pub param_ref: Option<ParamRef>,
     match_resources: Option<MatchResources>,
+    /// Of a ValidatingAdmissionPolicyBinding.
     pub validation_actions: Vec<Action>,
 }
 
@@ -154,9 +260,9 @@ impl Binding {
         binding
     }
 
-    pub(super) fn matches(&self, review: &Review<'_>) -> Result<bool, Status> {
+    pub(super) fn matches(&self, review: &Review<'_>, object: &Value) -> Result<bool, Status> {
         match &self.match_resources {
-            Some(resources) => Ok(resources.matched(review, true)?.is_some()),
+            Some(resources) => Ok(resources.matched(review, object)?.is_some()),
             None => Ok(true),
         }
     }

@@ -1,11 +1,14 @@
 //! The parameters a binding gives to its policy. Follows `generic.CollectParams`.
 
+use std::sync::Arc;
+
 use apimachinery::Value;
-use apimachinery::meta::{StringMap, value_at};
+use apimachinery::gvk::{GroupVersion, GroupVersionKind};
+use apimachinery::meta::{LabelSelector, StringMap, value_at};
 use serde::Deserialize;
 
-use super::definition::{Binding, ParamRef, Policy};
-use super::{Engine, Review};
+use super::definition::{ParamKind, ParamRef};
+use super::{Kinds, Review};
 
 /// Where the parameters of a policy are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,45 +18,55 @@ pub struct Scope {
     pub namespaced: bool,
 }
 
+/// A policy's kind of parameters, found among those that are served.
+pub(super) struct Source {
+    kind: GroupVersionKind,
+    scope: Scope,
+}
+
+impl Source {
+    /// None for a policy without parameters.
+    pub fn of(wanted: Option<&ParamKind>, kinds: &dyn Kinds) -> Result<Option<Source>, String> {
+        let Some(ParamKind { api_version, kind }) = wanted else { return Ok(None) };
+        let version = GroupVersion::parse(api_version).unwrap_or_default();
+        let unknown = || {
+            let GroupVersion { group, version } = &version;
+            format!("failed to find resource referenced by paramKind: '{group}/{version}, Kind={kind}'")
+        };
+        let kind = version.with_kind(kind);
+        let scope = kinds.params_of(&kind).ok_or_else(unknown)?;
+        Ok(Some(Source { kind, scope }))
+    }
+}
+
 /// The policy is evaluated once with each of these; null stands for no parameter.
 pub(super) fn collect(
-    policy: &Policy,
-    binding: &Binding,
+    source: Option<&Source>,
+    wanted: Option<&ParamRef>,
     review: &Review<'_>,
-    engine: &dyn Engine,
-) -> Result<Vec<Value>, String> {
-    let (Some(kind), Some(wanted)) = (&policy.param_kind, &binding.param_ref) else {
-        return Ok(vec![Value::Null]);
+) -> Result<Vec<Arc<Value>>, String> {
+    let (Some(Source { kind, scope }), Some(wanted)) = (source, wanted) else {
+        return Ok(vec![Arc::default()]);
     };
-    let scope = engine
-        .params_of(&kind.api_version, &kind.kind)
-        .ok_or_else(|| format!("paramKind kind `{}, Kind={}` not known", kind.api_version, kind.kind))?;
-    let namespace = namespace(wanted, &scope, review)?;
-    let found: Vec<Value> = match (&*wanted.name, &wanted.selector) {
+    let namespace = namespace(wanted, scope, review)?;
+    let found: Vec<Arc<Value>> = match (&*wanted.name, &wanted.selector) {
         ("", Some(selector)) => {
             let all = review.world.list(&scope.resource, namespace);
-            let labels = |object: &Value| {
-                let labels = value_at(object, &["metadata", "labels"]).cloned().unwrap_or_default();
-                StringMap::deserialize(labels).unwrap_or_default()
-            };
-            all.iter()
-                .filter(|object| selector.matches(&labels(object)))
-                .map(|object| (**object).clone())
-                .collect()
+            all.into_iter().filter(|object| is_selected(object, selector)).collect()
         }
         ("", None) => return Err("one of name or selector must be provided".to_owned()),
         (_, Some(_)) => return Err("paramRef.name and paramRef.selector are mutually exclusive".to_owned()),
-        (name, None) => review
-            .world
-            .get(&scope.resource, namespace, name)
-            .map(|object| (*object).clone())
-            .into_iter()
-            .collect(),
+        (name, None) => review.world.get(&scope.resource, namespace, name).into_iter().collect(),
     };
     if found.is_empty() && wanted.parameter_not_found_action.as_deref() == Some("Deny") {
         return Err("no params found for policy binding with `Deny` parameterNotFoundAction".to_owned());
     }
-    Ok(found)
+    Ok(found.into_iter().map(|object| review.kinds.param(kind, object)).collect())
+}
+
+fn is_selected(object: &Value, selector: &LabelSelector) -> bool {
+    let labels = value_at(object, &["metadata", "labels"]).cloned().unwrap_or_default();
+    selector.matches(&StringMap::deserialize(labels).unwrap_or_default())
 }
 
 fn namespace<'a>(wanted: &'a ParamRef, scope: &Scope, review: &'a Review<'_>) -> Result<&'a str, String> {

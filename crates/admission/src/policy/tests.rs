@@ -1,74 +1,17 @@
-//! Policies and bindings judged, with expressions played by the test.
+//! Policies and bindings of both kinds, judged and carried out.
 
-use std::collections::BTreeMap;
-
+use super::testing::{Scene, binding, policy};
+use super::*;
+use crate::rounds::Rounds;
 use apimachinery::json;
 
-use super::*;
-use crate::request::Operation;
-use crate::rules::tests::attributes;
-use crate::testing::Objects;
-
-/// Expressions are pointers into the inputs, or fail.
-struct Pointers;
-
-struct Bound(BTreeMap<&'static str, Value>);
-
-impl Evaluator for Bound {
-    fn evaluate(&self, expression: &str) -> Result<Value, String> {
-        let (root, path) = expression.split_once('/').unwrap_or((expression, ""));
-        let found = self.0.get(root).and_then(|value| value.pointer(&format!("/{path}")));
-        found
-            .cloned()
-            .ok_or_else(|| format!("expression '{expression}' resulted in error: no such key: {path}"))
-    }
+fn deployment() -> Value {
+    json!({"metadata": {"name": "x", "labels": {"a": "b"}}, "spec": {"replicas": 3}, "text": " because "})
 }
 
-impl Engine for Pointers {
-    fn evaluator<'a>(&'a self, inputs: Inputs<'a>) -> Box<dyn Evaluator + 'a> {
-        let all = [
-            ("object", inputs.object),
-            ("params", inputs.params),
-            ("request", inputs.request),
-            ("namespaceObject", inputs.namespace_object),
-        ];
-        Box::new(Bound(all.into_iter().map(|(name, value)| (name, value.clone())).collect()))
-    }
-
-    fn params_of(&self, _: &str, kind: &str) -> Option<Scope> {
-        (kind == "ConfigMap").then(|| Scope { resource: "configmaps".to_owned(), namespaced: true })
-    }
-
-    fn shown(&self, _: &Matched, object: &Value) -> Result<Value, Status> {
-        Ok(object.clone())
-    }
-}
-
-fn policy(spec: Value) -> Policy {
-    let mut whole = json!({"matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": ["apps"],
-        "apiVersions": ["v1"], "resources": ["deployments"]}]}});
-    for (key, value) in spec.as_object().into_iter().flatten() {
-        whole[key] = value.clone();
-    }
-    Policy::read(&json!({"metadata": {"name": "p"}, "spec": whole}))
-}
-
-fn run(policy: &Policy, binding: Value, notes: &Notes) -> Result<(), (u16, String)> {
-    let mut spec = json!({"policyName": "p", "validationActions": ["Deny"]});
-    for (key, value) in binding.as_object().into_iter().flatten() {
-        spec[key] = value.clone();
-    }
-    let binding = Binding::read(&json!({"metadata": {"name": "b"}, "spec": spec}));
-    let world = Objects::default()
-        .with("namespaces", json!({"metadata": {"name": "ns", "labels": {"env": "test"}}}))
-        .with(
-            "configmaps",
-            json!({"metadata": {"name": "limits", "namespace": "ns"}, "data": {"ok": true, "bad": false}}),
-        );
-    let request = attributes(Operation::Create, "deployments", "ns");
-    let object = json!({"metadata": {"name": "x"}, "ok": true, "bad": false, "text": " because "});
-    let review = Review { request: &request, object: &object, old: None, world: &world, notes };
-    let outcome = validate(&review, std::slice::from_ref(policy), &[binding], &Pointers);
+fn validated(scene: &Scene, spec: Value, bound: Value) -> Result<(), (u16, String)> {
+    let policies = [Arc::new(Policy::<Validations>::read(&policy(spec)))];
+    let outcome = validating::validate(&scene.review(), &deployment(), &policies, &[binding(bound)]);
     outcome.map_err(|status| (status.code, status.message))
 }
 
@@ -83,76 +26,180 @@ fn refused(code: u16, why: &str) -> Result<(), (u16, String)> {
 
 #[test]
 fn a_validation_that_does_not_hold_denies_in_the_best_words_there_are() {
-    let notes = Notes::default();
+    let scene = Scene::new();
     let check = |validation: Value, expect| {
-        assert_eq!(run(&policy(json!({"validations": [validation]})), json!({}), &notes), expect);
+        assert_eq!(validated(&scene, json!({"validations": [validation]}), json!({})), expect);
     };
-    check(json!({"expression": "object/ok"}), Ok(()));
-    check(json!({"expression": "object/bad"}), refused(422, "failed expression: object/bad"));
+    check(json!({"expression": "object.spec.replicas == 3"}), Ok(()));
     check(
-        json!({"expression": "object/bad", "message": "too bad", "reason": "Forbidden"}),
+        json!({"expression": "object.spec.replicas > 3 "}),
+        refused(422, "failed expression: object.spec.replicas > 3"),
+    );
+    check(
+        json!({"expression": "false", "message": "too bad", "reason": "Forbidden"}),
         refused(403, "too bad"),
     );
+    let both = |made: &str| json!({"expression": "false", "message": "m", "messageExpression": made});
+    check(both("string(object.text)"), refused(422, "because"));
+    check(both("string(object.none)"), refused(422, "m"));
+    check(both("'a\\nb'"), refused(422, "m"));
     check(
-        json!({"expression": "object/bad", "message": "m", "messageExpression": "object/text"}),
-        refused(422, "because"),
+        json!({"expression": "object.none == 1"}),
+        refused(422, "expression 'object.none == 1' resulted in error: no such key: none"),
     );
     check(
-        json!({"expression": "object/bad", "message": "m", "messageExpression": "object/none"}),
-        refused(422, "m"),
+        json!({"expression": "nothing"}),
+        refused(
+            422,
+            "compilation error: compilation failed: ERROR: <input>:1:1: undeclared reference to 'nothing' (in container '')\n | nothing\n | ^",
+        ),
     );
-    check(
-        json!({"expression": "object/none"}),
-        refused(422, "expression 'object/none' resulted in error: no such key: none"),
-    );
+}
+
+#[test]
+fn expressions_see_the_request_its_namespace_and_each_other() {
+    let scene = Scene::new();
+    for expression in [
+        "request.operation == 'CREATE' && request.name == 'x' && oldObject == null",
+        "namespaceObject.metadata.labels.env == 'test'",
+        "variables.doubled == 6 && variables.many > variables.doubled",
+        "!authorizer.requestResource.check('create').allowed()",
+        "true || variables.broken",
+    ] {
+        let spec = json!({"validations": [{"expression": expression}], "variables": [
+            {"name": "doubled", "expression": "object.spec.replicas * 2"},
+            {"name": "many", "expression": "variables.doubled + 1"},
+            {"name": "broken", "expression": "object.none"}]});
+        assert_eq!(validated(&scene, spec, json!({})), Ok(()), "{expression}");
+    }
 }
 
 #[test]
 fn failures_conditions_and_actions_follow_policy_and_binding() {
-    let notes = Notes::default();
+    let scene = Scene::new();
     let failing = |with: Value| {
-        let mut spec = json!({"validations": [{"expression": "object/none"}]});
+        let mut spec = json!({"validations": [{"expression": "object.none == 1"}]});
         spec.as_object_mut().expect("a map").extend(with.as_object().expect("a map").clone());
-        policy(spec)
+        spec
     };
-    assert_eq!(run(&failing(json!({"failurePolicy": "Ignore"})), json!({}), &notes), Ok(()));
-    let skips = json!({"matchConditions": [{"name": "n", "expression": "object/bad"}, {"name": "m", "expression": "object/none"}]});
-    assert_eq!(run(&failing(skips), json!({}), &notes), Ok(()));
-    let warned = policy(json!({"validations": [{"expression": "object/bad", "message": "m"}],
-        "auditAnnotations": [{"key": "k", "valueExpression": "object/text"}]}));
-    assert_eq!(run(&warned, json!({"validationActions": ["Warn", "Audit"]}), &notes), Ok(()));
-    let said = notes.take();
+    assert_eq!(validated(&scene, failing(json!({"failurePolicy": "Ignore"})), json!({})), Ok(()));
+    let skips = json!({"matchConditions": [{"name": "n", "expression": "false"}, {"name": "m", "expression": "object.none"}]});
+    assert_eq!(validated(&scene, failing(skips), json!({})), Ok(()));
+    let warned = json!({"validations": [{"expression": "true"}, {"expression": "false", "message": "m"}],
+        "auditAnnotations": [{"key": "k", "valueExpression": "string(object.text)"}]});
+    assert_eq!(validated(&scene, warned, json!({"validationActions": ["Warn", "Audit"]})), Ok(()));
+    let said = scene.notes.take();
     assert_eq!(said.warnings, ["Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': m"]);
     assert_eq!(said.annotations["p/k"], "because");
-    assert!(said.annotations.contains_key("validation.policy.admission.k8s.io/validation_failure"));
+    let failure: Value =
+        serde_json::from_str(&said.annotations["validation.policy.admission.k8s.io/validation_failure"])
+            .expect("is JSON");
+    assert_eq!(
+        failure,
+        json!([{"message": "m", "policy": "p", "binding": "b", "expressionIndex": 1, "validationActions": ["Warn", "Audit"]}])
+    );
     let elsewhere = json!({"matchResources": {"namespaceSelector": {"matchLabels": {"env": "prod"}}}});
-    assert_eq!(run(&failing(json!({})), elsewhere, &notes), Ok(()));
+    assert_eq!(validated(&scene, failing(json!({})), elsewhere), Ok(()));
+}
+
+#[test]
+fn a_budget_ends_all_validations() {
+    let costly = "[1,2,3,4,5,6,7,8,9].all(a, [1,2,3,4,5,6,7,8,9].all(b, [1,2,3,4,5,6,7,8,9].all(c, [1,2,3,4,5,6,7,8,9].all(d, [1,2,3,4,5,6,7,8,9].all(e, a + b + c + d + e > 0)))))";
+    let spec = json!({"validations": vec![json!({"expression": costly}); 30]});
+    let spent =
+        "validation failed due to running out of cost budget, no further validation rules will be run";
+    assert_eq!(validated(&Scene::new(), spec, json!({})), refused(422, spent));
 }
 
 #[test]
 fn parameters_come_by_name_or_label_and_may_be_missing() {
-    let notes = Notes::default();
+    let scene = Scene::new();
     let with = |kind: &str| {
-        policy(
-            json!({"paramKind": {"apiVersion": "v1", "kind": kind}, "validations": [{"expression": "params/data/bad", "message": "m"}]}),
-        )
+        json!({"paramKind": {"apiVersion": "v1", "kind": kind}, "validations": [
+            {"expression": "object.spec.replicas <= params.data.max", "messageExpression": "'at most ' + string(params.data.max)"}]})
     };
-    let by = |reference: Value| json!({"paramRef": reference});
-    assert_eq!(run(&with("ConfigMap"), by(json!({"name": "limits"})), &notes), refused(422, "m"));
-    assert_eq!(run(&with("ConfigMap"), by(json!({"selector": {}})), &notes), refused(422, "m"));
-    assert_eq!(
-        run(&with("ConfigMap"), by(json!({"name": "none", "parameterNotFoundAction": "Allow"})), &notes),
-        Ok(())
-    );
-    assert_eq!(
-        run(&with("ConfigMap"), by(json!({"name": "none", "parameterNotFoundAction": "Deny"})), &notes),
+    let check = |kind: &str, reference: Value, expect| {
+        assert_eq!(validated(&scene, with(kind), json!({"paramRef": reference})), expect, "{reference}");
+    };
+    check("ConfigMap", json!({"name": "low"}), refused(422, "at most 1"));
+    check("ConfigMap", json!({"name": "high"}), Ok(()));
+    check("ConfigMap", json!({"selector": {"matchLabels": {"of": "limits"}}}), refused(422, "at most 1"));
+    check("ConfigMap", json!({"name": "none", "parameterNotFoundAction": "Allow"}), Ok(()));
+    check(
+        "ConfigMap",
+        json!({"name": "none", "parameterNotFoundAction": "Deny"}),
         refused(
             422,
-            "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction"
-        )
+            "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction",
+        ),
     );
-    assert_eq!(
-        run(&with("Unknown"), by(json!({"name": "x"})), &notes),
-        refused(422, "failed to configure binding: paramKind kind `v1, Kind=Unknown` not known")
-    );
+    let (code, message) =
+        validated(&scene, with("Unknown"), json!({"paramRef": {"name": "x"}})).expect_err("is unknown");
+    let unknown = "ValidatingAdmissionPolicy 'p' denied request: failed to configure policy: failed to find resource referenced by paramKind: '/v1, Kind=Unknown'";
+    assert!(code == 422 && message.ends_with(unknown), "{message}");
+}
+
+struct Mutated {
+    outcome: Result<bool, (u16, String, String)>,
+    object: Value,
+    rounds: Rounds,
+}
+
+fn mutated(spec: Value, mut object: Value, mut rounds: Rounds) -> Mutated {
+    let scene = Scene::new();
+    let policies = [Arc::new(Policy::<Mutations>::read(&policy(spec)))];
+    let bindings = [binding(json!({}))];
+    let outcome = mutating::mutate(&scene.review(), &mut object, &policies, &bindings, &mut rounds);
+    let outcome = outcome.map_err(|status| (status.code, status.reason, status.message));
+    Mutated { outcome, object, rounds }
+}
+
+fn applying(expression: &str) -> Value {
+    json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}})
+}
+
+fn patching(expression: &str) -> Value {
+    json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}})
+}
+
+#[test]
+fn mutations_are_carried_out_one_after_another() {
+    let spec = json!({"reinvocationPolicy": "Never", "mutations": [
+        applying("Object{spec: Object.spec{replicas: object.spec.replicas + 1}}"),
+        patching("[JSONPatch{op: 'test', path: '/spec/replicas', value: 4}, JSONPatch{op: 'add', path: '/spec/paused', value: true}]"),
+        patching("[JSONPatch{op: 'test', path: '/spec/replicas', value: 3}, JSONPatch{op: 'remove', path: '/spec'}]"),
+    ]});
+    let done = mutated(spec, deployment(), Rounds::default());
+    assert_eq!(done.outcome, Ok(true));
+    assert_eq!(done.object["spec"], json!({"replicas": 4, "paused": true}));
+}
+
+#[test]
+fn a_mutation_that_fails_refuses_the_request_unless_failures_are_ignored() {
+    let check = |expression: Value, policy: &str, expect: Result<bool, &str>| {
+        let spec = json!({"failurePolicy": policy, "reinvocationPolicy": "Never", "mutations": [expression]});
+        let told =
+            |why| (403, "Invalid".to_owned(), format!("policy 'p' with binding 'b' denied request: {why}"));
+        assert_eq!(mutated(spec, deployment(), Rounds::default()).outcome, expect.map_err(told));
+    };
+    let missing =
+        "expression 'Object{spec: Object.spec{a: object.none}}' resulted in error: no such key: none";
+    check(applying("Object{spec: Object.spec{a: object.none}}"), "Fail", Err(missing));
+    check(applying("Object{spec: Object.spec{a: object.none}}"), "Ignore", Ok(false));
+    check(applying("1"), "Fail", Err("must evaluate to Object but got int"));
+    let path = "JSON Patch: remove operation does not apply: doc is missing path: \"/none/a\": missing value";
+    check(patching("[JSONPatch{op: 'remove', path: '/none/a'}]"), "Fail", Err(path));
+}
+
+#[test]
+fn a_policy_is_asked_again_only_if_it_wants_to_be() {
+    let once = |reinvocation: &str| {
+        let spec = json!({"reinvocationPolicy": reinvocation, "mutations":
+            [applying("Object{spec: Object.spec{replicas: object.spec.replicas + 1}}")]});
+        let mut first = mutated(spec.clone(), deployment(), Rounds::default());
+        first.rounds.second();
+        mutated(spec, first.object, first.rounds).object["spec"]["replicas"].clone()
+    };
+    assert_eq!(once("Never"), 4);
+    assert_eq!(once("IfNeeded"), 5);
 }

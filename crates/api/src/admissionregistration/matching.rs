@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::{Value, names};
 
+use super::expression::{self, Offers, Returns, Types};
 use crate::defaults::{Fill, each, fill};
 use crate::validation::{At, label_selector, qualified_name};
 
@@ -133,16 +134,19 @@ fn kinds(list: &At, errors: &mut ErrorList) {
     }
 }
 
-/// Named conditions in CEL.
-pub fn conditions(list: &At, errors: &mut ErrorList) {
+/// Named conditions in CEL. Of webhooks they know no parameters.
+pub fn conditions(list: &At, has_params: bool, errors: &mut ErrorList) {
     if list.len() > CONDITIONS_MAX {
         errors.push(Error::too_many(&list.path, list.len(), CONDITIONS_MAX));
     }
+    let offers = Offers { params: has_params, authorizer: true, patches: false };
+    let env = expression::env(offers, &Types::default());
     let mut seen = BTreeSet::new();
     for condition in list.items() {
         let (name, expression) = (condition.get("name"), condition.get("expression"));
-        if expression.text().trim().is_empty() {
-            errors.push(expression.required(""));
+        match expression.text().trim() {
+            "" => errors.push(expression.required("")),
+            text => expression::check(&env, text, Returns::Bool, &expression.path, errors),
         }
         if name.is_empty() {
             errors.push(name.required(""));

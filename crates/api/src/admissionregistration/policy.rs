@@ -8,6 +8,7 @@ use apimachinery::meta::str_at;
 use apimachinery::{Value, names};
 use jiff::Timestamp;
 
+use super::expression::{self, Composition, Offers, Returns, Types};
 use super::matching::{self, FAILURE_POLICIES, REINVOCATION_POLICIES};
 use super::static_suffix_warning;
 use crate::columns::{AGE, NAME, age, column, items, name};
@@ -184,7 +185,7 @@ fn conditions_changed(obj: &Value, old: &Value) -> bool {
 fn validate_validating(obj: &Value, check_conditions: bool) -> ErrorList {
     let mut errors = ErrorList::new();
     let spec = At::root(obj).get("spec");
-    common(&spec, check_conditions, &mut errors);
+    let composition = common(&spec, check_conditions, &mut errors);
     let (validations, annotations) = (spec.get("validations"), spec.get("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         for at in [&validations, &annotations] {
@@ -192,31 +193,32 @@ fn validate_validating(obj: &Value, check_conditions: bool) -> ErrorList {
         }
     }
     for at in validations.items() {
-        validation(&at, &mut errors);
+        validation(&at, &composition, &mut errors);
     }
-    audit_annotations(str_at(obj, &["metadata", "name"]), &annotations, &mut errors);
+    audit_annotations(str_at(obj, &["metadata", "name"]), &annotations, &composition, &mut errors);
     errors
 }
 
 fn validate_mutating(obj: &Value, check_conditions: bool) -> ErrorList {
     let mut errors = ErrorList::new();
     let spec = At::root(obj).get("spec");
-    common(&spec, check_conditions, &mut errors);
+    let composition = common(&spec, check_conditions, &mut errors);
     matching::mutating_operations(&spec.get("matchConstraints"), &mut errors);
     let mutations = spec.get("mutations");
     if mutations.is_empty() {
         errors.push(mutations.required("mutations must contain at least one item"));
     }
     for at in mutations.items() {
-        mutation(&at, &mut errors);
+        mutation(&at, &composition, &mut errors);
     }
     spec.get("reinvocationPolicy").check_enum(&REINVOCATION_POLICIES, &mut errors);
     errors
 }
 
-/// What both kinds have.
-fn common(spec: &At, check_conditions: bool, errors: &mut ErrorList) {
+/// What both kinds have. Returns the variables that the other expressions may use.
+fn common(spec: &At, check_conditions: bool, errors: &mut ErrorList) -> Composition {
     spec.get("failurePolicy").check_enum(&FAILURE_POLICIES, errors);
+    let has_params = spec.get("paramKind").is_set();
     if let Some(kind) = spec.field("paramKind") {
         param_kind(&kind, errors);
     }
@@ -230,8 +232,9 @@ fn common(spec: &At, check_conditions: bool, errors: &mut ErrorList) {
         None => errors.push(spec.get("matchConstraints").required("")),
     }
     if check_conditions {
-        matching::conditions(&spec.get("matchConditions"), errors);
+        matching::conditions(&spec.get("matchConditions"), has_params, errors);
     }
+    let mut composition = Composition::new(has_params, Types::default());
     for variable in spec.get("variables").items() {
         let (name, expression) = (variable.get("name"), variable.get("expression"));
         if name.text().trim().is_empty() {
@@ -241,8 +244,11 @@ fn common(spec: &At, check_conditions: bool, errors: &mut ErrorList) {
         }
         if expression.text().trim().is_empty() {
             errors.push(expression.required("expression is not specified"));
+        } else if let Err(why) = composition.add(name.text(), expression.text()) {
+            errors.push(expression.invalid(why));
         }
     }
+    composition
 }
 
 fn is_cel_identifier(name: &str) -> bool {
@@ -294,24 +300,31 @@ fn group_version(at: &At, errors: &mut ErrorList) {
     }
 }
 
-fn validation(at: &At, errors: &mut ErrorList) {
+fn validation(at: &At, composition: &Composition, errors: &mut ErrorList) {
     let (expression, message, computed) =
         (at.get("expression"), at.get("message"), at.get("messageExpression"));
-    if expression.text().trim().is_empty() {
+    let is_blank = |text: &At| text.text().trim().is_empty();
+    if is_blank(&expression) {
         errors.push(expression.required("expression is not specified"));
+    } else {
+        let env = composition.env(Offers { authorizer: true, ..Offers::default() });
+        expression::check(&env, expression.text(), Returns::Bool, &expression.path, errors);
     }
-    for text in [&computed, &message] {
-        if !text.is_empty() && text.text().trim().is_empty() {
-            errors.push(text.invalid("must be non-empty if specified"));
-        }
+    if !computed.is_empty() && is_blank(&computed) {
+        errors.push(computed.invalid("must be non-empty if specified"));
+    } else if !computed.is_empty() {
+        let env = composition.env(Offers::default());
+        expression::check(&env, computed.text(), Returns::Text, &computed.path, errors);
     }
-    if message.text().trim().contains(['\n', '\r']) {
+    if !message.is_empty() && is_blank(&message) {
+        errors.push(message.invalid("must be non-empty if specified"));
+    } else if message.text().trim().contains(['\n', '\r']) {
         errors.push(message.invalid("must not contain line breaks"));
     }
     at.get("reason").check_optional_enum(&REASONS, errors);
 }
 
-fn audit_annotations(policy: &str, list: &At, errors: &mut ErrorList) {
+fn audit_annotations(policy: &str, list: &At, composition: &Composition, errors: &mut ErrorList) {
     if list.len() > AUDIT_ANNOTATIONS_MAX {
         let detail = format!("must not have more than {AUDIT_ANNOTATIONS_MAX} auditAnnotations");
         errors.push(list.invalid(detail));
@@ -331,6 +344,9 @@ fn audit_annotations(policy: &str, list: &At, errors: &mut ErrorList) {
             errors.push(value.required("valueExpression is not specified"));
         } else if trimmed.len() > AUDIT_EXPRESSION_MAX {
             errors.push(value.required(format!("must not exceed {AUDIT_EXPRESSION_MAX} bytes in length")));
+        } else {
+            let env = composition.env(Offers { authorizer: true, ..Offers::default() });
+            expression::check(&env, trimmed, Returns::TextOrNull, &value.path, errors);
         }
         if !seen.insert(key.text()) {
             errors.push(key.duplicate());
@@ -338,26 +354,31 @@ fn audit_annotations(policy: &str, list: &At, errors: &mut ErrorList) {
     }
 }
 
-fn mutation(at: &At, errors: &mut ErrorList) {
+fn mutation(at: &At, composition: &Composition, errors: &mut ErrorList) {
     let (patch_type, patch, configuration) =
         (at.get("patchType"), at.get("jsonPatch"), at.get("applyConfiguration"));
-    let (wanted, other, other_name) = match patch_type.text() {
+    let (wanted, other, other_name, returns) = match patch_type.text() {
         "" => {
             errors.push(patch_type.required(""));
             return;
         }
-        "JSONPatch" => (&patch, &configuration, "{applyConfiguration}"),
-        "ApplyConfiguration" => (&configuration, &patch, "{jsonPatch}"),
+        "JSONPatch" => (&patch, &configuration, "{applyConfiguration}", Returns::Patches),
+        "ApplyConfiguration" => (&configuration, &patch, "{jsonPatch}", Returns::Configuration),
         _ => {
             errors.push(patch_type.not_supported(&PATCH_TYPES));
             return;
         }
     };
-    let chosen = patch_type.text();
-    if !wanted.is_set() {
-        errors.push(wanted.required(format!("must be specified when patchType is {chosen}")));
-    } else if wanted.get("expression").text().trim().is_empty() {
-        errors.push(wanted.get("expression").required(""));
+    let (chosen, expression) = (patch_type.text(), wanted.get("expression"));
+    match expression.text().trim() {
+        _ if !wanted.is_set() => {
+            errors.push(wanted.required(format!("must be specified when patchType is {chosen}")));
+        }
+        "" => errors.push(expression.required("")),
+        text => {
+            let env = composition.env(Offers { authorizer: true, patches: true, ..Offers::default() });
+            expression::check(&env, text, returns, &expression.path, errors);
+        }
     }
     if other.is_set() {
         let detail = format!("must not be specified when patchType is {chosen}");
@@ -423,6 +444,17 @@ mod tests {
             ],
         );
         check(
+            json!({"variables": [{"name": "a", "expression": "object.x"}, {"name": "b", "expression": "variables.c"}],
+                "matchConditions": [{"name": "c", "expression": "variables.a"}],
+                "validations": [{"expression": "variables.a", "messageExpression": "authorizer.path('/')"}]}),
+            &[
+                "spec.matchConditions[0].expression: Invalid value: \"variables.a\": compilation failed: ERROR: <input>:1:1: undeclared reference",
+                "spec.variables[1].expression: Invalid value: \"variables.c\": compilation failed: ERROR: <input>:1:10: undefined field 'c'",
+                "spec.validations[0].expression: Invalid value: \"variables.a\": must evaluate to bool but got dyn",
+                "spec.validations[0].messageExpression: Invalid value: \"authorizer.path('/')\": compilation failed",
+            ],
+        );
+        check(
             json!({"auditAnnotations": [{"key": "k", "valueExpression": "'x'"}, {"key": "k"}]}),
             &[
                 "spec.auditAnnotations[1].valueExpression: Required value: valueExpression is not specified",
@@ -435,7 +467,7 @@ mod tests {
     fn mutating_policies_are_checked_field_by_field() {
         let check = |change: Value, expect: &[&str]| {
             let base = json!({"reinvocationPolicy": "Never",
-                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]});
+                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'remove', path: '/spec'}]"}}]});
             expect_errors(&with(&MutatingAdmissionPolicy, base, change), expect);
         };
         check(json!({}), &[]);

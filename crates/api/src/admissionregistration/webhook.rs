@@ -190,7 +190,7 @@ fn webhook(hook: &At, strictness: Strictness, errors: &mut ErrorList) {
     hook.get("reinvocationPolicy").check_optional_enum(&REINVOCATION_POLICIES, errors);
     client::validate(&hook.get("clientConfig"), errors);
     if strictness.conditions {
-        matching::conditions(&hook.get("matchConditions"), errors);
+        matching::conditions(&hook.get("matchConditions"), false, errors);
     }
 }
 

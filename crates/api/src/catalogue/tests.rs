@@ -57,7 +57,7 @@ fn samples() -> Vec<(Resource, Value)> {
     let validating_policy =
         json!({"spec": {"matchConstraints": match_pods, "validations": [{"expression": "true"}]}});
     let mutating_policy = json!({"spec": {"matchConstraints": match_pods, "reinvocationPolicy": "Never",
-        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]}});
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'remove', path: '/spec'}]"}}]}});
     let webhooks = json!({"webhooks": [{"name": "a.e.com", "clientConfig": {"url": "https://e.com"},
         "sideEffects": "None", "admissionReviewVersions": ["v1"]}]});
     let definition = json!({"spec": {"group": "e.com", "scope": "Namespaced",

@@ -1,6 +1,7 @@
 //! Slim typed views of the kinds, for those who decide: controllers, scheduler, kubelet, proxy. A view skips what it
 //! does not name, so it must never be written back whole; writers patch, or carry the part they copy as a `Value`.
 
+pub mod admissionregistration;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;

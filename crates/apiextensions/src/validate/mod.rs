@@ -2,7 +2,6 @@
 //! choice among alternatives this follows (`SchemaValidator.Validate`, `RatchetingSchemaValidator`).
 
 mod complaint;
-pub mod formats;
 mod number;
 
 use apimachinery::field::{ErrorList, Path};
@@ -143,7 +142,7 @@ fn string(text: &str, checks: &Checks, path: &str) -> Outcome {
 }
 
 fn format(text: &str, checks: &Checks, path: &str) -> Outcome {
-    if formats::holds(&checks.format, text) {
+    if cel::strfmt::holds(&checks.format, text) {
         return Outcome::default();
     }
     Complaint::wrong_type(path, &checks.format, text).into()

@@ -90,11 +90,11 @@ struct Applied {
 }
 
 impl<'a> FieldManager<'a> {
-    fn typed(&self) -> Typed<'a> {
+    pub(super) fn typed(&self) -> Typed<'a> {
         Typed { schema: self.schema }
     }
 
-    fn root(&self) -> TypeRef {
+    pub(super) fn root(&self) -> TypeRef {
         TypeRef::Known { id: self.root, map_type: None }
     }
 

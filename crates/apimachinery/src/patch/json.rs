@@ -26,8 +26,9 @@ struct Operation {
     value: Value,
 }
 
+/// Why operations do not apply, in the words of upstream's library.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub enum JsonPatchError {
     #[error("{op} operation does not apply: doc is missing path: {path:?}: missing value")]
     MissingPath { op: String, path: String },
     #[error("error in {op} for path: '{path}': {why}")]
@@ -44,6 +45,8 @@ enum Error {
     CopySize(usize),
     #[error("the patched document would nest deeper than {DEPTH_MAX} levels")]
     Depth,
+    #[error("{0}")]
+    Malformed(#[from] serde_json::Error),
 }
 
 /// Applies all operations or none. A malformed patch is a 400, one that does not fit the document a 422.
@@ -60,7 +63,12 @@ pub fn json_patch(document: Value, patch: &[u8]) -> Result<Value, Status> {
     carry_out(document, operations).map_err(|_| rejected())
 }
 
-fn carry_out(document: Value, operations: Vec<Operation>) -> Result<Value, Error> {
+/// Applies operations that were made here, all or none, and tells why where they do not apply.
+pub fn json_patch_operations(document: Value, operations: Value) -> Result<Value, JsonPatchError> {
+    carry_out(document, Vec::deserialize(operations)?)
+}
+
+fn carry_out(document: Value, operations: Vec<Operation>) -> Result<Value, JsonPatchError> {
     let depth = depth(&document);
     let mut patching = Patching { document, copied_bytes: 0, depth };
     operations.into_iter().try_for_each(|operation| patching.apply(operation))?;
@@ -86,9 +94,9 @@ struct Patching {
 }
 
 impl Patching {
-    fn apply(&mut self, operation: Operation) -> Result<(), Error> {
+    fn apply(&mut self, operation: Operation) -> Result<(), JsonPatchError> {
         let Operation { op, path, from, value } = operation;
-        let from = || from.clone().ok_or_else(|| Error::MissingFrom(op.clone()));
+        let from = || from.clone().ok_or_else(|| JsonPatchError::MissingFrom(op.clone()));
         match op.as_str() {
             "add" => {
                 let added_depth = depth(&value);
@@ -115,32 +123,32 @@ impl Patching {
                 let copied = copied.unwrap_or_default();
                 self.copied_bytes += copied.to_string().len();
                 if self.copied_bytes > COPIED_BYTES_MAX {
-                    return Err(Error::CopySize(self.copied_bytes));
+                    return Err(JsonPatchError::CopySize(self.copied_bytes));
                 }
                 self.at(&op, &path, |parent, key| add(parent, key, copied))?;
                 self.check_depth(&path, self.depth)
             }
             "test" => self.test(&op, &path, &value),
-            _ => Err(Error::Kind(op)),
+            _ => Err(JsonPatchError::Kind(op)),
         }
     }
 
     /// After something at most so deep was put at the path. Measures only when the estimate grows too large.
-    fn check_depth(&mut self, path: &str, added: usize) -> Result<(), Error> {
+    fn check_depth(&mut self, path: &str, added: usize) -> Result<(), JsonPatchError> {
         self.depth = self.depth.max(path.matches('/').count() + added);
         if self.depth > DEPTH_MAX {
             self.depth = depth(&self.document);
         }
-        if self.depth > DEPTH_MAX { Err(Error::Depth) } else { Ok(()) }
+        if self.depth > DEPTH_MAX { Err(JsonPatchError::Depth) } else { Ok(()) }
     }
 
-    fn test(&mut self, op: &str, path: &str, value: &Value) -> Result<(), Error> {
+    fn test(&mut self, op: &str, path: &str, value: &Value) -> Result<(), JsonPatchError> {
         let equal = if path.is_empty() {
             self.document == *value
         } else {
             self.at(op, path, |parent, key| get(parent, key).map(|v| v.unwrap_or(&Value::Null) == value))?
         };
-        if equal { Ok(()) } else { Err(Error::Test(path.to_owned())) }
+        if equal { Ok(()) } else { Err(JsonPatchError::Test(path.to_owned())) }
     }
 
     /// Calls `with` on what holds the last step of the path, and that step.
@@ -149,8 +157,8 @@ impl Patching {
         op: &str,
         path: &str,
         with: impl FnOnce(&mut Value, &str) -> Result<T, String>,
-    ) -> Result<T, Error> {
-        let missing = || Error::MissingPath { op: op.to_owned(), path: path.to_owned() };
+    ) -> Result<T, JsonPatchError> {
+        let missing = || JsonPatchError::MissingPath { op: op.to_owned(), path: path.to_owned() };
         let (parents, key) = path.rsplit_once('/').ok_or_else(missing)?;
         let mut parent = &mut self.document;
         for step in parents.split('/').skip(1) {
@@ -159,7 +167,7 @@ impl Patching {
         if !parent.is_object() && !parent.is_array() {
             return Err(missing());
         }
-        let failed = |why| Error::At { op: op.to_owned(), path: path.to_owned(), why };
+        let failed = |why| JsonPatchError::At { op: op.to_owned(), path: path.to_owned(), why };
         with(parent, &unescape(key)).map_err(failed)
     }
 }

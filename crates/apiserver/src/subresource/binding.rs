@@ -29,6 +29,7 @@ pub async fn bind(call: &mut Call, body: &Bytes) -> Result<Response<Body>, Statu
     let format = format_of_request(&call.headers)?;
     let mut binding =
         wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
+    call.audit_request(&binding);
     let name = match call.info.name.as_str() {
         "" => str_at(&binding, &["metadata", "name"]).to_owned(),
         name => name.to_owned(),

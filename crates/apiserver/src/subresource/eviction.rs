@@ -42,6 +42,7 @@ pub async fn evict(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Resp
     let write = WriteOptions::parse(&call.query, "CreateOptions")?;
     let format = format_of_request(&call.headers)?;
     let mut eviction = wire::decode_body(EXPECTED, format, body, write.field_validation, &mut call.warnings)?;
+    call.audit_request(&eviction);
     let named = str_at(&eviction, &["metadata", "name"]);
     if !named.is_empty() && named != call.info.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));

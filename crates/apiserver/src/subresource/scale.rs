@@ -41,6 +41,7 @@ pub async fn serve(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Resp
             let format: Format = format_of_request(&call.headers)?;
             let wanted =
                 wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
+            call.audit_request(&wanted);
             let change = |object: &Value| {
                 scaled(kind, object, &wanted).map(|object| Proposal { object, owned: false })
             };

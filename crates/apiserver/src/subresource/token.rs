@@ -34,6 +34,7 @@ pub async fn request(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Re
     let format = format_of_request(&call.headers)?;
     let mut request =
         wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
+    call.audit_request(&request);
     let place = Place::of(call, kind, Part::Main);
     let account = conversion::decode(&place.current(call)?.bytes);
     admit::posted(call, &place, "token", &mut request, options.dry_run).await?;

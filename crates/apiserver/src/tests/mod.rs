@@ -2,6 +2,7 @@
 
 mod admission;
 mod aggregating;
+mod auditing;
 mod conversion;
 mod customresources;
 mod deleting;
@@ -9,6 +10,7 @@ mod discovering;
 mod fixture;
 mod forwarding;
 mod listing;
+mod policies;
 mod serving;
 mod subresources;
 mod upkeep;

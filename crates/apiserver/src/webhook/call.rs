@@ -7,9 +7,9 @@ use admission::webhook::review::{self, Answer, Version};
 use admission::webhook::{Webhook, denial};
 use apimachinery::{Status, Value};
 
-use super::Review;
 use super::client::CallError;
 use super::metrics::{Asked, Outcome};
+use crate::admission_review::Review;
 use crate::metadata;
 
 const SERVICE_UNAVAILABLE: u16 = 503;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::prometheus::{Histogram, head, write_histograms};
+
 /// Upper bounds in seconds of `apiserver_admission_webhook_admission_duration_seconds`.
 const WEBHOOK_BUCKETS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
 /// Upper bounds in seconds of `apiserver_admission_step_admission_duration_seconds`.
@@ -57,25 +59,6 @@ impl Outcome {
             Outcome::Refused(_) => "apiserver_internal_error",
             _ => "no_error",
         }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Histogram {
-    /// Cumulative, as they are shown.
-    counts: Vec<u64>,
-    sum: f64,
-    total: u64,
-}
-
-impl Histogram {
-    fn observe(&mut self, bounds: &[f64], seconds: f64) {
-        self.counts.resize(bounds.len(), 0);
-        for (count, bound) in self.counts.iter_mut().zip(bounds) {
-            *count += u64::from(seconds <= *bound);
-        }
-        self.sum += seconds;
-        self.total += 1;
     }
 }
 
@@ -183,29 +166,7 @@ impl Metrics {
 }
 
 fn observe(histograms: &mut BTreeMap<String, Histogram>, labels: String, bounds: &[f64], took: Duration) {
-    let empty = || Histogram { counts: Vec::new(), sum: 0.0, total: 0 };
-    histograms.entry(labels).or_insert_with(empty).observe(bounds, took.as_secs_f64());
-}
-
-fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
-    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
-}
-
-fn write_histograms(
-    out: &mut String,
-    name: &str,
-    bounds: &[f64],
-    histograms: &BTreeMap<String, Histogram>,
-) -> std::fmt::Result {
-    for (labels, histogram) in histograms {
-        for (bound, count) in bounds.iter().zip(&histogram.counts) {
-            writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}")?;
-        }
-        writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", histogram.total)?;
-        writeln!(out, "{name}_sum{{{labels}}} {}", histogram.sum)?;
-        writeln!(out, "{name}_count{{{labels}}} {}", histogram.total)?;
-    }
-    Ok(())
+    histograms.entry(labels).or_default().observe(bounds, took.as_secs_f64());
 }
 
 #[cfg(test)]

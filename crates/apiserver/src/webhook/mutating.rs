@@ -1,60 +1,33 @@
 //! MutatingAdmissionWebhook: webhooks are asked one after another, each about what those before it have made.
 //! Follows `mutatingDispatcher`.
 
-use std::collections::BTreeSet;
-
+use admission::rounds::Rounds;
 use admission::webhook::Webhook;
 use apimachinery::patch::json_patch;
 use apimachinery::{Status, Value, json};
 
-use super::Review;
 use super::call::{Failure, ask};
+use crate::admission_review::Review;
 
 const ANNOTATIONS: &str = "mutation.webhook.admission.k8s.io";
 const FAILED_OPEN: &str = "failed-open.mutation.webhook.admission.k8s.io";
 const PATCHES: &str = "patch.webhook.admission.k8s.io";
-
-/// What is remembered between the two rounds: webhooks that want to be asked again are, when somebody has changed the
-/// object after them.
-#[derive(Debug, Default)]
-pub struct Rounds {
-    /// 0 or 1.
-    round: usize,
-    /// What the last webhook of the round before has left.
-    output: Value,
-    /// Those that were asked and want to be asked again if need be.
-    willing: BTreeSet<String>,
-    /// Those that are asked again in the second round.
-    again: BTreeSet<String>,
-}
-
-impl Rounds {
-    pub fn second(&mut self) {
-        self.round = 1;
-    }
-
-    fn somebody_changed(&mut self) {
-        self.again.append(&mut self.willing);
-    }
-}
 
 /// One round. Returns whether the object has been changed.
 pub async fn admit(review: &Review<'_>, object: &mut Value, rounds: &mut Rounds) -> Result<bool, Status> {
     if review.attributes.configures_admission() {
         return Ok(false);
     }
-    if rounds.round > 0 && rounds.output != *object {
-        rounds.somebody_changed();
-    }
+    rounds.begin(object);
     let mut changed_any = false;
     let configurations = review.core.webhooks.mutating(&review.core.store);
     for (index, hook) in configurations.iter().flat_map(|hooks| hooks.iter()).enumerate() {
         let Some(matched) = super::wants(review, hook, object)? else { continue };
         let id = format!("{}/{index}/{}", hook.configuration, hook.name);
-        if rounds.round > 0 && !rounds.again.contains(&id) {
+        if !rounds.includes(&id) {
             continue;
         }
-        let place = format!("round_{}_index_{index}", rounds.round);
+        let place = format!("round_{}_index_{index}", rounds.number());
         let note = |changed: bool| {
             let text = json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": changed});
             review.notes.annotate(ANNOTATIONS, &place, text.to_string());
@@ -75,10 +48,10 @@ pub async fn admit(review: &Review<'_>, object: &mut Value, rounds: &mut Rounds)
             Err(failure) => return Err(failure.status(hook)),
         }
         if hook.reinvokes() {
-            rounds.willing.insert(id);
+            rounds.may_ask_again(id);
         }
     }
-    rounds.output = object.clone();
+    rounds.end(object);
     Ok(changed_any)
 }
 

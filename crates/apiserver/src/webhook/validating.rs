@@ -3,8 +3,8 @@
 use apimachinery::{Status, Value};
 use futures_util::future::join_all;
 
-use super::Review;
 use super::call::{Failure, ask};
+use crate::admission_review::Review;
 
 const FAILED_OPEN: &str = "failed-open.validating.webhook.admission.k8s.io";
 

@@ -177,11 +177,6 @@ pub(crate) fn duration(text: &str) -> Result<SignedDuration, EvalError> {
     Ok(SignedDuration::from_nanos(nanoseconds))
 }
 
-pub(crate) fn base64_bytes<'v>(text: &str) -> Outcome<'v> {
-    let bytes = base64::engine::general_purpose::STANDARD.decode(text);
-    bytes.map(|bytes| Val::Bytes(bytes.into())).map_err(|_| "illegal base64 data".into())
-}
-
 /// A value as `string()` tells it.
 pub(crate) fn to_text(value: &Val<'_>) -> Option<String> {
     Some(match value {

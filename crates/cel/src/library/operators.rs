@@ -110,9 +110,8 @@ fn add<'v>(args: &[Val<'v>]) -> Outcome<'v> {
             time.checked_add(*by).map(Val::Timestamp).map_err(|_| "timestamp overflow".into())
         }
         (a, b) => {
-            let mut items = a.items().ok_or(NONE)?;
-            items.extend(b.items().ok_or(NONE)?);
-            Ok(Val::list(items))
+            let (items, more) = (a.items().ok_or(NONE)?, b.items().ok_or(NONE)?);
+            Ok(Val::list(a.listed().united(items, more)))
         }
     }
 }

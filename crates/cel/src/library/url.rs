@@ -20,10 +20,13 @@ pub struct Url {
 pub(super) const ROWS: &[Row] = &[
     ("url(string) kubernetes.URL", |args| {
         let told = text(args, 0)?;
-        let parsed = parse(told).ok_or_else(|| {
-            format!("URL parse error during conversion from string: parse {told:?}: invalid URI for request")
-        })?;
-        Ok(Val::Url(Arc::new(parsed)))
+        match (parse(told), complaint(told)) {
+            (Some(url), _) => Ok(Val::Url(Arc::new(url))),
+            (None, why) => {
+                Err(format!("URL parse error during conversion from string: {}", why.unwrap_or_default())
+                    .into())
+            }
+        }
     }),
     ("isURL(string) bool", |args| Ok(Val::Bool(parse(text(args, 0)?).is_some()))),
     ("kubernetes.URL: getScheme() string", |args| Ok(Val::text(of(args)?.scheme.as_str()))),
@@ -72,6 +75,15 @@ fn parse(text: &str) -> Option<Url> {
     }
     let path = path.replace(' ', "%20");
     Some(Url { scheme: scheme.to_ascii_lowercase(), host: host.to_owned(), path, query: query.to_owned() })
+}
+
+/// What is wrong with a text that is no URL.
+pub(crate) fn complaint(text: &str) -> Option<String> {
+    match (parse(text), text) {
+        (Some(_), _) => None,
+        (None, "") => Some("parse \"\": empty url".to_owned()),
+        (None, text) => Some(format!("parse {text:?}: invalid URI for request")),
+    }
 }
 
 /// The name and the port of a host.

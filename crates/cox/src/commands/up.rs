@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use crate::cli::UpArgs;
 use crate::progress::Progress;
 use crate::services::control_plane::{self, AUTHENTICATED, Api};
-use crate::services::{Services, interrupted, local_path, node};
+use crate::services::{Services, interrupted, local_path, metrics, node};
 use crate::{control, logging, memory};
 
 /// How much of a cluster runs in this process.
@@ -125,16 +125,26 @@ async fn start(
     let pki = Pki::open(&layout.pki(), layout.name(), Timestamp::now())?;
     progress.step("certificates and settings are in place");
 
-    let admission = args.admission.selection()?;
-    let ingress = args.ingress.ingress;
-    let plan = control_plane::Plan { layout, settings: &settings, pki: &pki, node_ip, admission, ingress };
-    let api = plan.start_api(services).await?;
+    let plan = control_plane::Plan {
+        layout,
+        settings: &settings,
+        pki: &pki,
+        node_ip,
+        admission: args.admission.selection()?,
+        ingress: args.ingress.ingress,
+        anonymous_auth: args.authentication.anonymous_auth,
+        tokens: args.authentication.tokens()?,
+        requests_in_flight_max: args.flow_control.requests_in_flight_max()?,
+    };
+    let auditing = args.audit.auditing()?;
+    let api = plan.start_api(services, auditing).await?;
     progress.step(&format!("API server answers on https://{node_ip}:{}", settings.secure_port));
     write_kubeconfigs(layout, &settings, &pki)?;
     if parts == Parts::ApiServer {
         return Ok(());
     }
     plan.start_deciders(services, &api);
+    metrics::start(services, &api).await?;
     if args.storage.local_path {
         local_path::publish(&api.admin()).await?;
     }

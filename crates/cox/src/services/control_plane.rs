@@ -4,10 +4,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use apiserver::{AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy};
+use apiserver::audit::Auditor;
+use apiserver::audit::policy::Policy;
+use apiserver::audit::sink::{Backend, Mode};
+use apiserver::{
+    AdmissionPlugins, ApiServer, Backend, Cidr, FRONT_PROXY_CLIENT, FrontProxy, GroupServed,
+};
 use auth::UserInfo;
 use auth::jwt::SigningKey;
 use auth::serviceaccount::Issuer;
+use auth::tokenfile::TokenFile;
 use client::{CancellationToken, Client, Informers};
 use cluster::pki::{Identity, Pki, Usage};
 use cluster::{Layout, Settings};
@@ -26,6 +32,9 @@ pub struct Plan<'a> {
     pub admission: AdmissionPlugins,
     /// Whether Ingresses get addresses here.
     pub ingress: bool,
+    pub anonymous_auth: bool,
+    pub tokens: TokenFile,
+    pub requests_in_flight_max: u32,
 }
 
 /// A started API server, and ways into it.
@@ -45,17 +54,38 @@ impl Api {
     pub fn admin(&self) -> Client {
         self.client(UserInfo::new("kubernetes-admin", ["system:masters", AUTHENTICATED]), "cox")
     }
+
+    /// Lets a part of this process answer for a group of the API.
+    pub async fn serve_group(&self, served: GroupServed, backend: Arc<dyn Backend>) -> anyhow::Result<()> {
+        let name = served.group_version.to_string();
+        let registered = self.server.serve_group(served, backend).await;
+        registered.with_context(|| format!("cannot serve {name}"))
+    }
 }
 
 pub const AUTHENTICATED: &str = "system:authenticated";
 
 impl Plan<'_> {
     /// Opens the store and starts the API server.
-    pub async fn start_api(&self, services: &mut Services) -> anyhow::Result<Api> {
+    pub async fn start_api(
+        &self,
+        services: &mut Services,
+        auditing: Option<(Policy, Vec<(Backend, Mode)>)>,
+    ) -> anyhow::Result<Api> {
         let store = Store::open(store::Config::new(self.layout.store())).await;
         let store =
             store.with_context(|| format!("cannot open the store in {}", self.layout.store().display()))?;
-        let server = Arc::new(ApiServer::start(self.config()?, self.issuer()?, store).await?);
+        let mut config = self.config()?;
+        if let Some((policy, backends)) = auditing {
+            let auditor = Auditor::new(policy, backends, config.clock.clone());
+            config.auditor = Some(auditor.clone());
+            services.start("audit", |stop| async move {
+                stop.cancelled().await;
+                auditor.close().await;
+                Ok(())
+            });
+        }
+        let server = Arc::new(ApiServer::start(config, self.issuer()?, store).await?);
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.secure_port));
         let listener = TcpListener::bind(listen)
             .await
@@ -86,6 +116,9 @@ impl Plan<'_> {
             self.settings.service_cidr_v6.map(|cidr| cidr.to_string().parse()).transpose()?;
         config.node_ports = self.settings.node_ports.0..=self.settings.node_ports.1;
         config.admission = self.admission.clone();
+        config.anonymous_auth = self.anonymous_auth;
+        config.tokens = self.tokens.clone();
+        config.requests_in_flight_max = self.requests_in_flight_max;
         let usage = Usage::Client { groups: &["system:masters"] };
         let identity = self.pki.identity(
             "apiserver-kubelet-client",

@@ -77,12 +77,15 @@ impl Places {
     }
 }
 
-/// Bytes, and inodes.
+/// Bytes, and inodes. What the file system keeps from everybody is no capacity, as for `df`: where much is kept, a share
+/// of the whole would never be free.
 pub fn disk(path: &Path) -> io::Result<(Observation, Observation)> {
     let stat = statvfs(path)?;
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let bytes = |blocks: u64| number(blocks.saturating_mul(stat.fragment_size()));
-    let bytes = Observation { available: bytes(stat.blocks_available()), capacity: bytes(stat.blocks()) };
+    let used = stat.blocks().saturating_sub(stat.blocks_free());
+    let available = stat.blocks_available();
+    let bytes = Observation { available: bytes(available), capacity: bytes(used.saturating_add(available)) };
     let inodes = Observation { available: number(stat.files_available()), capacity: number(stat.files()) };
     Ok((bytes, inodes))
 }

@@ -13,6 +13,9 @@ use super::memory::{Failure, Memory};
 use super::resize;
 use crate::observe::{Container, Observed, State};
 
+/// The exit code of a container whose end nobody saw: as if it had been killed.
+const UNSEEN_EXIT_CODE: i32 = 137;
+
 /// The condition of a pod that is ended for another's sake.
 const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
@@ -142,13 +145,14 @@ impl Teller<'_> {
         if let Some(ended) = ended.filter(|_| !starts_again) {
             return ended.clone();
         }
-        let last_state = |k: &ContainerStatus| ended.map_or(&k.last_state, |e| &e.state).clone();
         ContainerStatus {
             name: spec.name.clone(),
             state: ContainerState { waiting: Some(self.waiting(spec)), ..Default::default() },
-            last_state: known.map(last_state).unwrap_or_default(),
+            last_state: known.map(last_state_of_lost).unwrap_or_default(),
             restart_count: known.map_or(0, |k| k.restart_count),
             image: spec.image.clone(),
+            // The next start counts on from the container that has this one.
+            container_id: known.map(|k| k.container_id.clone()).unwrap_or_default(),
             started: Some(false),
             ..Default::default()
         }
@@ -181,8 +185,11 @@ impl Teller<'_> {
             started: Some(false),
             ..Default::default()
         };
-        if let Some(previous) = self.observed.previous(&spec.name) {
-            status.last_state.terminated = Some(self.terminated(previous));
+        match (self.observed.previous(&spec.name), self.known(spec)) {
+            (Some(previous), _) => status.last_state.terminated = Some(self.terminated(previous)),
+            // The runtime has forgotten the one before.
+            (None, Some(known)) if container.attempt > 0 => status.last_state = known.last_state.clone(),
+            _ => {}
         }
         match container.state {
             State::Running => self.tell_running(spec, container, init, &mut status),
@@ -259,7 +266,7 @@ impl Teller<'_> {
         }
         status.state = ContainerState {
             terminated: Some(ContainerStateTerminated {
-                exit_code: 137,
+                exit_code: UNSEEN_EXIT_CODE,
                 reason: "ContainerStatusUnknown".to_owned(),
                 message: "The container could not be located when the pod was terminated".to_owned(),
                 ..Default::default()
@@ -267,6 +274,25 @@ impl Teller<'_> {
             ..Default::default()
         };
     }
+}
+
+/// What is told of a container of which the runtime knows nothing any more: how it ended, or that nobody saw its end.
+fn last_state_of_lost(known: &ContainerStatus) -> ContainerState {
+    if known.state.terminated.is_some() {
+        return known.state.clone();
+    }
+    let Some(running) = &known.state.running else { return known.last_state.clone() };
+    let unseen = ContainerStateTerminated {
+        exit_code: UNSEEN_EXIT_CODE,
+        reason: "ContainerStatusUnknown".to_owned(),
+        message:
+            "The container could not be located when the pod was deleted.  The container used to be Running"
+                .to_owned(),
+        started_at: running.started_at,
+        container_id: known.container_id.clone(),
+        ..Default::default()
+    };
+    ContainerState { terminated: Some(unseen), ..Default::default() }
 }
 
 fn terminated(container: &Container, container_id: String) -> ContainerStateTerminated {

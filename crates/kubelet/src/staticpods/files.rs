@@ -46,6 +46,17 @@ const WANTED: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
     .union(AddWatchFlags::IN_DELETE_SELF)
     .union(AddWatchFlags::IN_MOVE_SELF);
 
+/// Why a file describes no pod.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("it is empty")]
+    Empty,
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    #[error(transparent)]
+    Manifest(#[from] manifest::Error),
+}
+
 struct Reader {
     /// A file, or a folder of files.
     path: PathBuf,
@@ -74,27 +85,31 @@ impl Reader {
         let mut pods: Vec<Arc<StaticPod>> = Vec::new();
         for file in files(&self.path) {
             match self.read_one(&file) {
+                // Somebody has just begun to write it.
+                Err(Unreadable::Empty) => {}
                 // Of two with one name the first counts.
                 Ok(pod) if pods.iter().all(|known| known.name() != pod.name()) => pods.push(Arc::new(pod)),
                 Ok(pod) => {
                     tracing::error!(file = %file.display(), pod = %pod.name(), "another file describes the same pod")
                 }
-                Err(error) => tracing::error!(file = %file.display(), error, "static pod cannot be run"),
+                Err(error) => tracing::error!(file = %file.display(), %error, "static pod cannot be run"),
             }
         }
         self.first_seen.retain(|uid, _| pods.iter().any(|pod| pod.uid() == uid));
         pods
     }
 
-    fn read_one(&mut self, file: &Path) -> Result<StaticPod, String> {
+    fn read_one(&mut self, file: &Path) -> Result<StaticPod, Unreadable> {
         let mut text = Vec::new();
-        let opened = File::open(file).map_err(|error| error.to_string())?;
-        opened.take(FILE_BYTES_MAX).read_to_end(&mut text).map_err(|error| error.to_string())?;
-        let parse = |at| manifest::parse(&text, file, &self.node_name, at).map_err(|error| error.to_string());
+        File::open(file)?.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
+        if text.is_empty() {
+            return Err(Unreadable::Empty);
+        }
+        let parse = |at| manifest::parse(&text, file, &self.node_name, at);
         let now = Timestamp::now();
         let pod = parse(now)?;
         match self.first_seen.get(pod.uid()) {
-            Some(seen) => parse(*seen),
+            Some(seen) => Ok(parse(*seen)?),
             None => {
                 self.first_seen.insert(pod.uid().to_owned(), now);
                 Ok(pod)

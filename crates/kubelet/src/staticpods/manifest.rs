@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str, file: &str) -> Result<StaticPod, Error> {
-        parse(text.as_bytes(), Path::new(file), "Node-A", Timestamp::UNIX_EPOCH)
+        parse(text.as_bytes(), Path::new(file), "node-a", Timestamp::UNIX_EPOCH)
     }
 
     fn manifest(spec: &str) -> String {
@@ -178,7 +178,7 @@ mod tests {
         let found = read(&manifest(""), "/etc/a.yaml").expect("a pod");
         let pod = &found.pod;
         assert_eq!(found.name().to_string(), "default/web-node-a");
-        assert_eq!((pod.spec.node_name.as_str(), pod.spec.restart_policy.as_str()), ("Node-A", "Always"));
+        assert_eq!((pod.spec.node_name.as_str(), pod.spec.restart_policy.as_str()), ("node-a", "Always"));
         assert_eq!(pod.metadata.annotations[HASH], pod.metadata.uid);
         assert_eq!(pod.metadata.annotations[SOURCE], "file");
         assert!(pod.spec.tolerations.iter().any(|t| t.effect == "NoExecute" && t.operator == "Exists"));

@@ -1,14 +1,13 @@
-//! From objects to messages, in one pass over any self-describing input: stored JSON becomes protobuf without a tree
+//! From objects to messages, in one pass over JSON, as text or as a tree: stored JSON becomes protobuf without a tree
 //! in between. What the input does not have is not written: for Go's decoder an absent field and one with the zero
 //! value are the same unless it is a pointer, and then absence is what is meant.
 
 use std::fmt;
 
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::wire::Writer;
 use super::{RAW, TypeMeta};
@@ -85,10 +84,13 @@ impl<'s> Encoder<'s, '_> {
         }
     }
 
-    fn any<E: Error>(self, value: &Value) -> Result<(), E> {
-        let raw = serde_json::to_vec(value).map_err(E::custom)?;
+    /// Free-form JSON, which travels as the text it is.
+    fn raw<E: Error>(self, value: &RawValue) -> Result<(), E> {
+        if value.get() == "null" {
+            return Ok(());
+        }
         self.framed(|this| {
-            this.out.bytes(RAW, &raw);
+            this.out.bytes(RAW, value.get().as_bytes());
             Ok(())
         })
     }
@@ -110,7 +112,6 @@ impl<'s> Encoder<'s, '_> {
                 int_or_string(this.out, 0, number, "");
                 Ok(())
             }),
-            TypeKind::Any => self.any(&number.into()),
             _ => Err(self.unfit("a number")),
         }
     }
@@ -154,7 +155,10 @@ impl<'de> DeserializeSeed<'de> for Encoder<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
-        input.deserialize_any(self)
+        match self.kind() {
+            TypeKind::Any => self.raw(&Box::<RawValue>::deserialize(input)?),
+            _ => input.deserialize_any(self),
+        }
     }
 }
 
@@ -174,7 +178,6 @@ impl<'de> Visitor<'de> for Encoder<'_, '_> {
             TypeKind::Scalar(Scalar::Bool) => self.plain(|tag, out| out.varint(tag, value.into())),
             TypeKind::Union(union) => self
                 .framed(|this| this.spot.inner(union.other, union.other_tag).to(this.out).visit_bool(value)),
-            TypeKind::Any => self.any(&value.into()),
             _ => Err(self.unfit("a bool")),
         }
     }
@@ -186,7 +189,6 @@ impl<'de> Visitor<'de> for Encoder<'_, '_> {
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
         match i64::try_from(value) {
             Ok(value) => self.integer(value),
-            Err(_) if matches!(self.kind(), TypeKind::Any) => self.any(&value.into()),
             Err(_) => Err(self.unfit("a number")),
         }
     }
@@ -194,7 +196,6 @@ impl<'de> Visitor<'de> for Encoder<'_, '_> {
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         match self.kind() {
             TypeKind::Scalar(Scalar::Double) => self.plain(|tag, out| out.double(tag, value)),
-            TypeKind::Any => self.any(&value.into()),
             _ => Err(self.unfit("a number")),
         }
     }
@@ -210,7 +211,6 @@ impl<'de> Visitor<'de> for Encoder<'_, '_> {
                 Some(()) => Ok(()),
                 None => Err(this.unfit("a string")),
             }),
-            TypeKind::Any => self.any(&text.into()),
             _ => Err(self.unfit("a string")),
         }
     }
@@ -229,7 +229,6 @@ impl<'de> Visitor<'de> for Encoder<'_, '_> {
             }
             TypeKind::Union(union) => self
                 .framed(|this| this.spot.inner(union.other, union.other_tag).to(this.out).visit_seq(input)),
-            TypeKind::Any => self.any(&Value::deserialize(SeqAccessDeserializer::new(input))?),
             _ => Err(self.unfit("a list")),
         }
     }
@@ -250,7 +249,6 @@ impl<'de> Visitor<'de> for Encoder<'_, '_> {
             }
             TypeKind::Union(union) => self
                 .framed(|this| this.spot.inner(union.object, union.object_tag).to(this.out).visit_map(input)),
-            TypeKind::Any => self.any(&Value::deserialize(MapAccessDeserializer::new(input))?),
             _ => Err(self.unfit("an object")),
         }
     }

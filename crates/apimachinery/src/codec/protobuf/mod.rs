@@ -106,17 +106,24 @@ fn type_of(schema: &Schema, api_version: &str, kind: &str) -> Option<TypeId> {
 
 /// Encodes an object of type `root` in its envelope, under the kind it says it is or else the one its type has.
 pub fn encode(schema: &Schema, root: TypeId, value: &Value) -> Result<Bytes, Error> {
-    enveloped(schema, root, value)
+    enveloped(schema, root, value, 0)
 }
 
 /// As `encode`, straight from JSON text.
 pub fn from_json(schema: &Schema, root: TypeId, json: &[u8]) -> Result<Bytes, Error> {
-    let mut input = serde_json::Deserializer::from_slice(json);
-    enveloped(schema, root, &mut input)
+    // Checked once as a whole, not string by string.
+    let text = std::str::from_utf8(json).map_err(|error| Error::Syntax(error.to_string()))?;
+    let mut input = serde_json::Deserializer::from_str(text);
+    enveloped(schema, root, &mut input, json.len())
 }
 
-fn enveloped<'de, D: Deserializer<'de>>(schema: &Schema, root: TypeId, input: D) -> Result<Bytes, Error> {
-    let mut message = Writer::default();
+fn enveloped<'de, D: Deserializer<'de>>(
+    schema: &Schema,
+    root: TypeId,
+    input: D,
+    size_hint: usize,
+) -> Result<Bytes, Error> {
+    let mut message = Writer::with_capacity(size_hint);
     let found = encode::message(schema, root, input, &mut message).map_err(|e| Error::Type(e.to_string()))?;
     let TypeMeta { api_version, kind } = known_or_only(schema, root, found);
     let mut writer = Writer::from(MAGIC);

@@ -120,6 +120,10 @@ impl From<&[u8]> for Writer {
 }
 
 impl Writer {
+    pub fn with_capacity(bytes: usize) -> Self {
+        Writer { bytes: Vec::with_capacity(bytes) }
+    }
+
     pub fn finish(self) -> Bytes {
         self.bytes.into()
     }

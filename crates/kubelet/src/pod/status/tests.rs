@@ -142,3 +142,52 @@ fn an_init_container_that_has_not_run_is_initialising() {
 fn durations_read_as_go_prints_them() {
     assert_eq!(["10s", "1m20s", "5m0s"], [10, 80, 300].map(go_duration).each_ref().map(String::as_str));
 }
+
+#[test]
+fn restarts_count_on_when_the_runtime_has_forgotten_the_container() {
+    let check = |state: apimachinery::Value, reason: &str| {
+        let mut pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a"}]}));
+        pod.status.container_statuses = serde_json::from_value(
+            json!([{"name": "a", "containerID": "x://old", "restartCount": 2, "state": state}]),
+        )
+        .expect("statuses");
+        let mut memory = Memory::default();
+        memory
+            .waiting
+            .insert("a".into(), Waiting { reason: "ContainerCreating".into(), message: String::new() });
+        pod.status = tell(&pod, vec![], &memory, false);
+        assert_eq!(crate::pod::attempts_told(&pod, "a"), 3, "{state}");
+        let restarted = tell(&pod, vec![container("a", State::Running, 0, 3)], &Memory::default(), false);
+        let told = &restarted.container_statuses[0];
+        assert_eq!(told.restart_count, 3, "{state}");
+        let last = told.last_state.terminated.as_ref().expect("it ended");
+        assert_eq!((last.reason.as_str(), last.container_id.as_str()), (reason, "x://old"));
+    };
+    check(json!({"running": {}}), "ContainerStatusUnknown");
+    check(json!({"terminated": {"exitCode": 1, "reason": "Error", "containerID": "x://old"}}), "Error");
+}
+
+#[test]
+fn a_pod_that_was_refused_tells_of_no_containers() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let failure = Failure { reason: "OutOfcpu".into(), message: "m".into(), ..Failure::default() };
+    let memory = Memory { failed: Some(failure), ..Memory::default() };
+    let status = pod_status(&pod, &Observed::default(), &memory, &NODE, true, Timestamp::UNIX_EPOCH);
+    assert_eq!((status.phase.as_str(), status.reason.as_str()), ("Failed", "OutOfcpu"));
+    assert!(status.container_statuses.is_empty());
+    let known = Pod { status: status.clone(), ..pod };
+    let again =
+        pod_status(&known, &Observed::default(), &Memory::default(), &NODE, true, Timestamp::UNIX_EPOCH);
+    assert_eq!(again, status);
+}
+
+#[test]
+fn a_pod_that_the_node_ends_for_its_own_sake_is_marked() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let failure =
+        Failure { reason: "Evicted".into(), message: "m".into(), disruption: true, ..Failure::default() };
+    let memory = Memory { failed: Some(failure), ..Memory::default() };
+    let status = tell(&pod, vec![container("a", State::Exited, 137, 0)], &memory, true);
+    let condition = find_condition(&status.conditions, "DisruptionTarget").expect("a condition");
+    assert_eq!((condition.reason.as_str(), condition.message.as_str()), ("TerminationByKubelet", "m"));
+}

@@ -1,17 +1,30 @@
-//! Objects between the version in which they are judged and the one in which somebody wants to see them.
+//! A request as it is put to those who are asked about it, and its objects between the version in which they are
+//! judged and the one in which somebody wants to see them.
 
+use admission::Notes;
+use admission::rules::Attributes;
 use api::catalogue;
 use apimachinery::codec::Strictness;
 use apimachinery::gvk::GroupVersionKind;
 use apimachinery::{Status, Value};
 
-use super::Review;
 use crate::conversion;
+use crate::core::Core;
 use crate::customresource;
 use crate::kind::KindRef;
 use crate::resource::defaulted;
 use crate::subresource::scale;
 use crate::wire::{self, Expected};
+use crate::write::Place;
+
+pub struct Review<'a> {
+    pub core: &'a Core,
+    pub place: &'a Place,
+    pub attributes: Attributes,
+    /// The stored object, as the request's kind is judged.
+    pub old: Option<&'a Value>,
+    pub notes: &'a Notes,
+}
 
 impl Review<'_> {
     /// An object of the request, as this kind shows it.
@@ -41,8 +54,7 @@ impl Review<'_> {
             return Ok(conversion::to_stored(&self.place.kind, next));
         }
         if self.is_posted() {
-            let part = self.place.kind.subresource(&self.attributes.subresource);
-            let type_name = part.map_or(self.place.kind.type_name, |part| part.type_name);
+            let type_name = self.type_name(kind)?;
             let expected = Expected { type_name, api_version: &api_version, kind: &kind.kind };
             return wire::decode_value(expected, changed, Strictness::Ignore, &mut Vec::new());
         }
@@ -55,6 +67,18 @@ impl Review<'_> {
         let expected = Expected { type_name: row.type_name, api_version: &api_version, kind: &kind.kind };
         let changed = wire::decode_value(expected, changed, Strictness::Ignore, &mut Vec::new())?;
         Ok(defaulted(&KindRef::BuiltIn(row), changed))
+    }
+
+    /// The type in the schema of objects that this kind shows.
+    pub fn type_name(&self, kind: &GroupVersionKind) -> Result<&str, Status> {
+        if self.is_scale() || self.is_posted() {
+            let part = self.place.kind.subresource(&self.attributes.subresource);
+            return Ok(part.map_or(self.place.kind.type_name, |part| part.type_name));
+        }
+        match &self.place.kind {
+            KindRef::Custom(custom) => Ok(custom.kind.type_name),
+            KindRef::BuiltIn(_) => Ok(self.row(kind)?.type_name),
+        }
     }
 
     fn row(&self, kind: &GroupVersionKind) -> Result<&'static catalogue::Kind, Status> {
@@ -73,7 +97,7 @@ impl Review<'_> {
 }
 
 /// A custom object in another version whose conversion changes nothing else.
-fn with_version(mut object: Value, kind: &GroupVersionKind) -> Value {
+pub fn with_version(mut object: Value, kind: &GroupVersionKind) -> Value {
     object["apiVersion"] = kind.group_version().to_string().into();
     object
 }

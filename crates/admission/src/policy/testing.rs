@@ -1,0 +1,85 @@
+//! What the tests of both kinds of policies share: Deployments that are created in a world of a few objects.
+
+use std::sync::Arc;
+
+use apimachinery::gvk::GroupVersionKind;
+use apimachinery::{Status, Value, json};
+
+use super::{Binding, Kinds, Review, Scope};
+use crate::request::{Notes, Operation};
+use crate::rules::Attributes;
+use crate::rules::tests::attributes;
+use crate::testing::Objects;
+
+/// Objects are the same in all versions, and a configuration replaces the fields that it names.
+pub struct Plain;
+
+impl Kinds for Plain {
+    fn params_of(&self, kind: &GroupVersionKind) -> Option<Scope> {
+        (kind.kind == "ConfigMap").then(|| Scope { resource: "configmaps".to_owned(), namespaced: true })
+    }
+
+    fn param(&self, _: &GroupVersionKind, object: Arc<Value>) -> Arc<Value> {
+        object
+    }
+
+    fn shown(&self, _: &GroupVersionKind, object: &Value) -> Result<Value, Status> {
+        Ok(object.clone())
+    }
+
+    fn taken(&self, _: &GroupVersionKind, changed: Value, _: &Value) -> Result<Value, Status> {
+        Ok(changed)
+    }
+
+    fn merged(&self, _: &GroupVersionKind, object: &Value, configuration: &Value) -> Result<Value, String> {
+        let mut merged = object.clone();
+        apimachinery::patch::merge_patch(&mut merged, configuration.clone());
+        Ok(merged)
+    }
+}
+
+/// A Deployment is created in a namespace with parameters.
+pub struct Scene {
+    request: Attributes,
+    world: Objects,
+    pub notes: Notes,
+}
+
+impl Scene {
+    pub fn new() -> Scene {
+        let map = |name: &str, max: i64| json!({"metadata": {"name": name, "namespace": "ns", "labels": {"of": "limits"}}, "data": {"max": max}});
+        Scene {
+            request: attributes(Operation::Create, "deployments", "ns"),
+            world: Objects::default()
+                .with(
+                    "namespaces",
+                    json!({"metadata": {"name": "ns", "labels": {"env": "test"}, "managedFields": []}}),
+                )
+                .with("configmaps", map("low", 1))
+                .with("configmaps", map("high", 9)),
+            notes: Notes::default(),
+        }
+    }
+
+    pub fn review(&self) -> Review<'_> {
+        Review { request: &self.request, old: None, world: &self.world, kinds: &Plain, notes: &self.notes }
+    }
+}
+
+/// Of `spec`, with the rules that Deployments meet.
+pub fn policy(spec: Value) -> Value {
+    let mut whole = json!({"matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": ["apps"],
+        "apiVersions": ["v1"], "resources": ["deployments"]}]}});
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        whole[key] = value.clone();
+    }
+    json!({"metadata": {"name": "p"}, "spec": whole})
+}
+
+pub fn binding(spec: Value) -> Arc<Binding> {
+    let mut whole = json!({"policyName": "p", "validationActions": ["Deny"]});
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        whole[key] = value.clone();
+    }
+    Arc::new(Binding::read(&json!({"metadata": {"name": "b"}, "spec": whole})))
+}
