@@ -4,6 +4,7 @@
 mod authentication;
 mod authorization;
 mod checkpoint;
+mod configz;
 mod figures;
 mod logs;
 mod metrics;
@@ -141,6 +142,7 @@ impl Server {
             Route::Healthz => Ok(text(StatusCode::OK, "ok".to_owned())),
             Route::Pods => Ok(json(&self.list_pods().await)),
             Route::RunningPods => Ok(json(&self.list_running_pods().await?)),
+            Route::Configz => Ok(json(&configz::configz(&self.shared.config))),
             Route::Summary => Ok(json(&self.summary().await?)),
             Route::Metrics => self.kubelet_metrics().await,
             Route::ResourceMetrics => self.resource_metrics().await,

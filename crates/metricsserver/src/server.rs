@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::api::view::core::{Node, Pod};
-use client::{CancellationToken, Client, Informer, Informers};
+use client::{Body, CancellationToken, Client, Informer, Informers};
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use http::Method;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -93,12 +94,8 @@ impl MetricsServer {
     }
 
     async fn round(&self) -> Round {
-        let nodes = self.nodes.list();
-        let names = nodes.iter().map(|node| node.metadata.name.clone());
-        let scrapes = stream::iter(names).map(|name| async move {
-            let scrape = tokio::time::timeout(SCRAPE_TIMEOUT, self.scrape(&name)).await;
-            (name, scrape.unwrap_or_else(|_| Err("no answer in time".to_owned())))
-        });
+        let names: Vec<String> = self.nodes.list().iter().map(|node| node.metadata.name.clone()).collect();
+        let scrapes = stream::iter(names.into_iter().map(|name| self.scrape_in_time(name)));
         let mut scrapes = scrapes.buffer_unordered(SCRAPES_MAX);
         let mut round = Round::default();
         while let Some((node, scrape)) = scrapes.next().await {
@@ -110,11 +107,29 @@ impl MetricsServer {
         round
     }
 
+    fn scrape_in_time(&self, node: String) -> BoxFuture<'_, (String, Result<Scrape, String>)> {
+        Box::pin(async move {
+            let scrape = tokio::time::timeout(SCRAPE_TIMEOUT, self.scrape(&node)).await;
+            (node, scrape.unwrap_or_else(|_| Err("no answer in time".to_owned())))
+        })
+    }
+
     async fn scrape(&self, node: &str) -> Result<Scrape, String> {
         let path = format!("/api/v1/nodes/{node}/proxy/metrics/resource");
         let response = self.client.send(Method::GET, &path, None).await.map_err(|error| error.to_string())?;
-        let body = Limited::new(response.into_body(), SCRAPE_BYTES_MAX).collect().await;
-        let text = body.map_err(|error| error.to_string())?.to_bytes();
+        let text = read(response.into_body()).await?;
         Ok(exposition::parse(&String::from_utf8_lossy(&text), Timestamp::now()))
     }
+}
+
+async fn read(mut body: Body) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| error.to_string())?;
+        bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        if bytes.len() > SCRAPE_BYTES_MAX {
+            return Err(format!("an answer of more than {SCRAPE_BYTES_MAX} bytes"));
+        }
+    }
+    Ok(bytes)
 }

@@ -15,7 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::worker::Shared;
 
 /// Upstream's `authentication.webhook.cacheTTL`.
-const REVIEW_KEPT: Duration = Duration::from_secs(120);
+pub const REVIEW_KEPT: Duration = Duration::from_secs(120);
 /// Tokens remembered at most; then all are forgotten.
 const REVIEWS_MAX: usize = 1024;
 

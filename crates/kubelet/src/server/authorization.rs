@@ -13,8 +13,8 @@ use super::authentication::User;
 use crate::worker::Shared;
 
 /// Upstream's `cacheAuthorizedTTL` and `cacheUnauthorizedTTL`.
-const ALLOWED_KEPT: Duration = Duration::from_secs(300);
-const DENIED_KEPT: Duration = Duration::from_secs(30);
+pub const ALLOWED_KEPT: Duration = Duration::from_secs(300);
+pub const DENIED_KEPT: Duration = Duration::from_secs(30);
 /// Decisions remembered at most; then all are forgotten.
 const DECISIONS_MAX: usize = 1024;
 

@@ -28,7 +28,7 @@ pub fn pod(pod: &Pod, storage: &Storage) -> Option<Value> {
         return None;
     }
     let ephemeral = pod.spec.ephemeral_containers.iter();
-    let all = pod.spec.init_containers.iter().filter(|c| c.restart_policy == "Always");
+    let all = pod.spec.init_containers.iter().filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let running = |name: &&str| {
         let statuses = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
         let mut statuses = statuses.chain(&pod.status.ephemeral_container_statuses);
