@@ -14,8 +14,6 @@ pub use server::{AuditArgs, AuthenticationArgs, FlowControlArgs};
 
 pub use self::kubelet::KubeletArgs;
 
-pub use self::kubelet::KubeletArgs;
-
 #[derive(Parser)]
 #[command(
     name = "cox",

@@ -8,7 +8,7 @@ use apiserver::audit::Auditor;
 use apiserver::audit::policy::Policy;
 use apiserver::audit::sink::{Backend, Mode};
 use apiserver::{
-    AdmissionPlugins, ApiServer, Backend, Cidr, FRONT_PROXY_CLIENT, FrontProxy, GroupServed,
+    AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy, GroupServed,
 };
 use auth::UserInfo;
 use auth::jwt::SigningKey;
@@ -56,7 +56,7 @@ impl Api {
     }
 
     /// Lets a part of this process answer for a group of the API.
-    pub async fn serve_group(&self, served: GroupServed, backend: Arc<dyn Backend>) -> anyhow::Result<()> {
+    pub async fn serve_group(&self, served: GroupServed, backend: Arc<dyn apiserver::Backend>) -> anyhow::Result<()> {
         let name = served.group_version.to_string();
         let registered = self.server.serve_group(served, backend).await;
         registered.with_context(|| format!("cannot serve {name}"))

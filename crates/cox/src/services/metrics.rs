@@ -9,7 +9,8 @@ use auth::UserInfo;
 use bytes::Bytes;
 use client::{CancellationToken, Client, PatchType};
 use http::Request;
-use metricsserver::{MetricsServer, api};
+use metricsserver::MetricsServer;
+use metricsserver::api::{GROUP, VERSION};
 
 use super::Services;
 use super::control_plane::{AUTHENTICATED, Api};
@@ -42,7 +43,7 @@ pub async fn start(services: &mut Services, api: &Api) -> anyhow::Result<()> {
         Ok(())
     });
     let served = GroupServed {
-        group_version: GroupVersion::new(api::GROUP, api::VERSION),
+        group_version: GroupVersion::new(GROUP, VERSION),
         group_priority_minimum: GROUP_PRIORITY_MINIMUM,
         version_priority: VERSION_PRIORITY,
     };
@@ -55,7 +56,7 @@ async fn publish(admin: &Client) -> Result<(), client::Error> {
     let labels: apimachinery::Map<_, _> = ["view", "edit", "admin"].map(aggregated).into_iter().collect();
     let reader = json!({
         "kind": "ClusterRole", "apiVersion": format!("{rbac}/v1"), "metadata": {"name": READER_ROLE, "labels": labels},
-        "rules": [{"apiGroups": [api::GROUP], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]}],
+        "rules": [{"apiGroups": [GROUP], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]}],
     });
     // The API server asks the kubelet in its own name, once it knows that this user may have it do so.
     let role = json!({
