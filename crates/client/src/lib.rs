@@ -1,5 +1,5 @@
 //! How components reach the API: the same requests over HTTPS or in process, shared informers over them, a work
-//! queue, and an event recorder.
+//! queue, and an event recorder; beside them how components tell their figures.
 //!
 //! Nothing here knows which side of the wire the server is on, nor any particular kind.
 
@@ -8,6 +8,8 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod informer;
+pub mod metrics;
+pub mod query;
 pub mod queue;
 pub mod request;
 pub mod service_account;

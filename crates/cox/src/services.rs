@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod control_plane;
 pub mod local_path;
+pub mod metrics;
 pub mod node;
 mod pod_network;
 

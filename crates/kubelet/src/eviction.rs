@@ -6,7 +6,7 @@ mod limits;
 mod rank;
 mod signals;
 mod threshold;
-mod usage;
+pub mod usage;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -27,6 +27,7 @@ mod resources;
 mod server;
 pub mod settings;
 mod staticpods;
+mod stats;
 mod termination_message;
 mod volumes;
 mod worker;

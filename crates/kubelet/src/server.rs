@@ -1,8 +1,14 @@
 //! The kubelet's own API, for the API server: logs, exec, attach, port-forward, and what runs here
 //! (follows the kubelet's `server/server.go`).
 
-mod auth;
+mod authentication;
+mod authorization;
+mod checkpoint;
+mod configz;
+mod figures;
 mod logs;
+mod metrics;
+mod pods;
 mod route;
 mod streaming;
 
@@ -11,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::view::core::Pod;
+use apimachinery::Value;
 use bytes::Bytes;
 use client::Informer;
 use http::{Request, Response, StatusCode};
@@ -24,8 +31,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
+use crate::stats;
 use crate::worker::Shared;
-use auth::User;
+use authentication::User;
 use route::Route;
 
 type Body = UnsyncBoxBody<Bytes, client::transport::BoxError>;
@@ -39,7 +47,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Server {
     shared: Arc<Shared>,
     pods: Informer<Pod>,
-    decisions: Arc<auth::Decisions>,
+    reviews: Arc<authentication::Reviews>,
+    decisions: Arc<authorization::Decisions>,
+    stats: Arc<stats::Provider>,
 }
 
 /// A refusal in plain text, as the kubelet answers.
@@ -53,7 +63,7 @@ impl Refusal {
 
 impl Server {
     pub fn new(shared: Arc<Shared>, pods: Informer<Pod>) -> Self {
-        Server { shared, pods, decisions: Arc::default() }
+        Server { shared, pods, reviews: Arc::default(), decisions: Arc::default(), stats: Arc::default() }
     }
 
     pub async fn serve(self, listener: TcpListener) {
@@ -101,46 +111,48 @@ impl Server {
         }
     }
 
-    async fn route(&self, request: Request<Incoming>, user: Option<User>) -> Result<Response<Body>, Refusal> {
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        certified: Option<User>,
+    ) -> Result<Response<Body>, Refusal> {
+        let user = match certified {
+            Some(user) => Some(user),
+            None => self.reviews.user_of(&self.shared, request.headers()).await,
+        };
         let user = user.ok_or_else(|| Refusal(StatusCode::UNAUTHORIZED, "Unauthorized".to_owned()))?;
-        let route =
-            Route::parse(request.uri().path()).ok_or_else(|| Refusal::not_found("404 page not found"))?;
-        let allowed =
-            self.decisions.allowed(&self.shared, &user, request.method(), route.subresource()).await;
-        if !allowed {
+        let subresources = route::subresources(request.uri().path());
+        if !self.decisions.allowed(&self.shared, &user, request.method(), subresources).await {
             let message = format!(
-                "Forbidden (user={}, verb={}, resource=nodes, subresource={})",
+                "Forbidden (user={}, verb={}, resource=nodes, subresource(s)=[{}])\n",
                 user.name,
-                auth::verb(request.method()),
-                route.subresource()
+                authorization::verb(request.method()),
+                subresources.join(" ")
             );
             return Err(Refusal(StatusCode::FORBIDDEN, message));
         }
+        let route = Route::parse(request.uri().path());
+        let route = route.ok_or_else(|| Refusal::not_found("404 page not found"))?;
+        self.serve_route(route, request).await
+    }
+
+    async fn serve_route(&self, route: Route, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+        let query = request.uri().query().unwrap_or_default();
         match route {
             Route::Healthz => Ok(text(StatusCode::OK, "ok".to_owned())),
-            Route::Pods => Ok(self.list_pods()),
-            Route::Logs(target) => {
-                logs::serve(self, &target, request.uri().query().unwrap_or_default()).await
-            }
+            Route::Pods => Ok(json(&self.list_pods().await)),
+            Route::RunningPods => Ok(json(&self.list_running_pods().await?)),
+            Route::Configz => Ok(json(&configz::configz(&self.shared.config))),
+            Route::Summary => Ok(json(&self.summary().await?)),
+            Route::Metrics => self.kubelet_metrics().await,
+            Route::ResourceMetrics => self.resource_metrics().await,
+            Route::CadvisorMetrics => self.cadvisor_metrics().await,
+            Route::Checkpoint(target) => checkpoint::serve(self, &target, request.method(), query).await,
+            Route::Logs(target) => logs::serve(self, &target, query).await,
             Route::Exec(target) => streaming::exec(self, &target, request).await,
             Route::Attach(target) => streaming::attach(self, &target, request).await,
             Route::PortForward(target) => streaming::port_forward(self, &target, request).await,
         }
-    }
-
-    fn list_pods(&self) -> Response<Body> {
-        let pods: Vec<_> = self
-            .pods
-            .list()
-            .iter()
-            .map(|pod| serde_json::json!({"metadata": pod.metadata, "status": pod.status}))
-            .collect();
-        let list = serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods});
-        let mut response = text(StatusCode::OK, list.to_string());
-        response
-            .headers_mut()
-            .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-        response
     }
 
     /// The pod, if it is here and is the one meant.
@@ -151,6 +163,13 @@ impl Server {
             Refusal::not_found(format!("pod \"{}/{}\" not found", target.namespace, target.pod))
         })
     }
+}
+
+fn json(value: &Value) -> Response<Body> {
+    let mut response = text(StatusCode::OK, value.to_string());
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    response
 }
 
 fn text(code: StatusCode, message: String) -> Response<Body> {

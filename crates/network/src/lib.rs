@@ -20,7 +20,7 @@ pub mod nodes;
 pub mod cni;
 
 pub mod http;
-pub mod metrics;
+pub use client::metrics;
 pub mod service;
 
 pub mod proxy;

@@ -18,6 +18,7 @@ use crate::record::{self, ContainerRecord, SandboxRecord};
 use crate::shim::protocol::{ContainerState, Reply, Request};
 use crate::shim::spec::ExitRecord;
 use crate::shim_client::{ShimConnection, Spawner};
+use crate::stats::Trees;
 use crate::streaming;
 use crate::{Error, Result};
 
@@ -38,6 +39,8 @@ pub struct Runtime {
     /// Bumped whenever a container or sandbox ends, for those who wait for it.
     pub(crate) endings: watch::Sender<u64>,
     pub(crate) streaming: OnceLock<Arc<streaming::Server>>,
+    /// What containers have written, as last looked at.
+    pub(crate) trees: Trees,
     stop: CancellationToken,
 }
 
@@ -71,6 +74,7 @@ impl Runtime {
             events: broadcast::channel(EVENTS_MAX).0,
             endings: watch::channel(0).0,
             streaming: OnceLock::new(),
+            trees: Trees::default(),
             stop: CancellationToken::new(),
             config,
         });

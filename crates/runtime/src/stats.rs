@@ -1,7 +1,8 @@
 //! What containers and pods use, in the CRI's terms.
 
+mod tree;
+
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::Result;
@@ -10,15 +11,14 @@ use crate::container_spec::uses_node_network;
 use crate::cri::{
     ContainerAttributes, ContainerStats, ContainerStatsFilter, CpuUsage, FilesystemIdentifier,
     FilesystemUsage, LinuxPodSandboxStats, MemoryUsage, NetworkInterfaceUsage, NetworkUsage,
-    PodSandboxAttributes, PodSandboxStats, PodSandboxStatsFilter, ProcessUsage, UInt64Value,
+    PodSandboxAttributes, PodSandboxStats, PodSandboxStatsFilter, ProcessUsage, SwapUsage, UInt64Value,
 };
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::runtime::{Runtime, now};
+pub(crate) use tree::Trees;
 
 /// The interface pods reach the network by.
 const DEFAULT_INTERFACE: &str = "eth0";
-/// Bytes of a block as `st_blocks` counts them.
-const BLOCK_BYTES: u64 = 512;
 
 impl Runtime {
     pub(crate) fn container_stats(&self, id: &str) -> Result<ContainerStats> {
@@ -61,7 +61,7 @@ impl Runtime {
         let memory_limit = container.config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
         let memory_limit = memory_limit.map_or(0, |resources| resources.memory_limit_in_bytes.max(0) as u64);
         let upper = self.container_dir(&container.id).join("upper");
-        let (bytes, inodes) = usage(&upper);
+        let (bytes, inodes) = self.trees.usage(&upper);
         ContainerStats {
             attributes: Some(ContainerAttributes {
                 id: container.id.clone(),
@@ -72,7 +72,7 @@ impl Runtime {
             cpu: Some(cpu_usage(&stats)),
             memory: Some(memory_usage(&stats, memory_limit)),
             writable_layer: Some(filesystem_usage(&upper, bytes, inodes)),
-            swap: None,
+            swap: swap_usage(&stats),
         }
     }
 
@@ -112,7 +112,8 @@ fn memory_usage(stats: &Stats, limit: u64) -> MemoryUsage {
     MemoryUsage {
         timestamp: now(),
         working_set_bytes: value(stats.memory_working_set),
-        available_bytes: value(limit.saturating_sub(stats.memory_working_set)),
+        // Without a limit of its own a container has what the node has, which is not for it to tell.
+        available_bytes: (limit > 0).then(|| limit.saturating_sub(stats.memory_working_set)).and_then(value),
         usage_bytes: value(stats.memory_usage),
         rss_bytes: value(stats.memory_rss),
         page_faults: value(stats.page_faults),
@@ -129,20 +130,10 @@ pub(crate) fn filesystem_usage(path: &Path, bytes: u64, inodes: u64) -> Filesyst
     }
 }
 
-/// Bytes on disk and inodes of a tree; what disappears meanwhile is not counted. Containers choose how deep their trees
-/// are, so this keeps its own stack.
-fn usage(path: &Path) -> (u64, u64) {
-    let (mut bytes, mut inodes) = (0, 0);
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        bytes += metadata.blocks() * BLOCK_BYTES;
-        inodes += 1;
-        if metadata.is_dir() {
-            left.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
-        }
-    }
-    (bytes, inodes)
+/// Swap is the node's to share out: how much is left for one container cannot be told.
+fn swap_usage(stats: &Stats) -> Option<SwapUsage> {
+    let used = stats.swap_usage?;
+    Some(SwapUsage { timestamp: now(), swap_available_bytes: None, swap_usage_bytes: value(used) })
 }
 
 /// Counters of the interfaces in the network namespace of a process.

@@ -34,6 +34,7 @@ const TABLE: &[Row] = &[
     row("network", &["client"]),
     row("ingress", &["client", "network"]),
     row("kubelet", &["client", "runtime"]),
+    row("metricsserver", &["client"]),
     row("cluster", &["client", "store", "auth"]),
     row(
         "cox",
@@ -43,6 +44,7 @@ const TABLE: &[Row] = &[
             "controllers",
             "ingress",
             "kubelet",
+            "metricsserver",
             "network",
             "runtime",
             "scheduler",

@@ -18,7 +18,7 @@ use crate::cli::UpArgs;
 use crate::progress::Progress;
 use crate::services::certificates::Keeper;
 use crate::services::control_plane::{self, AUTHENTICATED, Access, Api};
-use crate::services::{Services, interrupted, local_path, node};
+use crate::services::{Services, interrupted, local_path, metrics, node};
 use crate::{control, logging, memory};
 
 /// How much of a cluster runs in this process.
@@ -164,6 +164,7 @@ async fn start(
         return Ok(());
     }
     plan.start_deciders(services, &api);
+    metrics::start(services, &api).await?;
     if args.storage.local_path {
         local_path::publish(&api.admin()).await?;
     }

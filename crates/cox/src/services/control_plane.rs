@@ -10,7 +10,8 @@ use apiserver::audit::sink::{Backend, Mode};
 use apiserver::authentication::{self, FrontProxies};
 use apiserver::authorization::Chain;
 use apiserver::tls::{Authorities, Serving, SharedTls};
-use apiserver::{AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy};
+use apiserver::{AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy, GroupServed};
+use auth::UserInfo;
 use auth::jwt::SigningKey;
 use auth::serviceaccount::Issuer;
 use auth::tokenfile::TokenFile;
@@ -59,6 +60,13 @@ impl Api {
 
     pub fn admin(&self) -> Client {
         self.client(UserInfo::new("kubernetes-admin", ["system:masters", AUTHENTICATED]), "cox")
+    }
+
+    /// Lets a part of this process answer for a group of the API.
+    pub async fn serve_group(&self, served: GroupServed, backend: Arc<dyn apiserver::Backend>) -> anyhow::Result<()> {
+        let name = served.group_version.to_string();
+        let registered = self.server.serve_group(served, backend).await;
+        registered.with_context(|| format!("cannot serve {name}"))
     }
 }
 

@@ -88,7 +88,7 @@ fn volumes(config: &Config, pod: &Pod) -> impl Iterator<Item = (String, i64, i64
 
 /// Bytes and inodes of a tree within its file system; files with several names count once. What disappears meanwhile
 /// is not counted. Pods choose how deep their trees are, so this keeps its own stack.
-fn tree(root: &Path) -> (i64, i64) {
+pub fn tree(root: &Path) -> (i64, i64) {
     let Ok(device) = fs::symlink_metadata(root).map(|metadata| metadata.dev()) else { return (0, 0) };
     let (mut bytes, mut inodes) = (0, 0);
     let mut linked = std::collections::HashSet::new();

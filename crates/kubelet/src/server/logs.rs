@@ -16,7 +16,8 @@ use jiff::{SignedDuration, Timestamp};
 use nix::sys::inotify::AddWatchFlags;
 use tokio::sync::broadcast;
 
-use super::route::{Target, query_flag, query_value};
+use client::query::{query_flag, query_value};
+use super::route::Target;
 use super::{Body, Refusal, Server};
 use crate::inotify::Changes;
 use crate::observe::{self, Container, Observed, State};

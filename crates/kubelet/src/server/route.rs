@@ -1,4 +1,4 @@
-//! The kubelet's paths.
+//! The kubelet's paths, and what of the node a user must be allowed for each.
 
 /// A container of a pod; `uid` and `container` may be empty.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,6 +13,13 @@ pub struct Target {
 pub enum Route {
     Healthz,
     Pods,
+    RunningPods,
+    Configz,
+    Summary,
+    Metrics,
+    ResourceMetrics,
+    CadvisorMetrics,
+    Checkpoint(Target),
     Logs(Target),
     Exec(Target),
     Attach(Target),
@@ -29,69 +36,49 @@ impl Route {
             [namespace, pod, uid, container] => Some(target(namespace, pod, uid, container)),
             _ => None,
         };
-        match *first {
-            "healthz" if rest.is_empty() => Some(Route::Healthz),
-            "pods" if rest.is_empty() => Some(Route::Pods),
-            "containerLogs" => in_container().map(Route::Logs),
-            "exec" => in_container().map(Route::Exec),
-            "attach" => in_container().map(Route::Attach),
-            "portForward" => match rest {
-                [namespace, pod] => Some(Route::PortForward(target(namespace, pod, "", ""))),
-                [namespace, pod, uid] => Some(Route::PortForward(target(namespace, pod, uid, ""))),
-                _ => None,
-            },
+        match (*first, rest) {
+            ("healthz", [] | ["ping" | "log" | "syncloop"]) => Some(Route::Healthz),
+            ("pods", []) => Some(Route::Pods),
+            ("runningpods", []) => Some(Route::RunningPods),
+            ("configz", []) => Some(Route::Configz),
+            ("stats", ["summary"]) => Some(Route::Summary),
+            ("metrics", []) => Some(Route::Metrics),
+            ("metrics", ["resource"]) => Some(Route::ResourceMetrics),
+            ("metrics", ["cadvisor"]) => Some(Route::CadvisorMetrics),
+            ("checkpoint", [namespace, pod, container]) => {
+                Some(Route::Checkpoint(target(namespace, pod, "", container)))
+            }
+            ("containerLogs", _) => in_container().map(Route::Logs),
+            ("exec", _) => in_container().map(Route::Exec),
+            ("attach", _) => in_container().map(Route::Attach),
+            ("portForward", [namespace, pod]) => Some(Route::PortForward(target(namespace, pod, "", ""))),
+            ("portForward", [namespace, pod, uid]) => {
+                Some(Route::PortForward(target(namespace, pod, uid, "")))
+            }
             _ => None,
         }
     }
+}
 
-    /// The subresource of `nodes` that a user must be allowed (follows upstream's `getNodeSubresource`).
-    pub fn subresource(&self) -> &'static str {
-        match self {
-            Route::Healthz => "healthz",
-            Route::Pods => "pods",
-            Route::Logs(_) | Route::Exec(_) | Route::Attach(_) | Route::PortForward(_) => "proxy",
-        }
+/// The subresources of `nodes` of which a user must be allowed one, for any path, known or not
+/// (follows `GetRequestAttributes` of the kubelet's `server/auth.go`).
+pub fn subresources(path: &str) -> &'static [&'static str] {
+    match path.trim_start_matches('/').split('/').next().unwrap_or_default() {
+        "pods" | "runningpods" => &["pods", "proxy"],
+        "healthz" => &["healthz", "proxy"],
+        "configz" => &["configz", "proxy"],
+        "stats" => &["stats"],
+        "metrics" => &["metrics"],
+        "logs" => &["log"],
+        "checkpoint" => &["checkpoint"],
+        "statusz" => &["statusz"],
+        "flagz" => &["configz"],
+        _ => &["proxy"],
     }
 }
 
 fn target(namespace: &str, pod: &str, uid: &str, container: &str) -> Target {
     Target { namespace: namespace.into(), pod: pod.into(), uid: uid.into(), container: container.into() }
-}
-
-/// The values of one query parameter, in order.
-pub fn query_values<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = String> + 'a {
-    query.split('&').filter_map(move |pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (unescape(key) == name).then(|| unescape(value))
-    })
-}
-
-pub fn query_value(query: &str, name: &str) -> Option<String> {
-    query_values(query, name).next()
-}
-
-pub fn query_flag(query: &str, name: &str) -> bool {
-    query_value(query, name).is_some_and(|value| matches!(value.as_str(), "true" | "1"))
-}
-
-/// Decodes `%XX` and `+`; a broken escape stays as it is.
-fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        let escaped = (*first == b'%').then(|| tail.get(..2)).flatten();
-        let code = escaped.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match (first, code) {
-            (_, Some(code)) => {
-                bytes.push(code);
-                rest = &tail[2..];
-            }
-            (b'+', None) => bytes.push(b' '),
-            (other, None) => bytes.push(*other),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -103,16 +90,24 @@ mod tests {
         assert_eq!(Route::parse("/exec/n/p/c"), Some(Route::Exec(target("n", "p", "", "c"))));
         assert_eq!(Route::parse("/exec/n/p/u/c"), Some(Route::Exec(target("n", "p", "u", "c"))));
         assert_eq!(Route::parse("/portForward/n/p"), Some(Route::PortForward(target("n", "p", "", ""))));
-        for bad in ["/", "/exec/n/p", "/exec/n/p/u/c/x", "/nope", "/healthz/x"] {
+        assert_eq!(Route::parse("/runningpods/"), Some(Route::RunningPods));
+        for bad in ["/", "/exec/n/p", "/exec/n/p/u/c/x", "/nope", "/healthz/x", "/stats", "/checkpoint/n/p"] {
             assert_eq!(Route::parse(bad), None, "{bad}");
         }
     }
 
     #[test]
-    fn query_values_keep_their_order_and_lose_their_escapes() {
-        let query = "command=sh&command=-c&command=echo+%22a%26b%22&tty=true&x=%zz";
-        assert_eq!(query_values(query, "command").collect::<Vec<_>>(), ["sh", "-c", "echo \"a&b\""]);
-        assert!(query_flag(query, "tty") && !query_flag(query, "stdin"));
-        assert_eq!(query_value(query, "x").as_deref(), Some("%zz"));
+    fn every_path_has_something_to_be_allowed() {
+        let check = |path: &str, expect: &[&str]| assert_eq!(subresources(path), expect, "{path}");
+        check("/metrics/cadvisor", &["metrics"]);
+        check("/stats/summary", &["stats"]);
+        check("/pods", &["pods", "proxy"]);
+        check("/runningpods/", &["pods", "proxy"]);
+        check("/healthz/ping", &["healthz", "proxy"]);
+        check("/configz", &["configz", "proxy"]);
+        check("/logs/syslog", &["log"]);
+        check("/metricsx", &["proxy"]);
+        check("/exec/n/p/c", &["proxy"]);
+        check("/debug/pprof/profile", &["proxy"]);
     }
 }

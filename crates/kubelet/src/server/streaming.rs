@@ -7,9 +7,10 @@ use hyper_util::rt::TokioIo;
 use runtime::cri;
 use tokio::net::TcpStream;
 
-use super::route::{Target, query_flag, query_values};
+use super::route::Target;
 use super::{Body, Refusal, Server};
 use crate::observe::{self, Observed, State};
+use client::query::{query_flag, query_values};
 
 fn failed(what: &str, why: impl std::fmt::Display) -> Refusal {
     Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("{what}: {why}"))
@@ -23,7 +24,7 @@ impl Server {
             .map_err(|status| failed("runtime", status.message()))
     }
 
-    async fn running_container(&self, target: &Target) -> Result<String, Refusal> {
+    pub(super) async fn running_container(&self, target: &Target) -> Result<String, Refusal> {
         let observed = self.observed(target).await?;
         let container = observed.container(&target.container).filter(|c| c.state == State::Running);
         container

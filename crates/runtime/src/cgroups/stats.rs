@@ -13,6 +13,8 @@ pub struct Stats {
     pub memory_rss: u64,
     pub page_faults: u64,
     pub major_page_faults: u64,
+    /// `None` where the kernel does not account for swap.
+    pub swap_usage: Option<u64>,
     pub processes: u64,
 }
 
@@ -26,6 +28,7 @@ pub fn read_v1(cpu: Option<&Path>, memory: Option<&Path>, pids: Option<&Path>) -
         memory_rss: field(&stat, "total_rss"),
         page_faults: field(&stat, "total_pgfault"),
         major_page_faults: field(&stat, "total_pgmajfault"),
+        swap_usage: find(&stat, "total_swap"),
         processes: pids.map_or(0, |dir| number(&dir.join("pids.current"))),
     }
 }
@@ -41,6 +44,7 @@ pub fn read_v2(dir: &Path) -> Stats {
         memory_rss: field(&stat, "anon"),
         page_faults: field(&stat, "pgfault"),
         major_page_faults: field(&stat, "pgmajfault"),
+        swap_usage: read(&dir.join("memory.swap.current")).trim().parse().ok(),
         processes: number(&dir.join("pids.current")),
     }
 }
@@ -55,6 +59,75 @@ fn number(path: &Path) -> u64 {
 }
 
 fn field(text: &str, name: &str) -> u64 {
+    find(text, name).unwrap_or(0)
+}
+
+fn find(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+    value.and_then(|value| value.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).expect("writes");
+        }
+        dir
+    }
+
+    #[test]
+    fn version_1_tells_of_the_whole_tree_below_a_cgroup() {
+        let dir = recorded(&[
+            ("cpuacct.usage", "5000000000\n"),
+            ("memory.usage_in_bytes", "10485760\n"),
+            (
+                "memory.stat",
+                "rss 1\ntotal_rss 4096\ntotal_swap 512\ntotal_pgfault 7\ntotal_pgmajfault 2\ntotal_inactive_file 485760\n",
+            ),
+            ("pids.current", "3\n"),
+        ]);
+        let path = Some(dir.path());
+        let expect = Stats {
+            cpu_nanos: 5_000_000_000,
+            memory_usage: 10_485_760,
+            memory_working_set: 10_000_000,
+            memory_rss: 4096,
+            page_faults: 7,
+            major_page_faults: 2,
+            swap_usage: Some(512),
+            processes: 3,
+        };
+        assert_eq!(read_v1(path, path, path), expect);
+    }
+
+    #[test]
+    fn version_2_tells_time_in_microseconds() {
+        let dir = recorded(&[
+            ("cpu.stat", "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\n"),
+            ("memory.current", "8192\n"),
+            ("memory.swap.current", "0\n"),
+            ("memory.stat", "anon 4096\nfile 4096\ninactive_file 1024\npgfault 9\npgmajfault 1\n"),
+            ("pids.current", "1\n"),
+        ]);
+        let expect = Stats {
+            cpu_nanos: 1_500_000,
+            memory_usage: 8192,
+            memory_working_set: 7168,
+            memory_rss: 4096,
+            page_faults: 9,
+            major_page_faults: 1,
+            swap_usage: Some(0),
+            processes: 1,
+        };
+        assert_eq!(read_v2(dir.path()), expect);
+    }
+
+    #[test]
+    fn a_cgroup_that_is_gone_used_nothing() {
+        assert_eq!(read_v2(Path::new("/nonexistent")), Stats::default());
+    }
 }

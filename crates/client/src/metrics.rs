@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 /// A counter or gauge with its series.
@@ -115,6 +116,12 @@ pub fn sample(text: &mut String, name: &str, suffix: &str, labels: &str, more: &
     let braces = format!("{{{labels}{comma}{more}}}");
     let braces = if braces == "{}" { "" } else { &braces };
     writeln!(text, "{name}{suffix}{braces} {value}").expect("a String takes everything");
+}
+
+/// One line with the time at which its value was read.
+pub fn sample_at(text: &mut String, name: &str, labels: &str, value: f64, at: Timestamp) {
+    let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+    writeln!(text, "{name}{braces} {value} {}", at.as_millisecond()).expect("a String takes everything");
 }
 
 #[cfg(test)]

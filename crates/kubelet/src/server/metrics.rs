@@ -1,0 +1,96 @@
+//! Figures in the text form of Prometheus, under upstream's names. Pure.
+
+mod cadvisor;
+mod kubelet;
+mod resource;
+
+pub use cadvisor::cadvisor;
+pub use kubelet::{Counts, kubelet};
+pub use resource::resource;
+
+/// Labels as they stand between the braces.
+fn labels(pairs: &[(&str, &str)]) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+    pairs.join(",")
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use runtime::cri;
+
+    use super::*;
+    use crate::stats::node::NodeReading;
+    use crate::stats::{ContainerReading, Filesystem, PodReading, Reading};
+
+    fn reading() -> Reading {
+        let value = |value| Some(cri::UInt64Value { value });
+        let cpu = Some(cri::CpuUsage { usage_core_nano_seconds: value(1_500_000_000), ..Default::default() });
+        let memory = Some(cri::MemoryUsage { working_set_bytes: value(4096), ..Default::default() });
+        let container = ContainerReading {
+            id: "c1".to_owned(),
+            name: "main".to_owned(),
+            image: "busybox:1".to_owned(),
+            started_at: Timestamp::from_second(100).expect("a time"),
+            usage: cri::ContainerStats { cpu, memory, ..Default::default() },
+            ..ContainerReading::default()
+        };
+        let usage = cri::LinuxPodSandboxStats { cpu, memory, ..Default::default() };
+        let pod = PodReading {
+            name: "web".to_owned(),
+            namespace: "shop".to_owned(),
+            usage,
+            containers: vec![container],
+            ..PodReading::default()
+        };
+        Reading {
+            at: Timestamp::from_second(200).expect("a time"),
+            node: NodeReading { cpu_nanos: 2_000_000_000, ..NodeReading::default() },
+            node_rate: None,
+            node_fs: Filesystem::default(),
+            image_fs: Filesystem::default(),
+            pods: vec![pod],
+        }
+    }
+
+    fn check(text: &str, line: &str) {
+        assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
+    }
+
+    #[test]
+    fn resource_metrics_tell_when_they_were_read() {
+        let text = resource(&reading());
+        check(&text, "node_cpu_usage_seconds_total 2 200000");
+        check(&text, "container_start_time_seconds{container=\"main\",namespace=\"shop\",pod=\"web\"} 100");
+        check(
+            &text,
+            "container_cpu_usage_seconds_total{container=\"main\",namespace=\"shop\",pod=\"web\"} 1.5 200000",
+        );
+        check(&text, "pod_memory_working_set_bytes{namespace=\"shop\",pod=\"web\"} 4096 200000");
+        check(&text, "resource_scrape_error 0");
+    }
+
+    #[test]
+    fn cadvisor_metrics_carry_cgroup_image_and_pod() {
+        let text = cadvisor(&reading());
+        check(
+            &text,
+            "container_memory_working_set_bytes{container=\"main\",id=\"/pod/c1\",image=\"busybox:1\",name=\"c1\",namespace=\"shop\",pod=\"web\"} 4096 200000",
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_once() {
+        let counts = Counts { running_pods: 2, ..Counts::default() };
+        let text = kubelet("n1", "v1.36.0", &counts, &[]);
+        check(&text, "kubelet_running_pods 2");
+        check(&text, "kubelet_node_name{node=\"n1\"} 1");
+        let types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let distinct: std::collections::BTreeSet<&&str> = types.iter().collect();
+        assert_eq!(distinct.len(), types.len());
+    }
+}

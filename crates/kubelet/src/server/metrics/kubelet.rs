@@ -1,0 +1,55 @@
+//! `/metrics`: the kubelet itself (follows the kubelet's `metrics/metrics.go`).
+
+use client::metrics::{head, sample};
+
+use super::labels;
+use crate::stats::Filesystem;
+
+/// What runs, by the runtime's word.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub running_pods: usize,
+    /// By the state that upstream names: `created`, `running`, `exited`, `unknown`.
+    pub containers: Vec<(&'static str, usize)>,
+    pub desired_pods: usize,
+}
+
+/// A volume of a claim, by namespace and name of the claim.
+pub type Claim<'a> = (&'a str, &'a str, Filesystem);
+
+pub fn kubelet(node_name: &str, version: &str, counts: &Counts, claims: &[Claim<'_>]) -> String {
+    let mut text = String::new();
+    let mut gauge = |name: &str, help: &str, series: &[(String, f64)]| {
+        head(&mut text, name, help, "gauge");
+        series.iter().for_each(|(labels, value)| sample(&mut text, name, "", labels, "", *value));
+    };
+    let one = |labels: String, value: f64| vec![(labels, value)];
+    gauge("kubelet_node_name", "The node's name.", &one(labels(&[("node", node_name)]), 1.0));
+    let build = labels(&[("git_version", version), ("platform", "linux")]);
+    gauge("kubernetes_build_info", "The version that runs.", &one(build, 1.0));
+    let pods = one(String::new(), counts.running_pods as f64);
+    gauge("kubelet_running_pods", "Pods that have a running sandbox.", &pods);
+    let state = |(state, count): &(&str, usize)| (labels(&[("container_state", state)]), *count as f64);
+    let containers: Vec<(String, f64)> = counts.containers.iter().map(state).collect();
+    gauge("kubelet_running_containers", "Containers by their state.", &containers);
+    let desired = one(labels(&[("static", "")]), counts.desired_pods as f64);
+    gauge("kubelet_desired_pods", "Pods that are to run here.", &desired);
+    for (name, help, figure) in VOLUME_FIGURES {
+        let series = claims.iter().map(|(namespace, claim, fs)| {
+            (labels(&[("namespace", namespace), ("persistentvolumeclaim", claim)]), figure(fs) as f64)
+        });
+        gauge(name, help, &series.collect::<Vec<_>>());
+    }
+    text
+}
+
+type Figure = fn(&Filesystem) -> u64;
+
+const VOLUME_FIGURES: [(&str, &str, Figure); 6] = [
+    ("kubelet_volume_stats_capacity_bytes", "Size of a claim's volume.", |fs| fs.capacity_bytes),
+    ("kubelet_volume_stats_available_bytes", "What is free in it.", |fs| fs.available_bytes),
+    ("kubelet_volume_stats_used_bytes", "What is used of it.", |fs| fs.used_bytes),
+    ("kubelet_volume_stats_inodes", "Inodes of a claim's volume.", |fs| fs.inodes),
+    ("kubelet_volume_stats_inodes_free", "Inodes free in it.", |fs| fs.inodes_free),
+    ("kubelet_volume_stats_inodes_used", "Inodes used of it.", |fs| fs.inodes_used),
+];

@@ -1,0 +1,182 @@
+//! What the whole node uses, from the texts of `/proc`, which are the same with both versions of cgroups.
+
+use std::fs;
+
+use jiff::Timestamp;
+
+use crate::node::meminfo_kib;
+
+/// The kernel counts processor time in these for user space, on every architecture it runs on (`USER_HZ`).
+const TICK_NANOS: u64 = 10_000_000;
+/// Of the counters in `/proc/stat`, those in which a processor works: guests are counted in `user` already.
+const BUSY_FIELDS: [usize; 6] = [0, 1, 2, 5, 6, 7];
+
+/// What cannot be read is zero or absent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeReading {
+    pub booted_at: Timestamp,
+    pub cpu_nanos: u64,
+    pub memory: Memory,
+    pub interfaces: Vec<Interface>,
+    pub pressure: [Option<Pressure>; 3],
+    pub processes_max: Option<u64>,
+    pub processes: Option<u64>,
+}
+
+/// In bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub usage: u64,
+    pub working_set: u64,
+    pub available: u64,
+    pub rss: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
+    pub swap_usage: u64,
+    pub swap_available: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub rx_bytes: u64,
+    pub rx_errors: u64,
+    pub tx_bytes: u64,
+    pub tx_errors: u64,
+}
+
+/// Time lost for want of a resource, by some processes and by all.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pressure {
+    pub some: Stall,
+    pub full: Stall,
+}
+
+/// Averages in percent; the total in microseconds, as the kernel tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stall {
+    pub avg10: f64,
+    pub avg60: f64,
+    pub avg300: f64,
+    pub total_micros: u64,
+}
+
+impl NodeReading {
+    pub fn read() -> NodeReading {
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let limit = |path: &str| text(path).trim().parse::<u64>().ok();
+        let stat = text("/proc/stat");
+        let limits = [limit("/proc/sys/kernel/pid_max"), limit("/proc/sys/kernel/threads-max")];
+        NodeReading {
+            booted_at: booted_at(&stat),
+            cpu_nanos: cpu_nanos(&stat),
+            memory: memory(&text("/proc/meminfo"), &text("/proc/vmstat")),
+            interfaces: interfaces(&text("/proc/net/dev")),
+            pressure: ["cpu", "memory", "io"].map(|what| pressure(&text(&format!("/proc/pressure/{what}")))),
+            processes_max: limits.into_iter().flatten().min(),
+            processes: running(&text("/proc/loadavg")),
+        }
+    }
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+fn booted_at(stat: &str) -> Timestamp {
+    let seconds = field(stat, "btime").and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0);
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn cpu_nanos(stat: &str) -> u64 {
+    let Some(line) = stat.lines().find_map(|line| line.strip_prefix("cpu ")) else { return 0 };
+    let counters: Vec<u64> = line.split_whitespace().filter_map(|ticks| ticks.parse().ok()).collect();
+    let busy = BUSY_FIELDS.iter().filter_map(|field| counters.get(*field)).sum::<u64>();
+    busy.saturating_mul(TICK_NANOS)
+}
+
+fn memory(meminfo: &str, vmstat: &str) -> Memory {
+    let bytes = |name| {
+        let kib = meminfo_kib(meminfo, name).and_then(|kib| u64::try_from(kib).ok());
+        kib.unwrap_or(0).saturating_mul(1024)
+    };
+    let usage = bytes("MemTotal").saturating_sub(bytes("MemFree"));
+    let working_set = usage.saturating_sub(bytes("Inactive(file)"));
+    let swap_available = bytes("SwapFree");
+    Memory {
+        usage,
+        working_set,
+        available: bytes("MemTotal").saturating_sub(working_set),
+        rss: bytes("AnonPages"),
+        page_faults: field(vmstat, "pgfault").unwrap_or(0),
+        major_page_faults: field(vmstat, "pgmajfault").unwrap_or(0),
+        swap_usage: bytes("SwapTotal").saturating_sub(swap_available),
+        swap_available,
+    }
+}
+
+fn interfaces(table: &str) -> Vec<Interface> {
+    let parse = |line: &str| {
+        let (name, counters) = line.split_once(':')?;
+        let counters: Vec<u64> = counters.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        let at = |index: usize| counters.get(index).copied().unwrap_or(0);
+        let name = name.trim().to_owned();
+        Some(Interface { name, rx_bytes: at(0), rx_errors: at(2), tx_bytes: at(8), tx_errors: at(10) })
+    };
+    table.lines().filter_map(parse).filter(|interface| interface.name != "lo").collect()
+}
+
+fn pressure(text: &str) -> Option<Pressure> {
+    let stall = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let number = |key: &str| line.split_whitespace().find_map(|pair| pair.strip_prefix(key));
+        let average = |key: &str| number(key)?.parse().ok();
+        Some(Stall {
+            avg10: average("avg10=")?,
+            avg60: average("avg60=")?,
+            avg300: average("avg300=")?,
+            total_micros: number("total=")?.parse().ok()?,
+        })
+    };
+    Some(Pressure { some: stall("some ")?, full: stall("full ").unwrap_or_default() })
+}
+
+/// The second number of `1/234`, the fourth field.
+fn running(loadavg: &str) -> Option<u64> {
+    loadavg.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_time_and_guests_are_not_counted_again() {
+        let stat = "cpu  10 1 5 1000 50 2 3 4 9 0\ncpu0 1 1 1 1\nbtime 1700000000\n";
+        assert_eq!(cpu_nanos(stat), (10 + 1 + 5 + 2 + 3 + 4) * TICK_NANOS);
+        assert_eq!(booted_at(stat).as_second(), 1_700_000_000);
+    }
+
+    #[test]
+    fn file_pages_that_nobody_used_lately_are_available() {
+        let meminfo = "MemTotal: 100 kB\nMemFree: 10 kB\nInactive(file): 5 kB\nAnonPages: 40 kB\nSwapTotal: 8 kB\nSwapFree: 6 kB\n";
+        let found = memory(meminfo, "pgfault 7\npgmajfault 2\n");
+        assert_eq!((found.usage, found.working_set, found.available), (90 << 10, 85 << 10, 15 << 10));
+        assert_eq!((found.rss, found.page_faults, found.major_page_faults), (40 << 10, 7, 2));
+        assert_eq!((found.swap_usage, found.swap_available), (2 << 10, 6 << 10));
+    }
+
+    #[test]
+    fn pressure_is_read_where_the_kernel_tells_it() {
+        let text = "some avg10=1.50 avg60=0.25 avg300=0.00 total=12345\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
+        let found = pressure(text).expect("is there");
+        assert_eq!((found.some.avg10, found.some.total_micros, found.full.total_micros), (1.5, 12345, 7));
+        assert_eq!(pressure(""), None);
+    }
+
+    #[test]
+    fn this_machine_can_be_read() {
+        let found = NodeReading::read();
+        assert!(found.cpu_nanos > 0 && found.memory.working_set > 0 && found.processes > Some(0));
+    }
+}

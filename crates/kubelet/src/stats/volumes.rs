@@ -1,0 +1,96 @@
+//! How full the volumes of pods are. Folders have to be walked for that, so an answer is kept for a while.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::view::core::Pod;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::Filesystem;
+use crate::config::Config;
+use crate::eviction::usage::tree;
+use crate::volumes::pod_dir;
+
+/// How long an answer is kept (upstream's `volumeStatsAggPeriod`).
+const KEPT: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    pub name: String,
+    /// The claim that it was made for.
+    pub claim: Option<String>,
+    pub fs: Filesystem,
+}
+
+/// By pod uid.
+pub type ByPod = HashMap<String, Vec<Volume>>;
+
+#[derive(Default)]
+pub struct Volumes {
+    last: Mutex<Option<(Instant, Arc<ByPod>)>>,
+}
+
+impl Volumes {
+    pub async fn read(&self, config: &Config, pods: Vec<Arc<Pod>>) -> Arc<ByPod> {
+        let mut last = self.last.lock().await;
+        if let Some((at, known)) = &*last
+            && at.elapsed() < KEPT
+        {
+            return known.clone();
+        }
+        let root = config.root_dir.clone();
+        let measure = move || pods.iter().map(|pod| (pod.metadata.uid.clone(), of(&root, pod))).collect();
+        let found: Arc<ByPod> = Arc::new(tokio::task::spawn_blocking(measure).await.unwrap_or_default());
+        *last = Some((Instant::now(), found.clone()));
+        found
+    }
+}
+
+/// The pod's volumes that are on this node's disks or mounted below the pod's folder.
+fn of(root: &Path, pod: &Pod) -> Vec<Volume> {
+    let folder = pod_dir(root, &pod.metadata.uid).join("volumes");
+    let plugins: Vec<PathBuf> =
+        std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let find = |name: &str| plugins.iter().map(|plugin| plugin.join(name)).find(|path| path.exists());
+    let measured = pod.spec.volumes.iter().filter_map(|volume| {
+        let claim = volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone());
+        Some(Volume { name: volume.name.clone(), claim, fs: measure(&find(&volume.name)?) })
+    });
+    measured.collect()
+}
+
+/// A volume that is a file system of its own knows what is in it; of others only a walk tells.
+fn measure(path: &Path) -> Filesystem {
+    let fs = Filesystem::of(path);
+    let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    if device(path) != path.parent().and_then(device) {
+        return fs;
+    }
+    let (bytes, inodes) = tree(path);
+    let unsigned = |count: i64| u64::try_from(count).unwrap_or_default();
+    Filesystem { used_bytes: unsigned(bytes), inodes_used: unsigned(inodes), ..fs }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_as_full_as_what_is_in_it() {
+        let root = std::env::temp_dir().join(format!("volume-stats-{}", std::process::id()));
+        let folder = root.join("pods/u/volumes/kubernetes.io~empty-dir/scratch");
+        std::fs::create_dir_all(&folder).expect("makes");
+        std::fs::write(folder.join("file"), vec![1; 8192]).expect("writes");
+        let pod = apimachinery::json!({"metadata": {"uid": "u"}, "spec": {"volumes": [
+            {"name": "scratch", "emptyDir": {}}, {"name": "gone", "emptyDir": {}}]}});
+        let found = of(&root, &serde_json::from_value(pod).expect("a pod"));
+        std::fs::remove_dir_all(&root).expect("removes");
+        assert_eq!(found.len(), 1);
+        assert!(found[0].fs.used_bytes >= 8192 && found[0].fs.capacity_bytes > found[0].fs.used_bytes);
+        assert_eq!(found[0].fs.inodes_used, 2);
+    }
+}
