@@ -60,6 +60,7 @@ mod wire;
 mod bootstrap;
 pub mod config;
 mod core;
+pub mod encryption;
 mod event_ttl;
 mod follow;
 mod in_process;

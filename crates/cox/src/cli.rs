@@ -8,7 +8,7 @@ mod server;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
-pub use server::{AuditArgs, AuthenticationArgs, FlowControlArgs};
+pub use server::{AuditArgs, AuthenticationArgs, EncryptionArgs, FlowControlArgs};
 
 #[derive(Parser)]
 #[command(
@@ -126,6 +126,8 @@ pub struct UpArgs {
     pub authentication: AuthenticationArgs,
     #[command(flatten)]
     pub audit: AuditArgs,
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
     #[command(flatten)]
     pub flow_control: FlowControlArgs,
     #[command(flatten)]

@@ -2,6 +2,7 @@
 //! by itself, or panics, ends the process.
 
 pub mod control_plane;
+mod encryption_reload;
 pub mod local_path;
 pub mod node;
 mod pod_network;

@@ -9,7 +9,7 @@ mod csi;
 mod dns;
 mod env;
 mod images;
-mod inotify;
+pub mod inotify;
 mod kubelet;
 mod lifecycle;
 mod node;

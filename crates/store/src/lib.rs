@@ -16,6 +16,7 @@ mod queue;
 mod state;
 mod store;
 mod table;
+mod transform;
 mod watch;
 
 #[cfg(test)]
@@ -28,4 +29,5 @@ pub use key::Key;
 pub use log::{OpenError, Report};
 pub use queue::{CommitError, Expected, Op};
 pub use store::{Page, Size, Statistics, Store};
+pub use transform::{Freshness, Identity, TransformError, Transformer};
 pub use watch::{Scope, Watch, WatchItem};

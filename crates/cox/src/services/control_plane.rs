@@ -6,7 +6,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use apiserver::audit::Auditor;
 use apiserver::audit::policy::Policy;
-use apiserver::audit::sink::{Backend, Mode};
+use apiserver::audit::sink::Backends;
+use apiserver::encryption::Encryption;
 use apiserver::{AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy};
 use auth::UserInfo;
 use auth::jwt::SigningKey;
@@ -19,7 +20,7 @@ use jiff::Timestamp;
 use store::Store;
 use tokio::net::TcpListener;
 
-use super::Services;
+use super::{Services, encryption_reload};
 
 /// Everything a control plane is made of, before it runs.
 pub struct Plan<'a> {
@@ -33,6 +34,9 @@ pub struct Plan<'a> {
     pub anonymous_auth: bool,
     pub tokens: TokenFile,
     pub requests_in_flight_max: u32,
+    pub encryption: Option<Arc<Encryption>>,
+    /// Whether its file is followed.
+    pub encryption_reload: bool,
 }
 
 /// A started API server, and ways into it.
@@ -61,11 +65,9 @@ impl Plan<'_> {
     pub async fn start_api(
         &self,
         services: &mut Services,
-        auditing: Option<(Policy, Vec<(Backend, Mode)>)>,
+        auditing: Option<(Policy, Backends)>,
     ) -> anyhow::Result<Api> {
-        let store = Store::open(store::Config::new(self.layout.store())).await;
-        let store =
-            store.with_context(|| format!("cannot open the store in {}", self.layout.store().display()))?;
+        let store = self.open_store(services).await?;
         let mut config = self.config()?;
         if let Some((policy, backends)) = auditing {
             let auditor = Auditor::new(policy, backends, config.clock.clone());
@@ -97,6 +99,21 @@ impl Plan<'_> {
             Ok(())
         });
         Ok(Api { server, informers })
+    }
+
+    async fn open_store(&self, services: &mut Services) -> anyhow::Result<Store> {
+        let mut config = store::Config::new(self.layout.store());
+        if let Some(encryption) = &self.encryption {
+            config.transformer = encryption.clone();
+        }
+        let store = Store::open(config).await;
+        let store =
+            store.with_context(|| format!("cannot open the store in {}", self.layout.store().display()))?;
+        if let Some(encryption) = self.encryption.clone().filter(|_| self.encryption_reload) {
+            let store = store.clone();
+            services.start("encryption-config", |stop| encryption_reload::run(encryption, store, stop));
+        }
+        Ok(store)
     }
 
     fn config(&self) -> anyhow::Result<apiserver::Config> {
