@@ -42,7 +42,7 @@ pub enum OpenError {
     #[error("cannot {what}")]
     Io { what: &'static str, source: io::Error },
     #[error(
-        "the store holds {resource} {namespace:?}/{name:?}, which cannot be read: {source}; give the key or provider it was written with"
+        "the store holds {resource} {namespace:?}/{name:?}, which none of the configured keys and providers reads"
     )]
     Unreadable { resource: Arc<str>, namespace: Arc<str>, name: Arc<str>, source: TransformError },
     #[error("the store's file {file} is damaged at byte {offset}: {what}; restore it from a backup")]
