@@ -29,7 +29,7 @@ use crate::request_info::RequestInfo;
 use event::{Event, ObjectReference};
 use metrics::Metrics;
 use policy::{Level, Policy, Stage, Verdict};
-use sink::{Backend, Mode, Sink};
+use sink::{Backends, Sink};
 
 /// Longer names of clients are cut (upstream: `maxUserAgentLength`).
 const USER_AGENT_MAX: usize = 1024;
@@ -66,7 +66,7 @@ pub struct Record {
 
 impl Auditor {
     /// Must be called within the runtime.
-    pub fn new(policy: Policy, backends: Vec<(Backend, Mode)>, clock: Clock) -> Arc<Auditor> {
+    pub fn new(policy: Policy, backends: Backends, clock: Clock) -> Arc<Auditor> {
         let metrics = Arc::<Metrics>::default();
         let sink = |(backend, mode)| Sink::new(backend, mode, metrics.clone());
         let sinks = backends.into_iter().map(sink).collect();

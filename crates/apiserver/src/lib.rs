@@ -66,6 +66,7 @@ mod advertise;
 mod bootstrap;
 pub mod config;
 mod core;
+pub mod encryption;
 mod event_ttl;
 mod follow;
 mod in_process;

@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
 pub use etcd::EtcdArgs;
-pub use server::{AuditArgs, AuthenticationArgs, FlowControlArgs};
+pub use server::{AuditArgs, AuthenticationArgs, EncryptionArgs, FlowControlArgs};
 
 pub use self::kubelet::KubeletArgs;
 
@@ -134,6 +134,8 @@ pub struct UpArgs {
     pub authentication: AuthenticationArgs,
     #[command(flatten)]
     pub audit: AuditArgs,
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
     #[command(flatten)]
     pub flow_control: FlowControlArgs,
     #[command(flatten)]

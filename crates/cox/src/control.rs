@@ -125,8 +125,7 @@ pub async fn send_archive(
     tokio::spawn(connection);
     let body = StreamBody::new(ReaderStream::new(archive).map_ok(Frame::data));
     let path = if pin { format!("{IMAGES_PATH}?{PIN}") } else { IMAGES_PATH.to_owned() };
-    let request =
-        Request::post(path).header(http::header::HOST, "cox").body(BodyExt::boxed_unsync(body))?;
+    let request = Request::post(path).header(http::header::HOST, "cox").body(BodyExt::boxed_unsync(body))?;
     let response = sender.send_request(request).await?;
     let code = response.status();
     let text = String::from_utf8_lossy(&response.into_body().collect().await?.to_bytes()).into_owned();

@@ -13,7 +13,7 @@ mod env;
 mod eviction;
 mod imagegc;
 mod images;
-mod inotify;
+pub mod inotify;
 mod kubelet;
 mod lifecycle;
 mod logs;

@@ -81,6 +81,17 @@ impl Committer {
             let idle = !self.log.wants_cleaning(self.shared.state.read().live_bytes());
             let Some(batch) = self.queue.take(idle) else { break };
             self.commit(batch);
+            if self.shared.queue.take_rewrite() {
+                self.rewrite();
+            }
+        }
+    }
+
+    fn rewrite(&mut self) {
+        let revision = self.shared.state.read().revision();
+        if let Err(error) = self.log.rewrite(revision) {
+            let error = CommitError::from(error);
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot write the log anew");
         }
     }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::transform::{Identity, Transformer};
+
 /// Enough for several thousand changes of pods: a watcher that was away for a burst resumes instead of listing again.
 const HISTORY_BYTES_MAX: usize = 16 << 20;
 
@@ -35,6 +37,8 @@ pub struct Config {
     /// The log is cleaned once it exceeds one and a half times the live data plus this.
     pub slack_bytes: u64,
     pub clock: Clock,
+    /// How objects are encrypted on disk.
+    pub transformer: Arc<dyn Transformer>,
 }
 
 impl Config {
@@ -47,6 +51,7 @@ impl Config {
             segment_bytes: SEGMENT_BYTES,
             slack_bytes: SLACK_BYTES,
             clock: Arc::new(move || start.elapsed()),
+            transformer: Arc::new(Identity),
         }
     }
 }

@@ -18,6 +18,7 @@ mod shared;
 mod state;
 mod store;
 mod table;
+mod transform;
 mod watch;
 
 #[cfg(test)]
@@ -31,4 +32,5 @@ pub use log::{OpenError, Report};
 pub use over_etcd::{Behind, Codec, CodecError, EtcdConfig, PREFIX as ETCD_PREFIX};
 pub use queue::{CommitError, Expected, Op};
 pub use store::{Page, Size, Statistics, Store};
+pub use transform::{Freshness, Identity, TransformError, Transformer};
 pub use watch::{Scope, Watch, WatchItem};

@@ -140,6 +140,8 @@ struct Inner {
     /// The revision given last.
     last: Revision,
     interner: Interner,
+    /// What is on disk is to be written anew.
+    rewrite: bool,
     /// Set once, when the log can take no more writes.
     refusal: Option<CommitError>,
 }
@@ -147,7 +149,7 @@ struct Inner {
 impl Queue {
     pub(crate) fn new(last: Revision, interner: Interner) -> Queue {
         let (items, pending) = (VecDeque::new(), HashMap::new());
-        let inner = Inner { items, pending, last, interner, refusal: None };
+        let inner = Inner { items, pending, last, interner, rewrite: false, refusal: None };
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / ROOM_UNIT_BYTES));
         Queue { inner: Mutex::new(inner), ready: Condvar::new(), room }
     }
@@ -180,7 +182,7 @@ impl Queue {
     /// The next batch; empty when there is none and `wait` is false, `None` when the queue is closed and done.
     pub(crate) fn take(&self, wait: bool) -> Option<Vec<Item>> {
         let mut inner = self.inner.lock();
-        while wait && inner.items.is_empty() && inner.refusal.is_none() {
+        while wait && inner.items.is_empty() && inner.refusal.is_none() && !inner.rewrite {
             self.ready.wait(&mut inner);
         }
         if inner.items.is_empty() && inner.refusal.is_some() {
@@ -193,6 +195,17 @@ impl Queue {
         };
         let count = inner.items.iter().take_while(|item| fits(item)).count().max(1).min(inner.items.len());
         Some(inner.items.drain(..count).collect())
+    }
+
+    /// Asks for everything on disk to be written anew.
+    pub(crate) fn ask_rewrite(&self) {
+        self.inner.lock().rewrite = true;
+        self.ready.notify_one();
+    }
+
+    /// Whether that was asked for since this was called last.
+    pub(crate) fn take_rewrite(&self) -> bool {
+        std::mem::take(&mut self.inner.lock().rewrite)
     }
 
     /// These changes are visible now.

@@ -176,6 +176,11 @@ impl Store {
         Watch::new(self.open.shared.clone(), scope, from)
     }
 
+    /// Has everything on disk written anew in the background, in the form in which the transformer writes now.
+    pub fn rewrite(&self) {
+        self.open.shared.queue.ask_rewrite();
+    }
+
     pub fn statistics(&self) -> Statistics {
         let shared = &self.open.shared;
         let watchers = shared.watchers.len();

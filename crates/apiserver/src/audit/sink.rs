@@ -131,6 +131,9 @@ async fn post(transport: &dyn Transport, path: &str, body: String) -> Result<(),
     }
 }
 
+/// Everywhere events go.
+pub type Backends = Vec<(Backend, Mode)>;
+
 /// One back end and the way to it.
 pub enum Sink {
     Direct { backend: Backend, strict: bool, metrics: Arc<Metrics> },

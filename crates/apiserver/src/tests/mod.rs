@@ -10,6 +10,7 @@ mod customresources;
 mod deleting;
 mod discovering;
 mod fixture;
+mod flowcontrol;
 mod forwarding;
 mod listing;
 mod policies;

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use apimachinery::time::parse_duration;
 use apiserver::audit::log::{LogConfig, LogFile};
 use apiserver::audit::policy::Policy;
-use apiserver::audit::sink::{Backend, BatchConfig, Format, Mode};
+use apiserver::audit::sink::{Backend, Backends, BatchConfig, Format, Mode};
+use apiserver::encryption::Encryption;
 use auth::tokenfile::TokenFile;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
@@ -31,6 +32,22 @@ impl AuthenticationArgs {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(TokenFile::parse(&text, &path.display().to_string())?)
+    }
+}
+
+#[derive(Args, Clone)]
+pub struct EncryptionArgs {
+    /// Which resources are encrypted on disk, and how: a file of kind EncryptionConfiguration
+    #[arg(long)]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Read that file again whenever it changes, and write what is on disk anew
+    #[arg(long, requires = "encryption_provider_config")]
+    pub encryption_provider_config_automatic_reload: bool,
+}
+
+impl EncryptionArgs {
+    pub fn encryption(&self) -> anyhow::Result<Option<Arc<Encryption>>> {
+        Ok(self.encryption_provider_config.as_deref().map(Encryption::load).transpose()?)
     }
 }
 
@@ -139,7 +156,7 @@ pub struct AuditArgs {
 }
 
 /// What is told, and where it goes.
-pub type Auditing = (Policy, Vec<(Backend, Mode)>);
+pub type Auditing = (Policy, Backends);
 
 impl AuditArgs {
     /// The policy and where events go; none without either.

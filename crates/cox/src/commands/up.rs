@@ -150,6 +150,8 @@ async fn start(
         ingress: args.ingress.ingress,
         anonymous_auth: args.authentication.anonymous_auth,
         tokens: args.authentication.tokens()?,
+        encryption: args.encryption.encryption()?,
+        encryption_reload: args.encryption.encryption_provider_config_automatic_reload,
         requests_in_flight_max: args.flow_control.requests_in_flight_max()?,
     };
     let access = Access {

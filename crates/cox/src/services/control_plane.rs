@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use apiserver::audit::Auditor;
 use apiserver::audit::policy::Policy;
-use apiserver::audit::sink::{Backend, Mode};
+use apiserver::audit::sink::Backends;
 use apiserver::authentication::{self, FrontProxies};
 use apiserver::authorization::Chain;
+use apiserver::encryption::Encryption;
 use apiserver::tls::{Authorities, Serving, SharedTls};
 use apiserver::{AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy, GroupServed};
 use auth::UserInfo;
@@ -25,8 +26,8 @@ use jiff::Timestamp;
 use store::Store;
 use tokio::net::TcpListener;
 
-use super::Services;
 use super::certificates::Keeper;
+use super::{Services, encryption_reload};
 
 /// Everything a control plane is made of, before it runs.
 pub struct Plan<'a> {
@@ -42,6 +43,9 @@ pub struct Plan<'a> {
     pub anonymous_auth: bool,
     pub tokens: TokenFile,
     pub requests_in_flight_max: u32,
+    pub encryption: Option<Arc<Encryption>>,
+    /// Whether its file is followed.
+    pub encryption_reload: bool,
 }
 
 /// A started API server, and ways into it.
@@ -63,7 +67,11 @@ impl Api {
     }
 
     /// Lets a part of this process answer for a group of the API.
-    pub async fn serve_group(&self, served: GroupServed, backend: Arc<dyn apiserver::Backend>) -> anyhow::Result<()> {
+    pub async fn serve_group(
+        &self,
+        served: GroupServed,
+        backend: Arc<dyn apiserver::Backend>,
+    ) -> anyhow::Result<()> {
         let name = served.group_version.to_string();
         let registered = self.server.serve_group(served, backend).await;
         registered.with_context(|| format!("cannot serve {name}"))
@@ -77,7 +85,7 @@ pub struct Access {
     pub authentication: authentication::Config,
     pub authorization: Chain,
     /// What is told of requests, and to whom.
-    pub auditing: Option<(Policy, Vec<(Backend, Mode)>)>,
+    pub auditing: Option<(Policy, Backends)>,
 }
 
 impl Plan<'_> {
@@ -88,7 +96,7 @@ impl Plan<'_> {
         mut access: Access,
         keeper: &mut Keeper,
     ) -> anyhow::Result<Api> {
-        let store = self.open_store().await?;
+        let store = self.open_store(services).await?;
         let auditing = access.auditing.take();
         let mut config = self.config(access, keeper)?;
         if let Some((policy, backends)) = auditing {
@@ -123,16 +131,31 @@ impl Plan<'_> {
         Ok(Api { server, informers })
     }
 
-    async fn open_store(&self) -> anyhow::Result<Store> {
+    async fn open_store(&self, services: &mut Services) -> anyhow::Result<Store> {
         if let Some(etcd) = &self.etcd {
+            // Objects go to etcd as the codec makes them; nothing there encrypts.
+            ensure!(
+                self.encryption.is_none(),
+                "--encryption-provider-config and --etcd-servers do not go together yet: \
+                 leave one of them out, or let etcd's own disks be encrypted"
+            );
             let servers = etcd.servers.servers.join(", ");
             return Store::open_etcd(etcd.clone())
                 .await
                 .with_context(|| format!("cannot use etcd at {servers}"));
         }
         let path = self.layout.store();
-        let store = Store::open(store::Config::new(path.clone())).await;
-        store.with_context(|| format!("cannot open the store in {}", path.display()))
+        let mut config = store::Config::new(path.clone());
+        if let Some(encryption) = &self.encryption {
+            config.transformer = encryption.clone();
+        }
+        let store = Store::open(config).await;
+        let store = store.with_context(|| format!("cannot open the store in {}", path.display()))?;
+        if let Some(encryption) = self.encryption.clone().filter(|_| self.encryption_reload) {
+            let store = store.clone();
+            services.start("encryption-config", |stop| encryption_reload::run(encryption, store, stop));
+        }
+        Ok(store)
     }
 
     fn config(&self, access: Access, keeper: &mut Keeper) -> anyhow::Result<apiserver::Config> {

@@ -7,6 +7,7 @@ use super::segment::Segment;
 use crate::disk::{Disk, File};
 use crate::intern::Interner;
 use crate::state::State;
+use crate::transform::Transformer;
 
 /// How far cleaning has come in the oldest segment.
 #[derive(Debug)]
@@ -26,7 +27,14 @@ impl Cleaner {
     }
 
     /// Reads up to `budget` bytes, rounded up to whole frames, and copies the entries that `state` still has at that very revision.
-    pub(super) fn step(&mut self, copies: &mut Frame, budget: u64, state: &State) -> io::Result<()> {
+    /// What is copied is written anew from what `state` has, in the form in which it would be written now.
+    pub(super) fn step(
+        &mut self,
+        copies: &mut Frame,
+        budget: u64,
+        state: &State,
+        transformer: &dyn Transformer,
+    ) -> io::Result<()> {
         let end = self.segment.bytes.min(self.offset + budget);
         while self.offset < end {
             let frame = self.read_frame()?;
@@ -35,11 +43,10 @@ impl Cleaner {
             let mut reader = Reader::new(records);
             let mut interner = Interner::default();
             while !reader.is_empty() {
-                let record = reader.record(&mut interner).ok_or_else(damaged)?;
-                let current = state.get(&record.entry.key);
-                let live = current.is_some_and(|current| current.revision == record.entry.revision);
-                if live && record.kind != Kind::Delete {
-                    copies.push_copy(&record.entry);
+                let head = reader.head_alone(&mut interner).ok_or_else(damaged)?;
+                let current = state.get(&head.key).filter(|current| current.revision == head.revision);
+                if let Some(current) = current.filter(|_| head.kind != Kind::Delete) {
+                    copies.push_copy(current, transformer).map_err(io::Error::other)?;
                 }
             }
             self.offset += frame.len() as u64;

@@ -4,8 +4,11 @@
 //! segment = header frame*
 //! header  = "COXSTORE" version:u32 0:u32 number:u64 base:u64 crc:u32 0:u32
 //! frame   = magic:u32 length:u32 crc:u32 records:u32 record*          one batch, valid as a whole or not at all
-//! record  = kind:u8 revision created resource namespace name uid labels fields owners json
+//! record  = kind:u8 revision created resource namespace name (body | sealed)
+//! body    = uid labels fields owners json
 //! ```
+//!
+//! `sealed` is a body as the transformer has written it; the kind's highest bit says that it is one.
 //!
 //! A frame's checksum covers the segment's number and the frame's offset too, so that bytes that belong elsewhere never pass.
 //! `base` is the revision of the last change before the segment.
@@ -18,8 +21,10 @@ use crate::entry::{Entry, Meta, Revision};
 use crate::history::{Event, EventKind};
 use crate::intern::Interner;
 use crate::key::Key;
+use crate::transform::{Freshness, TransformError, Transformer};
 
-pub(super) const VERSION: u32 = 1;
+/// 2 has sealed records.
+pub(super) const VERSION: u32 = 2;
 pub(super) const HEADER_BYTES: u64 = 40;
 pub(super) const FRAME_HEADER_BYTES: usize = 16;
 
@@ -88,16 +93,42 @@ impl Frame {
         self.records.len() as u64
     }
 
-    pub(super) fn push_event(&mut self, event: &Event) {
+    pub(super) fn push_event(
+        &mut self,
+        event: &Event,
+        transformer: &dyn Transformer,
+    ) -> Result<(), TransformError> {
         let kind = if event.kind == EventKind::Deleted { Kind::Delete } else { Kind::Put };
-        encode(&mut self.records, kind, &event.entry);
-        self.count += 1;
+        self.push(kind, &event.entry, transformer)
     }
 
     /// Adds a copy of an entry that is already in the log.
-    pub(super) fn push_copy(&mut self, entry: &Entry) {
-        encode(&mut self.records, Kind::Copy, entry);
+    pub(super) fn push_copy(
+        &mut self,
+        entry: &Entry,
+        transformer: &dyn Transformer,
+    ) -> Result<(), TransformError> {
+        self.push(Kind::Copy, entry, transformer)
+    }
+
+    fn push(
+        &mut self,
+        kind: Kind,
+        entry: &Entry,
+        transformer: &dyn Transformer,
+    ) -> Result<(), TransformError> {
+        let mut body = Vec::new();
+        encode_body(&mut body, entry);
+        let sealed = transformer.is_for(&entry.key.resource);
+        if sealed {
+            let sealed = transformer.seal(&entry.key.resource, &place(&entry.key), &body)?;
+            body.clear();
+            put_bytes(&mut body, &sealed);
+        }
+        encode_head(&mut self.records, kind as u8 | if sealed { SEALED } else { 0 }, entry);
+        self.records.extend_from_slice(&body);
         self.count += 1;
+        Ok(())
     }
 
     pub(super) fn followed_by(&self, other: &Frame) -> Frame {
@@ -165,19 +196,43 @@ pub(super) enum Kind {
     Copy = 3,
 }
 
+/// Set in the kind of a record whose body is sealed.
+const SEALED: u8 = 0x80;
+
+/// What a record says of which object.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) kind: Kind,
+    pub(super) key: Key,
+    pub(super) revision: Revision,
+    created: Revision,
+    sealed: bool,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) kind: Kind,
+    /// Without its contents when they cannot be read.
     pub(super) entry: Entry,
+    pub(super) readable: Result<Freshness, TransformError>,
 }
 
-fn encode(out: &mut Vec<u8>, kind: Kind, entry: &Entry) {
-    out.push(kind as u8);
+/// Where an object's body lies, for the transformer.
+fn place(key: &Key) -> Vec<u8> {
+    [&key.resource, &key.namespace, &key.name].map(|part| &**part).join("/").into_bytes()
+}
+
+fn encode_head(out: &mut Vec<u8>, kind: u8, entry: &Entry) {
+    out.push(kind);
     put_number(out, entry.revision.0);
     put_number(out, entry.created.0);
-    for text in [&entry.key.resource, &entry.key.namespace, &entry.key.name, &entry.meta.uid] {
+    for text in [&entry.key.resource, &entry.key.namespace, &entry.key.name] {
         put_bytes(out, text.as_bytes());
     }
+}
+
+fn encode_body(out: &mut Vec<u8>, entry: &Entry) {
+    put_bytes(out, entry.meta.uid.as_bytes());
     for pairs in [&entry.meta.labels, &entry.meta.fields] {
         put_number(out, pairs.len() as u64);
         for (key, value) in pairs {
@@ -218,24 +273,70 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    pub(super) fn record(&mut self, interner: &mut Interner) -> Option<Record> {
-        let kind = self.kind()?;
+    pub(super) fn record(
+        &mut self,
+        interner: &mut Interner,
+        transformer: &dyn Transformer,
+    ) -> Option<Record> {
+        let Head { kind, key, revision, created, sealed } = self.head(interner)?;
+        let opened = if sealed {
+            let data = self.bytes()?;
+            transformer.open(&key.resource, &place(&key), data)
+        } else {
+            let body = self.plain_body(interner)?;
+            // Plain, where it would be sealed now: the transformer must agree.
+            match transformer.is_for(&key.resource) {
+                true => transformer.open(&key.resource, &place(&key), body),
+                false => Ok((body.to_vec(), Freshness::Fresh)),
+            }
+        };
+        let (meta, bytes, readable) = match opened {
+            Ok((body, freshness)) => {
+                let (meta, bytes) = Reader::new(&body).body(interner)?;
+                (meta, bytes, Ok(freshness))
+            }
+            Err(error) => (Meta::default(), Bytes::new(), Err(error)),
+        };
+        Some(Record { kind, entry: Entry { key, revision, created, bytes, meta }, readable })
+    }
+
+    /// Of the next record what says which object it is about.
+    pub(super) fn head_alone(&mut self, interner: &mut Interner) -> Option<Head> {
+        let head = self.head(interner)?;
+        if head.sealed {
+            self.bytes()?
+        } else {
+            self.plain_body(interner)?
+        };
+        Some(head)
+    }
+
+    fn head(&mut self, interner: &mut Interner) -> Option<Head> {
+        let (byte, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        let kinds = [Kind::Put, Kind::Delete, Kind::Copy];
+        let kind = kinds.into_iter().find(|known| *known as u8 == *byte & !SEALED)?;
         let (revision, created) = (Revision(self.number()?), Revision(self.number()?));
         let resource = interner.intern(&self.text()?);
         let namespace = interner.intern(&self.text()?);
-        let (name, uid) = (self.text()?, self.text()?);
+        let key = Key { resource, namespace, name: self.text()? };
+        Some(Head { kind, key, revision, created, sealed: byte & SEALED != 0 })
+    }
+
+    /// The bytes of a body that is not sealed.
+    fn plain_body(&mut self, interner: &mut Interner) -> Option<&'a [u8]> {
+        let from = self.rest;
+        self.body(interner)?;
+        Some(&from[..from.len() - self.rest.len()])
+    }
+
+    fn body(&mut self, interner: &mut Interner) -> Option<(Meta, Bytes)> {
+        let uid = self.text()?;
         let (labels, fields) = (self.pairs(interner)?, self.pairs(interner)?);
         let owners =
             (0..self.count()?).map(|_| Some(interner.intern(&self.text()?))).collect::<Option<_>>()?;
         let bytes = Bytes::copy_from_slice(self.bytes()?);
-        let (key, meta) = (Key { resource, namespace, name }, Meta { labels, fields, uid, owners });
-        Some(Record { kind, entry: Entry { key, revision, created, bytes, meta } })
-    }
-
-    fn kind(&mut self) -> Option<Kind> {
-        let (kind, rest) = self.rest.split_first()?;
-        self.rest = rest;
-        [Kind::Put, Kind::Delete, Kind::Copy].into_iter().find(|known| *known as u8 == *kind)
+        Some((Meta { labels, fields, uid, owners }, bytes))
     }
 
     fn pairs(&mut self, interner: &mut Interner) -> Option<Vec<(Arc<str>, Arc<str>)>> {
@@ -278,6 +379,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transform::Identity;
     use proptest::prelude::*;
 
     fn pairs() -> impl Strategy<Value = Vec<(Arc<str>, Arc<str>)>> {
@@ -298,14 +400,14 @@ mod tests {
 
     fn read(records: &[u8]) -> Option<Vec<Record>> {
         let (mut reader, mut interner) = (Reader::new(records), Interner::default());
-        std::iter::from_fn(|| (!reader.is_empty()).then(|| reader.record(&mut interner))).collect()
+        std::iter::from_fn(|| (!reader.is_empty()).then(|| reader.record(&mut interner, &Identity))).collect()
     }
 
     proptest! {
         #[test]
         fn what_is_framed_is_read_back_there_and_nowhere_else(entries in prop::collection::vec(entries(), 1..4), number: u64, offset: u64) {
             let mut frame = Frame::default();
-            entries.iter().for_each(|entry| frame.push_copy(entry));
+            entries.iter().for_each(|entry| frame.push_copy(entry, &Identity).unwrap());
             let sealed = frame.seal(number, offset);
             let records = parse_frame(&sealed, number, offset).unwrap();
             let back: Vec<Entry> = read(records).unwrap().into_iter().map(|record| record.entry).collect();
@@ -327,7 +429,7 @@ mod tests {
         #[test]
         fn an_entry_weighs_about_what_its_record_takes(entry in entries()) {
             let mut frame = Frame::default();
-            frame.push_copy(&entry);
+            frame.push_copy(&entry, &Identity).unwrap();
             let takes = frame.seal(1, 40).len();
             prop_assert!(takes <= entry.weight() + 32 && entry.weight() <= takes + 48, "{takes} {}", entry.weight());
         }

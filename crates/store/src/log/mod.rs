@@ -21,6 +21,7 @@ use crate::disk::{Disk, File};
 use crate::entry::Revision;
 use crate::history::Event;
 use crate::state::State;
+use crate::transform::{TransformError, Transformer};
 use clean::Cleaner;
 use format::Frame;
 pub(crate) use replay::Replayed;
@@ -40,6 +41,10 @@ pub enum OpenError {
     Locked { dir: PathBuf, holder: String },
     #[error("cannot {what}")]
     Io { what: &'static str, source: io::Error },
+    #[error(
+        "the store holds {resource} {namespace:?}/{name:?}, which none of the configured keys and providers reads"
+    )]
+    Unreadable { resource: Arc<str>, namespace: Arc<str>, name: Arc<str>, source: TransformError },
     #[error("the store's file {file} is damaged at byte {offset}: {what}; restore it from a backup")]
     Corrupt { file: String, offset: u64, what: &'static str },
     #[error(
@@ -93,6 +98,9 @@ pub(crate) struct Log {
     cleaner: Option<Cleaner>,
     /// Cleaning between writes stops behind the segment that was the last one at the last write, so it ends.
     clean_through: u64,
+    /// Everything up to this segment is written anew, however much of it is current.
+    rewrite_through: u64,
+    transformer: Arc<dyn Transformer>,
     /// Cleaning ran into a full disk; it tries again after the next successful write.
     cleaning_paused: bool,
     /// Set when the state of the file is not known any more.
@@ -112,7 +120,7 @@ impl Log {
         };
         let head = head.map_err(|source| OpenError::Io { what: "open the log's last segment", source })?;
         let clean_through = segments.back().expect("a log has a segment").number;
-        let log = Log {
+        let mut log = Log {
             disk,
             segment_bytes: config.segment_bytes,
             slack_bytes: config.slack_bytes,
@@ -120,9 +128,16 @@ impl Log {
             head,
             cleaner: None,
             clean_through,
+            rewrite_through: 0,
+            transformer: config.transformer.clone(),
             cleaning_paused: false,
             broken: None,
         };
+        if replayed.stale
+            && let Err(error) = log.rewrite(replayed.state.revision())
+        {
+            tracing::warn!(?error, "what lies on disk in another form than it would be written now stays so");
+        }
         Ok((log, replayed))
     }
 
@@ -130,11 +145,20 @@ impl Log {
     pub(crate) fn wants_cleaning(&self, live_bytes: u64) -> bool {
         let total = self.segments.iter().map(|segment| segment.bytes).sum::<u64>();
         let oldest = self.segments.front().expect("a log has a segment").number;
+        let is_outdated =
+            oldest <= self.clean_through && total > live_bytes + live_bytes / 2 + self.slack_bytes;
         self.segments.len() > 1
-            && oldest <= self.clean_through
+            && (is_outdated || oldest <= self.rewrite_through)
             && !self.cleaning_paused
             && self.broken.is_none()
-            && total > live_bytes + live_bytes / 2 + self.slack_bytes
+    }
+
+    /// Has everything that is on disk written anew, in the form in which it would be written now. The state is at
+    /// `revision`.
+    pub(crate) fn rewrite(&mut self, revision: Revision) -> Result<(), WriteError> {
+        self.start_segment(revision)?;
+        self.rewrite_through = self.last().number - 1;
+        Ok(())
     }
 
     /// Appends a batch, with a step of cleaning before it when due, and flushes. `state` is what the log holds so far.
@@ -147,7 +171,10 @@ impl Log {
             return Err(WriteError::Broken(error.clone()));
         }
         let mut batch = Frame::default();
-        events.for_each(|event| batch.push_event(event));
+        for event in events {
+            let pushed = batch.push_event(event, &*self.transformer);
+            pushed.map_err(|error| WriteError::Io(Arc::new(io::Error::other(error))))?;
+        }
         if !batch.is_empty() {
             self.clean_through = self.last().number;
         }
@@ -196,6 +223,7 @@ impl Log {
         if let Err(error) = self.clean_step(&mut copies, budget, &state) {
             tracing::error!(%error, "cannot read the log's oldest segment, it is kept as it is");
             self.clean_through = 0;
+            self.rewrite_through = 0;
             self.cleaner = None;
             return Frame::default();
         }
@@ -212,7 +240,7 @@ impl Log {
             self.cleaner = Some(Cleaner::new(&*self.disk, oldest)?);
         }
         match &mut self.cleaner {
-            Some(cleaner) => cleaner.step(copies, budget, state),
+            Some(cleaner) => cleaner.step(copies, budget, state, &*self.transformer),
             None => Ok(()),
         }
     }
@@ -232,6 +260,7 @@ impl Log {
             Err(error) => {
                 tracing::error!(%error, file = oldest, "cannot remove a cleaned segment of the log");
                 self.clean_through = 0;
+                self.rewrite_through = 0;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Replay: from the log back to the state, and to as much history as the log still tells completely.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,9 @@ use crate::disk::Disk;
 use crate::entry::Revision;
 use crate::history::{Event, EventKind};
 use crate::intern::Interner;
+use crate::key::Key;
 use crate::state::{Retention, State};
+use crate::transform::{Freshness, TransformError, Transformer};
 
 /// What the log tells.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(crate) struct Replayed {
     pub(crate) state: State,
     pub(crate) interner: Interner,
     pub(crate) report: Report,
+    /// Something lies in another form than it would be written now.
+    pub(crate) stale: bool,
 }
 
 /// Reads all segments, cuts a torn tail, removes segments that were never finished.
@@ -30,6 +34,9 @@ pub(super) fn replay(disk: &dyn Disk, config: &Config) -> Result<(VecDeque<Segme
         state: State::new(Revision::default(), retention),
         interner: Interner::default(),
         now: (config.clock)(),
+        transformer: config.transformer.clone(),
+        stale: false,
+        unreadable: HashMap::new(),
     };
     let mut segments = VecDeque::new();
     let mut report = Report { segments: numbers.len(), ..Report::default() };
@@ -49,7 +56,12 @@ pub(super) fn replay(disk: &dyn Disk, config: &Config) -> Result<(VecDeque<Segme
         segments.push_back(segment);
     }
     report.objects = replay.state.counts().map(|(_, count)| count).sum();
-    Ok((segments, Replayed { state: replay.state, interner: replay.interner, report }))
+    // What nobody can read matters only if nothing newer has come in its place.
+    if let Some((Key { resource, namespace, name }, source)) = replay.unreadable.into_iter().next() {
+        return Err(OpenError::Unreadable { resource, namespace, name, source });
+    }
+    let Replay { state, interner, stale, .. } = replay;
+    Ok((segments, Replayed { state, interner, report, stale }))
 }
 
 /// The numbers of the segments, which must follow one another.
@@ -111,6 +123,10 @@ struct Replay {
     state: State,
     interner: Interner,
     now: Duration,
+    transformer: Arc<dyn Transformer>,
+    stale: bool,
+    /// Objects whose latest state could not be read, and why.
+    unreadable: HashMap<Key, TransformError>,
 }
 
 impl Replay {
@@ -137,13 +153,22 @@ impl Replay {
     fn records(&mut self, records: &[u8]) -> Result<(), &'static str> {
         let mut reader = Reader::new(records);
         while !reader.is_empty() {
-            let record = reader.record(&mut self.interner).ok_or("a record cannot be read")?;
+            let record =
+                reader.record(&mut self.interner, &*self.transformer).ok_or("a record cannot be read")?;
             self.record(record)?;
         }
         Ok(())
     }
 
-    fn record(&mut self, Record { kind, entry }: Record) -> Result<(), &'static str> {
+    fn record(&mut self, Record { kind, entry, readable }: Record) -> Result<(), &'static str> {
+        self.stale |= readable != Ok(Freshness::Fresh);
+        let was_unreadable = self.unreadable.remove(&entry.key).is_some();
+        let is_unreadable = readable.is_err();
+        if let Err(error) = readable
+            && kind != Kind::Delete
+        {
+            self.unreadable.insert(entry.key.clone(), error);
+        }
         let entry = Arc::new(entry);
         if kind == Kind::Copy {
             self.state.restore(entry);
@@ -160,8 +185,8 @@ impl Replay {
             (_, false) => EventKind::Modified,
         };
         self.state.apply(Event { kind, entry, previous }, self.now);
-        if untold {
-            // What the object was before went with a cleaned segment, so the history begins only here.
+        if untold || was_unreadable || is_unreadable {
+            // What the object was before went with a cleaned segment, or cannot be told, so the history begins only here.
             self.state.forget();
         }
         Ok(())

@@ -63,6 +63,11 @@ impl TestDisk {
         self.inner.0.lock().names.keys().cloned().collect()
     }
 
+    pub(super) fn contents(&self) -> Vec<Vec<u8>> {
+        let inner = self.inner.0.lock();
+        inner.names.values().map(|id| inner.files[*id].written.clone()).collect()
+    }
+
     /// Changes a file behind the store's back.
     pub(super) fn edit(&self, name: &str, edit: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.inner.0.lock();

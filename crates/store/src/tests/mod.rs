@@ -3,6 +3,7 @@
 mod compaction;
 mod crash;
 mod disk;
+mod encryption;
 mod faults;
 mod model;
 mod over_etcd;
