@@ -44,6 +44,11 @@ impl LogEngine {
         Ok((engine, shared, replayed.report))
     }
 
+    /// Has the log written anew.
+    pub(crate) fn ask_rewrite(&self) {
+        self.queue.ask_rewrite();
+    }
+
     pub(crate) async fn commit(
         &self,
         shared: &Shared,
@@ -81,7 +86,7 @@ impl Committer {
             let idle = !self.log.wants_cleaning(self.shared.state.read().live_bytes());
             let Some(batch) = self.queue.take(idle) else { break };
             self.commit(batch);
-            if self.shared.queue.take_rewrite() {
+            if self.queue.take_rewrite() {
                 self.rewrite();
             }
         }

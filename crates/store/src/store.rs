@@ -176,9 +176,13 @@ impl Store {
         Watch::new(self.open.shared.clone(), scope, from)
     }
 
-    /// Has everything on disk written anew in the background, in the form in which the transformer writes now.
+    /// Has everything on disk written anew in the background, in the form in which the transformer writes now. What etcd
+    /// has is not transformed.
     pub fn rewrite(&self) {
-        self.open.shared.queue.ask_rewrite();
+        match &self.open.engine {
+            Engine::Log(log) => log.ask_rewrite(),
+            Engine::Etcd(_) => {}
+        }
     }
 
     pub fn statistics(&self) -> Statistics {

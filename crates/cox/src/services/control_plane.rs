@@ -12,7 +12,6 @@ use apiserver::authorization::Chain;
 use apiserver::encryption::Encryption;
 use apiserver::tls::{Authorities, Serving, SharedTls};
 use apiserver::{AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy, GroupServed};
-use auth::UserInfo;
 use auth::jwt::SigningKey;
 use auth::serviceaccount::Issuer;
 use auth::tokenfile::TokenFile;
