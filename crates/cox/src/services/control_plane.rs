@@ -7,9 +7,7 @@ use anyhow::Context as _;
 use apiserver::audit::Auditor;
 use apiserver::audit::policy::Policy;
 use apiserver::audit::sink::{Backend, Mode};
-use apiserver::{
-    AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy, GroupServed,
-};
+use apiserver::{AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy, GroupServed};
 use auth::UserInfo;
 use auth::jwt::SigningKey;
 use auth::serviceaccount::Issuer;
@@ -56,7 +54,11 @@ impl Api {
     }
 
     /// Lets a part of this process answer for a group of the API.
-    pub async fn serve_group(&self, served: GroupServed, backend: Arc<dyn apiserver::Backend>) -> anyhow::Result<()> {
+    pub async fn serve_group(
+        &self,
+        served: GroupServed,
+        backend: Arc<dyn apiserver::Backend>,
+    ) -> anyhow::Result<()> {
         let name = served.group_version.to_string();
         let registered = self.server.serve_group(served, backend).await;
         registered.with_context(|| format!("cannot serve {name}"))

@@ -16,12 +16,12 @@ use jiff::{SignedDuration, Timestamp};
 use nix::sys::inotify::AddWatchFlags;
 use tokio::sync::broadcast;
 
-use client::query::{query_flag, query_value};
 use super::route::Target;
 use super::{Body, Refusal, Server};
 use crate::inotify::Changes;
 use crate::observe::{self, Container, Observed, State};
 use crate::worker::container_log;
+use client::query::{query_flag, query_value};
 use file::LogFile;
 
 /// What of a log the client wants.
