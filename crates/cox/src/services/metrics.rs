@@ -47,7 +47,7 @@ pub async fn start(services: &mut Services, api: &Api) -> anyhow::Result<()> {
         group_priority_minimum: GROUP_PRIORITY_MINIMUM,
         version_priority: VERSION_PRIORITY,
     };
-    Ok(api.serve_group(served, Arc::new(InProcess(server))).await?)
+    api.serve_group(served, Arc::new(InProcess(server))).await
 }
 
 async fn publish(admin: &Client) -> Result<(), client::Error> {
