@@ -10,6 +10,13 @@ use serde_json::Value;
 use crate::machine::{COMMAND_SECONDS, Machine};
 use crate::process::{self, Background, Finished};
 
+/// What kubectl 1.30 to 1.33 says when an answer comes before it knows the stream; the answer is lost
+/// (kubernetes/kubernetes#131189).
+const LOST: &str = "Unknown stream id";
+
+/// How often a command is run that loses its answer.
+const ATTEMPTS: usize = 4;
+
 /// How long a wait may take that `kubectl` itself does.
 pub const WAIT: &str = "--timeout=90s";
 
@@ -72,8 +79,18 @@ impl Kubectl {
         self.run(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"])
     }
 
-    /// Whatever comes of it.
+    /// Whatever comes of it. What a kubectl says it has lost is asked for again.
     pub fn attempt(&self, args: &[&str], input: &str) -> anyhow::Result<Finished> {
+        for _ in 1..ATTEMPTS {
+            let finished = self.attempt_once(args, input)?;
+            if !finished.stderr.contains(LOST) {
+                return Ok(finished);
+            }
+        }
+        self.attempt_once(args, input)
+    }
+
+    fn attempt_once(&self, args: &[&str], input: &str) -> anyhow::Result<Finished> {
         let command = self.machine.command(&self.program, Duration::from_secs(COMMAND_SECONDS));
         process::run(self.prepare(command, args), self.shown(args), input)
     }

@@ -10,8 +10,9 @@ use crate::transform::{Identity, Transformer};
 /// Enough for several thousand changes of pods: a watcher that was away for a burst resumes instead of listing again.
 const HISTORY_BYTES_MAX: usize = 16 << 20;
 
-/// Upstream compacts every 5 minutes what is older than 5 minutes, so its clients count on no more than 10.
-const HISTORY_AGE_MAX: Duration = Duration::from_secs(600);
+/// Upstream compacts every 5 minutes what is older than 5 minutes, so its clients count on no more than that, and on
+/// tokens of lists being expired after 10.
+const HISTORY_AGE_MAX: Duration = Duration::from_secs(300);
 
 /// A segment is the unit in which disk space is given back.
 const SEGMENT_BYTES: u64 = 4 << 20;

@@ -62,14 +62,14 @@ impl History {
         self.events.push_back(event);
     }
 
-    /// Drops the oldest change.
-    pub(crate) fn pop(&mut self) {
-        if let Some(event) = self.events.pop_front() {
-            self.floor = event.revision();
-        }
+    /// Drops the oldest change, and tells its revision.
+    pub(crate) fn pop(&mut self) -> Option<Revision> {
+        let dropped = self.events.pop_front().map(|event| event.revision());
+        self.floor = dropped.unwrap_or(self.floor);
         if self.events.is_empty() {
             self.events.shrink_to_fit();
         }
+        dropped
     }
 
     /// The changes after `revision`, oldest first.

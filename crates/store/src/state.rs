@@ -27,6 +27,8 @@ pub(crate) struct State {
     past_bytes: usize,
     /// The least floor of any table: history before it was lost with an earlier process.
     floor: Revision,
+    /// The newest change that was dropped for its age, of whatever table.
+    expired: Revision,
     live_bytes: u64,
     retention: Retention,
 }
@@ -48,6 +50,7 @@ impl State {
             past: VecDeque::new(),
             past_bytes: 0,
             floor: base,
+            expired: Revision::default(),
             live_bytes: 0,
             retention,
         }
@@ -82,13 +85,17 @@ impl State {
         self.tables.iter().map(|(resource, table)| (resource, table.len()))
     }
 
-    /// The selected entries as of `at`, or of now.
+    /// The selected entries as of `at`, or of now. A revision that has grown old is gone for every resource, as it is
+    /// upstream once it is compacted: who reads a list page by page may count on that.
     pub(crate) fn range(
         &self,
         resource: &str,
         selection: &Selection<'_>,
         at: Option<Revision>,
     ) -> Result<Selected, Gone> {
+        if let Some(asked) = at.filter(|at| *at < self.expired) {
+            return Err(Gone { asked, oldest: self.expired });
+        }
         match (self.tables.get(resource), at) {
             (Some(table), Some(at)) if at < self.revision => table.select_at(resource, selection, at),
             (Some(table), _) => Ok(table.select(resource, selection)),
@@ -158,21 +165,23 @@ impl State {
     /// Drops the oldest changes until the rest fits. The newest stays whatever its size, so that a watcher that is up to
     /// date always gets it.
     fn trim(&mut self, now: Duration) {
-        while self.past.len() > 1 && self.oldest_must_go(now) {
+        while self.past.len() > 1 && self.oldest_is_aged(now) {
+            self.expired = self.drop_oldest().unwrap_or(self.expired);
+        }
+        while self.past.len() > 1 && self.past_bytes > self.retention.bytes_max {
             self.drop_oldest();
         }
     }
 
-    fn oldest_must_go(&self, now: Duration) -> bool {
-        let aged =
-            self.past.front().is_some_and(|past| now.saturating_sub(past.since) > self.retention.age_max);
-        aged || self.past_bytes > self.retention.bytes_max
+    fn oldest_is_aged(&self, now: Duration) -> bool {
+        self.past.front().is_some_and(|past| now.saturating_sub(past.since) > self.retention.age_max)
     }
 
-    fn drop_oldest(&mut self) {
-        let Some(past) = self.past.pop_front() else { return };
+    /// The revision of the change that is dropped.
+    fn drop_oldest(&mut self) -> Option<Revision> {
+        let past = self.past.pop_front()?;
         self.past_bytes -= past.bytes;
-        self.table(&past.resource).history.pop();
+        self.table(&past.resource).history.pop()
     }
 
     fn table(&mut self, resource: &Arc<str>) -> &mut Table {

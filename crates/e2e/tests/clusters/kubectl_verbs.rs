@@ -96,8 +96,9 @@ fn exec(_: &Cluster, kubectl: &Kubectl) -> anyhow::Result<()> {
     ensure!(piped == "through a pipe\n", "{piped}");
     let failed = kubectl.attempt(&["exec", "talker", "--", "sh", "-c", "exit 3"], "")?;
     ensure!(failed.status.code() == Some(3), "{failed}");
+    // It speaks only when it was spoken to: kubectl may lose what comes before it is ready.
     let terminal =
-        ["exec", "-it", "talker", "--", "sh", "-c", "test -t 0 && tty && read -r x && echo got:$x"];
+        ["exec", "-it", "talker", "--", "sh", "-c", "test -t 0 && read -r x && tty && echo got:$x"];
     let said = kubectl.on_terminal(&terminal, "ping\n")?;
     ensure!(said.contains("/dev/pts/") && said.contains("got:ping"), "{said}");
     Ok(())

@@ -1,5 +1,8 @@
 //! Watches: from every retained revision, at every pace, until the history has passed them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use super::*;
 
 /// What the watcher is told until it has caught up, in short.
@@ -126,20 +129,36 @@ async fn a_slow_watcher_is_gone_exactly_when_a_change_it_needs_is_dropped() {
     }
 }
 
+/// A store and the seconds that its clock shows.
+fn with_clock() -> (Store, Arc<AtomicU64>) {
+    let seconds = Arc::new(AtomicU64::new(0));
+    let shown = seconds.clone();
+    let clock: Clock = Arc::new(move || Duration::from_secs(shown.load(Ordering::SeqCst)));
+    (open_with(&TestDisk::default(), Config { clock, ..config() }).unwrap(), seconds)
+}
+
 #[tokio::test]
 async fn changes_past_their_age_go_with_the_next_write() {
-    let seconds = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let clock: Clock = Arc::new({
-        let seconds = seconds.clone();
-        move || std::time::Duration::from_secs(seconds.load(std::sync::atomic::Ordering::SeqCst))
-    });
-    let store = open_with(&TestDisk::default(), Config { clock, ..config() }).unwrap();
+    let (store, seconds) = with_clock();
     put(&store, "a", "1").await.unwrap();
-    for (now, oldest) in [(600, 0), (601, 1)] {
-        seconds.store(now, std::sync::atomic::Ordering::SeqCst);
+    for (now, oldest) in [(300, 0), (301, 1)] {
+        seconds.store(now, Ordering::SeqCst);
         put(&store, "a", "2").await.unwrap();
         assert_eq!(store.watch(Scope::resource("pods"), Revision(0)).is_err(), oldest > 0);
     }
+}
+
+#[tokio::test]
+async fn a_list_as_of_an_old_revision_expires_whatever_has_changed_since() {
+    let (store, seconds) = with_clock();
+    put(&store, "a", "1").await.unwrap();
+    let list = |resource, at| store.range(resource, None, Some(Revision(at)), None, 0, &|_| true).is_ok();
+    put(&store, "a", "2").await.unwrap();
+    seconds.store(301, Ordering::SeqCst);
+    put(&store, "a", "3").await.unwrap();
+    assert_eq!([1, 2, 3].map(|at| list("pods", at)), [false, true, true]);
+    // Nothing ever happened to these.
+    assert_eq!([1, 2, 3].map(|at| list("services", at)), [false, true, true]);
 }
 
 #[tokio::test]
