@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::machine::{COMMAND_SECONDS, Machine};
@@ -125,10 +126,14 @@ impl Kubectl {
     }
 
     /// Waits until a field has a value. By a watch: older versions of `kubectl wait` know conditions only.
+    /// The watch follows a list of one: of an object asked for by name, kubectl takes the first event for what
+    /// it printed already, and so loses a change between the two requests.
     pub fn wait_for_field(&self, object: &str, path: &str, value: &str) -> anyhow::Result<()> {
+        let (resource, name) = object.split_once('/').context("an object is given as resource/name")?;
+        let named = format!("--field-selector=metadata.name={name}");
         // The brackets tell an end from a beginning: `[1]` is not in `[10]`.
         let output = format!("jsonpath=[{{{path}}}]{{\"\\n\"}}");
-        let mut watch = self.background(&["get", object, "--watch", "--output", &output])?;
+        let mut watch = self.background(&["get", resource, &named, "--watch", "--output", &output])?;
         watch.line_with(&format!("[{value}]"), FIELD_WAIT).map(drop)
     }
 
