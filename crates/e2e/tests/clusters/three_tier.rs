@@ -114,9 +114,12 @@ fn scale(kubectl: &Kubectl, deployment: &str, replicas: u32) -> anyhow::Result<(
     kubectl.wait_for_field(&format!("deployment/{deployment}"), ".status.replicas", &replicas.to_string())
 }
 
+/// The pods that are to stay: those of the rollout before may still be about to end.
 fn names(kubectl: &Kubectl, selector: &str) -> anyhow::Result<BTreeSet<String>> {
-    let list = kubectl.run(&["get", "pods", "-l", selector, "-o", "name"])?;
-    Ok(list.lines().map(|line| line.trim_start_matches("pod/").to_owned()).collect())
+    let list = kubectl.json(&["get", "pods", "-l", selector])?;
+    let pods = list["items"].as_array().context("a list has items")?;
+    let staying = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    Ok(staying.filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)).collect())
 }
 
 /// kill -9, and `cox up` again: containers go on, and what ended meanwhile is reported as it ended.
