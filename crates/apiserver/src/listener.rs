@@ -100,7 +100,9 @@ async fn connection(
     let (builder, peer) = agreed(&stream, &tls);
     let service = service_fn(move |request: Request<Incoming>| {
         let (core, peer) = (core.clone(), peer.clone());
-        async move { Ok::<_, std::convert::Infallible>(respond(core, request, peer).await) }
+        // Boxed: hyper keeps the room of this future as long as the answer's body or the connection lasts, and there
+        // are many watches and idle connections.
+        Box::pin(async move { Ok::<_, std::convert::Infallible>(respond(core, request, peer).await) })
     });
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let result = tokio::select! {

@@ -200,13 +200,14 @@ async fn answer(
     if long_running {
         // A watch has its seat until it has begun.
         let _seat = seat;
-        return stream(&mut call, payload, parts.uri).await;
+        return Box::pin(stream(&mut call, payload, parts.uri)).await;
     }
     let writes = call.info.is_mutating();
-    let work = async move {
+    // Boxed, as the future is large: it is moved twice.
+    let work = Box::pin(async move {
         let _seat = seat;
         route(&mut call, payload, parts.uri).await
-    };
+    });
     let in_time = async { if writes { to_its_end(work).await } else { work.await } };
     let too_late = |_| Err(Status::timeout("request did not complete within the allotted timeout", 0));
     timeout(REQUEST_TIMEOUT, in_time).await.unwrap_or_else(too_late)

@@ -106,7 +106,7 @@ pub fn pss_bytes(pids: &BTreeSet<u32>) -> Result<u64> {
     for pid in pids {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
             .with_context(|| format!("cannot read the memory of process {pid}"))?;
-        sum += parse_pss(&text).with_context(|| format!("no Pss in /proc/{pid}/smaps_rollup"))?;
+        sum += kibibytes(&text, "Pss:").with_context(|| format!("no Pss in /proc/{pid}/smaps_rollup"))?;
     }
     Ok(sum)
 }
@@ -117,10 +117,45 @@ pub async fn settled_pss_bytes(pids: &BTreeSet<u32>, rest: Duration) -> Result<u
     pss_bytes(pids)
 }
 
-fn parse_pss(rollup: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+/// The bytes of a line `NAME 42 kB`.
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
+}
+
+/// How far the resident memory of processes rises from now on.
+#[derive(Debug)]
+pub struct PeakMeter {
+    pids: BTreeSet<u32>,
+    start: u64,
+}
+
+impl PeakMeter {
+    /// Makes the kernel forget earlier peaks (proc(5), clear_refs).
+    pub fn start(pids: &BTreeSet<u32>) -> Result<PeakMeter> {
+        for pid in pids {
+            fs::write(format!("/proc/{pid}/clear_refs"), "5")
+                .with_context(|| format!("cannot reset the peak memory of process {pid}"))?;
+        }
+        Ok(PeakMeter { pids: pids.clone(), start: peak_bytes(pids)? })
+    }
+
+    /// None when no process was named.
+    pub fn growth_bytes(&self) -> Result<Option<u64>> {
+        let peak = peak_bytes(&self.pids)?;
+        Ok((!self.pids.is_empty()).then(|| peak.saturating_sub(self.start)))
+    }
+}
+
+fn peak_bytes(pids: &BTreeSet<u32>) -> Result<u64> {
+    let mut sum = 0;
+    for pid in pids {
+        let text = fs::read_to_string(format!("/proc/{pid}/status"))
+            .with_context(|| format!("cannot read the peak memory of process {pid}"))?;
+        sum += kibibytes(&text, "VmHWM:").with_context(|| format!("no VmHWM in /proc/{pid}/status"))?;
+    }
+    Ok(sum)
 }
 
 /// CPU time of the server's processes from now on.
@@ -161,14 +196,22 @@ mod tests {
     fn the_proportional_set_size_is_the_line_of_that_name() {
         let rollup =
             "00400000-7fff0000 ---p 00000000 00:00 0 [rollup]\nRss: 900 kB\nPss: 120 kB\nPss_Dirty: 8 kB\n";
-        assert_eq!(parse_pss(rollup), Some(120 * 1024));
-        assert_eq!(parse_pss("Rss: 900 kB"), None);
+        assert_eq!(kibibytes(rollup, "Pss:"), Some(120 * 1024));
+        assert_eq!(kibibytes("Rss: 900 kB", "Pss:"), None);
     }
 
     #[test]
     fn descendants_are_found_over_several_generations() {
         let parents = BTreeMap::from([(2, 1), (3, 2), (4, 3), (5, 1), (6, 5)]);
         assert_eq!(descendants(&[2, 6], &parents), BTreeSet::from([2, 3, 4, 6]));
+    }
+
+    #[test]
+    fn memory_that_is_used_raises_the_peak() {
+        let meter = PeakMeter::start(&BTreeSet::from([std::process::id()])).unwrap();
+        let used = std::hint::black_box(vec![1_u8; 64 << 20]);
+        assert!(meter.growth_bytes().unwrap().unwrap() > 32 << 20);
+        drop(used);
     }
 
     #[test]

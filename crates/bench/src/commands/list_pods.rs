@@ -8,7 +8,7 @@ use crate::Cluster;
 use crate::connection::Connection;
 use crate::latency::Latencies;
 use crate::pods;
-use crate::process::CpuMeter;
+use crate::process::{CpuMeter, PeakMeter};
 use crate::report::Report;
 use crate::sandbox::{Sandbox, with_sandbox};
 
@@ -65,7 +65,9 @@ impl ListPods {
             sandbox.create_pods(self.objects, CREATE_CONCURRENCY, pod).await?;
             let mut connection = sandbox.connect().await?.accepting(self.form.media_type());
             let path = self.path(sandbox);
+            let peak = PeakMeter::start(&cluster.server_pids)?;
             let bytes = self.list(&mut connection, &path).await?;
+            let grown = peak.growth_bytes()?;
             let cpu = CpuMeter::start(&cluster.server_pids)?;
             let mut took = Vec::new();
             for _ in 0..self.rounds {
@@ -73,12 +75,16 @@ impl ListPods {
                 self.list(&mut connection, &path).await?;
                 took.push(start.elapsed());
             }
-            Ok(Report::new("list-pods")
+            let mut report = Report::new("list-pods")
                 .row("pods", self.objects as f64, "")
                 .row("lists", self.rounds as f64, "")
                 .megabytes("answer", bytes as u64)
                 .latencies("list", &Latencies::new(took))
-                .server_cpu("list", cpu.used(), self.rounds))
+                .server_cpu("list", cpu.used(), self.rounds);
+            if let Some(grown) = grown {
+                report = report.megabytes("server memory's rise at the first list", grown);
+            }
+            Ok(report)
         })
         .await
     }

@@ -12,6 +12,7 @@ mod operations;
 mod pod_burst;
 mod pod_latency;
 mod pod_memory;
+mod ready;
 mod start;
 mod watch_fanout;
 
@@ -45,6 +46,8 @@ pub enum Command {
     PodBurst(pod_burst::PodBurst),
     /// From the start of `cox up -d` to node Ready, with no data and with the data of a cluster before
     Start(start::Start),
+    /// From the start of an API server to its first `ok` at /readyz
+    Ready(ready::Ready),
     /// Memory and CPU of a cluster that does nothing
     Idle(idle::Idle),
     /// Play request scripts against two API servers and compare the answers
@@ -67,6 +70,7 @@ impl Command {
             Command::PodLatency(command) => command.run(cluster).await,
             Command::PodBurst(command) => command.run(cluster).await,
             Command::Start(command) => command.run().await,
+            Command::Ready(command) => command.run(cluster).await,
             Command::Idle(command) => command.run().await,
             Command::Mirror(command) => command.run(cluster).await,
             Command::PodMemory(command) => command.run(cluster).await,
