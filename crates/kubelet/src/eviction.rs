@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 pub use rank::is_critical;
 pub use signals::disk;
-pub use threshold::{Condition, Error, Threshold, Thresholds};
+pub use threshold::{Amount, Condition, Error, Signal, Threshold, Thresholds, hard_by_default};
 
 use crate::active::Active;
 use crate::imagegc::ImageGc;
@@ -38,25 +38,6 @@ const WALK_SHARE: u32 = 10;
 /// How long an evicted pod's end is waited for before the node is looked at again (upstream's `podCleanupTimeout`).
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Upstream's `evictionPressureTransitionPeriod`, `evictionMaxPodGracePeriod`, and the thresholds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    pub thresholds: Thresholds,
-    pub pressure_transition_period: Duration,
-    /// Seconds that a pod has at most to end for a soft threshold.
-    pub max_pod_grace_seconds: i64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            thresholds: Thresholds::default(),
-            pressure_transition_period: Duration::from_secs(300),
-            max_pod_grace_seconds: 0,
-        }
-    }
-}
-
 /// What the node is short of; told by the node's conditions, and no pod is let in against it.
 pub type Pressure = BTreeSet<Condition>;
 
@@ -75,7 +56,7 @@ impl Manager {
     pub fn new(shared: Arc<Shared>, image_gc: Arc<ImageGc>, thresholds: Vec<Threshold>) -> Self {
         let places = Places {
             node_fs: shared.config.root_dir.clone(),
-            cgroup_root: shared.config.cgroup_root.clone(),
+            cgroup_root: shared.config.kubelet.cgroup_root.clone(),
             allocatable_memory_bytes: shared.allocatable.memory_bytes,
             image_fs: None,
             container_fs: None,
@@ -102,7 +83,7 @@ impl Manager {
     /// Measures, decides and acts; which pods are to end now.
     async fn look(&mut self, now: Timestamp) -> Vec<Active> {
         let observations = self.places.observe();
-        let transition = self.shared.config.settings.eviction.pressure_transition_period;
+        let transition = self.shared.config.kubelet.eviction_pressure_transition_period.to_std();
         let verdict = self.state.observe(&self.thresholds, &observations, transition, now);
         self.shared.pressure.send_if_modified(|known| {
             let changed = *known != verdict.conditions;
@@ -185,7 +166,7 @@ impl Manager {
     }
 
     fn grace_seconds(&self, threshold: Threshold, pod: &Pod) -> i64 {
-        let max = self.shared.config.settings.eviction.max_pod_grace_seconds;
+        let max = i64::from(self.shared.config.kubelet.eviction_max_pod_grace_period);
         match threshold.grace_period {
             None => 0,
             Some(_) => pod.spec.termination_grace_period_seconds.map_or(max, |own| own.min(max)),

@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::active::ActivePods;
 use crate::admission::{Allowlist, Gate, PatternError, Room};
 use crate::allocation::Ledger;
+use crate::certificate;
 use crate::config::Config;
 use crate::csi::{Drivers, Registry};
 use crate::eviction::{self, Threshold};
@@ -52,13 +53,14 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce() + Send,
 ) -> Result<(), Error> {
-    let listener = TcpListener::bind(config.listen).await.map_err(|e| Error::Listen(config.listen, e))?;
-    let port = listener.local_addr().map_err(|e| Error::Listen(config.listen, e))?.port();
+    let listener = TcpListener::bind(config.listen()).await.map_err(|e| Error::Listen(config.listen(), e))?;
+    let port = listener.local_addr().map_err(|e| Error::Listen(config.listen(), e))?.port();
     let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name);
-    let capacity = node::capacity(&config)?;
+    let thresholds = config.kubelet.thresholds()?;
+    let capacity = node::capacity(&config, &thresholds)?;
+    node::prepare(&config, &capacity)?;
     let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
-    let thresholds = config.settings.eviction.thresholds.parse()?;
-    let sysctls = Allowlist::new(&config.settings.allowed_unsafe_sysctls)?;
+    let sysctls = Allowlist::new(&config.kubelet.allowed_unsafe_sysctls)?;
     let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));
     let nodes = informers.get_selected::<Node>(NODES, &format!("metadata.name={}", config.node_name));
     let room = Room { allocatable: capacity.allocatable(), pods_max: capacity.pods };
@@ -113,7 +115,7 @@ pub async fn run(
 /// Returns when the kubelet is to end, with the node's pods ended before if they are to end with it.
 async fn stopped(shared: &Shared, stop: CancellationToken) {
     stop.cancelled().await;
-    let periods = &shared.config.settings.shutdown;
+    let periods = &shared.config.kubelet.shutdown();
     if !periods.is_empty() {
         shared.shutting_down.send_replace(true);
         nodeshutdown::end_pods(&shared.active, periods).await;
@@ -158,6 +160,9 @@ impl Tasks {
     /// What tells of the node once it is registered.
     fn start_registered(&self, informers: &Informers, facts: node::Facts, health: watch::Receiver<bool>) {
         let Shared { client, config, runtime, recorder, .. } = &*self.shared;
+        for manager in certificate::managers(config, client) {
+            self.spawn(manager.run());
+        }
         let node = node::reference(&config.node_name);
         recorder.event(&node, EventType::Normal, "Starting", "Starting kubelet.");
         let (pressure, shutting_down) =
@@ -172,7 +177,11 @@ impl Tasks {
             shutting_down,
         );
         self.spawn(status.run());
-        self.spawn(node::lease::run(client.clone(), config.node_name.clone()));
+        self.spawn(node::lease::run(
+            client.clone(),
+            config.node_name.clone(),
+            config.kubelet.node_lease_duration_seconds,
+        ));
         if let Some(root) = config.local_path_root.clone() {
             let volumes = informers.get::<PersistentVolume>();
             self.spawn(local_path::reclaim(client.clone(), volumes, root, config.node_name.clone()));
@@ -181,7 +190,7 @@ impl Tasks {
 
     fn follow_static_pods(&self) -> watch::Receiver<Vec<Arc<StaticPod>>> {
         let config = &self.shared.config;
-        let Some(path) = config.settings.static_pod_path.clone() else {
+        let Some(path) = config.kubelet.static_pods() else {
             return watch::Sender::default().subscribe();
         };
         let (files, follow) = staticpods::watch_files(path, config.node_name.clone());
@@ -200,7 +209,7 @@ const EVENTS_MAX: usize = 1024;
 const TURNS_MAX: usize = 256;
 
 async fn rotate_logs(shared: Arc<Shared>) {
-    let limits = shared.config.settings.container_log;
+    let limits = shared.config.kubelet.container_log();
     if let Err(error) = logs::rotate(shared.runtime.clone(), limits, &shared.logs).await {
         tracing::error!(%error, "container logs are not rotated any more");
     }

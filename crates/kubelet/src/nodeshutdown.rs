@@ -27,6 +27,7 @@ impl Periods {
         Periods([(0, (total - critical).as_secs()), (CRITICAL_PRIORITY, critical.as_secs())].into())
     }
 
+    /// Whether pods go on running when the kubelet ends.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -41,6 +42,12 @@ impl Periods {
         let priority = pod.spec.priority.unwrap_or(0);
         let own = self.0.range(..=priority).next_back();
         own.or_else(|| self.0.first_key_value()).map(|(least, _)| *least)
+    }
+}
+
+impl FromIterator<(i32, u64)> for Periods {
+    fn from_iter<I: IntoIterator<Item = (i32, u64)>>(rows: I) -> Self {
+        Periods(rows.into_iter().collect())
     }
 }
 

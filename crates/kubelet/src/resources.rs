@@ -28,7 +28,7 @@ pub fn whole(list: &ResourceList, name: &str) -> i64 {
     amount(list, name).map_or(0, |q| q.value())
 }
 
-fn cpu_shares(milli_cpu: i64) -> i64 {
+pub fn cpu_shares(milli_cpu: i64) -> i64 {
     (milli_cpu * SHARES_PER_CPU / MILLI_PER_CPU).clamp(SHARES_MIN, SHARES_MAX)
 }
 

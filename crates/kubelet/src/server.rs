@@ -4,7 +4,6 @@
 mod authentication;
 mod authorization;
 mod checkpoint;
-mod configz;
 mod figures;
 mod logs;
 mod metrics;
@@ -133,6 +132,10 @@ impl Server {
         }
         let route = Route::parse(request.uri().path());
         let route = route.ok_or_else(|| Refusal::not_found("404 page not found"))?;
+        if route.is_for_debugging() && !self.shared.config.kubelet.enable_debugging_handlers {
+            let disabled = "Debug endpoints are disabled.\n".to_owned();
+            return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, disabled));
+        }
         self.serve_route(route, request).await
     }
 
@@ -142,7 +145,7 @@ impl Server {
             Route::Healthz => Ok(text(StatusCode::OK, "ok".to_owned())),
             Route::Pods => Ok(json(&self.list_pods().await)),
             Route::RunningPods => Ok(json(&self.list_running_pods().await?)),
-            Route::Configz => Ok(json(&configz::configz(&self.shared.config))),
+            Route::Configz => Ok(json(&apimachinery::json!({"kubeletconfig": self.shared.config.kubelet.shown()}))),
             Route::Summary => Ok(json(&self.summary().await?)),
             Route::Metrics => self.kubelet_metrics().await,
             Route::ResourceMetrics => self.resource_metrics().await,

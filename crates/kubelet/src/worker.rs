@@ -111,7 +111,7 @@ pub struct Shared {
 /// Where a pod's logs go, as upstream lays them out.
 pub fn log_directory(config: &Config, pod: &Pod) -> PathBuf {
     let meta = &pod.metadata;
-    config.pod_logs_dir.join(format!("{}_{}_{}", meta.namespace, meta.name, meta.uid))
+    config.kubelet.pod_logs().join(format!("{}_{}_{}", meta.namespace, meta.name, meta.uid))
 }
 
 pub fn container_log(config: &Config, pod: &Pod, container: &str, attempt: u32) -> PathBuf {

@@ -58,6 +58,12 @@ impl Route {
             _ => None,
         }
     }
+
+    /// Whether it looks into containers (upstream: `InstallDebuggingHandlers`).
+    pub fn is_for_debugging(&self) -> bool {
+        use Route::{Attach, Exec, Logs, PortForward, RunningPods};
+        matches!(self, RunningPods | Logs(_) | Exec(_) | Attach(_) | PortForward(_))
+    }
 }
 
 /// The subresources of `nodes` of which a user must be allowed one, for any path, known or not

@@ -132,7 +132,7 @@ async fn create_sandbox(
     if let Err(error) = std::fs::create_dir_all(log_directory(&shared.config, &pod)) {
         return fail("FailedCreatePodSandBox", format!("Failed to create the log directory: {error}"));
     }
-    let resolv_conf = std::fs::read_to_string(&shared.config.resolv_conf).unwrap_or_default();
+    let resolv_conf = std::fs::read_to_string(&shared.config.kubelet.resolv_conf).unwrap_or_default();
     let dns = crate::dns::dns_config(&pod, &shared.config, &resolv_conf);
     let request = cri::RunPodSandboxRequest {
         config: Some(sandbox_config(&pod, attempt, &shared.config, dns)),
