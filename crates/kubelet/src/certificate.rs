@@ -46,7 +46,9 @@ enum Error {
 
 /// The client certificate that was issued last, if it holds longer than the one given.
 pub fn latest_client(root_dir: &Path, given: Identity, now: Timestamp) -> Identity {
-    let end = |identity: &Identity| lifetime::of(identity).filter(|life| life.holds(now)).map(|life| life.not_after());
+    let end = |identity: &Identity| {
+        lifetime::of(identity).filter(|life| life.holds(now)).map(|life| life.not_after())
+    };
     match file::read(&file(root_dir, Purpose::Client)) {
         Some(kept) if end(&kept) > end(&given) => kept,
         _ => given,
@@ -73,15 +75,21 @@ pub fn managers(config: &Config, client: &Client) -> Vec<Manager> {
     let mut managers = Vec::new();
     if config.kubelet.server_tls_bootstrap {
         let serving = config.shown.serving.clone();
-        let show = move |identity: &Identity| serving.replace(identity.certificate.as_bytes(), identity.key.as_bytes());
+        let show = move |identity: &Identity| {
+            serving.replace(identity.certificate.as_bytes(), identity.key.as_bytes())
+        };
         managers.push(manager(Purpose::Serving, Box::new(show), None));
     }
     match (config.kubelet.rotate_certificates, config.shown.client.clone()) {
         (true, Some((https, first))) => {
-            let show = move |identity: &Identity| https.show(identity.certificate.as_bytes(), identity.key.as_bytes());
+            let show = move |identity: &Identity| {
+                https.show(identity.certificate.as_bytes(), identity.key.as_bytes())
+            };
             managers.push(manager(Purpose::Client, Box::new(show), Some(first)));
         }
-        (true, None) => tracing::info!("the kubelet has no client certificate to rotate: it is part of the server"),
+        (true, None) => {
+            tracing::info!("the kubelet has no client certificate to rotate: it is part of the server")
+        }
         (false, _) => {}
     }
     managers
@@ -135,7 +143,9 @@ impl Manager {
 
     async fn wait_until_due(&self) {
         let due = self.current.as_ref().and_then(lifetime::of).map(|life| life.renew_at());
-        while let Some(left) = due.map(|due| due.duration_since(Timestamp::now())).filter(|left| left.is_positive()) {
+        while let Some(left) =
+            due.map(|due| due.duration_since(Timestamp::now())).filter(|left| left.is_positive())
+        {
             tokio::time::sleep(CLOCK_CHECK.min(left.unsigned_abs())).await;
         }
     }
@@ -145,7 +155,11 @@ impl Manager {
         file::write(&self.path, &identity).map_err(|error| Error::Keep(self.path.clone(), error))?;
         (self.show)(&identity)?;
         let again = lifetime::of(&identity).map(|life| life.renew_at().to_string());
-        tracing::info!(certificate = self.wanted.purpose.as_str(), again, "the kubelet's certificate is renewed");
+        tracing::info!(
+            certificate = self.wanted.purpose.as_str(),
+            again,
+            "the kubelet's certificate is renewed"
+        );
         self.current = Some(identity);
         Ok(())
     }

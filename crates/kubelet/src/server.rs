@@ -145,7 +145,9 @@ impl Server {
             Route::Healthz => Ok(text(StatusCode::OK, "ok".to_owned())),
             Route::Pods => Ok(json(&self.list_pods().await)),
             Route::RunningPods => Ok(json(&self.list_running_pods().await?)),
-            Route::Configz => Ok(json(&apimachinery::json!({"kubeletconfig": self.shared.config.kubelet.shown()}))),
+            Route::Configz => {
+                Ok(json(&apimachinery::json!({"kubeletconfig": self.shared.config.kubelet.shown()})))
+            }
             Route::Summary => Ok(json(&self.summary().await?)),
             Route::Metrics => self.kubelet_metrics().await,
             Route::ResourceMetrics => self.resource_metrics().await,

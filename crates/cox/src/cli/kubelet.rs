@@ -140,7 +140,10 @@ impl Flags {
 
 /// The fields that have a value.
 pub fn given(rows: impl IntoIterator<Item = (&'static str, Value)>) -> Map<String, Value> {
-    rows.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.to_owned(), value)).collect()
+    rows.into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// Null where nothing is given.
@@ -152,7 +155,11 @@ fn table(pairs: &[(String, String)]) -> Value {
     if pairs.is_empty() {
         return Value::Null;
     }
-    pairs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect::<Map<_, _>>().into()
+    pairs
+        .iter()
+        .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn bytes(text: &str) -> Result<String, String> {
@@ -169,7 +176,8 @@ fn duration(text: &str) -> Result<String, String> {
 
 /// `KEY=VALUE:EFFECT` or `KEY:EFFECT`.
 fn taint(text: &str) -> Result<Value, String> {
-    let (named, effect) = pair(text, ':').ok_or_else(|| format!("{text:?} is not of the form key=value:effect"))?;
+    let (named, effect) =
+        pair(text, ':').ok_or_else(|| format!("{text:?} is not of the form key=value:effect"))?;
     let (key, value) = named.split_once('=').unwrap_or((&named, ""));
     Ok(json!({"key": key, "value": value, "effect": effect}))
 }
@@ -227,7 +235,8 @@ mod tests {
     #[test]
     fn a_taint_has_a_value_or_none() {
         let found = configuration(&["--register-with-taints", "a=b:NoSchedule,c:NoExecute"]);
-        let taints: Vec<_> = found.register_with_taints.iter().map(|t| (&*t.key, &*t.value, &*t.effect)).collect();
+        let taints: Vec<_> =
+            found.register_with_taints.iter().map(|t| (&*t.key, &*t.value, &*t.effect)).collect();
         assert_eq!(taints, [("a", "b", "NoSchedule"), ("c", "", "NoExecute")]);
         assert!(configuration(&["--rotate-certificates"]).rotate_certificates);
     }

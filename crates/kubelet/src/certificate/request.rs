@@ -116,7 +116,10 @@ impl Wanted {
             IpAddr::V4(v4) => known.contains(&v4.octets()[..]),
             IpAddr::V6(v6) => known.contains(&v6.octets()[..]),
         };
-        is_own && self.address.is_none_or(|address| reached_by(address) && known.contains(self.node_name.as_bytes()))
+        is_own
+            && self
+                .address
+                .is_none_or(|address| reached_by(address) && known.contains(self.node_name.as_bytes()))
     }
 }
 
@@ -144,7 +147,8 @@ async fn signed(client: &Client, name: &str) -> Result<String, Error> {
     let _end = stop.clone().drop_guard();
     let informers = Informers::new(client.clone(), stop);
     let selector = format!("metadata.name={name}");
-    let requests = informers.get_selected::<CertificateSigningRequest>(CERTIFICATE_SIGNING_REQUESTS, &selector);
+    let requests =
+        informers.get_selected::<CertificateSigningRequest>(CERTIFICATE_SIGNING_REQUESTS, &selector);
     let mut changes = requests.subscribe();
     while let Some(delta) = changes.recv().await {
         if let Delta::Deleted(_) = delta {

@@ -169,7 +169,8 @@ impl Thresholds<'_> {
             grace_period: None,
             minimum_reclaim: None,
         };
-        let mut thresholds: Vec<Threshold> = self.of_allocatable.then_some(of_allocatable).into_iter().collect();
+        let mut thresholds: Vec<Threshold> =
+            self.of_allocatable.then_some(of_allocatable).into_iter().collect();
         for (name, text) in self.hard {
             thresholds.extend(self.threshold(name, text, None)?);
         }
@@ -254,7 +255,8 @@ mod tests {
 
     #[test]
     fn where_nothing_is_enforced_pods_may_use_what_the_node_has() {
-        let given = KubeletConfiguration { enforce_node_allocatable: vec!["none".into()], ..Default::default() };
+        let given =
+            KubeletConfiguration { enforce_node_allocatable: vec!["none".into()], ..Default::default() };
         let thresholds = given.thresholds().expect("thresholds");
         assert!(thresholds.iter().all(|t| t.signal != Signal::AllocatableMemoryAvailable));
     }

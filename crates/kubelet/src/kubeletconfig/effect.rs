@@ -76,7 +76,9 @@ const WITHOUT_EFFECT: [&str; 35] = [
 pub fn refused(configuration: &KubeletConfiguration) -> Vec<String> {
     let policy = configuration.image_pull_credentials_verification_policy.as_str();
     let verifies = (!NOT_VERIFYING.contains(&policy)).then(|| {
-        format!("{VERIFICATION} {policy:?} is not supported: no credentials are verified of images that are there")
+        format!(
+            "{VERIFICATION} {policy:?} is not supported: no credentials are verified of images that are there"
+        )
     });
     let changed = changed(configuration);
     let refused = REFUSED.iter().filter_map(|(name, why)| {

@@ -162,7 +162,8 @@ impl KubeletConfiguration {
             return Periods::of(total.to_std(), critical.to_std());
         }
         let rows = self.shutdown_grace_period_by_pod_priority.iter();
-        rows.map(|row| (row.priority, u64::try_from(row.shutdown_grace_period_seconds).unwrap_or(0))).collect()
+        rows.map(|row| (row.priority, u64::try_from(row.shutdown_grace_period_seconds).unwrap_or(0)))
+            .collect()
     }
 
     pub fn static_pods(&self) -> Option<PathBuf> {

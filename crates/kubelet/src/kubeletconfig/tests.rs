@@ -87,7 +87,8 @@ fn drop_ins_come_in_the_order_of_their_names_and_flags_last() {
     let file = folder.write("config.yaml", "maxPods: 10\nevictionHard: {memory.available: 1Gi}\nport: 1");
     folder.write("conf.d/20-b.conf", "maxPods: 30\nevictionHard: {nodefs.available: 1%}");
     folder.write("conf.d/10-a.conf", "maxPods: 20\npodsPerCore: 7\nclusterDomain: a.test");
-    folder.write("conf.d/30-nested/c.conf", "podsPerCore: null\nauthentication: {anonymous: {enabled: true}}");
+    folder
+        .write("conf.d/30-nested/c.conf", "podsPerCore: null\nauthentication: {anonymous: {enabled: true}}");
     folder.write("conf.d/40-not-one.yaml", "maxPods: -5");
     let flags = [("port".to_owned(), json!(10260))].into_iter().collect();
     let sources = Sources { file: Some(file), dir: Some(folder.0.join("conf.d")), flags };
@@ -142,7 +143,10 @@ fn what_is_unknown_doubled_or_of_another_kind_is_refused_by_name() {
     };
     check("maxPod: 1", r#"strict decoding error: unknown field "maxPod""#);
     check("authentication: {anonymus: {}}", r#"unknown field "authentication.anonymus""#);
-    check("registerWithTaints: [{key: a, efect: NoSchedule}]", r#"unknown field "registerWithTaints[0].efect""#);
+    check(
+        "registerWithTaints: [{key: a, efect: NoSchedule}]",
+        r#"unknown field "registerWithTaints[0].efect""#,
+    );
     check("maxPods: 1\nmaxPods: 2", r#"duplicate field "maxPods""#);
     check("maxPods: many", r#"field "maxPods": invalid type"#);
     check("syncFrequency: 5", r#"field "syncFrequency": invalid type"#);
@@ -188,7 +192,10 @@ fn what_cannot_be_is_told_in_upstreams_words() {
         "containerLogMaxFiles: 1\nmaxPods: -1",
         "[invalid configuration: maxPods (--max-pods) -1 must not be a negative number, invalid configuration: containerLogMaxFiles must be greater than 1]",
     );
-    check("evictionSoft: {memory.available: 1Gi}", "invalid configuration: grace period must be specified for the soft eviction threshold memory.available");
+    check(
+        "evictionSoft: {memory.available: 1Gi}",
+        "invalid configuration: grace period must be specified for the soft eviction threshold memory.available",
+    );
     check("podLogsDir: /var//log", r#"invalid configuration: pod logs path "/var//log" must be normalized"#);
 }
 

@@ -13,7 +13,16 @@ const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 /// Everything that is wrong.
 pub fn validate(of: &KubeletConfiguration) -> Vec<String> {
-    let groups = [numbers(of), pulls(of), images(of), ports(of), times(of), choices(of), enforcement(of), reserved(of)];
+    let groups = [
+        numbers(of),
+        pulls(of),
+        images(of),
+        ports(of),
+        times(of),
+        choices(of),
+        enforcement(of),
+        reserved(of),
+    ];
     let rest = [taints(of), logs(of), paths(of), thresholds(of)];
     let errors = groups.into_iter().chain(rest).flatten();
     errors.map(|why| format!("invalid configuration: {why}")).collect()
@@ -43,13 +52,19 @@ fn numbers(of: &KubeletConfiguration) -> Vec<String> {
         negative("kubeAPIQPS (--kube-api-qps)", of.kube_api_qps.into()),
         (
             of.node_status_max_images < -1,
-            format!("nodeStatusMaxImages (--node-status-max-images) {} must be -1 or greater", of.node_status_max_images),
+            format!(
+                "nodeStatusMaxImages (--node-status-max-images) {} must be -1 or greater",
+                of.node_status_max_images
+            ),
         ),
         negative("maxOpenFiles (--max-open-files)", of.max_open_files),
         negative("maxPods (--max-pods)", of.max_pods.into()),
         (
             !(-1000..=1000).contains(&of.oom_score_adj),
-            format!("oomScoreAdj (--oom-score-adj) {} must be between -1000 and 1000, inclusive", of.oom_score_adj),
+            format!(
+                "oomScoreAdj (--oom-score-adj) {} must be between -1000 and 1000, inclusive",
+                of.oom_score_adj
+            ),
         ),
         negative("podsPerCore (--pods-per-core)", of.pods_per_core.into()),
         (
@@ -131,7 +146,9 @@ fn times(of: &KubeletConfiguration) -> Vec<String> {
     those([
         (
             !(Duration::from_millis(1)..=second).contains(&quota),
-            format!("cpuCFSQuotaPeriod (--cpu-cfs-quota-period) {quota} must be between 1ms and 1sec, inclusive"),
+            format!(
+                "cpuCFSQuotaPeriod (--cpu-cfs-quota-period) {quota} must be between 1ms and 1sec, inclusive"
+            ),
         ),
         (
             critical > total,
@@ -144,7 +161,8 @@ fn times(of: &KubeletConfiguration) -> Vec<String> {
         ),
         (
             !by_priority.is_empty() && (total > none || critical > none),
-            "Cannot specify both shutdownGracePeriodByPodPriority and shutdownGracePeriod at the same time".to_owned(),
+            "Cannot specify both shutdownGracePeriodByPodPriority and shutdownGracePeriod at the same time"
+                .to_owned(),
         ),
         (
             !(second..=Duration::from_secs(300)).contains(&restart),
@@ -207,9 +225,9 @@ fn enforcement(of: &KubeletConfiguration) -> Vec<String> {
             continue;
         }
         let needs = |cgroup: &str, field: &str, [one, other]: [&str; 2]| {
-            cgroup.is_empty().then(|| {
-                format!("{field} must be specified when {one:?} or {other:?} included in {FLAG}")
-            })
+            cgroup
+                .is_empty()
+                .then(|| format!("{field} must be specified when {one:?} or {other:?} included in {FLAG}"))
         };
         match option.as_str() {
             "pods" => {}
@@ -222,13 +240,17 @@ fn enforcement(of: &KubeletConfiguration) -> Vec<String> {
                 errors.extend(needs(&of.kube_reserved_cgroup, field, [OPTIONS[3], OPTIONS[4]]));
             }
             "none" if of.enforce_node_allocatable.len() > 1 => {
-                errors.push(format!("{FLAG} may not contain additional enforcements when \"none\" is specified"));
+                errors.push(format!(
+                    "{FLAG} may not contain additional enforcements when \"none\" is specified"
+                ));
             }
             "none" => {}
             _ => {
                 let [first @ .., last] = OPTIONS.map(|option| format!("{option:?}"));
                 let options = first.join(", ");
-                errors.push(format!("option {option:?} specified for {FLAG}. Valid options are {options} or {last}"));
+                errors.push(format!(
+                    "option {option:?} specified for {FLAG}. Valid options are {options} or {last}"
+                ));
             }
         }
     }
@@ -244,7 +266,9 @@ fn reserved(of: &KubeletConfiguration) -> Vec<String> {
             errors.push("can't use reservedSystemCPUs (--reserved-cpus) with systemReservedCgroup (--system-reserved-cgroup) or kubeReservedCgroup (--kube-reserved-cgroup)".to_owned());
         }
         if super::cpus_of(cpus).is_none() {
-            errors.push(format!("unable to parse reservedSystemCPUs (--reserved-cpus) {cpus}, error: no list of CPUs"));
+            errors.push(format!(
+                "unable to parse reservedSystemCPUs (--reserved-cpus) {cpus}, error: no list of CPUs"
+            ));
         }
     }
     for (field, table) in [("systemReserved", &of.system_reserved), ("kubeReserved", &of.kube_reserved)] {
@@ -286,15 +310,20 @@ fn taints(of: &KubeletConfiguration) -> Vec<String> {
 fn logs(of: &KubeletConfiguration) -> Vec<String> {
     let size = of.container_log_max_size.parse::<Quantity>();
     let mut errors = those([
-        (of.container_log_max_workers < 1, "containerLogMaxWorkers must be greater than or equal to 1".to_owned()),
+        (
+            of.container_log_max_workers < 1,
+            "containerLogMaxWorkers must be greater than or equal to 1".to_owned(),
+        ),
         (
             of.container_log_monitor_interval < super::Duration::from_secs(3),
-            "containerLogMonitorInterval must be a positive time duration greater than or equal to 3s".to_owned(),
+            "containerLogMonitorInterval must be a positive time duration greater than or equal to 3s"
+                .to_owned(),
         ),
         (of.container_log_max_files <= 1, "containerLogMaxFiles must be greater than 1".to_owned()),
     ]);
     match size {
-        Err(error) => errors.push(format!("failed to parse container log max size {:?}: {error}", of.container_log_max_size)),
+        Err(error) => errors
+            .push(format!("failed to parse container log max size {:?}: {error}", of.container_log_max_size)),
         Ok(size) if size.sign() <= 0 => {
             errors.push(format!("containerLogMaxSize {:?} must be positive", of.container_log_max_size));
         }
@@ -307,7 +336,8 @@ fn paths(of: &KubeletConfiguration) -> Vec<String> {
     let dir = of.pod_logs_dir.as_str();
     let path = Path::new(dir);
     let clean: std::path::PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
-    let is_clean = clean.as_os_str() == path.as_os_str() && !path.components().any(|part| part == Component::ParentDir);
+    let is_clean =
+        clean.as_os_str() == path.as_os_str() && !path.components().any(|part| part == Component::ParentDir);
     those([
         (!path.is_absolute(), format!("pod logs path {dir:?} must be absolute path")),
         (!is_clean, format!("pod logs path {dir:?} must be normalized")),

@@ -133,7 +133,8 @@ mod tests {
             format!("{}\n", row.2)
         };
         assert!(check_kernel(good).is_ok());
-        let bad = |path: &str| if path.ends_with("overcommit_memory") { "0\n".to_owned() } else { good(path) };
+        let bad =
+            |path: &str| if path.ends_with("overcommit_memory") { "0\n".to_owned() } else { good(path) };
         let error = check_kernel(bad).expect_err("refuses").to_string();
         assert_eq!(error, "invalid kernel flag: vm/overcommit_memory, expected value: 1, actual value: 0");
     }

@@ -86,7 +86,10 @@ impl Reviews {
         if known.len() >= REVIEWS_MAX {
             known.clear();
         }
-        known.insert(token.to_owned(), (user.clone(), Instant::now() + authentication.webhook.cache_ttl.to_std()));
+        known.insert(
+            token.to_owned(),
+            (user.clone(), Instant::now() + authentication.webhook.cache_ttl.to_std()),
+        );
         user
     }
 }
