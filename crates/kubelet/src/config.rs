@@ -29,7 +29,22 @@ pub struct Config {
 impl Config {
     /// Where the kubelet's own API listens.
     pub fn listen(&self) -> SocketAddr {
-        let port = u16::try_from(self.kubelet.port).expect("the configuration is validated");
-        SocketAddr::new(self.kubelet.address, port)
+        SocketAddr::new(self.kubelet.address, port(self.kubelet.port))
     }
+
+    /// Where anybody may look at pods and figures, if at all.
+    pub fn listen_read_only(&self) -> Option<SocketAddr> {
+        let port = port(self.kubelet.read_only_port);
+        (port != 0).then(|| SocketAddr::new(self.kubelet.address, port))
+    }
+
+    /// Where the kubelet says whether it is well, if at all.
+    pub fn listen_healthz(&self) -> Option<SocketAddr> {
+        let port = port(self.kubelet.healthz_port);
+        (port != 0).then(|| SocketAddr::new(self.kubelet.healthz_bind_address, port))
+    }
+}
+
+fn port(number: i32) -> u16 {
+    u16::try_from(number).expect("the configuration is validated")
 }

@@ -1,5 +1,6 @@
 //! The kubelet as a whole: registers the node, starts what runs on it, routes runtime events to the pods' workers.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::resource::{NODES, PODS};
@@ -34,7 +35,7 @@ pub enum Error {
     #[error("container runtime does not answer: {0}")]
     Runtime(#[from] tonic::Status),
     #[error("kubelet cannot listen on {0}: {1}")]
-    Listen(std::net::SocketAddr, std::io::Error),
+    Listen(SocketAddr, std::io::Error),
     #[error("node facts cannot be read: {0}")]
     Node(#[from] node::Error),
     #[error("eviction thresholds are wrong: {0}")]
@@ -53,7 +54,8 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce() + Send,
 ) -> Result<(), Error> {
-    let listener = TcpListener::bind(config.listen()).await.map_err(|e| Error::Listen(config.listen(), e))?;
+    let listener = bind(config.listen()).await?;
+    let (read_only, healthz) = (config.listen_read_only(), config.listen_healthz());
     let port = listener.local_addr().map_err(|e| Error::Listen(config.listen(), e))?.port();
     let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name);
     let thresholds = config.kubelet.thresholds()?;
@@ -76,6 +78,7 @@ pub async fn run(
         runtime,
         images: ImageManager::default(),
         logs: logs::Running::default(),
+        probe_metrics: Arc::default(),
         recorder,
         services: informers.get::<Service>(),
         turns: broadcast::Sender::new(TURNS_MAX),
@@ -90,6 +93,12 @@ pub async fn run(
     let events = tasks.start_local(healthy);
     tasks.start_upkeep(thresholds);
     let api = server::Server::new(shared.clone(), pods.clone());
+    if let Some(address) = read_only {
+        tasks.spawn(api.clone().serve_read_only(bind(address).await?));
+    }
+    if let Some(address) = healthz {
+        tasks.spawn(api.clone().serve_healthz(bind(address).await?));
+    }
     tasks.spawn(api.serve(listener));
     let files = tasks.follow_static_pods();
     let workers = PodWorkers::new(shared.clone(), gate, files, end.clone());
@@ -110,6 +119,10 @@ pub async fn run(
     }
     end.cancel();
     Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|e| Error::Listen(address, e))
 }
 
 /// Returns when the kubelet is to end, with the node's pods ended before if they are to end with it.
