@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 pub use rank::is_critical;
 pub use signals::disk;
-pub use threshold::{Amount, Condition, Error, Signal, Threshold, Thresholds, hard_by_default};
+pub use threshold::{Condition, Error, Signal, Threshold, Thresholds, hard_by_default};
 
 use crate::active::Active;
 use crate::imagegc::ImageGc;

@@ -60,7 +60,7 @@ pub async fn run(
     let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name);
     let thresholds = config.kubelet.thresholds()?;
     let capacity = node::capacity(&config, &thresholds)?;
-    node::prepare(&config, &capacity)?;
+    node::prepare(&config, &capacity).map_err(node::Error::from)?;
     let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
     let sysctls = Allowlist::new(&config.kubelet.allowed_unsafe_sysctls)?;
     let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));

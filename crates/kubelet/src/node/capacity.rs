@@ -10,7 +10,7 @@ use crate::eviction::{Signal, Threshold};
 use crate::kubeletconfig::{KubeletConfiguration, Table, cpus_of};
 use crate::volumes::downward::Allocatable;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Capacity {
     pub cpus: i64,
     pub memory_bytes: i64,

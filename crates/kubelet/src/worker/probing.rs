@@ -71,7 +71,7 @@ impl Worker {
         });
     }
 
-    fn target(&self, observed: &Observed, spec: &Container, id: &str) -> Target {
+    pub(super) fn target(&self, observed: &Observed, spec: &Container, id: &str) -> Target {
         let host = self.pod.spec.host_network.then_some(self.shared.config.node_ip);
         let own = observed.ready_sandbox().and_then(|s| s.ips.first()).and_then(|ip| ip.parse().ok());
         Target {
