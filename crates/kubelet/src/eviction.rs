@@ -183,6 +183,7 @@ impl Manager {
         let events = PodEvents { recorder: &self.shared.recorder, pod };
         events.pod(EventType::Warning, REASON, message.clone());
         let reason = REASON.to_owned();
+        let disruption = disruption.then(|| message.clone());
         active.end(Failure { reason, message, grace_seconds: Some(grace_seconds), disruption })
     }
 

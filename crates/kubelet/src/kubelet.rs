@@ -57,7 +57,8 @@ pub async fn run(
     let listener = bind(config.listen()).await?;
     let (read_only, healthz) = (config.listen_read_only(), config.listen_healthz());
     let port = listener.local_addr().map_err(|e| Error::Listen(config.listen(), e))?.port();
-    let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name);
+    let recorder =
+        EventRecorder::paced(client.clone(), "kubelet", &config.node_name, config.kubelet.event_pace());
     let thresholds = config.kubelet.thresholds()?;
     let capacity = node::capacity(&config, &thresholds)?;
     node::prepare(&config, &capacity).map_err(node::Error::from)?;
@@ -76,7 +77,7 @@ pub async fn run(
         watched: Watched::new(client.clone()),
         client,
         runtime,
-        images: ImageManager::default(),
+        images: ImageManager::new(&config.kubelet),
         logs: logs::Running::default(),
         probe_metrics: Arc::default(),
         recorder,

@@ -79,11 +79,12 @@ pub async fn end_pods(active: &ActivePods, periods: &Periods) {
 fn failure(pod: &Pod, seconds: u64) -> Failure {
     let period = i64::try_from(seconds).unwrap_or(i64::MAX);
     let own = pod.spec.termination_grace_period_seconds;
+    let message = "Pod was terminated in response to imminent node shutdown.".to_owned();
     Failure {
         reason: "Terminated".to_owned(),
-        message: "Pod was terminated in response to imminent node shutdown.".to_owned(),
+        message: message.clone(),
         grace_seconds: Some(own.map_or(period, |own| own.min(period))),
-        disruption: true,
+        disruption: Some(message),
     }
 }
 

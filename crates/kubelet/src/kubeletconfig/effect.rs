@@ -34,7 +34,7 @@ const VERIFICATION: &str = "imagePullCredentialsVerificationPolicy";
 const NOT_VERIFYING: [&str; 2] = ["NeverVerify", "NeverVerifyPreloadedImages"];
 
 /// What has no counterpart here, or happens by itself.
-const WITHOUT_EFFECT: [&str; 35] = [
+const WITHOUT_EFFECT: [&str; 33] = [
     "syncFrequency",
     "fileCheckFrequency",
     "enableContentionProfiling",
@@ -66,8 +66,6 @@ const WITHOUT_EFFECT: [&str; 35] = [
     "enableDebugFlagsHandler",
     "memoryThrottlingFactor",
     "tracing",
-    "eventRecordQPS",
-    "eventBurst",
     "seccompDefault",
     "podPidsLimit",
 ];

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use apimachinery::quantity::Quantity;
+use client::flowcontrol::TokenBucket;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Duration, KubeletConfiguration};
@@ -174,6 +176,16 @@ impl KubeletConfiguration {
         Path::new(&self.pod_logs_dir)
     }
 
+    /// How often events are written; `None` for as often as they come.
+    pub fn event_pace(&self) -> Option<TokenBucket> {
+        pace(self.event_record_qps, self.event_burst)
+    }
+
+    /// How often registries are asked for images.
+    pub fn pull_pace(&self) -> Option<TokenBucket> {
+        pace(self.registry_pull_qps, self.registry_burst)
+    }
+
     /// How many images may be pulled at once; `None` for any number.
     pub fn pulls_at_once(&self) -> Option<usize> {
         if self.serialize_image_pulls {
@@ -181,6 +193,10 @@ impl KubeletConfiguration {
         }
         self.max_parallel_image_pulls.and_then(|max| usize::try_from(max).ok())
     }
+}
+
+fn pace(per_second: i32, burst: i32) -> Option<TokenBucket> {
+    (per_second > 0).then(|| TokenBucket::new(per_second.into(), burst.into(), Timestamp::now()))
 }
 
 /// How many CPUs a list such as `0-3,5` names; `None` if it is no list.
