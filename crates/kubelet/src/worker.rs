@@ -34,6 +34,7 @@ use crate::images::ImageManager;
 use crate::logs;
 use crate::observe::{self, Observed, State};
 use crate::pod::actions::{Plan, active_deadline, pod_actions};
+use crate::pod::backoff::Backoff;
 use crate::pod::memory::{Failure, Memory, Waiting};
 use crate::pod::resize::{RESIZE_CONDITIONS, ResizeError, told_of_container};
 use crate::probe::{ProbeMetrics, ProbeType, Verdict};
@@ -131,12 +132,14 @@ pub fn spawn(
     stop: CancellationToken,
 ) -> mpsc::Sender<Message> {
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
+    let longest = shared.config.kubelet.crash_loop_back_off.max_container_restart_period;
+    let crashes = Backoff::up_to(longest.signed());
     let worker = Worker {
         shared,
         pod,
         mirror,
         gone: false,
-        memory: Memory { failed, ..Memory::default() },
+        memory: Memory { failed, crashes, ..Memory::default() },
         inbox,
         sender: sender.clone(),
         running: BTreeSet::new(),

@@ -6,7 +6,7 @@ use apimachinery::Value;
 use super::KubeletConfiguration;
 
 /// With what is the case here, which is all that can be asked for.
-const REFUSED: [(&str, &str); 20] = [
+const REFUSED: [(&str, &str); 22] = [
     ("enableServer", "the kubelet's own API is always served"),
     ("tlsCipherSuites", "the cipher suites are those of TLS 1.2 and 1.3 that are held to be safe"),
     ("tlsCurvePreferences", "the curves cannot be chosen"),
@@ -26,6 +26,8 @@ const REFUSED: [(&str, &str); 20] = [
     ("preloadedImagesVerificationAllowlist", "no credentials are verified of images that are there"),
     ("memoryReservationPolicy", "no memory is protected by cgroups"),
     ("localStorageCapacityIsolation", "ephemeral storage is always accounted"),
+    ("seccompDefault", "pods that name no profile are unconfined"),
+    ("staticPodURL", "static pods are read from files"),
     ("userNamespaces", "their lengths cannot be chosen"),
 ];
 
@@ -34,7 +36,7 @@ const VERIFICATION: &str = "imagePullCredentialsVerificationPolicy";
 const NOT_VERIFYING: [&str; 2] = ["NeverVerify", "NeverVerifyPreloadedImages"];
 
 /// What has no counterpart here, or happens by itself.
-const WITHOUT_EFFECT: [&str; 33] = [
+const WITHOUT_EFFECT: [&str; 32] = [
     "syncFrequency",
     "fileCheckFrequency",
     "enableContentionProfiling",
@@ -66,8 +68,7 @@ const WITHOUT_EFFECT: [&str; 33] = [
     "enableDebugFlagsHandler",
     "memoryThrottlingFactor",
     "tracing",
-    "seccompDefault",
-    "podPidsLimit",
+    "memorySwap",
 ];
 
 /// What is asked for in vain but must not be passed over.
