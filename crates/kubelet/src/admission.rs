@@ -90,8 +90,8 @@ impl Gate {
     async fn judge(&mut self, pod: &Pod, claim: &Claim) -> Result<(), Refusal> {
         pressure::admit(pod, &self.shared.pressure.borrow())?;
         self.sysctls.admit(pod)?;
-        let name = &self.own.metadata.name;
-        let known = self.nodes.get("", name);
+        let name = self.own.metadata.name.clone();
+        let known = self.nodes.get("", &name);
         let node = known.as_deref().unwrap_or(&self.own).clone();
         let node = &node;
         if is_critical(pod) {
@@ -100,7 +100,7 @@ impl Gate {
         match predicates::admit(pod, claim, node, self.claims.values(), &self.room) {
             // The scheduler may have seen a younger node.
             Err(refusal) if refusal.reason == predicates::NODE_AFFINITY => {
-                let node: Node = self.shared.client.get(NODES, "", name).await.map_err(|_| refusal)?;
+                let node: Node = self.shared.client.get(NODES, "", &name).await.map_err(|_| refusal)?;
                 predicates::admit(pod, claim, &node, self.claims.values(), &self.room)?;
             }
             other => other?,

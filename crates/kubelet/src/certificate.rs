@@ -30,8 +30,15 @@ pub struct Identity {
 pub struct Shown {
     /// To the clients of its own API.
     pub serving: Arc<Replaceable>,
-    /// To the API server, with the certificate that it started with; none where it is known there without one.
-    pub client: Option<(Arc<Https>, Identity)>,
+    /// To the API server; none where it is known there without one.
+    pub client: Option<ShownClient>,
+}
+
+#[derive(Clone)]
+pub struct ShownClient {
+    pub https: Arc<Https>,
+    /// What it shows at the start.
+    pub first: Identity,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +88,7 @@ pub fn managers(config: &Config, client: &Client) -> Vec<Manager> {
         managers.push(manager(Purpose::Serving, Box::new(show), None));
     }
     match (config.kubelet.rotate_certificates, config.shown.client.clone()) {
-        (true, Some((https, first))) => {
+        (true, Some(ShownClient { https, first })) => {
             let show = move |identity: &Identity| {
                 https.show(identity.certificate.as_bytes(), identity.key.as_bytes())
             };

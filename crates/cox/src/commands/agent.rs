@@ -12,7 +12,7 @@ use client::{CancellationToken, Client, Informers};
 use cluster::Layout;
 use jiff::Timestamp;
 use kubelet::KubeletConfiguration;
-use kubelet::certificate::{Identity, Shown, latest_client};
+use kubelet::certificate::{Identity, Shown, ShownClient, latest_client};
 use kubelet::kubeletconfig::Own;
 
 use super::component::{node_name, until_interrupted};
@@ -91,10 +91,7 @@ fn configuration(args: &AgentArgs, layout: &Layout) -> anyhow::Result<KubeletCon
 
 /// The way to the API server, with what may be replaced of it: the certificate of the kubeconfig, or one that the
 /// cluster has signed since.
-fn kubelet_client(
-    args: &AgentArgs,
-    layout: &Layout,
-) -> anyhow::Result<(Client, Option<(Arc<Https>, Identity)>)> {
+fn kubelet_client(args: &AgentArgs, layout: &Layout) -> anyhow::Result<(Client, Option<ShownClient>)> {
     let mut config = RestConfig::from_kubeconfig(&args.component.kubeconfig)?;
     let mut identity = None;
     if let (Some(certificate), Some(key)) = (config.client_certificate.take(), config.client_key.take()) {
@@ -106,7 +103,7 @@ fn kubelet_client(
         identity = Some(latest);
     }
     let https = Https::new(&config)?;
-    Ok((Client::new(https.clone(), "kubelet"), identity.map(|identity| (https, identity))))
+    Ok((Client::new(https.clone(), "kubelet"), identity.map(|first| ShownClient { https, first })))
 }
 
 fn plan(
@@ -114,7 +111,7 @@ fn plan(
     parts: Agent,
     layout: Layout,
     configuration: KubeletConfiguration,
-    client: Option<(Arc<Https>, Identity)>,
+    client: Option<ShownClient>,
 ) -> anyhow::Result<node::Plan> {
     let client_ca = match &args.client_ca_file {
         Some(path) => std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?,

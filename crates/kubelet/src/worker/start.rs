@@ -21,6 +21,7 @@ use crate::pod::container::{self, container_config};
 use crate::pod::memory::Waiting;
 use crate::pod::sandbox::sandbox_config;
 use crate::probe::Target;
+use crate::resources::fit_quota;
 use crate::{env, lifecycle, volumes};
 
 pub struct Start {
