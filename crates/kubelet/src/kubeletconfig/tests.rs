@@ -65,6 +65,8 @@ fn upstreams_defaults_are_the_types_own_and_bring_no_warning() {
         cluster_domain: own().cluster_domain,
         cgroup_root: own().cgroup_root,
         container_runtime_endpoint: "unix:///run/containerd/containerd.sock".to_owned(),
+        // Upstream leaves it out when it is false.
+        kernel_memcg_notification: true,
         logging: read.logging.clone(),
         ..KubeletConfiguration::default()
     };
