@@ -18,7 +18,7 @@ use client::event::EventType;
 use jiff::Timestamp;
 
 pub use rank::is_critical;
-pub use signals::disk;
+pub use signals::{disk, processes};
 pub use threshold::{Condition, Error, Signal, Threshold, Thresholds, hard_by_default};
 
 use crate::active::Active;

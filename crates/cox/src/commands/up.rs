@@ -161,7 +161,8 @@ async fn start(
         requests_in_flight_max: args.flow_control.requests_in_flight_max()?,
         signing_duration: args.signing.cluster_signing_duration,
     };
-    let configuration = kubelet_configuration(args, layout, &settings)?;
+    let has_node = parts == Parts::Everything;
+    let configuration = has_node.then(|| kubelet_configuration(args, layout, &settings)).transpose()?;
     let access = Access {
         authentication: args.believed.config(&plan.issuer_name())?,
         authorization: args.authorization.chain()?,
@@ -178,9 +179,7 @@ async fn start(
     if args.storage.local_path {
         local_path::publish(&api.admin()).await?;
     }
-    if parts == Parts::ControlPlane {
-        return Ok(());
-    }
+    let Some(configuration) = configuration else { return Ok(()) };
     let runtime = start_node(args, configuration, &plan, &api, progress, services, keeper).await?;
     progress.step(&format!("node {} is ready", settings.node_name));
     if args.demo {

@@ -4,13 +4,15 @@
 use std::fs;
 use std::io;
 
+use apimachinery::quantity::Quantity;
 use runtime::cgroups::Cgroups;
 use runtime::cri::LinuxContainerResources;
 
 use super::capacity::{Capacity, amounts};
 use crate::config::Config;
-use crate::kubeletconfig::KubeletConfiguration;
-use crate::resources::cpu_shares;
+use crate::eviction;
+use crate::kubeletconfig::{KubeletConfiguration, Table};
+use crate::resources::{cpu_shares, limit_processes};
 use crate::volumes::downward::Allocatable;
 
 #[derive(Debug, thiserror::Error)]
@@ -78,23 +80,34 @@ fn enforce(cgroups: &Cgroups, of: &KubeletConfiguration, capacity: &Capacity) ->
         let limit = |e| Error::Enforce("Node Allocatable Cgroup", of.cgroup_root.clone(), e);
         cgroups.create(&of.cgroup_root).map_err(limit)?;
         cgroups.apply(&of.cgroup_root, &limits(capacity.absolute(), true)).map_err(limit)?;
+        let reserved = processes(&of.system_reserved) + processes(&of.kube_reserved);
+        let left = eviction::processes().filter(|_| reserved > 0).map(|all| all.capacity - reserved);
+        limit_processes(&of.cgroup_root, left.unwrap_or(0)).map_err(limit)?;
     }
-    let system = ("System Reserved Cgroup", &of.system_reserved_cgroup, amounts(&of.system_reserved));
-    let kube = ("Kube Reserved Cgroup", &of.kube_reserved_cgroup, amounts(&of.kube_reserved));
+    let system = ("System Reserved Cgroup", &of.system_reserved_cgroup, &of.system_reserved);
+    let kube = ("Kube Reserved Cgroup", &of.kube_reserved_cgroup, &of.kube_reserved);
     let rows = [
         ("system-reserved", system, true),
         ("system-reserved-compressible", system, false),
         ("kube-reserved", kube, true),
         ("kube-reserved-compressible", kube, false),
     ];
-    for (option, (what, cgroup, reserved), with_memory) in rows {
+    for (option, (what, cgroup, table), with_memory) in rows {
         if of.enforces(option) {
+            let reserved = amounts(table);
             let limit = |e| Error::Enforce(what, cgroup.clone(), e);
             exists(cgroups, cgroup).map_err(limit)?;
             cgroups.apply(cgroup, &limits(reserved, with_memory)).map_err(limit)?;
+            if with_memory {
+                limit_processes(cgroup, processes(table)).map_err(limit)?;
+            }
         }
     }
     Ok(())
+}
+
+fn processes(reserved: &Table) -> i64 {
+    reserved.get("pid").and_then(|text| text.parse::<Quantity>().ok()).map_or(0, |amount| amount.value())
 }
 
 /// Cgroups of the system are the operator's to make.
