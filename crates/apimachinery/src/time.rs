@@ -52,6 +52,12 @@ pub fn parse_duration(text: &str) -> Option<SignedDuration> {
     SignedDuration::try_from_secs_f64(if negative { -seconds } else { seconds }).ok()
 }
 
+/// A duration as Go writes it: `1h30m0s`. One of more than 292 years is cut to that.
+pub fn format_duration(duration: SignedDuration) -> String {
+    let nanos = duration.as_nanos().clamp(i64::MIN.into(), i64::MAX.into());
+    crate::codec::scalar::duration_from_nanos(i64::try_from(nanos).expect("it was clamped"))
+}
+
 /// A `metav1.Time` field of a typed view.
 pub mod rfc3339 {
     use jiff::Timestamp;

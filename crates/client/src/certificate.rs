@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
@@ -23,17 +23,22 @@ pub enum CertificateError {
 
 /// A certificate and its key, for either end of a connection.
 #[derive(Debug)]
-pub struct Replaceable(ArcSwap<CertifiedKey>);
+pub struct Replaceable(ArcSwapOption<CertifiedKey>);
 
 impl Replaceable {
     /// From PEM.
     pub fn new(certificate: &[u8], key: &[u8]) -> Result<Arc<Replaceable>, CertificateError> {
-        Ok(Arc::new(Replaceable(ArcSwap::from_pointee(certified_key(certificate, key)?))))
+        Ok(Arc::new(Replaceable(ArcSwapOption::from_pointee(certified_key(certificate, key)?))))
+    }
+
+    /// One that is still to come: nobody can connect before.
+    pub fn empty() -> Arc<Replaceable> {
+        Arc::new(Replaceable(ArcSwapOption::empty()))
     }
 
     /// Shows this one from now on.
     pub fn replace(&self, certificate: &[u8], key: &[u8]) -> Result<(), CertificateError> {
-        self.0.store(Arc::new(certified_key(certificate, key)?));
+        self.0.store(Some(Arc::new(certified_key(certificate, key)?)));
         Ok(())
     }
 }
@@ -51,13 +56,13 @@ fn certified_key(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, Certifi
 
 impl ResolvesServerCert for Replaceable {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+        self.0.load_full()
     }
 }
 
 impl ResolvesClientCert for Replaceable {
     fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let current = self.0.load_full();
+        let current = self.0.load_full()?;
         current.key.choose_scheme(schemes).is_some().then_some(current)
     }
 

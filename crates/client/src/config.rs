@@ -33,20 +33,16 @@ impl RestConfig {
         file.current().map_err(|why| Error::Transport(format!("kubeconfig {}: {why}", path.display())))
     }
 
-    /// The TLS side: trust the given authority only, present the client certificate if there is one.
-    pub fn tls(&self) -> Result<Arc<rustls::ClientConfig>> {
-        let certificate = match (&self.client_certificate, &self.client_key) {
-            (Some(certificate), Some(key)) => {
-                Some(Replaceable::new(certificate, key).map_err(|error| {
-                    Error::Transport(format!("client certificate is not usable: {error}"))
-                })?)
-            }
-            _ => None,
+    /// The client certificate, if there is one.
+    pub fn certificate(&self) -> Result<Option<Arc<Replaceable>>> {
+        let (Some(certificate), Some(key)) = (&self.client_certificate, &self.client_key) else {
+            return Ok(None);
         };
-        self.tls_showing(certificate)
+        let shown = Replaceable::new(certificate, key);
+        shown.map(Some).map_err(|e| Error::Transport(format!("client certificate is not usable: {e}")))
     }
 
-    /// As [`RestConfig::tls`], with a client certificate that may be replaced.
+    /// The TLS side: trust the given authority only, show the given client certificate if there is one.
     pub fn tls_showing(&self, certificate: Option<Arc<Replaceable>>) -> Result<Arc<rustls::ClientConfig>> {
         let bad =
             |what: &str, e: &dyn std::fmt::Display| Error::Transport(format!("{what} is not usable: {e}"));

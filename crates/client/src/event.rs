@@ -10,6 +10,7 @@ use apimachinery::{json, time};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+use crate::flowcontrol::TokenBucket;
 use crate::request::{Client, PatchType};
 use correlator::{Correlator, Remembered};
 
@@ -59,6 +60,11 @@ pub struct EventRecorder {
 impl EventRecorder {
     /// `component` is the event's source; `host` its node, or empty.
     pub fn new(client: Client, component: &str, host: &str) -> Self {
+        Self::paced(client, component, host, None)
+    }
+
+    /// As [`EventRecorder::new`], writing no more often than `pace` allows.
+    pub fn paced(client: Client, component: &str, host: &str, pace: Option<TokenBucket>) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let writer = Writer {
             client,
@@ -66,6 +72,7 @@ impl EventRecorder {
             host: host.into(),
             correlator: Correlator::new(),
             known: Remembered::new(),
+            pace,
         };
         tokio::spawn(writer.run(receiver));
         EventRecorder { sender }
@@ -107,12 +114,16 @@ struct Writer {
     correlator: Correlator,
     /// By the key under which the correlator counts them together.
     known: Remembered<Occurrence, Written>,
+    pace: Option<TokenBucket>,
 }
 
 impl Writer {
     async fn run(mut self, mut receiver: mpsc::Receiver<(Occurrence, Timestamp)>) {
         while let Some((occurrence, at)) = receiver.recv().await {
             let Some((key, occurrence)) = self.correlator.correlate(occurrence, at) else { continue };
+            if let Some(pace) = &mut self.pace {
+                tokio::time::sleep(pace.take(Timestamp::now())).await;
+            }
             if let Err(error) = self.write(key, occurrence, at).await {
                 tracing::debug!(%error, "event could not be written");
             }

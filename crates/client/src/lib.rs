@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod flowcontrol;
 pub mod informer;
 pub mod metrics;
 pub mod query;

@@ -39,6 +39,11 @@ impl Number {
         self.series.lock().insert(labels.to_owned(), value);
     }
 
+    /// Forgets the series whose labels are of no interest any more.
+    pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        self.series.lock().retain(|labels, _| wanted(labels));
+    }
+
     pub fn write(&self, text: &mut String) {
         head(text, self.name, self.help, self.kind);
         for (labels, value) in &*self.series.lock() {
@@ -83,6 +88,11 @@ impl Histogram {
         }
         observed.count += 1;
         observed.sum += value;
+    }
+
+    /// Forgets the series whose labels are of no interest any more.
+    pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        self.series.lock().retain(|labels, _| wanted(labels));
     }
 
     pub fn write(&self, text: &mut String) {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -13,6 +14,7 @@ use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::certificate::{CertificateError, Replaceable};
 use crate::config::RestConfig;
 use crate::error::{Error, Result};
 
@@ -35,25 +37,35 @@ pub trait Transport: Send + Sync + 'static {
 
 /// HTTPS with a pool of connections; HTTP/2 where the server offers it.
 pub struct Https {
-    client: HyperClient<tls::Connector, Full<Bytes>>,
+    /// Replaced, with its connections, when the client certificate is.
+    client: ArcSwap<HyperClient<tls::Connector, Full<Bytes>>>,
+    connector: tls::Connector,
+    certificate: Option<Arc<Replaceable>>,
     server: Uri,
     bearer_token: Option<String>,
 }
 
 impl Https {
     pub fn new(config: &RestConfig) -> Result<Arc<Self>> {
-        let connector = tls::Connector::new(config)?;
-        let client = HyperClient::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(PING_TIMEOUT)
-            .build(connector);
+        let certificate = config.certificate()?;
+        let connector = tls::Connector::new(config, certificate.clone())?;
+        let client = ArcSwap::from_pointee(pool(connector.clone()));
         let server = config
             .server
             .parse()
             .map_err(|e| Error::Transport(format!("server address {:?} is not a URL: {e}", config.server)))?;
-        Ok(Arc::new(Https { client, server, bearer_token: config.bearer_token.clone() }))
+        let bearer_token = config.bearer_token.clone();
+        Ok(Arc::new(Https { client, connector, certificate, server, bearer_token }))
+    }
+
+    /// Shows another client certificate from now on, if it shows one at all. What is under way goes on over its old
+    /// connection.
+    pub fn show(&self, certificate: &[u8], key: &[u8]) -> std::result::Result<(), CertificateError> {
+        if let Some(shown) = &self.certificate {
+            shown.replace(certificate, key)?;
+            self.client.store(Arc::new(pool(self.connector.clone())));
+        }
+        Ok(())
     }
 
     fn absolute(&self, relative: &Uri) -> Result<Uri> {
@@ -62,6 +74,15 @@ impl Https {
         Uri::from_parts(parts)
             .map_err(|e| Error::Transport(format!("request path {relative} is not valid: {e}")))
     }
+}
+
+fn pool(connector: tls::Connector) -> HyperClient<tls::Connector, Full<Bytes>> {
+    HyperClient::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .build(connector)
 }
 
 impl Transport for Https {
@@ -75,8 +96,8 @@ impl Transport for Https {
                 })?;
                 parts.headers.insert(http::header::AUTHORIZATION, value);
             }
-            let response = self
-                .client
+            let client = self.client.load_full();
+            let response = client
                 .request(Request::from_parts(parts, Full::new(body)))
                 .await
                 .map_err(|e| Error::Transport(describe(&e)))?;
@@ -110,7 +131,7 @@ mod tls {
     use tokio_rustls::client::TlsStream;
     use tower_service::Service;
 
-    use super::{BoxError, CONNECT_TIMEOUT, HttpConnector, RestConfig, Result, Uri};
+    use super::{Arc, BoxError, CONNECT_TIMEOUT, HttpConnector, Replaceable, RestConfig, Result, Uri};
 
     #[derive(Clone)]
     pub struct Connector {
@@ -119,11 +140,11 @@ mod tls {
     }
 
     impl Connector {
-        pub fn new(config: &RestConfig) -> Result<Self> {
+        pub fn new(config: &RestConfig, certificate: Option<Arc<Replaceable>>) -> Result<Self> {
             let mut tcp = HttpConnector::new();
             tcp.enforce_http(false);
             tcp.set_nodelay(true);
-            Ok(Connector { tcp, tls: TlsConnector::from(config.tls()?) })
+            Ok(Connector { tcp, tls: TlsConnector::from(config.tls_showing(certificate)?) })
         }
     }
 

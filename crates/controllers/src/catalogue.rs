@@ -2,6 +2,7 @@
 
 use client::{Client, Informers};
 use ipnet::IpNet;
+use jiff::SignedDuration;
 
 use crate::controller::Controller;
 use crate::{
@@ -30,6 +31,8 @@ pub struct Config {
 pub struct SigningAuthority {
     pub certificate: String,
     pub key: String,
+    /// How long what it signs holds at most (upstream: `--cluster-signing-duration`).
+    pub duration: SignedDuration,
 }
 
 impl std::fmt::Debug for SigningAuthority {

@@ -14,9 +14,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
 pub use etcd::EtcdArgs;
+use jiff::SignedDuration;
 pub use server::{AuditArgs, AuthenticationArgs, EncryptionArgs, FlowControlArgs};
 
-pub use self::kubelet::KubeletArgs;
+pub use self::kubelet::{KubeletArgs, given};
 
 #[derive(Parser)]
 #[command(
@@ -149,6 +150,8 @@ pub struct UpArgs {
     #[command(flatten)]
     pub ingress: IngressArgs,
     #[command(flatten)]
+    pub signing: SigningArgs,
+    #[command(flatten)]
     pub kubelet: KubeletArgs,
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
@@ -244,6 +247,8 @@ pub struct ControllerManagerArgs {
     /// Its key
     #[arg(long, requires = "cluster_signing_cert_file")]
     pub cluster_signing_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub signing: SigningArgs,
     /// Address ranges from which nodes get theirs for pods, one or one per family; without it others do that
     #[arg(long, value_delimiter = ',')]
     pub cluster_cidr: Vec<ipnet::IpNet>,
@@ -276,25 +281,27 @@ pub struct AgentArgs {
     /// Address of the cluster's DNS Service; none if not given
     #[arg(long)]
     pub cluster_dns: Vec<IpAddr>,
-    /// Domain of the cluster's names
-    #[arg(long, default_value = "cluster.local")]
-    pub cluster_domain: String,
+    /// Domain of the cluster's names; cluster.local if not given
+    #[arg(long)]
+    pub cluster_domain: Option<String>,
     /// Address ranges of all pods of the cluster, one or one per family
     #[arg(long, value_delimiter = ',')]
     pub cluster_cidr: Vec<ipnet::IpNet>,
     /// Address ranges of Services, one or one per family
     #[arg(long, value_delimiter = ',')]
     pub service_cluster_ip_range: Vec<ipnet::IpNet>,
-    /// Port of the kubelet's own API
-    #[arg(long, default_value_t = 10250)]
-    pub port: u16,
-    /// Certificate and key of the kubelet's own API, and the authority of its clients, PEM
+    /// Port of the kubelet's own API; 10250 if not given
     #[arg(long)]
-    pub tls_cert_file: PathBuf,
+    pub port: Option<u16>,
+    /// Certificate of the kubelet's own API, PEM; not needed with --rotate-server-certificates
+    #[arg(long, requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its key
+    #[arg(long, requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// The authority of the clients of the kubelet's own API, PEM
     #[arg(long)]
-    pub tls_private_key_file: PathBuf,
-    #[arg(long)]
-    pub client_ca_file: PathBuf,
+    pub client_ca_file: Option<PathBuf>,
     #[command(flatten)]
     pub cluster_network: NetworkArgs,
     #[command(flatten)]
@@ -306,6 +313,19 @@ pub struct AgentArgs {
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
     pub container_runtime_endpoint: Option<String>,
+}
+
+/// What the cluster signs.
+#[derive(Args, Clone)]
+pub struct SigningArgs {
+    /// How long certificates hold that are signed on request, unless less is asked for
+    #[arg(long, default_value = "8760h", value_parser = signing_duration)]
+    pub cluster_signing_duration: SignedDuration,
+}
+
+fn signing_duration(text: &str) -> Result<SignedDuration, String> {
+    let duration = apimachinery::time::parse_duration(text).filter(|duration| duration.is_positive());
+    duration.ok_or_else(|| format!("{text:?} is not of the form 8760h"))
 }
 
 /// Where claims get their volumes.

@@ -1,5 +1,6 @@
 //! One module per command.
 
+mod agent;
 mod component;
 mod demo;
 mod detach;
@@ -22,8 +23,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Kubeconfig(args) => kubeconfig::print(&args),
         Command::Status(args) => status::show(&args),
         Command::Image(command) => image::run(command),
-        Command::Agent(args) => component::agent(args, component::Agent::Node),
-        Command::Kubelet(args) => component::agent(args, component::Agent::KubeletAlone),
+        Command::Agent(args) => agent::agent(args, agent::Agent::Node),
+        Command::Kubelet(args) => agent::agent(args, agent::Agent::KubeletAlone),
         Command::Scheduler(args) => component::scheduler(args),
         Command::ControllerManager(args) => component::controller_manager(args),
         Command::Proxy(args) => component::proxy(args),

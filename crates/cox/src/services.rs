@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod control_plane;
 mod encryption_reload;
+pub mod kubelet_tls;
 pub mod local_path;
 pub mod metrics;
 pub mod node;

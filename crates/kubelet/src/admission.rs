@@ -4,22 +4,30 @@
 //! opinion of it does not matter here.
 
 mod predicates;
+mod preemption;
 mod pressure;
 mod security;
 mod sysctl;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use api::core::pod::resources::qos_class;
 use api::resource::NODES;
 use api::view::core::{Node, Pod};
+use apimachinery::json;
 use client::Informer;
+use client::event::EventType;
 
 pub use predicates::{Claim, Room};
 pub use sysctl::{Allowlist, PatternError};
 
+use crate::active::Active;
+use crate::eviction::is_critical;
 use crate::pod::memory::Failure;
-use crate::worker::Shared;
+use crate::worker::{PodEvents, Shared};
+use preemption::{Candidate, Qos};
 
 /// Why a pod is refused; the texts are upstream's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,16 +87,20 @@ impl Gate {
         Ok(())
     }
 
-    async fn judge(&self, pod: &Pod, claim: &Claim) -> Result<(), Refusal> {
+    async fn judge(&mut self, pod: &Pod, claim: &Claim) -> Result<(), Refusal> {
         pressure::admit(pod, &self.shared.pressure.borrow())?;
         self.sysctls.admit(pod)?;
-        let name = &self.own.metadata.name;
-        let known = self.nodes.get("", name);
-        let node = known.as_deref().unwrap_or(&self.own);
+        let name = self.own.metadata.name.clone();
+        let known = self.nodes.get("", &name);
+        let node = known.as_deref().unwrap_or(&self.own).clone();
+        let node = &node;
+        if is_critical(pod) {
+            self.make_room(pod, claim, node).await?;
+        }
         match predicates::admit(pod, claim, node, self.claims.values(), &self.room) {
             // The scheduler may have seen a younger node.
             Err(refusal) if refusal.reason == predicates::NODE_AFFINITY => {
-                let node: Node = self.shared.client.get(NODES, "", name).await.map_err(|_| refusal)?;
+                let node: Node = self.shared.client.get(NODES, "", &name).await.map_err(|_| refusal)?;
                 predicates::admit(pod, claim, &node, self.claims.values(), &self.room)?;
             }
             other => other?,
@@ -97,6 +109,38 @@ impl Gate {
         if *self.shared.shutting_down.borrow() {
             return Err(Refusal::new("NodeShutdown", "Pod was rejected as the node is shutting down."));
         }
+        Ok(())
+    }
+
+    /// Ends pods that a critical one needs the room of, and returns when they have ended. Where only room is lacking it
+    /// is let in; pods that have not ended in time will have soon.
+    async fn make_room(&mut self, pod: &Pod, claim: &Claim, node: &Node) -> Result<(), Refusal> {
+        let lacking = predicates::lacking(pod, claim, node, self.claims.values(), &self.room);
+        let lacking = match lacking {
+            // What else speaks against the pod is said by who admits it.
+            Err(_) => return Ok(()),
+            Ok(lacking) if lacking.is_empty() => return Ok(()),
+            Ok(lacking) => lacking,
+        };
+        let active: Vec<Active> =
+            self.shared.active.list().into_iter().filter(|of| makes_way(pod, &of.pod)).collect();
+        let candidate = |active: &'_ Active| {
+            let (uid, claim) = self.claims.get_key_value(&active.pod.metadata.uid)?;
+            Some(Candidate { uid, qos: qos(&active.pod), claim })
+        };
+        let candidates: Vec<Candidate<'_>> = active.iter().filter_map(candidate).collect();
+        let victims = preemption::victims(&candidates, &lacking).map_err(|why| {
+            let message = format!(
+                "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to preempt: {why}"
+            );
+            Refusal::new("UnexpectedAdmissionError", message)
+        })?;
+        let victims: Vec<&Active> =
+            active.iter().filter(|active| victims.contains(&active.pod.metadata.uid)).collect();
+        for victim in &victims {
+            self.claims.remove(&victim.pod.metadata.uid);
+        }
+        preempt(&self.shared, &victims).await;
         Ok(())
     }
 
@@ -111,5 +155,50 @@ impl Gate {
 
     pub fn release(&mut self, uid: &str) {
         self.claims.remove(uid);
+    }
+}
+
+/// Whether one pod may take the room of another (upstream: `Preemptable`).
+fn makes_way(of: &Pod, other: &Pod) -> bool {
+    !is_critical(other) || of.spec.priority.zip(other.spec.priority).is_some_and(|(own, other)| own > other)
+}
+
+fn qos(pod: &Pod) -> Qos {
+    match qos_class(&json!({"spec": pod.spec})) {
+        "BestEffort" => Qos::BestEffort,
+        "Burstable" => Qos::Burstable,
+        _ => Qos::Guaranteed,
+    }
+}
+
+/// The least that pods get to end before the node goes on without waiting (upstream: `killPodNow`).
+const END_TIMEOUT_MIN: Duration = Duration::from_secs(10);
+
+async fn preempt(shared: &Shared, victims: &[&Active]) {
+    let mut timeout = END_TIMEOUT_MIN;
+    for victim in victims {
+        let pod = &victim.pod;
+        tracing::info!(pod = %pod.metadata.namespaced_name(), "preempting a pod to make room for a critical one");
+        PodEvents { recorder: &shared.recorder, pod }.pod(
+            EventType::Warning,
+            preemption::REASON,
+            preemption::MESSAGE.to_owned(),
+        );
+        let seconds = u64::try_from(crate::pod::grace_period_seconds(pod)).unwrap_or(0);
+        timeout = timeout.max(Duration::from_secs(seconds) * 3 / 2);
+        victim.end(Failure {
+            reason: preemption::REASON.to_owned(),
+            message: preemption::MESSAGE.to_owned(),
+            grace_seconds: None,
+            disruption: Some(preemption::DISRUPTION.to_owned()),
+        });
+    }
+    let ended = async {
+        for victim in victims {
+            victim.ended().await;
+        }
+    };
+    if tokio::time::timeout(timeout, ended).await.is_err() {
+        tracing::warn!("preempted pods have not ended yet");
     }
 }

@@ -1,4 +1,4 @@
-//! What the kubelet is told at start.
+//! What the kubelet is told at start: what node it is, and by what it goes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -6,10 +6,8 @@ use std::sync::Arc;
 
 use apimachinery::meta::StringMap;
 
-use crate::settings::Settings;
-
-/// Upstream's `maxPods` default.
-pub const MAX_PODS_DEFAULT: u32 = 110;
+use crate::certificate::Shown;
+use crate::kubeletconfig::KubeletConfiguration;
 
 #[derive(Clone)]
 pub struct Config {
@@ -19,22 +17,34 @@ pub struct Config {
     pub root_dir: PathBuf,
     /// Where the built-in provisioner's volumes of this node are; the node offers none without.
     pub local_path_root: Option<PathBuf>,
-    /// Container logs, `NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log` below it; upstream: `/var/log/pods`.
-    pub pod_logs_dir: PathBuf,
-    /// The cgroup below which all pods live, for example `/coxswain`.
-    pub cgroup_root: String,
-    /// Empty when the cluster has no DNS service.
-    pub cluster_dns: Vec<IpAddr>,
-    pub cluster_domain: String,
-    /// The file of upstream resolvers that pods with `dnsPolicy: Default` get.
-    pub resolv_conf: PathBuf,
-    pub max_pods: u32,
     pub node_labels: StringMap,
-    /// Where the kubelet's own API listens; port 0 takes any free port.
-    pub listen: SocketAddr,
     /// TLS of the kubelet's own API: its certificate, and the authority of client certificates.
     pub tls: Arc<rustls::ServerConfig>,
+    pub shown: Shown,
     /// `vX.Y.Z`, as nodes report it.
     pub version: String,
-    pub settings: Settings,
+    pub kubelet: KubeletConfiguration,
+}
+
+impl Config {
+    /// Where the kubelet's own API listens.
+    pub fn listen(&self) -> SocketAddr {
+        SocketAddr::new(self.kubelet.address, port(self.kubelet.port))
+    }
+
+    /// Where anybody may look at pods and figures, if at all.
+    pub fn listen_read_only(&self) -> Option<SocketAddr> {
+        let port = port(self.kubelet.read_only_port);
+        (port != 0).then(|| SocketAddr::new(self.kubelet.address, port))
+    }
+
+    /// Where the kubelet says whether it is well, if at all.
+    pub fn listen_healthz(&self) -> Option<SocketAddr> {
+        let port = port(self.kubelet.healthz_port);
+        (port != 0).then(|| SocketAddr::new(self.kubelet.healthz_bind_address, port))
+    }
+}
+
+fn port(number: i32) -> u16 {
+    u16::try_from(number).expect("the configuration is validated")
 }

@@ -36,13 +36,13 @@ pub fn dns_config(pod: &Pod, config: &Config, host: &str) -> cri::DnsConfig {
         "None" => cri::DnsConfig::default(),
         _ => parse(host),
     };
-    if cluster_first && !config.cluster_dns.is_empty() {
-        let domain = &config.cluster_domain;
+    if cluster_first && !config.kubelet.cluster_dns.is_empty() {
+        let domain = &config.kubelet.cluster_domain;
         let mut searches =
             vec![format!("{}.svc.{domain}", pod.metadata.namespace), format!("svc.{domain}"), domain.clone()];
         searches.append(&mut dns.searches);
         dns.searches = searches;
-        dns.servers = config.cluster_dns.iter().map(ToString::to_string).collect();
+        dns.servers = config.kubelet.cluster_dns.iter().map(ToString::to_string).collect();
         dns.options = vec!["ndots:5".to_owned()];
     }
     if let Some(own) = &pod.spec.dns_config {
@@ -65,7 +65,7 @@ pub fn dns_config(pod: &Pod, config: &Config, host: &str) -> cri::DnsConfig {
 
 /// The hosts file of a pod that has its own network.
 pub fn hosts_file(pod: &Pod, config: &Config, ips: &[String]) -> String {
-    let (short, domain) = hostname(pod, &config.cluster_domain);
+    let (short, domain) = hostname(pod, &config.kubelet.cluster_domain);
     let mut text = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
                     fe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"
         .to_owned();
@@ -94,8 +94,11 @@ mod tests {
     use std::sync::Arc;
 
     use apimachinery::json;
+    use client::certificate::Replaceable;
 
     use super::*;
+    use crate::certificate::Shown;
+    use crate::kubeletconfig::KubeletConfiguration;
 
     fn config() -> Config {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -109,17 +112,15 @@ mod tests {
             node_ip: [192, 0, 2, 1].into(),
             root_dir: "/r".into(),
             local_path_root: None,
-            pod_logs_dir: "/l".into(),
-            cgroup_root: "/c".into(),
-            cluster_dns: vec![[10, 43, 0, 10].into()],
-            cluster_domain: "cluster.local".into(),
-            resolv_conf: "/etc/resolv.conf".into(),
-            max_pods: 1,
             node_labels: Default::default(),
-            listen: ([127, 0, 0, 1], 0).into(),
             tls: Arc::new(tls),
+            shown: Shown { serving: Replaceable::empty(), client: None },
             version: "v0".into(),
-            settings: Default::default(),
+            kubelet: KubeletConfiguration {
+                cluster_dns: vec![[10, 43, 0, 10].into()],
+                cluster_domain: "cluster.local".into(),
+                ..Default::default()
+            },
         }
     }
 

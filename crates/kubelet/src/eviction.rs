@@ -3,6 +3,7 @@
 
 mod decide;
 mod limits;
+mod notifier;
 mod rank;
 mod signals;
 mod threshold;
@@ -17,8 +18,8 @@ use client::event::EventType;
 use jiff::Timestamp;
 
 pub use rank::is_critical;
-pub use signals::disk;
-pub use threshold::{Condition, Error, Threshold, Thresholds};
+pub use signals::{disk, processes};
+pub use threshold::{Condition, Error, Signal, Threshold, Thresholds, hard_by_default};
 
 use crate::active::Active;
 use crate::imagegc::ImageGc;
@@ -26,6 +27,7 @@ use crate::node;
 use crate::pod::memory::Failure;
 use crate::worker::{PodEvents, Shared};
 use decide::{Observations, State, is_relieved};
+use notifier::Notifier;
 use rank::Usage;
 use signals::Places;
 
@@ -33,32 +35,40 @@ use signals::Places;
 const REASON: &str = "Evicted";
 /// Upstream's `monitoringInterval`.
 const LOOK_PERIOD: Duration = Duration::from_secs(10);
+/// However often the kernel tells of memory.
+const LOOK_PERIOD_MIN: Duration = Duration::from_secs(1);
 /// Walks through pods' files take at most this share of the time.
 const WALK_SHARE: u32 = 10;
 /// How long an evicted pod's end is waited for before the node is looked at again (upstream's `podCleanupTimeout`).
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Upstream's `evictionPressureTransitionPeriod`, `evictionMaxPodGracePeriod`, and the thresholds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    pub thresholds: Thresholds,
-    pub pressure_transition_period: Duration,
-    /// Seconds that a pod has at most to end for a soft threshold.
-    pub max_pod_grace_seconds: i64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            thresholds: Thresholds::default(),
-            pressure_transition_period: Duration::from_secs(300),
-            max_pod_grace_seconds: 0,
-        }
-    }
-}
-
 /// What the node is short of; told by the node's conditions, and no pod is let in against it.
 pub type Pressure = BTreeSet<Condition>;
+
+fn notifiers(cgroup_root: &str) -> Vec<(Signal, Notifier)> {
+    let rows = [(Signal::MemoryAvailable, ""), (Signal::AllocatableMemoryAvailable, cgroup_root)];
+    let mut found = Vec::new();
+    for (signal, cgroup) in rows {
+        match Notifier::of(cgroup) {
+            Ok(notifier) => found.push((signal, notifier)),
+            Err(error) => {
+                tracing::info!(cgroup, %error, "the kernel does not tell of memory; it is looked at")
+            }
+        }
+    }
+    found
+}
+
+/// Which of them has told first.
+async fn heard(notifiers: &[(Signal, Notifier)]) -> std::io::Result<Signal> {
+    if notifiers.is_empty() {
+        return std::future::pending().await;
+    }
+    let each = notifiers
+        .iter()
+        .map(|(signal, notifier)| Box::pin(async { notifier.heard().await.map(|()| *signal) }));
+    futures_util::future::select_all(each).await.0
+}
 
 pub struct Manager {
     shared: Arc<Shared>,
@@ -69,19 +79,26 @@ pub struct Manager {
     began_at: Instant,
     /// Pods' files are not walked through again before.
     walk_at: Instant,
+    /// What tells of the machine's memory and of the pods' between looks.
+    notifiers: Vec<(Signal, Notifier)>,
 }
 
 impl Manager {
     pub fn new(shared: Arc<Shared>, image_gc: Arc<ImageGc>, thresholds: Vec<Threshold>) -> Self {
         let places = Places {
             node_fs: shared.config.root_dir.clone(),
-            cgroup_root: shared.config.cgroup_root.clone(),
+            cgroup_root: shared.config.kubelet.cgroup_root.clone(),
             allocatable_memory_bytes: shared.allocatable.memory_bytes,
             image_fs: None,
             container_fs: None,
         };
         let (state, now) = (State::default(), Instant::now());
-        Manager { shared, image_gc, thresholds, places, state, began_at: now, walk_at: now }
+        let notifiers = if shared.config.kubelet.kernel_memcg_notification {
+            notifiers(&shared.config.kubelet.cgroup_root)
+        } else {
+            Vec::new()
+        };
+        Manager { shared, image_gc, thresholds, places, state, began_at: now, walk_at: now, notifiers }
     }
 
     pub async fn run(mut self) {
@@ -89,7 +106,7 @@ impl Manager {
         loop {
             let evicted = self.look(Timestamp::now()).await;
             if evicted.is_empty() {
-                tokio::time::sleep(LOOK_PERIOD).await;
+                self.wait().await;
             }
             for active in evicted {
                 if tokio::time::timeout(END_TIMEOUT, active.ended()).await.is_err() {
@@ -99,10 +116,39 @@ impl Manager {
         }
     }
 
+    /// Until the next look, or until the kernel tells that memory gets short, but not at once again.
+    async fn wait(&mut self) {
+        let began = tokio::time::Instant::now();
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_PERIOD) => {}
+            heard = heard(&self.notifiers) => match heard {
+                Ok(signal) => {
+                    tracing::debug!(signal = signal.name(), "the kernel tells of memory");
+                    tokio::time::sleep_until(began + LOOK_PERIOD_MIN).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the kernel tells of memory no more; it is looked at instead");
+                    self.notifiers.clear();
+                    tokio::time::sleep(LOOK_PERIOD).await;
+                }
+            },
+        }
+    }
+
+    fn arm(&mut self, observations: &Observations) {
+        for (signal, notifier) in &mut self.notifiers {
+            let headroom = notifier::headroom(&self.thresholds, observations, *signal);
+            if let Err(error) = notifier.arm(headroom) {
+                tracing::debug!(signal = signal.name(), %error, "the kernel will not tell of memory this time");
+            }
+        }
+    }
+
     /// Measures, decides and acts; which pods are to end now.
     async fn look(&mut self, now: Timestamp) -> Vec<Active> {
         let observations = self.places.observe();
-        let transition = self.shared.config.settings.eviction.pressure_transition_period;
+        self.arm(&observations);
+        let transition = self.shared.config.kubelet.eviction_pressure_transition_period.to_std();
         let verdict = self.state.observe(&self.thresholds, &observations, transition, now);
         self.shared.pressure.send_if_modified(|known| {
             let changed = *known != verdict.conditions;
@@ -185,7 +231,7 @@ impl Manager {
     }
 
     fn grace_seconds(&self, threshold: Threshold, pod: &Pod) -> i64 {
-        let max = self.shared.config.settings.eviction.max_pod_grace_seconds;
+        let max = i64::from(self.shared.config.kubelet.eviction_max_pod_grace_period);
         match threshold.grace_period {
             None => 0,
             Some(_) => pod.spec.termination_grace_period_seconds.map_or(max, |own| own.min(max)),
@@ -202,6 +248,7 @@ impl Manager {
         let events = PodEvents { recorder: &self.shared.recorder, pod };
         events.pod(EventType::Warning, REASON, message.clone());
         let reason = REASON.to_owned();
+        let disruption = disruption.then(|| message.clone());
         active.end(Failure { reason, message, grace_seconds: Some(grace_seconds), disruption })
     }
 

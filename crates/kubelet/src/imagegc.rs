@@ -34,17 +34,6 @@ pub struct Policy {
     pub age_max: Option<Duration>,
 }
 
-impl Default for Policy {
-    fn default() -> Self {
-        Policy {
-            high_threshold_percent: 85,
-            low_threshold_percent: 80,
-            age_min: Duration::from_secs(120),
-            age_max: None,
-        }
-    }
-}
-
 pub struct ImageGc {
     shared: Arc<Shared>,
     policy: Policy,
@@ -68,7 +57,7 @@ enum Error {
 
 impl ImageGc {
     pub fn new(shared: Arc<Shared>) -> Self {
-        let policy = shared.config.settings.image_gc;
+        let policy = shared.config.kubelet.image_gc();
         ImageGc { shared, policy, began_at: Timestamp::now(), records: Mutex::default() }
     }
 
@@ -226,7 +215,7 @@ mod tests {
 
     #[test]
     fn space_is_freed_from_the_high_threshold_down_to_the_low_one() {
-        let policy = Policy::default();
+        let policy = crate::kubeletconfig::KubeletConfiguration::default().image_gc();
         assert_eq!(policy.excess(160, 1000), None);
         assert_eq!(policy.excess(150, 1000), Some((85, 50)));
         assert_eq!(policy.excess(0, 1000), Some((100, 200)));

@@ -8,9 +8,12 @@ use apimachinery::Value;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::event::EventType;
+use client::flowcontrol::TokenBucket;
 use jiff::{SignedDuration, Timestamp};
 use runtime::cri;
+use tokio::sync::Semaphore;
 
+use crate::kubeletconfig::KubeletConfiguration;
 use crate::pod::backoff::Backoff;
 use crate::pod::memory::Waiting;
 use crate::worker::{PodEvents, Runtime};
@@ -48,10 +51,12 @@ pub struct Failure {
     pub retry_at: Timestamp,
 }
 
-/// Pauses between pulls that failed, shared by all pods of the node.
-#[derive(Default)]
+/// Pauses between pulls that failed, and the bounds of all pulls, shared by all pods of the node.
 pub struct ImageManager {
     failures: Mutex<Failures>,
+    /// Places of those that pull at the same time; who comes first pulls first.
+    places: Option<Semaphore>,
+    pace: Option<Mutex<TokenBucket>>,
 }
 
 /// Failed pulls by pod and image.
@@ -89,6 +94,14 @@ const ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(1);
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 impl ImageManager {
+    pub fn new(configuration: &KubeletConfiguration) -> Self {
+        ImageManager {
+            failures: Mutex::default(),
+            places: configuration.pulls_at_once().map(Semaphore::new),
+            pace: configuration.pull_pace().map(Mutex::new),
+        }
+    }
+
     pub async fn ensure(
         &self,
         runtime: &Runtime,
@@ -130,7 +143,7 @@ impl ImageManager {
         }
         wanted.tell(events, EventType::Normal, "Pulling", format!("Pulling image {:?}", wanted.image));
         let started = std::time::Instant::now();
-        match pull(runtime, wanted.image, &auth_configs(secrets, wanted.image)).await {
+        match self.pull_in_turn(runtime, wanted.image, &auth_configs(secrets, wanted.image)).await {
             Ok(image) => {
                 self.failures().forget(&key);
                 let took = started.elapsed().as_millis();
@@ -146,6 +159,25 @@ impl ImageManager {
                 Err(failure("ErrImagePull", status.message().to_owned(), ERROR_SHOWN))
             }
         }
+    }
+
+    async fn pull_in_turn(
+        &self,
+        runtime: &Runtime,
+        image: &str,
+        auths: &[cri::AuthConfig],
+    ) -> Result<Image, tonic::Status> {
+        let _place = match &self.places {
+            Some(places) => Some(places.acquire().await.expect("the semaphore is never closed")),
+            None => None,
+        };
+        let may = self.pace.as_ref().is_none_or(|pace| {
+            pace.lock().expect("no one panics while holding it").try_take(Timestamp::now())
+        });
+        if !may {
+            return Err(tonic::Status::resource_exhausted("pull QPS exceeded"));
+        }
+        pull(runtime, image, auths).await
     }
 
     fn failures(&self) -> MutexGuard<'_, Failures> {

@@ -1,5 +1,6 @@
 //! The kubelet as a whole: registers the node, starts what runs on it, routes runtime events to the pods' workers.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::resource::{NODES, PODS};
@@ -13,6 +14,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::active::ActivePods;
 use crate::admission::{Allowlist, Gate, PatternError, Room};
 use crate::allocation::Ledger;
+use crate::certificate;
 use crate::config::Config;
 use crate::csi::{Drivers, Registry};
 use crate::eviction::{self, Threshold};
@@ -33,7 +35,7 @@ pub enum Error {
     #[error("container runtime does not answer: {0}")]
     Runtime(#[from] tonic::Status),
     #[error("kubelet cannot listen on {0}: {1}")]
-    Listen(std::net::SocketAddr, std::io::Error),
+    Listen(SocketAddr, std::io::Error),
     #[error("node facts cannot be read: {0}")]
     Node(#[from] node::Error),
     #[error("eviction thresholds are wrong: {0}")]
@@ -52,13 +54,16 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce() + Send,
 ) -> Result<(), Error> {
-    let listener = TcpListener::bind(config.listen).await.map_err(|e| Error::Listen(config.listen, e))?;
-    let port = listener.local_addr().map_err(|e| Error::Listen(config.listen, e))?.port();
-    let recorder = EventRecorder::new(client.clone(), "kubelet", &config.node_name);
-    let capacity = node::capacity(&config)?;
+    let listener = bind(config.listen()).await?;
+    let (read_only, healthz) = (config.listen_read_only(), config.listen_healthz());
+    let port = listener.local_addr().map_err(|e| Error::Listen(config.listen(), e))?.port();
+    let recorder =
+        EventRecorder::paced(client.clone(), "kubelet", &config.node_name, config.kubelet.event_pace());
+    let thresholds = config.kubelet.thresholds()?;
+    let capacity = node::capacity(&config, &thresholds)?;
+    node::prepare(&config, &capacity).map_err(node::Error::from)?;
     let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
-    let thresholds = config.settings.eviction.thresholds.parse()?;
-    let sysctls = Allowlist::new(&config.settings.allowed_unsafe_sysctls)?;
+    let sysctls = Allowlist::new(&config.kubelet.allowed_unsafe_sysctls)?;
     let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));
     let nodes = informers.get_selected::<Node>(NODES, &format!("metadata.name={}", config.node_name));
     let room = Room { allocatable: capacity.allocatable(), pods_max: capacity.pods };
@@ -72,8 +77,9 @@ pub async fn run(
         watched: Watched::new(client.clone()),
         client,
         runtime,
-        images: ImageManager::default(),
+        images: ImageManager::new(&config.kubelet),
         logs: logs::Running::default(),
+        probe_metrics: Arc::default(),
         recorder,
         services: informers.get::<Service>(),
         turns: broadcast::Sender::new(TURNS_MAX),
@@ -88,6 +94,12 @@ pub async fn run(
     let events = tasks.start_local(healthy);
     tasks.start_upkeep(thresholds);
     let api = server::Server::new(shared.clone(), pods.clone());
+    if let Some(address) = read_only {
+        tasks.spawn(api.clone().serve_read_only(bind(address).await?));
+    }
+    if let Some(address) = healthz {
+        tasks.spawn(api.clone().serve_healthz(bind(address).await?));
+    }
     tasks.spawn(api.serve(listener));
     let files = tasks.follow_static_pods();
     let workers = PodWorkers::new(shared.clone(), gate, files, end.clone());
@@ -110,10 +122,14 @@ pub async fn run(
     Ok(())
 }
 
+async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|e| Error::Listen(address, e))
+}
+
 /// Returns when the kubelet is to end, with the node's pods ended before if they are to end with it.
 async fn stopped(shared: &Shared, stop: CancellationToken) {
     stop.cancelled().await;
-    let periods = &shared.config.settings.shutdown;
+    let periods = &shared.config.kubelet.shutdown();
     if !periods.is_empty() {
         shared.shutting_down.send_replace(true);
         nodeshutdown::end_pods(&shared.active, periods).await;
@@ -158,6 +174,9 @@ impl Tasks {
     /// What tells of the node once it is registered.
     fn start_registered(&self, informers: &Informers, facts: node::Facts, health: watch::Receiver<bool>) {
         let Shared { client, config, runtime, recorder, .. } = &*self.shared;
+        for manager in certificate::managers(config, client) {
+            self.spawn(manager.run());
+        }
         let node = node::reference(&config.node_name);
         recorder.event(&node, EventType::Normal, "Starting", "Starting kubelet.");
         let (pressure, shutting_down) =
@@ -172,7 +191,11 @@ impl Tasks {
             shutting_down,
         );
         self.spawn(status.run());
-        self.spawn(node::lease::run(client.clone(), config.node_name.clone()));
+        self.spawn(node::lease::run(
+            client.clone(),
+            config.node_name.clone(),
+            config.kubelet.node_lease_duration_seconds,
+        ));
         if let Some(root) = config.local_path_root.clone() {
             let volumes = informers.get::<PersistentVolume>();
             self.spawn(local_path::reclaim(client.clone(), volumes, root, config.node_name.clone()));
@@ -181,7 +204,7 @@ impl Tasks {
 
     fn follow_static_pods(&self) -> watch::Receiver<Vec<Arc<StaticPod>>> {
         let config = &self.shared.config;
-        let Some(path) = config.settings.static_pod_path.clone() else {
+        let Some(path) = config.kubelet.static_pods() else {
             return watch::Sender::default().subscribe();
         };
         let (files, follow) = staticpods::watch_files(path, config.node_name.clone());
@@ -200,7 +223,7 @@ const EVENTS_MAX: usize = 1024;
 const TURNS_MAX: usize = 256;
 
 async fn rotate_logs(shared: Arc<Shared>) {
-    let limits = shared.config.settings.container_log;
+    let limits = shared.config.kubelet.container_log();
     if let Err(error) = logs::rotate(shared.runtime.clone(), limits, &shared.logs).await {
         tracing::error!(%error, "container logs are not rotated any more");
     }

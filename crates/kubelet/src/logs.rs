@@ -29,12 +29,6 @@ pub struct Limits {
     pub files_max: usize,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Limits { bytes_max: 10 << 20, files_max: 5 }
-    }
-}
-
 /// The logs of running containers, written by the pods' workers.
 #[derive(Debug, Default)]
 pub struct Running {

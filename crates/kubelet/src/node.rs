@@ -1,6 +1,8 @@
 //! This node in the API: what it has, whether it is well, and its heartbeat (follows the kubelet's `nodestatus`).
 
+mod capacity;
 pub mod lease;
+mod prepare;
 
 use std::fs;
 use std::time::Duration;
@@ -16,8 +18,10 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::eviction::{Condition, Pressure};
-use crate::volumes::downward::Allocatable;
 use crate::worker::Runtime;
+
+pub use capacity::{Capacity, capacity, meminfo_kib};
+pub use prepare::prepare;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -25,51 +29,8 @@ pub enum Error {
     Read(&'static str, std::io::Error),
     #[error("{0} has no line {1}")]
     Line(&'static str, &'static str),
-}
-
-/// What the machine has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacity {
-    pub cpus: i64,
-    pub memory_bytes: i64,
-    pub storage_bytes: i64,
-    pub pods: u32,
-}
-
-/// Memory kept from pods (upstream's default hard eviction threshold).
-const MEMORY_RESERVED_BYTES: i64 = 100 * 1024 * 1024;
-/// The share of the disk kept from pods (the default `nodefs.available` threshold).
-const STORAGE_RESERVED_PERCENT: i64 = 10;
-
-impl Capacity {
-    pub fn allocatable(&self) -> Allocatable {
-        Allocatable {
-            milli_cpu: self.cpus * 1000,
-            memory_bytes: (self.memory_bytes - MEMORY_RESERVED_BYTES).max(0),
-            ephemeral_storage_bytes: self.storage_bytes - self.storage_bytes * STORAGE_RESERVED_PERCENT / 100,
-        }
-    }
-}
-
-pub fn capacity(config: &Config) -> Result<Capacity, Error> {
-    const MEMINFO: &str = "/proc/meminfo";
-    let meminfo = fs::read_to_string(MEMINFO).map_err(|e| Error::Read(MEMINFO, e))?;
-    let memory_kib = meminfo_kib(&meminfo, "MemTotal").ok_or(Error::Line(MEMINFO, "MemTotal"))?;
-    fs::create_dir_all(&config.root_dir).map_err(|e| Error::Read("kubelet root directory", e))?;
-    let disk = nix::sys::statvfs::statvfs(&config.root_dir)
-        .map_err(|e| Error::Read("kubelet root directory", e.into()))?;
-    let storage = disk.blocks().saturating_mul(disk.fragment_size());
-    Ok(Capacity {
-        cpus: std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1)),
-        memory_bytes: memory_kib * 1024,
-        storage_bytes: i64::try_from(storage).unwrap_or(i64::MAX),
-        pods: config.max_pods,
-    })
-}
-
-pub fn meminfo_kib(text: &str, name: &str) -> Option<i64> {
-    let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+    #[error(transparent)]
+    Machine(#[from] prepare::Error),
 }
 
 /// Everything a node reports that does not change while it runs.
@@ -131,9 +92,13 @@ pub fn reference(name: &str) -> ObjectReference {
     ObjectReference { kind: "Node".into(), name: name.into(), uid: name.into(), ..Default::default() }
 }
 
-/// Creates the node, or brings its labels up to date; tries until the API server takes it.
+/// Creates the node, or brings its labels up to date; tries until the API server takes it. One that is not to register
+/// itself is somebody else's to create.
 pub async fn register(client: &Client, config: &Config, facts: &Facts) {
     const RETRY: Duration = Duration::from_millis(500);
+    if !config.kubelet.register_node {
+        return;
+    }
     loop {
         match try_register(client, config, facts).await {
             Ok(()) => return,
@@ -148,6 +113,7 @@ async fn try_register(client: &Client, config: &Config, facts: &Facts) -> Result
     let node = json!({
         "kind": "Node", "apiVersion": "v1",
         "metadata": {"name": config.node_name, "labels": labels, "annotations": annotations},
+        "spec": spec(config),
         "status": status(config, facts, &Node::default(), &[], &Health { runtime_ready: true, ..Health::default() }, Timestamp::now()),
     });
     match client.create(NODES, "", &node).await {
@@ -157,6 +123,18 @@ async fn try_register(client: &Client, config: &Config, facts: &Facts) -> Result
         }
         other => other.map(drop),
     }
+}
+
+/// Taints and provider are given to a node when it is made; later they are others' to change.
+fn spec(config: &Config) -> Value {
+    let mut spec = json!({});
+    if !config.kubelet.provider_id.is_empty() {
+        spec["providerID"] = config.kubelet.provider_id.as_str().into();
+    }
+    if !config.kubelet.register_with_taints.is_empty() {
+        spec["taints"] = json!(config.kubelet.register_with_taints);
+    }
+    spec
 }
 
 /// A place for local volumes that is offered no longer is taken back.
@@ -266,12 +244,8 @@ fn status(
     })
 }
 
-/// Upstream's `nodeStatusReportFrequency`: how often an unchanged status is written.
-const REPORT_PERIOD: Duration = Duration::from_secs(300);
-/// Upstream's `nodeStatusMaxImages`.
-const IMAGES_MAX: usize = 50;
-
-/// Writes the node's status at start, when the runtime's health changes, and every five minutes; the lease says that the node lives in between.
+/// Writes the node's status at start, when it changes, and every `nodeStatusReportFrequency`; the lease says that the
+/// node lives in between.
 pub struct StatusLoop {
     client: Client,
     config: Config,
@@ -298,6 +272,7 @@ impl StatusLoop {
 
     pub async fn run(mut self) {
         const RETRY: Duration = Duration::from_secs(1);
+        let report_period = self.config.kubelet.node_status_report_frequency.to_std();
         loop {
             match self.report().await {
                 // Without anybody to tell of a change the period alone counts.
@@ -309,8 +284,8 @@ impl StatusLoop {
                             changed = self.shutting_down.changed() => changed,
                         }
                     };
-                    if let Ok(Err(_)) = tokio::time::timeout(REPORT_PERIOD, changed).await {
-                        tokio::time::sleep(REPORT_PERIOD).await;
+                    if let Ok(Err(_)) = tokio::time::timeout(report_period, changed).await {
+                        tokio::time::sleep(report_period).await;
                     }
                 }
                 Err(error) => {
@@ -344,7 +319,8 @@ impl StatusLoop {
         let listed = self.runtime.images.clone().list_images(cri::ListImagesRequest::default()).await;
         let mut images = listed.map(|answer| answer.into_inner().images).unwrap_or_default();
         images.sort_by_key(|image| std::cmp::Reverse(image.size));
-        images.truncate(IMAGES_MAX);
+        // -1 is no limit.
+        images.truncate(usize::try_from(self.config.kubelet.node_status_max_images).unwrap_or(usize::MAX));
         let names = |image: &cri::Image| [image.repo_digests.clone(), image.repo_tags.clone()].concat();
         images.iter().map(|image| json!({"names": names(image), "sizeBytes": image.size})).collect()
     }
@@ -355,24 +331,4 @@ pub async fn runtime_ready(runtime: &Runtime) -> bool {
     let conditions =
         answer.ok().and_then(|a| a.into_inner().status).map(|s| s.conditions).unwrap_or_default();
     conditions.iter().any(|c| c.r#type == "RuntimeReady" && c.status)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_read_in_kibibytes() {
-        let text = "MemTotal:       24689316 kB\nMemFree:        1 kB\n";
-        assert_eq!(meminfo_kib(text, "MemTotal"), Some(24_689_316));
-        assert_eq!(meminfo_kib(text, "Mem"), None);
-    }
-
-    #[test]
-    fn pods_get_what_the_machine_has_less_the_eviction_thresholds() {
-        let capacity = Capacity { cpus: 2, memory_bytes: 1 << 30, storage_bytes: 1000, pods: 110 };
-        let allocatable = capacity.allocatable();
-        assert_eq!((allocatable.milli_cpu, allocatable.ephemeral_storage_bytes), (2000, 900));
-        assert_eq!(allocatable.memory_bytes, (1 << 30) - (100 << 20));
-    }
 }

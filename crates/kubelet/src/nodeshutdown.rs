@@ -27,6 +27,7 @@ impl Periods {
         Periods([(0, (total - critical).as_secs()), (CRITICAL_PRIORITY, critical.as_secs())].into())
     }
 
+    /// Whether pods go on running when the kubelet ends.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -41,6 +42,12 @@ impl Periods {
         let priority = pod.spec.priority.unwrap_or(0);
         let own = self.0.range(..=priority).next_back();
         own.or_else(|| self.0.first_key_value()).map(|(least, _)| *least)
+    }
+}
+
+impl FromIterator<(i32, u64)> for Periods {
+    fn from_iter<I: IntoIterator<Item = (i32, u64)>>(rows: I) -> Self {
+        Periods(rows.into_iter().collect())
     }
 }
 
@@ -72,11 +79,12 @@ pub async fn end_pods(active: &ActivePods, periods: &Periods) {
 fn failure(pod: &Pod, seconds: u64) -> Failure {
     let period = i64::try_from(seconds).unwrap_or(i64::MAX);
     let own = pod.spec.termination_grace_period_seconds;
+    let message = "Pod was terminated in response to imminent node shutdown.".to_owned();
     Failure {
         reason: "Terminated".to_owned(),
-        message: "Pod was terminated in response to imminent node shutdown.".to_owned(),
+        message: message.clone(),
         grace_seconds: Some(own.map_or(period, |own| own.min(period))),
-        disruption: true,
+        disruption: Some(message),
     }
 }
 

@@ -3,9 +3,11 @@
 
 pub mod grpc;
 pub mod http;
+mod metrics;
 pub mod tcp;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::view::core::{Container, Handler, Probe};
@@ -15,6 +17,8 @@ use runtime::cri;
 use tokio::sync::mpsc;
 
 use crate::worker::{Message, Runtime};
+
+pub use metrics::{ProbeMetrics, Probed};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProbeType {
@@ -100,12 +104,19 @@ pub fn delay(probe: &Probe, started_at: Option<Timestamp>, now: Timestamp) -> Du
     Duration::try_from(delay - running).unwrap_or_default()
 }
 
+/// Where it is told how probes of a container went.
+pub struct Record {
+    pub metrics: Arc<ProbeMetrics>,
+    pub probed: Probed,
+}
+
 /// Probes until the channel closes; a startup probe until it passed. Liveness stops at its first failure for good.
 pub async fn run(
     target: Target,
     kind: ProbeType,
     probe: Probe,
     delay: Duration,
+    record: Record,
     verdicts: mpsc::Sender<Message>,
 ) {
     let seconds = |n: i32, min: u64| Duration::from_secs(u64::try_from(n).unwrap_or(0).max(min));
@@ -116,7 +127,9 @@ pub async fn run(
     let mut threshold = Threshold::new(&probe);
     loop {
         ticker.tick().await;
+        let began = tokio::time::Instant::now();
         let result = attempt(&target, &probe.handler, timeout).await;
+        record.metrics.record(&record.probed, kind.as_str(), result.is_ok(), began.elapsed());
         let passed = threshold.count(result.is_ok());
         if passed.is_none() && result.is_ok() {
             continue;

@@ -1,8 +1,13 @@
 //! Requests and limits as cgroup settings (follows the kubelet's `cm/helpers_linux.go` and `kuberuntime_container_linux.go`).
 
+use std::io;
+
 use api::view::core::{Container, Pod, ResourceList};
 use apimachinery::quantity::Quantity;
+use runtime::cgroups::Cgroups;
 use runtime::cri;
+
+use crate::kubeletconfig::KubeletConfiguration;
 
 const SHARES_MIN: i64 = 2;
 const SHARES_MAX: i64 = 262_144;
@@ -28,7 +33,7 @@ pub fn whole(list: &ResourceList, name: &str) -> i64 {
     amount(list, name).map_or(0, |q| q.value())
 }
 
-fn cpu_shares(milli_cpu: i64) -> i64 {
+pub fn cpu_shares(milli_cpu: i64) -> i64 {
     (milli_cpu * SHARES_PER_CPU / MILLI_PER_CPU).clamp(SHARES_MIN, SHARES_MAX)
 }
 
@@ -53,6 +58,28 @@ pub fn linux_resources(
         oom_score_adj: oom_score_adj(pod, container, memory_capacity),
         ..Default::default()
     }
+}
+
+/// Fits a container's quota to the node's: in another period, or none.
+pub fn fit_quota(resources: &mut cri::LinuxContainerResources, of: &KubeletConfiguration) {
+    if !of.cpu_cfs_quota {
+        (resources.cpu_period, resources.cpu_quota) = (0, 0);
+        return;
+    }
+    let period = i64::try_from(of.cpu_cfs_quota_period.signed().as_micros()).unwrap_or(QUOTA_PERIOD);
+    if resources.cpu_quota > 0 {
+        resources.cpu_quota = (resources.cpu_quota * period / QUOTA_PERIOD).max(QUOTA_MIN);
+    }
+    resources.cpu_period = period;
+}
+
+/// Holds all containers of a pod together to so many processes (`podPidsLimit`); none for -1.
+pub fn limit_processes(cgroup: &str, limit: i64) -> io::Result<()> {
+    if limit <= 0 {
+        return Ok(());
+    }
+    let files = Cgroups::detect()?.dirs(cgroup).into_iter().map(|dir| dir.join("pids.max"));
+    files.filter(|file| file.exists()).try_for_each(|file| std::fs::write(file, limit.to_string()))
 }
 
 /// The smaller a container's share of the node's memory, the sooner it is killed.
@@ -83,6 +110,7 @@ mod tests {
     use apimachinery::json;
 
     use super::*;
+    use crate::kubeletconfig::Duration;
 
     fn settings(qos: &str, resources: apimachinery::Value) -> cri::LinuxContainerResources {
         let pod: Pod = serde_json::from_value(json!({"status": {"qosClass": qos},
@@ -99,6 +127,22 @@ mod tests {
         );
         assert_eq!((it.cpu_shares, it.cpu_quota, it.cpu_period), (256, 150_000, 100_000));
         assert_eq!((it.memory_limit_in_bytes, it.oom_score_adj), (2 << 30, 750));
+    }
+
+    #[test]
+    fn quotas_follow_the_nodes_period() {
+        let check = |of: KubeletConfiguration, expect: (i64, i64)| {
+            let mut it = settings("Burstable", json!({"limits": {"cpu": "1500m"}}));
+            fit_quota(&mut it, &of);
+            assert_eq!((it.cpu_quota, it.cpu_period), expect);
+        };
+        let own = KubeletConfiguration::default();
+        check(own.clone(), (150_000, 100_000));
+        check(
+            KubeletConfiguration { cpu_cfs_quota_period: Duration::from_millis(5), ..own.clone() },
+            (7_500, 5_000),
+        );
+        check(KubeletConfiguration { cpu_cfs_quota: false, ..own }, (0, 0));
     }
 
     #[test]

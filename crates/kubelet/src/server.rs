@@ -4,10 +4,10 @@
 mod authentication;
 mod authorization;
 mod checkpoint;
-mod configz;
 mod figures;
 mod logs;
 mod metrics;
+mod open;
 mod pods;
 mod route;
 mod streaming;
@@ -27,6 +27,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -52,12 +53,33 @@ pub struct Server {
     stats: Arc<stats::Provider>,
 }
 
+/// How connections come in.
+#[derive(Clone)]
+enum Way {
+    Secure(TlsAcceptor),
+    /// Without TLS, for these routes.
+    Open(open::Offers),
+}
+
+/// Who sends a request.
+#[derive(Clone)]
+enum Asker {
+    /// Who has shown this certificate, if any.
+    Certified(Option<User>),
+    /// Anybody, who may ask for these routes.
+    Anybody(open::Offers),
+}
+
 /// A refusal in plain text, as the kubelet answers.
 struct Refusal(StatusCode, String);
 
 impl Refusal {
     fn not_found(what: impl Into<String>) -> Self {
         Refusal(StatusCode::NOT_FOUND, what.into())
+    }
+
+    fn debugging_disabled() -> Self {
+        Refusal(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n".to_owned())
     }
 }
 
@@ -66,8 +88,13 @@ impl Server {
         Server { shared, pods, reviews: Arc::default(), decisions: Arc::default(), stats: Arc::default() }
     }
 
+    /// Serves all that there is, to whom may ask for it.
     pub async fn serve(self, listener: TcpListener) {
         let acceptor = TlsAcceptor::from(self.shared.config.tls.clone());
+        self.accept(listener, Way::Secure(acceptor)).await;
+    }
+
+    async fn accept(self, listener: TcpListener, way: Way) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -79,22 +106,30 @@ impl Server {
                     continue;
                 }
             };
-            let (server, acceptor) = (self.clone(), acceptor.clone());
+            let (server, way) = (self.clone(), way.clone());
             tokio::spawn(async move {
-                server.connection(stream, acceptor).await;
+                server.connection(stream, way).await;
                 drop(place);
             });
         }
     }
 
-    async fn connection(self, stream: TcpStream, acceptor: TlsAcceptor) {
+    async fn connection(self, stream: TcpStream, way: Way) {
+        let acceptor = match way {
+            Way::Secure(acceptor) => acceptor,
+            Way::Open(offers) => return self.requests(stream, Asker::Anybody(offers)).await,
+        };
         let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await else {
             return;
         };
         let user = User::of_certificate(stream.get_ref().1.peer_certificates());
+        self.requests(stream, Asker::Certified(user)).await;
+    }
+
+    async fn requests(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, asker: Asker) {
         let service = service_fn(move |request| {
-            let (server, user) = (self.clone(), user.clone());
-            async move { Ok::<_, Infallible>(server.answer(request, user).await) }
+            let (server, asker) = (self.clone(), asker.clone());
+            async move { Ok::<_, Infallible>(server.answer(request, asker).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -104,8 +139,12 @@ impl Server {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, user: Option<User>) -> Response<Body> {
-        match self.route(request, user).await {
+    async fn answer(&self, request: Request<Incoming>, asker: Asker) -> Response<Body> {
+        let answer = match asker {
+            Asker::Certified(user) => self.route(request, user).await,
+            Asker::Anybody(offers) => self.route_openly(request, offers).await,
+        };
+        match answer {
             Ok(response) => response,
             Err(Refusal(code, message)) => text(code, message),
         }
@@ -133,6 +172,9 @@ impl Server {
         }
         let route = Route::parse(request.uri().path());
         let route = route.ok_or_else(|| Refusal::not_found("404 page not found"))?;
+        if route.is_for_debugging() && !self.shared.config.kubelet.enable_debugging_handlers {
+            return Err(Refusal::debugging_disabled());
+        }
         self.serve_route(route, request).await
     }
 
@@ -142,11 +184,14 @@ impl Server {
             Route::Healthz => Ok(text(StatusCode::OK, "ok".to_owned())),
             Route::Pods => Ok(json(&self.list_pods().await)),
             Route::RunningPods => Ok(json(&self.list_running_pods().await?)),
-            Route::Configz => Ok(json(&configz::configz(&self.shared.config))),
+            Route::Configz => {
+                Ok(json(&apimachinery::json!({"kubeletconfig": self.shared.config.kubelet.shown()})))
+            }
             Route::Summary => Ok(json(&self.summary().await?)),
             Route::Metrics => self.kubelet_metrics().await,
             Route::ResourceMetrics => self.resource_metrics().await,
             Route::CadvisorMetrics => self.cadvisor_metrics().await,
+            Route::ProbeMetrics => Ok(self.probe_metrics()),
             Route::Checkpoint(target) => checkpoint::serve(self, &target, request.method(), query).await,
             Route::Logs(target) => logs::serve(self, &target, query).await,
             Route::Exec(target) => streaming::exec(self, &target, request).await,

@@ -5,15 +5,17 @@
 
 mod act;
 mod events;
+mod probing;
+mod remove;
 mod report;
 mod resize;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::view::core::{Container, Pod, PodStatus, ResourceRequirements, Service};
+use api::view::core::{Pod, PodStatus, ResourceRequirements, Service};
 use client::{Client, EventRecorder, Informer};
 use jiff::Timestamp;
 use tokio::sync::{Mutex, broadcast, mpsc, watch};
@@ -26,15 +28,16 @@ pub use runtime::CriClients as Runtime;
 use crate::active::ActivePods;
 use crate::allocation::Ledger;
 use crate::config::Config;
-use crate::csi::{self, Drivers};
+use crate::csi::Drivers;
 use crate::eviction::Pressure;
 use crate::images::ImageManager;
 use crate::logs;
 use crate::observe::{self, Observed, State};
 use crate::pod::actions::{Plan, active_deadline, pod_actions};
-use crate::pod::memory::{Failure, Memory, ProbeState, Waiting};
+use crate::pod::backoff::Backoff;
+use crate::pod::memory::{Failure, Memory, Waiting};
 use crate::pod::resize::{RESIZE_CONDITIONS, ResizeError, told_of_container};
-use crate::probe::{self, ProbeType, Target, Verdict};
+use crate::probe::{ProbeMetrics, ProbeType, Verdict};
 use crate::volumes::downward::Allocatable;
 use crate::volumes::watched::Watched;
 
@@ -91,6 +94,7 @@ pub struct Shared {
     pub recorder: EventRecorder,
     pub services: Informer<Service>,
     pub csi_drivers: Arc<Drivers>,
+    pub probe_metrics: Arc<ProbeMetrics>,
     /// Tells when objects that pods refer to change.
     pub watched: Watched,
     /// The uid of each pod whose sandbox or containers changed; `None` when any may have.
@@ -111,7 +115,7 @@ pub struct Shared {
 /// Where a pod's logs go, as upstream lays them out.
 pub fn log_directory(config: &Config, pod: &Pod) -> PathBuf {
     let meta = &pod.metadata;
-    config.pod_logs_dir.join(format!("{}_{}_{}", meta.namespace, meta.name, meta.uid))
+    config.kubelet.pod_logs().join(format!("{}_{}_{}", meta.namespace, meta.name, meta.uid))
 }
 
 pub fn container_log(config: &Config, pod: &Pod, container: &str, attempt: u32) -> PathBuf {
@@ -128,12 +132,14 @@ pub fn spawn(
     stop: CancellationToken,
 ) -> mpsc::Sender<Message> {
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
+    let longest = shared.config.kubelet.crash_loop_back_off.max_container_restart_period;
+    let crashes = Backoff::up_to(longest.signed());
     let worker = Worker {
         shared,
         pod,
         mirror,
         gone: false,
-        memory: Memory { failed, ..Memory::default() },
+        memory: Memory { failed, crashes, ..Memory::default() },
         inbox,
         sender: sender.clone(),
         running: BTreeSet::new(),
@@ -202,6 +208,8 @@ impl Worker {
         self.shared.active.remove(&self.pod.metadata.uid);
         self.shared.logs.set(&self.pod.metadata.uid, BTreeMap::new());
         self.probers.values().for_each(AbortHandle::abort);
+        let meta = &self.pod.metadata;
+        self.shared.probe_metrics.forget(&meta.namespace, &meta.name, &meta.uid);
     }
 
     /// Hears one message, and all that wait behind it, or lets the time come. False when nobody can speak any more.
@@ -276,22 +284,6 @@ impl Worker {
         self.memory.resize_errors.extend(outcome.resize_error);
         self.refresh_at = [self.refresh_at, outcome.refresh_at].into_iter().flatten().min();
         self.memory.sandbox_retry = outcome.sandbox_retry.or(self.memory.sandbox_retry.take());
-    }
-
-    fn hear_probe(&mut self, verdict: Verdict) {
-        if !verdict.output.is_empty() || verdict.passed == Some(false) {
-            self.tell_unhealthy(&verdict);
-        }
-        let Some(state) = self.memory.probes.get_mut(&verdict.container_id) else { return };
-        match (verdict.kind, verdict.passed) {
-            (ProbeType::Startup, Some(true)) => state.started = true,
-            (ProbeType::Readiness, Some(passed)) => state.ready = passed,
-            (ProbeType::Startup | ProbeType::Liveness, Some(false)) => {
-                let why = format!("failed {} probe", verdict.kind.as_str().to_lowercase());
-                self.memory.unhealthy.insert(verdict.container_id, why);
-            }
-            _ => {}
-        }
     }
 
     /// One turn. `None` when the pod is over and removed.
@@ -404,55 +396,6 @@ impl Worker {
         });
     }
 
-    /// Starts the probes that the container's state asks for and that do not run yet.
-    fn probe(&mut self, observed: &Observed, spec: &Container, running: &observe::Container, now: Timestamp) {
-        let id = running.id.as_str();
-        let known = crate::pod::container_status(&self.pod, &spec.name);
-        let initial = || ProbeState::initial(spec, id, known);
-        let state = *self.memory.probes.entry(id.to_owned()).or_insert_with(initial);
-        if self.memory.unhealthy.contains_key(id) {
-            return;
-        }
-        let probes = if state.started {
-            [(ProbeType::Readiness, &spec.readiness_probe), (ProbeType::Liveness, &spec.liveness_probe)]
-        } else {
-            [(ProbeType::Startup, &spec.startup_probe), (ProbeType::Startup, &None)]
-        };
-        for (kind, probe) in probes {
-            let Some(probe) = probe else { continue };
-            let key = (id.to_owned(), kind);
-            let unwanted = self.terminating.is_cancelled() && kind.restarts();
-            if unwanted || self.probers.contains_key(&key) {
-                continue;
-            }
-            let target = self.target(observed, spec, id);
-            let delay = probe::delay(probe, running.started_at, now);
-            let task = tokio::spawn(probe::run(target, kind, probe.clone(), delay, self.sender.clone()));
-            self.probers.insert(key, task.abort_handle());
-        }
-    }
-
-    /// A container that is to end anyway is not called unhealthy (upstream: `StopLivenessAndStartup`).
-    fn stop_restarting_probes(&mut self) {
-        self.probers.retain(|(_, kind), prober| {
-            if kind.restarts() {
-                prober.abort();
-            }
-            !kind.restarts()
-        });
-    }
-
-    fn target(&self, observed: &Observed, spec: &Container, id: &str) -> Target {
-        let host = self.pod.spec.host_network.then_some(self.shared.config.node_ip);
-        let own = observed.ready_sandbox().and_then(|s| s.ips.first()).and_then(|ip| ip.parse().ok());
-        Target {
-            runtime: self.shared.runtime.clone(),
-            container_id: id.to_owned(),
-            spec: spec.clone(),
-            pod_ip: host.or(own),
-        }
-    }
-
     /// Renews what is near its end while containers run.
     fn refresh_volumes(&mut self, pod: &Arc<Pod>, observed: &Observed, now: Timestamp) {
         if self.refresh_at.is_some_and(|at| at <= now) {
@@ -465,25 +408,6 @@ impl Worker {
             self.stale = false;
             self.refresh(pod, observed);
         }
-    }
-
-    /// Removes the pod's remains from the node, then from the API; false when the API must be told again.
-    async fn remove(&mut self, pod: &Pod, observed: &Observed) -> Result<bool, tonic::Status> {
-        for sandbox in &observed.sandboxes {
-            let request = runtime::cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id.clone() };
-            self.shared.runtime.runtime.clone().remove_pod_sandbox(request).await?;
-        }
-        let config = &self.shared.config;
-        let (client, drivers, uid) = (&self.shared.client, &self.shared.csi_drivers, &pod.metadata.uid);
-        if let Err(error) = csi::tear_down(client, drivers, &config.root_dir, &config.node_name, uid).await {
-            tracing::warn!(pod = %pod.metadata.namespaced_name(), error, "volumes remain mounted, will retry");
-            return Ok(false);
-        }
-        let logs = log_directory(config, pod);
-        if let Err(error) = remove_files(&self.shared.config.root_dir, &pod.metadata.uid, &logs) {
-            tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "files of a removed pod remain");
-        }
-        Ok(self.gone || self.delete_from_api(pod).await)
     }
 }
 
@@ -502,14 +426,6 @@ async fn tell_changes(
         if sender.send(Message::Source).await.is_err() {
             return;
         }
-    }
-}
-
-fn remove_files(root: &Path, uid: &str, logs: &Path) -> std::io::Result<()> {
-    crate::volumes::tear_down(root, uid)?;
-    match std::fs::remove_dir_all(logs) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

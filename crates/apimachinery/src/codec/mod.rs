@@ -7,7 +7,7 @@ mod decode;
 mod error;
 mod key;
 pub mod protobuf;
-mod scalar;
+pub(crate) mod scalar;
 mod syntax;
 mod untyped;
 pub mod yaml;

@@ -7,6 +7,7 @@ use std::hash::Hash;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Occurrence, Regarding};
+use crate::flowcontrol::TokenBucket;
 
 /// Events about one object that may come at once, and how often one more may follow (client-go: 25, one in 5 min).
 const BURST: f64 = 25.0;
@@ -60,11 +61,6 @@ impl<K: Clone + Eq + Hash, V> Remembered<K, V> {
     }
 }
 
-struct Bucket {
-    tokens: f64,
-    at: Timestamp,
-}
-
 struct Group {
     messages: HashSet<String>,
     last: Timestamp,
@@ -72,7 +68,7 @@ struct Group {
 
 /// Per component.
 pub struct Correlator {
-    buckets: Remembered<Regarding, Bucket>,
+    buckets: Remembered<Regarding, TokenBucket>,
     groups: Remembered<Occurrence, Group>,
 }
 
@@ -89,15 +85,8 @@ impl Correlator {
     }
 
     fn passes(&mut self, regarding: &Regarding, at: Timestamp) -> bool {
-        let bucket = self.buckets.get_or_insert(regarding.clone(), || Bucket { tokens: BURST, at });
-        let passed = at.duration_since(bucket.at).as_secs_f64().max(0.0);
-        bucket.tokens = (bucket.tokens + passed / REFILL.as_secs_f64()).min(BURST);
-        bucket.at = at;
-        let passes = bucket.tokens >= 1.0;
-        if passes {
-            bucket.tokens -= 1.0;
-        }
-        passes
+        let full = || TokenBucket::new(1.0 / REFILL.as_secs_f64(), BURST, at);
+        self.buckets.get_or_insert(regarding.clone(), full).try_take(at)
     }
 
     fn aggregate(&mut self, occurrence: Occurrence, at: Timestamp) -> (Occurrence, Occurrence) {

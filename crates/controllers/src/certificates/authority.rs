@@ -18,10 +18,8 @@ use super::request::{Names, Request};
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 /// Certificates that hold shorter are not shortened by the backdate.
 const SHORT: SignedDuration = SignedDuration::from_hours(8);
-/// The least time a certificate holds, whatever was asked for.
+/// The least time that can be asked for.
 const TTL_MIN: SignedDuration = SignedDuration::from_mins(10);
-/// How long certificates hold unless less is asked for (upstream: `--cluster-signing-duration`).
-pub const TTL: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -47,6 +45,8 @@ pub struct Authority {
     subject: Vec<u8>,
     key_identifier: Option<Vec<u8>>,
     not_after: Timestamp,
+    /// How long certificates hold unless less is asked for.
+    ttl: SignedDuration,
 }
 
 /// DER of the AlgorithmIdentifiers of the keys that `rcgen` signs with by default.
@@ -59,7 +59,7 @@ const ALGORITHMS: [(&SignatureAlgorithm, &[u8]); 4] = [
 
 impl Authority {
     /// From PEM.
-    pub fn new(certificate: &str, key: &str) -> Result<Authority, Error> {
+    pub fn new(certificate: &str, key: &str, ttl: SignedDuration) -> Result<Authority, Error> {
         let key = KeyPair::from_pem(key)?;
         let algorithm = ALGORITHMS.iter().find(|(known, _)| *known == key.algorithm());
         let (_, algorithm) = algorithm.ok_or(Error::Algorithm)?;
@@ -78,6 +78,7 @@ impl Authority {
             subject: parsed.subject().as_raw().to_vec(),
             key_identifier,
             not_after,
+            ttl,
         })
     }
 
@@ -116,7 +117,7 @@ impl Authority {
         expiration: Option<SignedDuration>,
         now: Timestamp,
     ) -> Result<(Timestamp, Timestamp), Error> {
-        let ttl = expiration.unwrap_or(TTL).clamp(TTL_MIN, TTL);
+        let ttl = expiration.map_or(self.ttl, |asked| asked.max(TTL_MIN).min(self.ttl));
         let lasts = if ttl < SHORT { ttl } else { ttl - BACKDATE };
         if now >= self.not_after {
             return Err(Error::Expired(self.not_after));

@@ -30,7 +30,7 @@ struct Signer {
 
 pub fn new(config: &Config, informers: &Informers, _: &Client) -> Box<dyn Controller> {
     let authority = config.signing.as_ref().and_then(|signing| {
-        let made = Authority::new(&signing.certificate, &signing.key);
+        let made = Authority::new(&signing.certificate, &signing.key, signing.duration);
         made.inspect_err(|error| tracing::error!(%error, "requests for certificates are not signed")).ok()
     });
     Box::new(Signer { authority: authority.map(Arc::new), requests: informers.get() })

@@ -1,9 +1,6 @@
-//! Single components against any API server: `cox scheduler`, `cox controller-manager`, `cox kubelet`, `cox proxy`,
-//! `cox dns`, and `cox agent`, a whole node.
+//! Single components against any API server: `cox scheduler`, `cox controller-manager`, `cox proxy`, `cox dns`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use client::config::RestConfig;
@@ -12,10 +9,9 @@ use client::{CancellationToken, Client, Informers, ServiceAccount};
 use network::{dns, proxy};
 
 use super::status::client_of;
-use crate::cli::{AgentArgs, ComponentArgs, ControllerManagerArgs, DnsArgs, ProxyArgs};
-use crate::progress::Progress;
-use crate::services::{Services, control_plane, interrupted, node};
-use crate::{control, logging, memory};
+use crate::cli::{ComponentArgs, ControllerManagerArgs, DnsArgs, ProxyArgs};
+use crate::services::{Services, control_plane, interrupted};
+use crate::{logging, memory};
 
 /// Runs one service until Ctrl-C.
 fn run_one<F>(
@@ -37,7 +33,7 @@ where
     })
 }
 
-async fn until_interrupted(mut services: Services) -> anyhow::Result<ExitCode> {
+pub async fn until_interrupted(mut services: Services) -> anyhow::Result<ExitCode> {
     let outcome = tokio::select! {
         interrupted = interrupted() => interrupted,
         error = services.failed() => Err(error),
@@ -68,7 +64,8 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
     let anonymous = Https::new(&without_identity)?;
     let signing = match (&args.cluster_signing_cert_file, &args.cluster_signing_key_file) {
         (Some(certificate), Some(key)) => {
-            Some(controllers::SigningAuthority { certificate: read(certificate)?, key: read(key)? })
+            let duration = args.signing.cluster_signing_duration;
+            Some(controllers::SigningAuthority { certificate: read(certificate)?, key: read(key)?, duration })
         }
         _ => None,
     };
@@ -88,7 +85,7 @@ fn read(path: &std::path::Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn node_name(given: Option<String>) -> String {
+pub fn node_name(given: Option<String>) -> String {
     given.unwrap_or_else(cluster::address::hostname)
 }
 
@@ -121,70 +118,4 @@ pub fn dns(args: DnsArgs) -> anyhow::Result<ExitCode> {
         "dns",
         |informers, stop| async move { Ok(dns::run(informers, config, stop).await?) },
     )
-}
-
-/// How much of a node this process runs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Agent {
-    Node,
-    /// Proxy and DNS come from elsewhere.
-    KubeletAlone,
-}
-
-pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
-    logging::start(args.component.verbose);
-    let layout = args.cluster.layout()?;
-    let (client, _) = client_of(&args.component.kubeconfig, "kubelet")?;
-    let own = |path: &Option<PathBuf>, agent: &str| match path {
-        Some(path) => client_of(path, agent).map(|(client, _)| client),
-        None => Ok(client.clone()),
-    };
-    let ingress = own(&args.ingress_kubeconfig, "ingress")?;
-    let (proxy, dns) = (own(&args.proxy_kubeconfig, "kube-proxy")?, own(&args.dns_kubeconfig, "dns")?);
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
-    };
-    let tls = apiserver::tls::server_config(
-        &read(&args.tls_cert_file)?,
-        &read(&args.tls_private_key_file)?,
-        &read(&args.client_ca_file)?,
-    )?;
-    let node_ip = args.node_ip.or_else(cluster::address::outward);
-    let plan = node::Plan {
-        node_name: node_name(args.node_name),
-        node_ip: node_ip.context("this machine's address cannot be found; give it with --node-ip")?,
-        cluster_dns: args.cluster_dns,
-        cluster_domain: args.cluster_domain,
-        cluster_cidrs: args.cluster_cidr,
-        service_cidrs: args.service_cluster_ip_range,
-        kubelet_port: args.port,
-        kubelet_tls: Arc::new(tls),
-        runtime_endpoint: args.container_runtime_endpoint,
-        cni: args.cluster_network.cni(),
-        ingress: args.ingress.ports(node::INGRESS_PORTS).filter(|_| parts == Agent::Node),
-        kubelet: args.kubelet.settings(),
-        local_path: parts == Agent::Node && args.storage.local_path,
-        services_on_node: parts == Agent::Node,
-        layout: layout.clone(),
-    };
-    super::block_on(async {
-        memory::return_in_background();
-        let _lock = cluster::lock::Lock::take(&layout.lock())?;
-        let informers = |client: Client| Informers::new(client, CancellationToken::new());
-        let clients = node::Clients {
-            kubelet: client,
-            proxy: informers(proxy),
-            dns: informers(dns),
-            ingress: (ingress.clone(), informers(ingress)),
-        };
-        let mut services = Services::default();
-        let started = plan.start(&mut services, clients).await?;
-        let (listener, runtime) = (control::listen(&layout)?, started.runtime);
-        services.start("control", |stop| control::serve(listener, runtime, stop));
-        if let Some(error) = started.ingress_error {
-            Progress::on_terminal().step(&node::ingress_not_served(&error));
-        }
-        Progress::on_terminal().step("node is registered");
-        until_interrupted(services).await
-    })
 }

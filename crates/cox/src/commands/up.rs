@@ -5,19 +5,25 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use apimachinery::json;
 use auth::UserInfo;
 use client::CancellationToken;
+use client::certificate::Replaceable;
 use cluster::lock::Lock;
 use cluster::pki::{Identity, Leaf, Pki};
 use cluster::settings::Wishes;
 use cluster::{Layout, Settings, kubeconfig, preflight};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
+use kubelet::KubeletConfiguration;
+use kubelet::certificate::Shown;
+use kubelet::kubeletconfig::Own;
 
-use crate::cli::UpArgs;
+use crate::cli::{UpArgs, given};
 use crate::progress::Progress;
 use crate::services::certificates::Keeper;
 use crate::services::control_plane::{self, AUTHENTICATED, Access, Api};
+use crate::services::kubelet_tls::{self, KubeletTls};
 use crate::services::{Services, interrupted, local_path, metrics, node};
 use crate::{control, logging, memory};
 
@@ -153,7 +159,10 @@ async fn start(
         encryption: args.encryption.encryption()?,
         encryption_reload: args.encryption.encryption_provider_config_automatic_reload,
         requests_in_flight_max: args.flow_control.requests_in_flight_max()?,
+        signing_duration: args.signing.cluster_signing_duration,
     };
+    let has_node = parts == Parts::Everything;
+    let configuration = has_node.then(|| kubelet_configuration(args, layout, &settings)).transpose()?;
     let access = Access {
         authentication: args.believed.config(&plan.issuer_name())?,
         authorization: args.authorization.chain()?,
@@ -170,10 +179,8 @@ async fn start(
     if args.storage.local_path {
         local_path::publish(&api.admin()).await?;
     }
-    if parts == Parts::ControlPlane {
-        return Ok(());
-    }
-    let runtime = start_node(args, &plan, &api, progress, services, keeper).await?;
+    let Some(configuration) = configuration else { return Ok(()) };
+    let runtime = start_node(args, configuration, &plan, &api, progress, services, keeper).await?;
     progress.step(&format!("node {} is ready", settings.node_name));
     if args.demo {
         let runtime = runtime.context("--demo needs the built-in container runtime")?;
@@ -203,6 +210,7 @@ fn own_address(settings: &Settings) -> IpAddr {
 
 async fn start_node(
     args: &UpArgs,
+    configuration: KubeletConfiguration,
     control_plane: &control_plane::Plan<'_>,
     api: &Api,
     progress: &Progress,
@@ -210,21 +218,22 @@ async fn start_node(
     keeper: &mut Keeper,
 ) -> anyhow::Result<Option<Arc<runtime::Runtime>>> {
     let &control_plane::Plan { layout, settings, pki, node_ip, .. } = control_plane;
+    let tls = serving_tls(&configuration, settings, pki, node_ip, keeper)?;
     let plan = node::Plan {
         layout: layout.clone(),
         node_name: settings.node_name.clone(),
         node_ip,
-        cluster_dns: settings.dns_service_ips(),
         cluster_domain: settings.cluster_domain.clone(),
         cluster_cidrs: settings.cluster_cidrs(),
         service_cidrs: settings.service_cidrs(),
-        kubelet_port: settings.kubelet_port,
-        kubelet_tls: Arc::new(kubelet_tls(settings, pki, node_ip, keeper)?),
-        runtime_endpoint: args.container_runtime_endpoint.clone(),
+        kubelet_tls: Arc::new(tls.config),
+        // In process nobody asks it for a certificate.
+        shown: Shown { serving: tls.serving, client: None },
         cni: args.cluster_network.cni(),
         local_path: args.storage.local_path,
         ingress: args.ingress.ports(settings.ingress_ports()),
-        kubelet: args.kubelet.settings(),
+        kubelet: configuration,
+        node_labels: args.kubelet.node_labels.iter().cloned().collect(),
         services_on_node: true,
     };
     let user = UserInfo::new(format!("system:node:{}", settings.node_name), ["system:nodes", AUTHENTICATED]);
@@ -253,17 +262,39 @@ async fn start_node(
     }
 }
 
-fn kubelet_tls(
+fn kubelet_configuration(
+    args: &UpArgs,
+    layout: &Layout,
+    settings: &Settings,
+) -> anyhow::Result<KubeletConfiguration> {
+    let own = Own {
+        port: settings.kubelet_port,
+        cluster_dns: settings.dns_service_ips(),
+        cluster_domain: settings.cluster_domain.clone(),
+        pod_logs_dir: layout.pod_logs().display().to_string(),
+        cgroup_root: layout.cgroup(),
+    };
+    args.kubelet.load(&own, given([("containerRuntimeEndpoint", json!(args.container_runtime_endpoint))]))
+}
+
+/// Where the cluster is to sign the certificate on request, the one made here serves until then.
+fn serving_tls(
+    configuration: &KubeletConfiguration,
     settings: &Settings,
     pki: &Arc<Pki>,
     node_ip: IpAddr,
     keeper: &mut Keeper,
-) -> anyhow::Result<rustls::ServerConfig> {
+) -> anyhow::Result<KubeletTls> {
     let common_name = format!("system:node:{}", settings.node_name);
     let names = vec![settings.node_name.clone()];
     let leaf = Leaf::server("kubelet-serving", &common_name, names, vec![node_ip]);
-    let certificate = control_plane::kept(keeper, pki, leaf)?;
-    Ok(apiserver::tls::server_config_showing(certificate, pki.ca_certificate().as_bytes())?)
+    let certificate = if configuration.server_tls_bootstrap {
+        let identity = pki.identity(&leaf, Timestamp::now())?;
+        Replaceable::new(identity.certificate.as_bytes(), identity.key.as_bytes())?
+    } else {
+        control_plane::kept(keeper, pki, leaf)?
+    };
+    kubelet_tls::of(configuration, Some(certificate), pki.ca_certificate().as_bytes())
 }
 
 /// Components that can run as processes of their own, with the identity each then has.

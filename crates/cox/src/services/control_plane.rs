@@ -21,7 +21,7 @@ use client::config::RestConfig;
 use client::{CancellationToken, Client, Informers};
 use cluster::pki::{Identity, Leaf, Pki};
 use cluster::{Layout, Settings};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use store::Store;
 use tokio::net::TcpListener;
 
@@ -42,6 +42,8 @@ pub struct Plan<'a> {
     pub anonymous_auth: bool,
     pub tokens: TokenFile,
     pub requests_in_flight_max: u32,
+    /// How long certificates hold that are signed on request.
+    pub signing_duration: SignedDuration,
     pub encryption: Option<Arc<Encryption>>,
     /// Whether its file is followed.
     pub encryption_reload: bool,
@@ -239,6 +241,7 @@ impl Plan<'_> {
             signing: Some(controllers::SigningAuthority {
                 certificate: self.pki.ca_certificate().to_owned(),
                 key: self.pki.ca_key(),
+                duration: self.signing_duration,
             }),
             cluster_cidrs: self.settings.cluster_cidrs(),
             disabled: disabled_controllers(self.ingress),

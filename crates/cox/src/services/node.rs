@@ -7,10 +7,13 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use api::resource::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ENDPOINT_SLICES, NODES, Resource, SERVICES};
 use api::view::core::Node;
+use apimachinery::meta::StringMap;
 use apimachinery::{Value, json};
 use client::{CancellationToken, Client, Informers, PatchType};
 use cluster::Layout;
 use ipnet::IpNet;
+use kubelet::KubeletConfiguration;
+use kubelet::certificate::Shown;
 use runtime::{CriClients, Runtime};
 use tokio::sync::{oneshot, watch};
 
@@ -28,23 +31,24 @@ pub struct Plan {
     pub layout: Layout,
     pub node_name: String,
     pub node_ip: IpAddr,
-    pub cluster_dns: Vec<IpAddr>,
+    /// Of the names that DNS answers.
     pub cluster_domain: String,
     /// Pods here and elsewhere; empty means only this node's.
     pub cluster_cidrs: Vec<IpNet>,
     pub service_cidrs: Vec<IpNet>,
-    pub kubelet_port: u16,
     /// Of the kubelet's own API.
     pub kubelet_tls: Arc<rustls::ServerConfig>,
-    /// Another CRI runtime than the built-in one.
-    pub runtime_endpoint: Option<String>,
+    /// The kubelet's certificates, where they can be replaced.
+    pub shown: Shown,
     /// Folder of CNI configurations and those of plugins, instead of the built-in pod network.
     pub cni: Option<(PathBuf, Vec<PathBuf>)>,
     /// Whether the node offers directories as volumes.
     pub local_path: bool,
     /// Ports for HTTP and HTTPS of Ingresses, if they are served here.
     pub ingress: Option<(u16, u16)>,
-    pub kubelet: kubelet::Settings,
+    /// By what the kubelet goes.
+    pub kubelet: KubeletConfiguration,
+    pub node_labels: StringMap,
     /// Whether proxy and DNS run here too.
     pub services_on_node: bool,
 }
@@ -141,9 +145,19 @@ impl Plan {
         services: &mut Services,
         network: watch::Receiver<Option<network::PodNetwork>>,
     ) -> anyhow::Result<(CriClients, Option<Arc<Runtime>>)> {
-        if let Some(endpoint) = &self.runtime_endpoint {
-            return Ok((runtime::connect(endpoint).await?, None));
+        let (endpoint, images) =
+            (&self.kubelet.container_runtime_endpoint, &self.kubelet.image_service_endpoint);
+        if !endpoint.is_empty() {
+            let mut clients = runtime::connect(endpoint).await?;
+            if !images.is_empty() {
+                clients.images = runtime::connect(images).await?.images;
+            }
+            return Ok((clients, None));
         }
+        anyhow::ensure!(
+            images.is_empty(),
+            "imageServiceEndpoint {images:?} needs a containerRuntimeEndpoint: the built-in runtime has its own images"
+        );
         let pods: Arc<dyn runtime::PodNetwork> = match self.cni() {
             Some(cni) => Arc::new(Plugins(cni)),
             None => Arc::new(BuiltIn::new(network)),
@@ -156,6 +170,10 @@ impl Plan {
             Ok(served?)
         });
         Ok((runtime.clone().in_process(), Some(runtime)))
+    }
+
+    fn kubelet_port(&self) -> u16 {
+        u16::try_from(self.kubelet.port).expect("the configuration is validated")
     }
 
     fn cni(&self) -> Option<network::cni::Cni> {
@@ -175,21 +193,15 @@ impl Plan {
             node_ip: self.node_ip,
             root_dir: self.layout.kubelet(),
             local_path_root: self.local_path.then(|| self.layout.kubelet().join("local-path")),
-            pod_logs_dir: self.layout.pod_logs(),
-            cgroup_root: self.layout.cgroup(),
-            cluster_dns: self.cluster_dns.clone(),
-            cluster_domain: self.cluster_domain.clone(),
-            resolv_conf: "/etc/resolv.conf".into(),
-            max_pods: kubelet::config::MAX_PODS_DEFAULT,
-            node_labels: Default::default(),
-            listen: (std::net::Ipv4Addr::UNSPECIFIED, self.kubelet_port).into(),
+            node_labels: self.node_labels.clone(),
             tls: self.kubelet_tls.clone(),
+            shown: self.shown.clone(),
             version: apimachinery::version::GIT_VERSION.to_owned(),
-            settings: self.kubelet.clone(),
+            kubelet: self.kubelet.clone(),
         };
         let (told, ready) = oneshot::channel();
         let client = clients.kubelet.clone();
-        services.start_patiently("kubelet", self.kubelet.shutdown.total(), |stop| async move {
+        services.start_patiently("kubelet", self.kubelet.shutdown().total(), |stop| async move {
             let informers = Informers::new(client.clone(), stop.clone());
             let tell = || {
                 if told.send(()).is_err() {
@@ -241,7 +253,8 @@ impl Plan {
             node_ports: Vec::new(),
         };
         // At the distance from the kubelet's port that upstream's have, so that several nodes fit on a machine.
-        let [healthz, metrics] = [self.kubelet_port.saturating_add(6), self.kubelet_port.saturating_sub(1)];
+        let port = self.kubelet_port();
+        let [healthz, metrics] = [port.saturating_add(6), port.saturating_sub(1)];
         let config = network::proxy::Config {
             cluster: self.layout.name().to_owned(),
             node_name: self.node_name.clone(),
@@ -260,14 +273,14 @@ impl Plan {
     ) -> Result<(), ingress::Error> {
         let Some((http_port, https_port)) = self.ingress else { return Ok(()) };
         // At the distance from the kubelet's port that ingress-nginx' has from upstream's.
-        let metrics_port = Some(self.kubelet_port.saturating_add(4));
+        let metrics_port = Some(self.kubelet_port().saturating_add(4));
         let bound = ingress::Bound::bind(ingress::Config { http_port, https_port, metrics_port }).await?;
         services.start("ingress", |stop| async move { Ok(bound.run(client, informers, stop).await?) });
         Ok(())
     }
 
     fn start_dns(&self, services: &mut Services, informers: Informers, addresses: &[IpAddr]) {
-        if self.cluster_dns.is_empty() || addresses.is_empty() {
+        if self.kubelet.cluster_dns.is_empty() || addresses.is_empty() {
             return;
         }
         let config = network::dns::Config {

@@ -16,8 +16,9 @@ pub const NODE_AFFINITY: &str = "NodeAffinity";
 
 const OS_LABEL: &str = "kubernetes.io/os";
 const OS: &str = "linux";
-const CPU: &str = "cpu";
-const MEMORY: &str = "memory";
+pub const CPU: &str = "cpu";
+pub const MEMORY: &str = "memory";
+const PODS: &str = "pods";
 const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
 
 /// What one pod takes of the node: CPU in thousandths, everything else in units.
@@ -40,9 +41,17 @@ impl Claim {
         }
     }
 
-    fn amount(&self, name: &str) -> i64 {
-        self.requests.get(name).copied().unwrap_or(0)
+    /// Each pod is one.
+    pub fn amount(&self, name: &str) -> i64 {
+        if name == PODS { 1 } else { self.requests.get(name).copied().unwrap_or(0) }
     }
+}
+
+/// What a pod wants beyond what is left of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    pub resource: String,
+    pub amount: i64,
 }
 
 /// What the pods of a node may take together.
@@ -56,6 +65,7 @@ impl Room {
     /// `None` for what the node does not have.
     fn amount(&self, name: &str, node: &Node) -> Option<i64> {
         match name {
+            PODS => Some(i64::from(self.pods_max)),
             CPU => Some(self.allocatable.milli_cpu),
             MEMORY => Some(self.allocatable.memory_bytes),
             EPHEMERAL_STORAGE => Some(self.allocatable.ephemeral_storage_bytes),
@@ -73,7 +83,31 @@ pub fn admit<'c>(
     room: &Room,
 ) -> Result<(), Refusal> {
     fits_system(pod)?;
-    fits_resources(claim, node, others.clone(), room)?;
+    if let Some(short) = shortages(claim, node, others.clone(), room).first() {
+        return Err(short.refusal());
+    }
+    fits_but_for_resources(pod, claim, node, others)
+}
+
+/// What is lacking for the pod, where nothing else speaks against it.
+pub fn lacking<'c>(
+    pod: &Pod,
+    claim: &Claim,
+    node: &Node,
+    others: impl Iterator<Item = &'c Claim> + Clone,
+    room: &Room,
+) -> Result<Vec<Lacking>, Refusal> {
+    fits_system(pod)?;
+    fits_but_for_resources(pod, claim, node, others.clone())?;
+    Ok(shortages(claim, node, others, room).iter().map(Shortage::lacking).collect())
+}
+
+fn fits_but_for_resources<'c>(
+    pod: &Pod,
+    claim: &Claim,
+    node: &Node,
+    others: impl Iterator<Item = &'c Claim> + Clone,
+) -> Result<(), Refusal> {
     let failed = |name: &str, why: &str| Err(Refusal::new(name, format!("Predicate {name} failed: {why}")));
     if !matches_required(&pod.spec, node) {
         return failed(NODE_AFFINITY, "node(s) didn't match Pod's node affinity/selector");
@@ -104,38 +138,51 @@ fn fits_system(pod: &Pod) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A resource of which there is too little.
+struct Shortage {
+    name: String,
+    requested: i64,
+    used: i64,
+    capacity: i64,
+}
+
+impl Shortage {
+    fn refusal(&self) -> Refusal {
+        let Shortage { name, requested, used, capacity } = self;
+        let message = format!(
+            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
+        Refusal::new(format!("OutOf{name}"), message)
+    }
+
+    fn lacking(&self) -> Lacking {
+        let left = self.capacity.saturating_sub(self.used);
+        Lacking { resource: self.name.clone(), amount: self.requested.saturating_sub(left) }
+    }
+}
+
 /// Upstream's order: places, CPU, memory, storage, then the rest by name. What the pod does not ask for always fits.
-fn fits_resources<'c>(
+fn shortages<'c>(
     claim: &Claim,
     node: &Node,
     others: impl Iterator<Item = &'c Claim> + Clone,
     room: &Room,
-) -> Result<(), Refusal> {
-    let pods = i64::try_from(others.clone().count()).unwrap_or(i64::MAX);
-    fits("pods", 1, pods, i64::from(room.pods_max))?;
-    let first = [CPU, MEMORY, EPHEMERAL_STORAGE];
+) -> Vec<Shortage> {
+    let first = [PODS, CPU, MEMORY, EPHEMERAL_STORAGE];
     let rest = claim.requests.keys().map(String::as_str).filter(|name| !first.contains(name));
-    for name in first.into_iter().chain(rest) {
+    let short = |name: &str| {
         let requested = claim.amount(name);
         let capacity = room.amount(name, node);
         // Devices that the node has never heard of are somebody else's to give.
         if requested == 0 || capacity.is_none() && name.contains('/') {
-            continue;
+            return None;
         }
         let used = others.clone().fold(0_i64, |sum, other| sum.saturating_add(other.amount(name)));
-        fits(name, requested, used, capacity.unwrap_or(0))?;
-    }
-    Ok(())
-}
-
-fn fits(name: &str, requested: i64, used: i64, capacity: i64) -> Result<(), Refusal> {
-    if requested <= capacity.saturating_sub(used) {
-        return Ok(());
-    }
-    let message = format!(
-        "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
-    );
-    Err(Refusal::new(format!("OutOf{name}"), message))
+        let capacity = capacity.unwrap_or(0);
+        let fits = requested <= capacity.saturating_sub(used);
+        (!fits).then(|| Shortage { name: name.to_owned(), requested, used, capacity })
+    };
+    first.into_iter().chain(rest).filter_map(short).collect()
 }
 
 #[cfg(test)]

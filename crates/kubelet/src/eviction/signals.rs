@@ -102,7 +102,7 @@ fn parse_memory(meminfo: &str) -> Option<Observation> {
 }
 
 /// Processes and threads that may still begin.
-fn processes() -> Option<Observation> {
+pub fn processes() -> Option<Observation> {
     let limit = |path| fs::read_to_string(path).ok()?.trim().parse::<i64>().ok();
     let limits = [limit("/proc/sys/kernel/pid_max"), limit("/proc/sys/kernel/threads-max")];
     let capacity = limits.into_iter().flatten().min()?;

@@ -1,9 +1,11 @@
 //! What the operator wants kept free of the node's memory, disks and processes (follows `ParseThresholdConfig`). Pure.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use apimachinery::quantity::{Format, Quantity};
+use apimachinery::time::parse_duration;
+
+use crate::kubeletconfig::Table;
 
 /// What is measured of the node; the names are upstream's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -136,52 +138,46 @@ pub struct Threshold {
     pub minimum_reclaim: Option<Amount>,
 }
 
-/// Names of signals with amounts or durations, as the configuration writes them.
-pub type Table = BTreeMap<String, String>;
-
-/// Upstream's `evictionHard`, `evictionSoft`, `evictionSoftGracePeriod`, `evictionMinimumReclaim`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thresholds {
-    pub hard: Table,
-    pub soft: Table,
-    pub soft_grace_period: Table,
-    pub minimum_reclaim: Table,
+/// Upstream's `DefaultEvictionHard`.
+pub fn hard_by_default() -> Table {
+    let hard = [
+        ("memory.available", "100Mi"),
+        ("nodefs.available", "10%"),
+        ("nodefs.inodesFree", "5%"),
+        ("imagefs.available", "15%"),
+        ("imagefs.inodesFree", "5%"),
+    ];
+    hard.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect()
 }
 
-impl Default for Thresholds {
-    fn default() -> Self {
-        let hard = [
-            ("memory.available", "100Mi"),
-            ("nodefs.available", "10%"),
-            ("nodefs.inodesFree", "5%"),
-            ("imagefs.available", "15%"),
-            ("imagefs.inodesFree", "5%"),
-        ];
-        Thresholds {
-            hard: hard.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect(),
-            soft: Table::new(),
-            soft_grace_period: Table::new(),
-            minimum_reclaim: Table::new(),
-        }
-    }
+/// As the configuration writes them: names of signals with amounts or durations.
+#[derive(Clone, Copy, Debug)]
+pub struct Thresholds<'a> {
+    pub hard: &'a Table,
+    pub soft: &'a Table,
+    pub soft_grace_period: &'a Table,
+    pub minimum_reclaim: &'a Table,
+    /// Whether pods together are to stay within what the node has for them.
+    pub of_allocatable: bool,
 }
 
-impl Thresholds {
-    /// All of them, and the one that pods together stay within what the node has for them.
+impl Thresholds<'_> {
     pub fn parse(&self) -> Result<Vec<Threshold>, Error> {
-        let mut thresholds = vec![Threshold {
+        let of_allocatable = Threshold {
             signal: Signal::AllocatableMemoryAvailable,
             amount: Amount::Units(0),
             grace_period: None,
             minimum_reclaim: None,
-        }];
-        for (name, text) in &self.hard {
+        };
+        let mut thresholds: Vec<Threshold> =
+            self.of_allocatable.then_some(of_allocatable).into_iter().collect();
+        for (name, text) in self.hard {
             thresholds.extend(self.threshold(name, text, None)?);
         }
-        for (name, text) in &self.soft {
+        for (name, text) in self.soft {
             let period = self.soft_grace_period.get(name);
             let period = period.ok_or_else(|| Error::NoGracePeriod(name.clone()))?;
-            let parsed = period.parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
+            let parsed = parse_duration(period).and_then(|d| Duration::try_from(d).ok());
             let parsed = parsed.ok_or_else(|| Error::GracePeriod(name.clone(), period.clone()))?;
             thresholds.extend(self.threshold(name, text, Some(parsed))?);
         }
@@ -207,14 +203,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kubeletconfig::KubeletConfiguration;
 
     fn table(name: &str, text: &str) -> Table {
         [(name.to_owned(), text.to_owned())].into()
     }
 
     fn hard(name: &str, text: &str) -> Result<Option<Amount>, Error> {
-        let thresholds = Thresholds { hard: table(name, text), ..Thresholds::default() };
-        Ok(thresholds.parse()?.get(1).map(|threshold| threshold.amount))
+        let given = KubeletConfiguration { eviction_hard: table(name, text), ..Default::default() };
+        Ok(given.thresholds()?.get(1).map(|threshold| threshold.amount))
     }
 
     #[test]
@@ -231,29 +228,37 @@ mod tests {
 
     #[test]
     fn a_soft_threshold_needs_a_grace_period() {
-        let mut thresholds = Thresholds {
-            hard: Table::new(),
-            soft: table("memory.available", "1Gi"),
-            minimum_reclaim: table("memory.available", "10%"),
-            ..Thresholds::default()
+        let mut given = KubeletConfiguration {
+            eviction_hard: Table::new(),
+            eviction_soft: table("memory.available", "1Gi"),
+            eviction_minimum_reclaim: table("memory.available", "10%"),
+            ..Default::default()
         };
-        assert_eq!(thresholds.parse(), Err(Error::NoGracePeriod("memory.available".into())));
-        thresholds.soft_grace_period = table("memory.available", "1m30s");
-        let parsed = thresholds.parse().expect("thresholds")[1];
+        assert_eq!(given.thresholds(), Err(Error::NoGracePeriod("memory.available".into())));
+        given.eviction_soft_grace_period = table("memory.available", "1m30s");
+        let parsed = given.thresholds().expect("thresholds")[1];
         assert_eq!(parsed.grace_period, Some(Duration::from_secs(90)));
         assert_eq!(parsed.minimum_reclaim, Some(Amount::Percent(10.0)));
     }
 
     #[test]
     fn the_defaults_are_upstreams() {
-        let names: Vec<&str> =
-            Thresholds::default().parse().expect("thresholds").iter().map(|t| t.signal.name()).collect();
+        let thresholds = KubeletConfiguration::default().thresholds().expect("thresholds");
+        let names: Vec<&str> = thresholds.iter().map(|t| t.signal.name()).collect();
         let imagefs = ["imagefs.available", "imagefs.inodesFree"];
         let nodefs = ["nodefs.available", "nodefs.inodesFree"];
         assert_eq!(
             names,
             [&["allocatableMemory.available"][..], &imagefs, &["memory.available"], &nodefs].concat()
         );
+    }
+
+    #[test]
+    fn where_nothing_is_enforced_pods_may_use_what_the_node_has() {
+        let given =
+            KubeletConfiguration { enforce_node_allocatable: vec!["none".into()], ..Default::default() };
+        let thresholds = given.thresholds().expect("thresholds");
+        assert!(thresholds.iter().all(|t| t.signal != Signal::AllocatableMemoryAvailable));
     }
 
     proptest! {

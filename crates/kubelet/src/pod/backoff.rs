@@ -19,16 +19,28 @@ struct Entry {
 }
 
 /// Failures by container, or by image.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Backoff {
     entries: HashMap<String, Entry>,
+    max: SignedDuration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Backoff::up_to(MAX)
+    }
 }
 
 impl Backoff {
+    /// With another longest pause.
+    pub fn up_to(max: SignedDuration) -> Self {
+        Backoff { entries: HashMap::new(), max }
+    }
+
     /// Notes a failure and returns the pause that follows it; forgets what failed too long ago.
     pub fn fail(&mut self, key: &str, now: Timestamp) -> SignedDuration {
         self.entries.retain(|_, entry| now.duration_since(entry.failed_at) <= FORGOTTEN_AFTER);
-        let delay = self.entries.get(key).map_or(INITIAL, |entry| (entry.delay * 2).min(MAX));
+        let delay = self.entries.get(key).map_or(INITIAL, |entry| entry.delay * 2).min(self.max);
         self.entries.insert(key.to_owned(), Entry { delay, failed_at: now });
         delay
     }
@@ -78,6 +90,15 @@ mod tests {
         assert!(backoff.until_since_failure("c", now - SignedDuration::from_secs(1)).is_some());
         assert!(backoff.until_since_failure("c", now).is_none());
         assert_eq!(backoff.fail("c", now + SignedDuration::from_secs(601)).as_secs(), 10);
+    }
+
+    #[test]
+    fn the_longest_pause_may_be_shorter_than_the_first() {
+        let mut backoff = Backoff::up_to(SignedDuration::from_secs(15));
+        let pauses = [0; 3].map(|_| backoff.fail("c", Timestamp::UNIX_EPOCH).as_secs());
+        assert_eq!(pauses, [10, 15, 15]);
+        let mut backoff = Backoff::up_to(SignedDuration::from_secs(2));
+        assert_eq!(backoff.fail("c", Timestamp::UNIX_EPOCH).as_secs(), 2);
     }
 
     #[test]

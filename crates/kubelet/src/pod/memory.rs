@@ -23,8 +23,8 @@ pub struct Failure {
     pub message: String,
     /// Seconds that the containers have to end, where those of the pod do not count.
     pub grace_seconds: Option<i64>,
-    /// The node ends the pod for its own sake, which the pod's owner need not count as a failure.
-    pub disruption: bool,
+    /// What is told of the node having ended the pod for its own sake, which the pod's owner need not count as a failure.
+    pub disruption: Option<String>,
 }
 
 /// What probes found out about one container instance.

@@ -67,7 +67,7 @@ pub fn sandbox_config(
     config: &Config,
     dns: cri::DnsConfig,
 ) -> cri::PodSandboxConfig {
-    let (short, domain) = hostname(pod, &config.cluster_domain);
+    let (short, domain) = hostname(pod, &config.kubelet.cluster_domain);
     let hostname = match (pod.spec.host_network, pod.spec.set_hostname_as_fqdn, domain.is_empty()) {
         (true, ..) => String::new(),
         (_, Some(true), false) => format!("{short}.{domain}"),
@@ -87,7 +87,7 @@ pub fn sandbox_config(
         labels: pod_labels(pod),
         annotations: pod.metadata.annotations.clone().into_iter().collect(),
         linux: Some(cri::LinuxPodSandboxConfig {
-            cgroup_parent: resources::pod_cgroup(&config.cgroup_root, pod),
+            cgroup_parent: resources::pod_cgroup(&config.kubelet.cgroup_root, pod),
             security_context: Some(security_context(pod)),
             sysctls: pod
                 .spec

@@ -381,9 +381,9 @@ fn conditions(
     let in_progress = resize::in_progress(pod, observed, memory);
     let in_progress = in_progress
         .map(|error| (resize::IN_PROGRESS, Verdict::yes(if error.is_empty() { "" } else { "Error" }, error)));
-    let disruption = memory.failed.as_ref().filter(|failure| failure.disruption);
-    let disruption = disruption
-        .map(|failure| (DISRUPTION_TARGET, Verdict::yes("TerminationByKubelet", failure.message.clone())));
+    let disruption = memory.failed.as_ref().and_then(|failure| failure.disruption.clone());
+    let disruption =
+        disruption.map(|message| (DISRUPTION_TARGET, Verdict::yes("TerminationByKubelet", message)));
     let all = verdicts.into_iter().chain(pending).chain(in_progress).chain(disruption);
     all.map(|(kind, verdict)| verdict.condition(kind, pod, now)).collect()
 }

@@ -1,9 +1,9 @@
 //! Who asks the kubelet: client certificates, and tokens that the API server knows
-//! (follows upstream's delegating authenticator, without anonymous users).
+//! (follows upstream's delegating authenticator).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use api::resource::TOKEN_REVIEWS;
 use apimachinery::{Value, json};
@@ -14,8 +14,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::worker::Shared;
 
-/// Upstream's `authentication.webhook.cacheTTL`.
-pub const REVIEW_KEPT: Duration = Duration::from_secs(120);
 /// Tokens remembered at most; then all are forgotten.
 const REVIEWS_MAX: usize = 1024;
 
@@ -39,6 +37,12 @@ impl User {
         let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
         Some(User { name, groups, ..User::default() })
     }
+
+    /// Who says nothing of itself.
+    fn anonymous() -> User {
+        let groups = vec!["system:unauthenticated".to_owned()];
+        User { name: "system:anonymous".to_owned(), groups, ..User::default() }
+    }
 }
 
 /// The token of `Authorization: Bearer TOKEN`.
@@ -55,9 +59,16 @@ pub struct Reviews {
 }
 
 impl Reviews {
-    /// Whose token the request carries, by the API server's word, or by what it said a moment ago.
+    /// Whose token the request carries, by the API server's word, or by what it said a moment ago. Nobody is anonymous
+    /// who shows a token.
     pub async fn user_of(&self, shared: &Shared, headers: &HeaderMap) -> Option<User> {
-        let token = bearer(headers)?;
+        let authentication = &shared.config.kubelet.authentication;
+        let Some(token) = bearer(headers) else {
+            return authentication.anonymous.enabled.then(User::anonymous);
+        };
+        if !authentication.webhook.enabled {
+            return None;
+        }
         if let Some((user, until)) = self.known.lock().expect("no one panics while holding it").get(token)
             && *until > Instant::now()
         {
@@ -75,7 +86,10 @@ impl Reviews {
         if known.len() >= REVIEWS_MAX {
             known.clear();
         }
-        known.insert(token.to_owned(), (user.clone(), Instant::now() + REVIEW_KEPT));
+        known.insert(
+            token.to_owned(),
+            (user.clone(), Instant::now() + authentication.webhook.cache_ttl.to_std()),
+        );
         user
     }
 }

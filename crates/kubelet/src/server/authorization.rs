@@ -3,18 +3,16 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use api::resource::SUBJECT_ACCESS_REVIEWS;
 use apimachinery::{Value, json};
 use http::Method;
 
 use super::authentication::User;
+use crate::kubeletconfig::AuthorizationMode;
 use crate::worker::Shared;
 
-/// Upstream's `cacheAuthorizedTTL` and `cacheUnauthorizedTTL`.
-pub const ALLOWED_KEPT: Duration = Duration::from_secs(300);
-pub const DENIED_KEPT: Duration = Duration::from_secs(30);
 /// Decisions remembered at most; then all are forgotten.
 const DECISIONS_MAX: usize = 1024;
 
@@ -45,6 +43,9 @@ impl Decisions {
         method: &Method,
         subresources: &[&'static str],
     ) -> bool {
+        if shared.config.kubelet.authorization.mode == AuthorizationMode::AlwaysAllow {
+            return true;
+        }
         for subresource in subresources {
             if self.decide(shared, (user.clone(), verb(method), subresource)).await {
                 return true;
@@ -78,7 +79,9 @@ impl Decisions {
         if known.len() >= DECISIONS_MAX {
             known.clear();
         }
-        known.insert(question, (allowed, Instant::now() + if allowed { ALLOWED_KEPT } else { DENIED_KEPT }));
+        let webhook = &shared.config.kubelet.authorization.webhook;
+        let kept = if allowed { webhook.cache_authorized_ttl } else { webhook.cache_unauthorized_ttl };
+        known.insert(question, (allowed, Instant::now() + kept.to_std()));
         allowed
     }
 }

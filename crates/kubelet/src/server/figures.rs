@@ -36,6 +36,10 @@ impl Server {
         Ok(figures(metrics::cadvisor(&*self.reading().await?)))
     }
 
+    pub(super) fn probe_metrics(&self) -> Response<Body> {
+        figures(self.shared.probe_metrics.text())
+    }
+
     pub(super) async fn kubelet_metrics(&self) -> Result<Response<Body>, Refusal> {
         let (counts, volumes) = (self.counts().await.map_err(refused)?, self.volumes().await);
         let pods = self.pods.list();

@@ -19,6 +19,7 @@ pub enum Route {
     Metrics,
     ResourceMetrics,
     CadvisorMetrics,
+    ProbeMetrics,
     Checkpoint(Target),
     Logs(Target),
     Exec(Target),
@@ -45,6 +46,7 @@ impl Route {
             ("metrics", []) => Some(Route::Metrics),
             ("metrics", ["resource"]) => Some(Route::ResourceMetrics),
             ("metrics", ["cadvisor"]) => Some(Route::CadvisorMetrics),
+            ("metrics", ["probes"]) => Some(Route::ProbeMetrics),
             ("checkpoint", [namespace, pod, container]) => {
                 Some(Route::Checkpoint(target(namespace, pod, "", container)))
             }
@@ -57,6 +59,12 @@ impl Route {
             }
             _ => None,
         }
+    }
+
+    /// Whether it looks into containers (upstream: `InstallDebuggingHandlers`).
+    pub fn is_for_debugging(&self) -> bool {
+        use Route::{Attach, Exec, Logs, PortForward, RunningPods};
+        matches!(self, RunningPods | Logs(_) | Exec(_) | Attach(_) | PortForward(_))
     }
 }
 

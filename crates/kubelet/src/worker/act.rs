@@ -13,6 +13,7 @@ use crate::observe::Observed;
 use crate::pod::actions::Action;
 use crate::pod::sandbox::sandbox_config;
 use crate::probe::Target;
+use crate::resources::{limit_processes, pod_cgroup};
 use crate::volumes;
 
 /// Pauses after a failure that is not the container's own (upstream's volume manager starts at 0.5 s).
@@ -132,14 +133,21 @@ async fn create_sandbox(
     if let Err(error) = std::fs::create_dir_all(log_directory(&shared.config, &pod)) {
         return fail("FailedCreatePodSandBox", format!("Failed to create the log directory: {error}"));
     }
-    let resolv_conf = std::fs::read_to_string(&shared.config.resolv_conf).unwrap_or_default();
+    let resolv_conf = std::fs::read_to_string(&shared.config.kubelet.resolv_conf).unwrap_or_default();
     let dns = crate::dns::dns_config(&pod, &shared.config, &resolv_conf);
     let request = cri::RunPodSandboxRequest {
         config: Some(sandbox_config(&pod, attempt, &shared.config, dns)),
         runtime_handler: String::new(),
     };
     match shared.runtime.runtime.clone().run_pod_sandbox(request).await {
-        Ok(_) => Outcome { refresh_at, ..Default::default() },
+        Ok(_) => {
+            let config = &shared.config.kubelet;
+            let cgroup = pod_cgroup(&config.cgroup_root, &pod);
+            if let Err(error) = limit_processes(&cgroup, config.pod_pids_limit) {
+                tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "processes are not limited");
+            }
+            Outcome { refresh_at, ..Default::default() }
+        }
         Err(status) => {
             fail("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {}", status.message()))
         }

@@ -11,7 +11,7 @@ use runtime::cri;
 use super::{Outcome, PodEvents, Shared, Worker};
 use crate::allocation::Requests;
 use crate::pod::resize::{self, ResizeError};
-use crate::resources::{linux_resources, whole};
+use crate::resources::{fit_quota, linux_resources, whole};
 
 /// Pause before a resize that failed or did not fit is looked at again: soon enough for room that another pod left,
 /// without asking the runtime all the time.
@@ -111,9 +111,11 @@ async fn try_update(
             ));
         }
     }
+    let mut resources = linux_resources(pod, spec, shared.memory_capacity);
+    fit_quota(&mut resources, &shared.config.kubelet);
     let request = cri::UpdateContainerResourcesRequest {
         container_id: id.to_owned(),
-        linux: Some(linux_resources(pod, spec, shared.memory_capacity)),
+        linux: Some(resources),
         ..Default::default()
     };
     let updated = shared.runtime.runtime.clone().update_container_resources(request).await;

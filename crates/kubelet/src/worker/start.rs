@@ -21,6 +21,7 @@ use crate::pod::container::{self, container_config};
 use crate::pod::memory::Waiting;
 use crate::pod::sandbox::sandbox_config;
 use crate::probe::Target;
+use crate::resources::fit_quota;
 use crate::{env, lifecycle, volumes};
 
 pub struct Start {
@@ -188,7 +189,7 @@ impl Start {
         if let Some(dir) = log.parent() {
             std::fs::create_dir_all(dir).map_err(|e| format!("log directory {}: {e}", dir.display()))?;
         }
-        Ok(container_config(
+        let mut config = container_config(
             &self.pod,
             spec,
             container::Start {
@@ -201,7 +202,11 @@ impl Start {
                 memory_capacity: self.shared.memory_capacity,
                 target_container_id: self.target_container_id.clone(),
             },
-        ))
+        );
+        if let Some(resources) = config.linux.as_mut().and_then(|linux| linux.resources.as_mut()) {
+            fit_quota(resources, &self.shared.config.kubelet);
+        }
+        Ok(config)
     }
 
     async fn environment(&self, spec: &Container, ips: &[String]) -> Result<Vec<(String, String)>, String> {

@@ -184,8 +184,12 @@ fn a_pod_that_was_refused_tells_of_no_containers() {
 #[test]
 fn a_pod_that_the_node_ends_for_its_own_sake_is_marked() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
-    let failure =
-        Failure { reason: "Evicted".into(), message: "m".into(), disruption: true, ..Failure::default() };
+    let failure = Failure {
+        reason: "Evicted".into(),
+        message: "m".into(),
+        disruption: Some("m".into()),
+        ..Failure::default()
+    };
     let memory = Memory { failed: Some(failure), ..Memory::default() };
     let status = tell(&pod, vec![container("a", State::Exited, 137, 0)], &memory, true);
     let condition = find_condition(&status.conditions, "DisruptionTarget").expect("a condition");

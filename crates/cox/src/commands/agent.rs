@@ -1,0 +1,138 @@
+//! A node alone, against any API server: `cox agent`, and `cox kubelet` where proxy and DNS come from elsewhere.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use apimachinery::json;
+use client::config::RestConfig;
+use client::transport::Https;
+use client::{CancellationToken, Client, Informers};
+use cluster::Layout;
+use jiff::Timestamp;
+use kubelet::KubeletConfiguration;
+use kubelet::certificate::{Identity, Shown, ShownClient, latest_client};
+use kubelet::kubeletconfig::Own;
+
+use super::component::{node_name, until_interrupted};
+use super::status::client_of;
+use crate::cli::{AgentArgs, given};
+use crate::progress::Progress;
+use crate::services::{Services, kubelet_tls, node};
+use crate::{control, logging, memory};
+
+/// Upstream's `KubeletPort`, and the domain that clusters have by custom.
+const PORT: u16 = 10250;
+const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// How much of a node this process runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Agent {
+    Node,
+    /// Proxy and DNS come from elsewhere.
+    KubeletAlone,
+}
+
+pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
+    logging::start(args.component.verbose);
+    let layout = args.cluster.layout()?;
+    let configuration = configuration(&args, &layout)?;
+    let (kubelet, shown) = kubelet_client(&args, &layout)?;
+    let own = |path: &Option<PathBuf>, agent: &str| match path {
+        Some(path) => client_of(path, agent).map(|(client, _)| client),
+        None => Ok(kubelet.clone()),
+    };
+    let ingress = own(&args.ingress_kubeconfig, "ingress")?;
+    let (proxy, dns) = (own(&args.proxy_kubeconfig, "kube-proxy")?, own(&args.dns_kubeconfig, "dns")?);
+    let plan = plan(args, parts, layout, configuration, shown)?;
+    super::block_on(async {
+        memory::return_in_background();
+        let layout = plan.layout.clone();
+        let _lock = cluster::lock::Lock::take(&layout.lock())?;
+        let informers = |client: Client| Informers::new(client, CancellationToken::new());
+        let clients = node::Clients {
+            kubelet,
+            proxy: informers(proxy),
+            dns: informers(dns),
+            ingress: (ingress.clone(), informers(ingress)),
+        };
+        let mut services = Services::default();
+        let started = plan.start(&mut services, clients).await?;
+        let (listener, runtime) = (control::listen(&layout)?, started.runtime);
+        services.start("control", |stop| control::serve(listener, runtime, stop));
+        if let Some(error) = started.ingress_error {
+            Progress::on_terminal().step(&node::ingress_not_served(&error));
+        }
+        Progress::on_terminal().step("node is registered");
+        until_interrupted(services).await
+    })
+}
+
+fn configuration(args: &AgentArgs, layout: &Layout) -> anyhow::Result<KubeletConfiguration> {
+    let own = Own {
+        port: PORT,
+        cluster_dns: Vec::new(),
+        cluster_domain: CLUSTER_DOMAIN.to_owned(),
+        pod_logs_dir: layout.pod_logs().display().to_string(),
+        cgroup_root: layout.cgroup(),
+    };
+    let dns = Some(&args.cluster_dns).filter(|addresses| !addresses.is_empty());
+    let flags = given([
+        ("port", json!(args.port)),
+        ("clusterDNS", json!(dns)),
+        ("clusterDomain", json!(args.cluster_domain)),
+        ("containerRuntimeEndpoint", json!(args.container_runtime_endpoint)),
+        ("tlsCertFile", json!(args.tls_cert_file)),
+        ("tlsPrivateKeyFile", json!(args.tls_private_key_file)),
+    ]);
+    args.kubelet.load(&own, flags)
+}
+
+/// The way to the API server, with what may be replaced of it: the certificate of the kubeconfig, or one that the
+/// cluster has signed since.
+fn kubelet_client(args: &AgentArgs, layout: &Layout) -> anyhow::Result<(Client, Option<ShownClient>)> {
+    let mut config = RestConfig::from_kubeconfig(&args.component.kubeconfig)?;
+    let mut identity = None;
+    if let (Some(certificate), Some(key)) = (config.client_certificate.take(), config.client_key.take()) {
+        let text = |pem| String::from_utf8(pem).context("the kubeconfig's certificate is not PEM");
+        let first = Identity { certificate: text(certificate)?, key: text(key)? };
+        let latest = latest_client(&layout.kubelet(), first, Timestamp::now());
+        config.client_certificate = Some(latest.certificate.clone().into_bytes());
+        config.client_key = Some(latest.key.clone().into_bytes());
+        identity = Some(latest);
+    }
+    let https = Https::new(&config)?;
+    Ok((Client::new(https.clone(), "kubelet"), identity.map(|first| ShownClient { https, first })))
+}
+
+fn plan(
+    args: AgentArgs,
+    parts: Agent,
+    layout: Layout,
+    configuration: KubeletConfiguration,
+    client: Option<ShownClient>,
+) -> anyhow::Result<node::Plan> {
+    let client_ca = match &args.client_ca_file {
+        Some(path) => std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?,
+        None => Vec::new(),
+    };
+    let tls = kubelet_tls::of(&configuration, None, &client_ca)?;
+    let node_ip = args.node_ip.or_else(cluster::address::outward);
+    Ok(node::Plan {
+        node_name: node_name(args.node_name),
+        node_ip: node_ip.context("this machine's address cannot be found; give it with --node-ip")?,
+        cluster_domain: configuration.cluster_domain.clone(),
+        cluster_cidrs: args.cluster_cidr,
+        service_cidrs: args.service_cluster_ip_range,
+        kubelet_tls: Arc::new(tls.config),
+        shown: Shown { serving: tls.serving, client },
+        cni: args.cluster_network.cni(),
+        ingress: args.ingress.ports(node::INGRESS_PORTS).filter(|_| parts == Agent::Node),
+        kubelet: configuration,
+        node_labels: args.kubelet.node_labels.into_iter().collect(),
+        local_path: parts == Agent::Node && args.storage.local_path,
+        services_on_node: parts == Agent::Node,
+        layout,
+    })
+}
