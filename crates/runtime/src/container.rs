@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{major, minor};
 
-use crate::container_spec::{World, image_of, security_context, translate, wanted_devices};
+use crate::container_spec::{World, image_of, security_context, translate, user_namespace, wanted_devices};
 use crate::cri::{
     Container, ContainerConfig, ContainerEventType, ContainerFilter, ContainerResources, ContainerState,
     ContainerStatus, ContainerUser, ImageSpec, LinuxContainerResources, LinuxContainerUser, NamespaceMode,
@@ -70,6 +70,11 @@ impl Runtime {
         let dir = self.container_dir(&id);
         for dir in [dir.clone(), dir.join("upper"), dir.join("work"), dir.join("rootfs")] {
             fs::create_dir(&dir).map_err(Error::io("create folder", &dir))?;
+        }
+        if let Ok(Some(users)) = user_namespace(&sandbox.config) {
+            // What the overlay's own root folder is like.
+            let (upper, root) = (dir.join("upper"), Some(users.first_id));
+            chown(&upper, root, root).map_err(Error::io("chown", &upper))?;
         }
         record::save(&dir, &record)?;
         self.state.lock().containers.insert(id.clone(), record);

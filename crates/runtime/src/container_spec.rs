@@ -9,9 +9,10 @@ use crate::cri::{
 use crate::images;
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::shim::capabilities;
+use crate::shim::seccomp_profile::SeccompProfile;
 use crate::shim::spec::{
     ContainerSpec, DeviceSpec, ImageMount, MountKind, MountSpec, PidMode, ProcessSpec, Propagation,
-    RootfsSpec, Seccomp,
+    RootfsSpec, Seccomp, UserNamespace,
 };
 
 /// Character devices of every container: name, major, minor.
@@ -168,7 +169,9 @@ fn seccomp(security: &LinuxContainerSecurityContext) -> Result<Seccomp, String> 
     match security.seccomp.as_ref().map(|profile| profile.profile_type()) {
         Some(ProfileType::RuntimeDefault) => Ok(Seccomp::RuntimeDefault),
         Some(ProfileType::Localhost) => {
-            Err("seccomp profiles of type Localhost are not supported".to_owned())
+            let path =
+                security.seccomp.as_ref().map(|profile| profile.localhost_ref.as_str()).unwrap_or_default();
+            SeccompProfile::read(Path::new(path)).map(Seccomp::Profile)
         }
         Some(ProfileType::Unconfined) | None => Ok(Seccomp::Unconfined),
     }
@@ -192,11 +195,13 @@ fn mounts(world: &World, security: &LinuxContainerSecurityContext) -> Vec<MountS
     };
     let readonly = !security.privileged;
     let mount = |kind, target: &str, readonly| MountSpec { kind, target: PathBuf::from(target), readonly };
-    let bind = |source: PathBuf| MountKind::Bind {
+    let bind = |source: PathBuf, id_mapped: bool| MountKind::Bind {
         source,
         propagation: Propagation::Private,
         recursive_readonly: false,
+        id_mapped,
     };
+    let own_users = matches!(user_namespace(&world.sandbox.config), Ok(Some(_)));
     let mut mounts = vec![
         mount(MountKind::Proc, "/proc", false),
         mount(MountKind::Tmpfs { options: "mode=755,size=65536k".to_owned() }, "/dev", false),
@@ -206,12 +211,13 @@ fn mounts(world: &World, security: &LinuxContainerSecurityContext) -> Vec<MountS
         mount(MountKind::Cgroup, "/sys/fs/cgroup", readonly),
     ];
     if !asked("/dev/shm") {
-        mounts.push(mount(bind(shm_source(world)), "/dev/shm", false));
+        mounts.push(mount(bind(shm_source(world), false), "/dev/shm", false));
     }
     for name in ETC_FILES {
         let target = format!("/etc/{name}");
         if !asked(&target) {
-            mounts.push(mount(bind(world.sandbox_dir.join(name)), &target, security.readonly_rootfs));
+            let file = bind(world.sandbox_dir.join(name), own_users);
+            mounts.push(mount(file, &target, security.readonly_rootfs));
         }
     }
     mounts.retain(|mount| {
@@ -266,6 +272,7 @@ fn bind_of(mount: &Mount) -> MountSpec {
             source: PathBuf::from(&mount.host_path),
             propagation,
             recursive_readonly: mount.recursive_read_only,
+            id_mapped: !mount.uid_mappings.is_empty(),
         },
         target: Path::new("/").join(&mount.container_path),
         readonly: mount.readonly,
@@ -273,6 +280,7 @@ fn bind_of(mount: &Mount) -> MountSpec {
 }
 
 fn devices(world: &World, security: &LinuxContainerSecurityContext) -> Vec<DeviceSpec> {
+    let owner = user_namespace(&world.sandbox.config).ok().flatten().map_or(0, |users| users.first_id);
     let mut devices: Vec<DeviceSpec> = DEVICES
         .iter()
         .map(|(name, major, minor)| DeviceSpec {
@@ -281,8 +289,8 @@ fn devices(world: &World, security: &LinuxContainerSecurityContext) -> Vec<Devic
             major: *major,
             minor: *minor,
             mode: DEVICE_MODE,
-            uid: 0,
-            gid: 0,
+            uid: owner,
+            gid: owner,
         })
         .collect();
     let wanted = wanted_devices(&world.container.config, &world.host_devices);
@@ -299,6 +307,23 @@ fn devices(world: &World, security: &LinuxContainerSecurityContext) -> Vec<Devic
 pub fn sandbox_namespaces(config: &crate::cri::PodSandboxConfig) -> NamespaceOption {
     let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     security.and_then(|security| security.namespace_options.clone()).unwrap_or_default()
+}
+
+/// The users that the pod has of its own. Root must be among them, and users and groups be mapped alike: one range does
+/// for everything that is made for the pod.
+pub fn user_namespace(config: &crate::cri::PodSandboxConfig) -> Result<Option<UserNamespace>, String> {
+    let users = sandbox_namespaces(config).userns_options.unwrap_or_default();
+    if users.mode() != NamespaceMode::Pod || users.uids.is_empty() {
+        return Ok(None);
+    }
+    match (users.uids.as_slice(), users.gids == users.uids) {
+        ([range], true) if range.container_id == 0 && range.length > 0 => {
+            Ok(Some(UserNamespace { first_id: range.host_id, length: range.length }))
+        }
+        _ => {
+            Err("a user namespace takes one range of ids from 0 on, the same for users and groups".to_owned())
+        }
+    }
 }
 
 pub fn uses_node_network(config: &crate::cri::PodSandboxConfig) -> bool {

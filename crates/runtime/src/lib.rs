@@ -26,6 +26,7 @@ mod shim_client;
 mod stats;
 pub mod streaming;
 
+pub use cgroups::Cgroups;
 pub use channel::{ChannelError, CriChannel, CriClients, connect};
 pub use config::{Config, PodNetwork, PodNetworkRequest, PodPortMapping};
 pub use error::{Error, Result};

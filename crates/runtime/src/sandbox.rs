@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::config::{PodNetworkRequest, PodPortMapping};
-use crate::container_spec::{sandbox_namespaces, uses_node_ipc, uses_node_network};
+use crate::container_spec::{sandbox_namespaces, user_namespace, uses_node_ipc, uses_node_network};
 use crate::cri::{
     ContainerEventType, LinuxPodSandboxStatus, Namespace, NamespaceMode, PodIp, PodSandbox, PodSandboxConfig,
     PodSandboxFilter, PodSandboxNetworkStatus, PodSandboxState, PodSandboxStatus, Protocol,
@@ -34,10 +34,7 @@ impl Runtime {
         if !handler.is_empty() {
             return Err(Error::InvalidArgument(format!("no runtime for {handler:?} is configured")));
         }
-        let users = sandbox_namespaces(&config).userns_options.unwrap_or_default();
-        if users.mode() == NamespaceMode::Pod && !users.uids.is_empty() {
-            return Err(Error::InvalidArgument("user namespaces are not supported".to_owned()));
-        }
+        user_namespace(&config).map_err(Error::InvalidArgument)?;
         let id = random_id();
         let parent = config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default();
         let cgroup = if parent.is_empty() { format!("{}/{id}", self.config.cgroup_root) } else { parent };
@@ -202,6 +199,7 @@ fn shim_spec(sandbox: &SandboxRecord, cgroups: Vec<std::path::PathBuf>) -> Sandb
         host_ipc: uses_node_ipc(config),
         shared_pid: sandbox_namespaces(config).pid() == NamespaceMode::Pod,
         sysctls: sysctls.into_iter().collect(),
+        user_namespace: user_namespace(config).ok().flatten(),
         cgroups,
     }
 }

@@ -249,7 +249,10 @@ impl RuntimeService for Service {
     async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
         let condition =
             |kind: &str| RuntimeCondition { r#type: kind.to_owned(), status: true, ..Default::default() };
-        let features = RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+        let features = RuntimeHandlerFeatures {
+            recursive_read_only_mounts: true,
+            user_namespaces: has_user_namespaces(),
+        };
         Ok(Response::new(StatusResponse {
             status: Some(RuntimeStatus {
                 conditions: ["RuntimeReady", "NetworkReady"].map(condition).to_vec(),
@@ -305,6 +308,12 @@ pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
+}
+
+/// Whether this kernel, as it is configured, lets user namespaces be made.
+fn has_user_namespaces() -> bool {
+    let allowed = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    allowed.trim().parse::<u64>().is_ok_and(|allowed| allowed > 0)
 }
 
 fn info(verbose: bool, pid: i32) -> HashMap<String, String> {

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, pipe2};
 
-use super::launch::{self, Stdio};
+use super::launch::{self, Pod, Stdio};
 use super::log::{self, Lines, Log, StreamKind};
 use super::protocol::{ContainerState, receive_descriptor};
 use super::spec::{ContainerSpec, ExitRecord, PidMode};
@@ -89,10 +89,10 @@ impl Sink {
 }
 
 impl Container {
-    pub fn start(spec: ContainerSpec, pod_init: Option<Pid>) -> Result<Container, String> {
+    pub fn start(spec: ContainerSpec, pod: &Pod) -> Result<Container, String> {
         let log = Log::open(spec.log_path.clone()).map_err(|e| format!("open log: {e}"))?;
         let (stdio, mut streams) = Streams::prepare(&spec).map_err(|e| format!("make stdio: {e}"))?;
-        let pid = launch::start_container(&spec, pod_init, stdio)?;
+        let pid = launch::start_container(&spec, pod, stdio)?;
         streams.take_terminal().map_err(|e| format!("take terminal: {e}"))?;
         let state =
             ContainerState { id: spec.id.clone(), pid: pid.as_raw(), started_at: log::now(), exit: None };

@@ -17,15 +17,16 @@ use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, fstat, umask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, pipe2, setgroups,
+    ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, execve, fchown, fork, pipe2, setgroups,
     setresgid, setresuid, setsid,
 };
 
 use super::protocol::send_descriptor;
 use super::spec::{ContainerSpec, PidMode, ProcessSpec, Seccomp};
+use super::user_namespace::Users;
 use super::{capabilities, rootfs, seccomp, sys};
 
 type Result<T> = std::result::Result<T, String>;
@@ -43,24 +44,54 @@ pub enum Stdio {
     Console(OwnedFd),
 }
 
+impl Stdio {
+    /// Lets the process open its streams by name (`/dev/stdout`), whoever it runs as.
+    fn give_to(&self, uid: u32, users: Option<&Users>) -> Result<()> {
+        let Stdio::Files(files) = self else { return Ok(()) };
+        let uid = Uid::from_raw(users.map_or(0, Users::root).saturating_add(uid));
+        for file in files {
+            let kind = fstat(file).map_err(|e| format!("stat stdio: {e}"))?.st_mode & libc::S_IFMT;
+            // `/dev/null` is everybody's.
+            if kind != libc::S_IFCHR {
+                fchown(file, Some(uid), None).map_err(|e| format!("chown stdio: {e}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the containers of a pod share beside the shim's own namespaces.
+pub struct Pod {
+    /// Init of the shared PID namespace.
+    pub init: Option<Pid>,
+    /// None: the node's.
+    pub users: Option<Users>,
+}
+
 /// Starts a container's init; returns its process id once `execve` has succeeded.
-pub fn start_container(spec: &ContainerSpec, pod_pid: Option<Pid>, stdio: Stdio) -> Result<Pid> {
+pub fn start_container(spec: &ContainerSpec, pod: &Pod, stdio: Stdio) -> Result<Pid> {
     let join = || {
         join_cgroups(&spec.process.cgroups)?;
         set_oom_score(spec.process.oom_score_adj)?;
-        enter_pid_namespace(spec.pid, pod_pid)
+        enter_pid_namespace(spec.pid, pod.init)
     };
     spawn(join, || {
         unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("unshare cgroup namespace: {e}"))?;
-        rootfs::enter(spec)?;
+        rootfs::enter(spec, pod.users.as_ref())?;
         setsid().map_err(|e| format!("setsid: {e}"))?;
-        connect_stdio(stdio, true)?;
+        stdio.give_to(spec.process.uid, pod.users.as_ref())?;
+        if let Some(users) = &pod.users {
+            users.enter()?;
+            // Copied into a namespace of the pod's root, who may mount more, but take none of these away.
+            unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("unshare mount namespace: {e}"))?;
+        }
+        connect_stdio(stdio, &spec.process, true)?;
         run(&spec.process)
     })
 }
 
 /// Starts another process in the container whose init is `init`.
-pub fn start_process(process: &ProcessSpec, init: Pid, stdio: Stdio) -> Result<Pid> {
+pub fn start_process(process: &ProcessSpec, init: Pid, pod: &Pod, stdio: Stdio) -> Result<Pid> {
     let target = sys::pidfd_open(init.as_raw()).map_err(|e| format!("open container process: {e}"))?;
     let join = || {
         join_cgroups(&process.cgroups)?;
@@ -70,7 +101,9 @@ pub fn start_process(process: &ProcessSpec, init: Pid, stdio: Stdio) -> Result<P
     };
     spawn(join, || {
         setsid().map_err(|e| format!("setsid: {e}"))?;
-        connect_stdio(stdio, false)?;
+        stdio.give_to(process.uid, pod.users.as_ref())?;
+        pod.users.as_ref().map_or(Ok(()), Users::enter)?;
+        connect_stdio(stdio, process, false)?;
         run(process)
     })
 }
@@ -207,11 +240,13 @@ fn enter_pid_namespace(mode: PidMode, pod_init: Option<Pid>) -> Result<()> {
     setns(namespace, CloneFlags::CLONE_NEWPID).map_err(|e| format!("join pid namespace: {e}"))
 }
 
-fn connect_stdio(stdio: Stdio, is_init: bool) -> Result<()> {
+fn connect_stdio(stdio: Stdio, process: &ProcessSpec, is_init: bool) -> Result<()> {
     let [stdin, stdout, stderr] = match stdio {
         Stdio::Files(files) => files,
         Stdio::Console(socket) => {
             let terminal = open_console(&socket, is_init)?;
+            fchown(&terminal, Some(Uid::from_raw(process.uid)), None)
+                .map_err(|e| format!("chown terminal: {e}"))?;
             let copy = || terminal.try_clone().map_err(|e| format!("copy terminal: {e}"));
             [copy()?, copy()?, copy()?]
         }
@@ -249,8 +284,8 @@ fn run(process: &ProcessSpec) -> Result<Infallible> {
     umask(Mode::from_bits_truncate(0o022));
     reset_signals()?;
     // Without no_new_privs a filter may only be installed by who holds SYS_ADMIN: before the identity changes.
-    if process.seccomp == Seccomp::RuntimeDefault && !process.no_new_privileges {
-        seccomp::install_default(process.capabilities).map_err(|e| format!("seccomp: {e}"))?;
+    if !process.no_new_privileges {
+        install_seccomp(process)?;
     }
     take_identity(process)?;
     let program = find_program(process)?;
@@ -258,10 +293,19 @@ fn run(process: &ProcessSpec) -> Result<Infallible> {
     let program = c_string(&program_text)?;
     let args = process.args.iter().map(|arg| c_string(arg)).collect::<Result<Vec<_>>>()?;
     let env = environment(process)?;
-    if process.seccomp == Seccomp::RuntimeDefault && process.no_new_privileges {
-        seccomp::install_default(process.capabilities).map_err(|e| format!("seccomp: {e}"))?;
+    if process.no_new_privileges {
+        install_seccomp(process)?;
     }
     execve(&program, &args, &env).map_err(|e| format!("exec {program_text:?}: {}", describe(e)))
+}
+
+fn install_seccomp(process: &ProcessSpec) -> Result<()> {
+    let installed = match &process.seccomp {
+        Seccomp::Unconfined => return Ok(()),
+        Seccomp::RuntimeDefault => seccomp::install_default(process.capabilities),
+        Seccomp::Profile(profile) => profile.install(),
+    };
+    installed.map_err(|e| format!("seccomp: {e}"))
 }
 
 fn reset_signals() -> Result<()> {

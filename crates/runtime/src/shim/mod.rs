@@ -11,9 +11,12 @@ mod log;
 pub mod protocol;
 mod rootfs;
 mod seccomp;
+pub mod seccomp_profile;
 mod server;
 pub mod spec;
 pub mod sys;
+mod syscalls;
+mod user_namespace;
 pub mod zygote;
 
 use std::ffi::OsString;
@@ -29,8 +32,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, chdir, dup2_stdin, dup2_stdout, sethostname, setsid};
 
+use self::launch::Pod;
 use self::server::Server;
 use self::spec::SandboxSpec;
+use self::user_namespace::Users;
 
 /// What the shim prints before its process id once it serves; anything else is the reason why it does not.
 pub const READY: &str = "ready";
@@ -81,12 +86,12 @@ fn set_up(dir: &Path) -> Result<Server, String> {
     lower_oom_score()?;
     launch::join_cgroups(&spec.cgroups)?;
     let signals = watch_children().map_err(|e| format!("watch children: {e}"))?;
-    enter_namespaces(&spec)?;
-    let pod_init = spec.shared_pid.then(launch::start_pod_init).transpose()?;
+    let users = enter_namespaces(&spec)?;
+    let init = spec.shared_pid.then(launch::start_pod_init).transpose()?;
     let listener = listen().map_err(told("listen"))?;
     announce().map_err(told("announce"))?;
     server::release_code_pages();
-    Ok(Server::new(listener, signals, pod_init))
+    Ok(Server::new(listener, signals, Pod { init, users }))
 }
 
 fn lower_oom_score() -> Result<(), String> {
@@ -104,7 +109,7 @@ fn watch_children() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
-fn enter_namespaces(spec: &SandboxSpec) -> Result<(), String> {
+fn enter_namespaces(spec: &SandboxSpec) -> Result<Option<Users>, String> {
     let mut flags = CloneFlags::empty();
     if !spec.host_network {
         flags |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
@@ -112,7 +117,14 @@ fn enter_namespaces(spec: &SandboxSpec) -> Result<(), String> {
     if !spec.host_ipc {
         flags |= CloneFlags::CLONE_NEWIPC;
     }
+    if let Some(ids) = spec.user_namespace {
+        return Users::make(ids, flags, || set_up_namespaces(spec)).map(Some);
+    }
     unshare(flags).map_err(|e| format!("unshare namespaces: {e}"))?;
+    set_up_namespaces(spec).map(|()| None)
+}
+
+fn set_up_namespaces(spec: &SandboxSpec) -> Result<(), String> {
     if !spec.host_network {
         sys::loopback_up().map_err(|e| format!("bring loopback up: {e}"))?;
         if !spec.hostname.is_empty() {

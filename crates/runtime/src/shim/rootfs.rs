@@ -11,14 +11,15 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknod};
-use nix::unistd::{chdir, pivot_root};
+use nix::unistd::{Gid, Uid, chdir, fchownat, pivot_root};
 
 use super::spec::{ContainerSpec, DeviceSpec, ImageMount, MountKind, MountSpec, Propagation, RootfsSpec};
 use super::sys;
+use super::user_namespace::Users;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -33,20 +34,25 @@ const DEV_LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "dev/stderr"),
 ];
 
-/// Moves this process into a new mount namespace whose root is the container's.
-pub fn enter(spec: &ContainerSpec) -> Result<()> {
+/// The group that terminals belong to.
+const TERMINAL_GROUP: u32 = 5;
+
+/// Moves this process into a new mount namespace whose root is the container's. What is made there belongs to the root
+/// of `users`, where the pod has users of its own.
+pub fn enter(spec: &ContainerSpec, users: Option<&Users>) -> Result<()> {
     // Bind sources are opened before the namespace is made a slave of the node's: a bidirectional mount must stay in
     // its peer group.
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("unshare mount namespace: {e}"))?;
-    let sources = open_sources(&spec.mounts)?;
+    let sources = open_sources(&spec.mounts, users)?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
         .map_err(|e| format!("make / a slave: {e}"))?;
-    mount_overlay(&spec.rootfs)?;
+    let mapped_layers = users.map(|users| map_layers(&spec.rootfs, users)).transpose()?;
+    mount_overlay(&spec.rootfs, mapped_layers.as_deref())?;
     let root =
         open(&spec.rootfs.target, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|e| format!("open root: {e}"))?;
-    let root = Root { fd: root, path: spec.rootfs.target.clone() };
+    let root = Root { fd: root, path: spec.rootfs.target.clone(), users, mapped_layers };
     for (entry, source) in spec.mounts.iter().zip(sources) {
         root.mount(entry, source)
             .map_err(|e| format!("error mounting {} to rootfs: {e}", entry.target.display()))?;
@@ -69,21 +75,52 @@ pub fn enter_working_directory(cwd: &str) -> Result<()> {
     chdir(cwd).map_err(|e| format!("chdir to cwd ({cwd:?}) set in config.json failed: {e}"))
 }
 
-fn open_sources(mounts: &[MountSpec]) -> Result<Vec<Option<OwnedFd>>> {
+fn open_sources(mounts: &[MountSpec], users: Option<&Users>) -> Result<Vec<Option<OwnedFd>>> {
     mounts
         .iter()
         .map(|entry| match &entry.kind {
-            MountKind::Bind { source, .. } => sys::open_tree(source, true)
-                .map(Some)
-                .map_err(|e| format!("open mount source {}: {e}", source.display())),
+            MountKind::Bind { source, id_mapped, .. } => {
+                let users = users.filter(|_| *id_mapped);
+                open_source(source, users).map(Some)
+            }
             _ => Ok(None),
         })
         .collect()
 }
 
-fn mount_overlay(rootfs: &RootfsSpec) -> Result<()> {
+fn open_source(source: &Path, users: Option<&Users>) -> Result<OwnedFd> {
+    let tree =
+        sys::open_tree(source, true).map_err(|e| format!("open mount source {}: {e}", source.display()))?;
+    if let Some(users) = users {
+        map_ids(&tree, source, users)?;
+    }
+    Ok(tree)
+}
+
+fn map_ids(tree: &OwnedFd, source: &Path, users: &Users) -> Result<()> {
+    sys::map_ids(tree.as_fd(), users.namespace().as_fd()).map_err(|e| {
+        format!(
+            "failed to set MOUNT_ATTR_IDMAP on {}: {e} (maybe the filesystem used doesn't support idmap mounts on this kernel?)",
+            source.display()
+        )
+    })
+}
+
+/// Mounts the folder of all layers once more, with its files shown as the pod's users'.
+fn map_layers(rootfs: &RootfsSpec, users: &Users) -> Result<PathBuf> {
+    let place = rootfs.target.with_file_name("layers");
+    fs::create_dir_all(&place).map_err(|e| format!("mkdir {}: {e}", place.display()))?;
+    let tree = open_source(&rootfs.layers_dir, Some(users))?;
+    let target = open(&place, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|e| format!("open {}: {e}", place.display()))?;
+    sys::move_mount(tree.as_fd(), target.as_fd()).map_err(|e| format!("mount layers: {e}"))?;
+    Ok(place)
+}
+
+fn mount_overlay(rootfs: &RootfsSpec, mapped_layers: Option<&Path>) -> Result<()> {
     // Relative layer names keep the option string within the page the kernel grants it.
-    chdir(&rootfs.layers_dir).map_err(|e| format!("enter {}: {e}", rootfs.layers_dir.display()))?;
+    let layers_dir = mapped_layers.unwrap_or(&rootfs.layers_dir);
+    chdir(layers_dir).map_err(|e| format!("enter {}: {e}", layers_dir.display()))?;
     let options = format!(
         "lowerdir={},upperdir={},workdir={}",
         rootfs.lower.join(":"),
@@ -97,13 +134,13 @@ fn mount_overlay(rootfs: &RootfsSpec) -> Result<()> {
         .map_err(|e| format!("make root private: {e}"))
 }
 
-/// A detached mount of what an image volume shows.
-fn image_tree(image: &ImageMount) -> Result<OwnedFd> {
+/// A detached mount of what an image volume shows, put together from the layers in `layers_dir`.
+fn image_tree(image: &ImageMount, layers_dir: &Path) -> Result<OwnedFd> {
     let root = match image.lower.as_slice() {
         // An overlay that cannot be written to wants two layers.
-        [layer] => image.layers_dir.join(layer),
+        [layer] => layers_dir.join(layer),
         layers => {
-            put_together(image, layers)?;
+            put_together(&image.place, layers_dir, layers)?;
             image.place.clone()
         }
     };
@@ -116,30 +153,41 @@ fn image_tree(image: &ImageMount) -> Result<OwnedFd> {
     sys::open_tree(&shown, false).map_err(|e| format!("open mount of the image: {e}"))
 }
 
-fn put_together(image: &ImageMount, layers: &[String]) -> Result<()> {
-    fs::create_dir_all(&image.place).map_err(|e| format!("mkdir {}: {e}", image.place.display()))?;
-    chdir(&image.layers_dir).map_err(|e| format!("enter {}: {e}", image.layers_dir.display()))?;
+fn put_together(place: &Path, layers_dir: &Path, layers: &[String]) -> Result<()> {
+    fs::create_dir_all(place).map_err(|e| format!("mkdir {}: {e}", place.display()))?;
+    chdir(layers_dir).map_err(|e| format!("enter {}: {e}", layers_dir.display()))?;
     let options = format!("lowerdir={}", layers.join(":"));
-    mount(Some("overlay"), &image.place, Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str()))
+    mount(Some("overlay"), place, Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str()))
         .map_err(|e| format!("mount overlay of the image: {e}"))
 }
 
-struct Root {
+struct Root<'a> {
     fd: OwnedFd,
     path: PathBuf,
+    users: Option<&'a Users>,
+    /// Where the images' layers are as the users see them.
+    mapped_layers: Option<PathBuf>,
 }
 
-impl Root {
+impl Root<'_> {
+    /// Who the container's root is on the node, as user and as group.
+    fn owner(&self) -> u32 {
+        self.users.map_or(0, Users::root)
+    }
+
     fn mount(&self, entry: &MountSpec, source: Option<OwnedFd>) -> Result<()> {
         match &entry.kind {
             MountKind::Bind { propagation, recursive_readonly, .. } => {
                 let tree = source.ok_or("bind mount without a source")?;
                 self.bind(entry, &tree, *propagation, *recursive_readonly)
             }
-            MountKind::Image(image) => self.bind(entry, &image_tree(image)?, Propagation::Private, true),
+            MountKind::Image(image) => {
+                let layers_dir = self.mapped_layers.as_deref().unwrap_or(&image.layers_dir);
+                self.bind(entry, &image_tree(image, layers_dir)?, Propagation::Private, true)
+            }
             MountKind::Cgroup => self.mount_cgroups(&entry.target, entry.readonly),
             kind => {
-                let (kind, flags, options) = filesystem(kind);
+                let (kind, flags, options) = filesystem(kind, self.owner());
                 self.mount_new(&entry.target, kind, flags, &options, entry.readonly)
             }
         }
@@ -193,7 +241,7 @@ impl Root {
         if hierarchies.is_empty() {
             return self.mount_new(target, "cgroup2", flags, "", readonly);
         }
-        self.mount_new(target, "tmpfs", flags, "mode=755", false)?;
+        self.mount_new(target, "tmpfs", flags, &owned("mode=755", self.owner()), false)?;
         for (name, options) in &hierarchies {
             self.mount_new(&target.join(name), "cgroup", flags, options, readonly)?;
         }
@@ -221,7 +269,7 @@ impl Root {
             match readlinkat(&parent, name.as_os_str()) {
                 Ok(link) => target = dir.join(link),
                 Err(_) => {
-                    create(&parent, &name, is_dir)
+                    self.create(&parent, &name, is_dir)
                         .map_err(|e| format!("create {}: {e}", target.display()))?;
                 }
             }
@@ -245,7 +293,8 @@ impl Root {
             walked.push(name);
             match self.resolve(&walked) {
                 Ok(_) => {}
-                Err(Errno::ENOENT) => mkdirat(&parent, name, Mode::from_bits_truncate(0o755))
+                Err(Errno::ENOENT) => self
+                    .create(&parent, name, true)
                     .map_err(|e| format!("mkdir {}: {e}", walked.display()))?,
                 Err(e) => return Err(format!("resolve {}: {e}", walked.display())),
             }
@@ -253,20 +302,32 @@ impl Root {
         self.resolve(dir).map_err(|e| format!("resolve {}: {e}", dir.display()))
     }
 
+    fn create(&self, parent: &OwnedFd, name: &OsStr, is_dir: bool) -> nix::Result<()> {
+        if is_dir {
+            mkdirat(parent, name, Mode::from_bits_truncate(0o755))?;
+        } else {
+            let flags =
+                OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+            openat(parent, name, flags, Mode::from_bits_truncate(0o644))?;
+        }
+        if self.users.is_none() {
+            return Ok(());
+        }
+        let (uid, gid) = (Uid::from_raw(self.owner()), Gid::from_raw(self.owner()));
+        fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
+    }
+
     fn resolve(&self, path: &Path) -> nix::Result<OwnedFd> {
         sys::open_in_root(&self.fd, path, OFlag::O_PATH)
     }
 }
 
-fn create(parent: &OwnedFd, name: &OsStr, is_dir: bool) -> nix::Result<()> {
-    if is_dir {
-        return mkdirat(parent, name, Mode::from_bits_truncate(0o755));
-    }
-    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    openat(parent, name, flags, Mode::from_bits_truncate(0o644)).map(drop)
+/// Options of a tmpfs that belongs to this user and group.
+fn owned(options: &str, owner: u32) -> String {
+    format!("{options},uid={owner},gid={owner}")
 }
 
-fn filesystem(kind: &MountKind) -> (&'static str, MsFlags, String) {
+fn filesystem(kind: &MountKind, owner: u32) -> (&'static str, MsFlags, String) {
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
     match kind {
         MountKind::Proc => ("proc", plain, String::new()),
@@ -275,10 +336,10 @@ fn filesystem(kind: &MountKind) -> (&'static str, MsFlags, String) {
         MountKind::Devpts => (
             "devpts",
             MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
-            "newinstance,ptmxmode=0666,mode=0620,gid=5".to_owned(),
+            format!("newinstance,ptmxmode=0666,mode=0620,gid={}", owner.saturating_add(TERMINAL_GROUP)),
         ),
         MountKind::Tmpfs { options } => {
-            ("tmpfs", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, options.clone())
+            ("tmpfs", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, owned(options, owner))
         }
         MountKind::Bind { .. } | MountKind::Image(_) | MountKind::Cgroup => {
             unreachable!("handled by their own functions")

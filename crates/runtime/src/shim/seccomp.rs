@@ -9,15 +9,12 @@ use seccompiler::{
     TargetArch,
 };
 
+use super::syscalls::{Call, calls};
 use super::{capabilities, sys};
-
-macro_rules! numbers {
-    ($($name:ident)*) => { [$(libc::$name),*] };
-}
 
 /// Allowed whatever the arguments and capabilities.
 #[rustfmt::skip]
-const ALLOWED: &[libc::c_long] = &numbers![
+pub const ALLOWED: &[Call] = &calls![
     SYS_accept SYS_accept4 SYS_adjtimex SYS_bind SYS_brk SYS_capget SYS_capset SYS_chdir SYS_clock_adjtime
     SYS_clock_getres SYS_clock_gettime SYS_clock_nanosleep SYS_close SYS_close_range SYS_connect SYS_copy_file_range
     SYS_dup SYS_dup3 SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2 SYS_eventfd2 SYS_execve
@@ -56,7 +53,7 @@ const ALLOWED: &[libc::c_long] = &numbers![
 /// Older calls that only this architecture has.
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
-const ALLOWED_HERE: &[libc::c_long] = &numbers![
+pub const ALLOWED_HERE: &[Call] = &calls![
     SYS_access SYS_alarm SYS_arch_prctl SYS_chmod SYS_chown SYS_creat SYS_dup2 SYS_epoll_create SYS_epoll_ctl_old
     SYS_epoll_wait SYS_epoll_wait_old SYS_eventfd SYS_fork SYS_futimesat SYS_getdents SYS_getpgrp SYS_inotify_init
     SYS_lchown SYS_link SYS_lstat SYS_mkdir SYS_mknod SYS_modify_ldt SYS_open SYS_pause SYS_pipe SYS_poll SYS_readlink
@@ -64,28 +61,28 @@ const ALLOWED_HERE: &[libc::c_long] = &numbers![
     SYS_vfork
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const ALLOWED_HERE: &[libc::c_long] = &[];
+pub const ALLOWED_HERE: &[Call] = &[];
 
 /// Calls that come with a capability.
 #[rustfmt::skip]
-const BY_CAPABILITY: &[(&str, &[libc::c_long])] = &[
-    ("DAC_READ_SEARCH", &numbers![SYS_open_by_handle_at]),
-    ("SYS_ADMIN", &numbers![
+pub const BY_CAPABILITY: &[(&str, &[Call])] = &[
+    ("DAC_READ_SEARCH", &calls![SYS_open_by_handle_at]),
+    ("SYS_ADMIN", &calls![
         SYS_bpf SYS_clone SYS_clone3 SYS_fanotify_init SYS_fsconfig SYS_fsmount SYS_fsopen SYS_fspick
         SYS_lookup_dcookie SYS_mount SYS_mount_setattr SYS_move_mount SYS_open_tree SYS_perf_event_open SYS_quotactl
         SYS_quotactl_fd SYS_setdomainname SYS_sethostname SYS_setns SYS_syslog SYS_umount2 SYS_unshare
     ]),
-    ("SYS_BOOT", &numbers![SYS_reboot]),
-    ("SYS_CHROOT", &numbers![SYS_chroot]),
-    ("SYS_MODULE", &numbers![SYS_delete_module SYS_finit_module SYS_init_module]),
-    ("SYS_PACCT", &numbers![SYS_acct]),
-    ("SYS_PTRACE", &numbers![SYS_kcmp SYS_pidfd_getfd SYS_process_madvise]),
-    ("SYS_TIME", &numbers![SYS_clock_settime SYS_settimeofday]),
-    ("SYS_TTY_CONFIG", &numbers![SYS_vhangup]),
-    ("SYS_NICE", &numbers![SYS_get_mempolicy SYS_mbind SYS_set_mempolicy SYS_set_mempolicy_home_node]),
-    ("SYSLOG", &numbers![SYS_syslog]),
-    ("BPF", &numbers![SYS_bpf]),
-    ("PERFMON", &numbers![SYS_perf_event_open]),
+    ("SYS_BOOT", &calls![SYS_reboot]),
+    ("SYS_CHROOT", &calls![SYS_chroot]),
+    ("SYS_MODULE", &calls![SYS_delete_module SYS_finit_module SYS_init_module]),
+    ("SYS_PACCT", &calls![SYS_acct]),
+    ("SYS_PTRACE", &calls![SYS_kcmp SYS_pidfd_getfd SYS_process_madvise]),
+    ("SYS_TIME", &calls![SYS_clock_settime SYS_settimeofday]),
+    ("SYS_TTY_CONFIG", &calls![SYS_vhangup]),
+    ("SYS_NICE", &calls![SYS_get_mempolicy SYS_mbind SYS_set_mempolicy SYS_set_mempolicy_home_node]),
+    ("SYSLOG", &calls![SYS_syslog]),
+    ("BPF", &calls![SYS_bpf]),
+    ("PERFMON", &calls![SYS_perf_event_open]),
 ];
 
 /// `CLONE_NEW*`: the namespaces only `SYS_ADMIN` may make.
@@ -109,8 +106,8 @@ fn programs(capabilities: u64) -> Result<Vec<BpfProgram>, seccompiler::BackendEr
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED
         .iter()
         .chain(ALLOWED_HERE)
-        .chain(BY_CAPABILITY.iter().filter(|(name, _)| holds(name)).flat_map(|(_, numbers)| *numbers))
-        .map(|number| (*number, Vec::new()))
+        .chain(BY_CAPABILITY.iter().filter(|(name, _)| holds(name)).flat_map(|(_, calls)| *calls))
+        .map(|(_, number)| (*number, Vec::new()))
         .collect();
     rules.insert(
         libc::SYS_personality,

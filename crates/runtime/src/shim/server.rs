@@ -14,7 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::container::{Attachment, Container, Sink, Watched};
-use super::launch::{self, Stdio};
+use super::launch::{self, Pod, Stdio};
 use super::log::StreamKind;
 use super::protocol::{self, HEADER_BYTES, Header, Reply, Request, receive_with_descriptors};
 use super::spec::ProcessSpec;
@@ -28,7 +28,7 @@ const SIGNAL_EXIT_BASE: i32 = 128;
 pub struct Server {
     listener: UnixListener,
     signals: SignalFd,
-    pod_init: Option<Pid>,
+    pod: Pod,
     clients: BTreeMap<u64, Client>,
     next_client: u64,
     containers: BTreeMap<String, Container>,
@@ -51,11 +51,11 @@ enum Token {
 }
 
 impl Server {
-    pub fn new(listener: UnixListener, signals: SignalFd, pod_init: Option<Pid>) -> Server {
+    pub fn new(listener: UnixListener, signals: SignalFd, pod: Pod) -> Server {
         Server {
             listener,
             signals,
-            pod_init,
+            pod,
             clients: BTreeMap::new(),
             next_client: 0,
             containers: BTreeMap::new(),
@@ -215,7 +215,7 @@ impl Server {
         if self.containers.get(&spec.id).is_some_and(Container::is_running) {
             return Err(format!("container {} is already running", spec.id));
         }
-        let container = Container::start(spec, self.pod_init)?;
+        let container = Container::start(spec, &self.pod)?;
         let reply = Reply::Started { pid: container.state.pid, started_at: container.state.started_at };
         self.containers.insert(container.state.id.clone(), container);
         Ok(reply)
@@ -231,7 +231,7 @@ impl Server {
         let container = self.containers.get(container).filter(|container| container.is_running());
         let init = container.ok_or("container is not running")?.state.pid;
         let stdio = stdio(process.tty, descriptors)?;
-        let pid = launch::start_process(process, Pid::from_raw(init), stdio)?;
+        let pid = launch::start_process(process, Pid::from_raw(init), &self.pod, stdio)?;
         self.execs.insert(pid.as_raw(), client);
         Ok(Reply::Started { pid: pid.as_raw(), started_at: super::log::now() })
     }
@@ -274,7 +274,7 @@ impl Server {
     fn shut_down(&mut self, client: u64) {
         self.closing = Some(client);
         let running = self.containers.values().filter(|container| container.is_running());
-        for pid in running.map(|container| container.state.pid).chain(self.pod_init.map(Pid::as_raw)) {
+        for pid in running.map(|container| container.state.pid).chain(self.pod.init.map(Pid::as_raw)) {
             if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
                 eprintln!("kill {pid}: {error}");
             }

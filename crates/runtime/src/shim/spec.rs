@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::seccomp_profile::SeccompProfile;
+
 /// One pod sandbox; written to `sandbox.json` in its folder before the shim is started.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SandboxSpec {
@@ -16,8 +18,18 @@ pub struct SandboxSpec {
     /// All containers share one PID namespace, which the shim holds open with a small init process.
     pub shared_pid: bool,
     pub sysctls: Vec<(String, String)>,
+    /// None: the pod's users are the node's.
+    #[serde(default)]
+    pub user_namespace: Option<UserNamespace>,
     /// cgroup folders the shim itself joins.
     pub cgroups: Vec<PathBuf>,
+}
+
+/// The node's users and groups that a pod's are: those from 0 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNamespace {
+    pub first_id: u32,
+    pub length: u32,
 }
 
 /// Which PID namespace a container's processes see.
@@ -35,11 +47,12 @@ pub enum PidMode {
 }
 
 /// System call filter of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Seccomp {
     #[default]
     Unconfined,
     RuntimeDefault,
+    Profile(SeccompProfile),
 }
 
 /// How one process runs.
@@ -89,11 +102,20 @@ pub enum Propagation {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountKind {
-    Bind { source: PathBuf, propagation: Propagation, recursive_readonly: bool },
+    Bind {
+        source: PathBuf,
+        propagation: Propagation,
+        recursive_readonly: bool,
+        /// Show the files of the node's users as those of the pod's.
+        #[serde(default)]
+        id_mapped: bool,
+    },
     Image(ImageMount),
     Proc,
     Sysfs,
-    Tmpfs { options: String },
+    Tmpfs {
+        options: String,
+    },
     Devpts,
     Mqueue,
     Cgroup,

@@ -20,6 +20,7 @@ const RESOLVE_TRIES_MAX: u32 = 1000;
 
 /// Attributes of a mount, see mount_setattr(2).
 pub const MOUNT_ATTR_RDONLY: u64 = 0x1;
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -84,15 +85,24 @@ struct MountAttr {
 /// Sets attributes and, when not 0, the propagation (`MS_PRIVATE`, ..) of a mount.
 pub fn mount_setattr(mount: BorrowedFd, set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
     let attr = MountAttr { attr_set: set, propagation, ..MountAttr::default() };
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    change_mount(mount, &attr, if recursive { libc::AT_RECURSIVE } else { 0 })
+}
+
+/// Shows the files of a detached mount as those of a user namespace's users.
+pub fn map_ids(mount: BorrowedFd, user_namespace: BorrowedFd) -> io::Result<()> {
+    let userns_fd = u64::try_from(user_namespace.as_raw_fd()).map_err(io::Error::other)?;
+    change_mount(mount, &MountAttr { attr_set: MOUNT_ATTR_IDMAP, userns_fd, ..MountAttr::default() }, 0)
+}
+
+fn change_mount(mount: BorrowedFd, attr: &MountAttr, flags: libc::c_int) -> io::Result<()> {
     // SAFETY: `attr` lives through the call and its size is passed.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            flags,
-            &raw const attr,
+            flags | libc::AT_EMPTY_PATH,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     })

@@ -259,7 +259,8 @@ pub fn busybox_archive() -> Vec<u8> {
     );
     for applet in [
         "sh", "sleep", "cat", "echo", "id", "ls", "grep", "head", "hostname", "stty", "mknod", "tty", "wc",
-        "mount", "touch", "unshare", "dd", "nc", "env", "readlink", "ps", "kill", "seq", "mkdir",
+        "mount", "touch", "unshare", "dd", "nc", "env", "readlink", "ps", "kill", "seq", "mkdir", "stat",
+        "chown", "tr", "umount", "ip",
     ] {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();

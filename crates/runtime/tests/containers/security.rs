@@ -175,3 +175,120 @@ async fn a_bidirectional_mount_shows_the_node_what_is_mounted_in_it() {
     nix::mount::umount2(&shared, nix::mount::MntFlags::MNT_DETACH).unwrap();
     node.finish().await;
 }
+
+/// The pod's users 0 to 65535 are those of the node from here on.
+const FIRST_ID: u32 = 65536 * 3;
+
+fn own_users() -> NamespaceOption {
+    let range = vec![IdMapping { host_id: FIRST_ID, container_id: 0, length: 65536 }];
+    let mode = NamespaceMode::Pod as i32;
+    let users = UserNamespace { mode, uids: range.clone(), gids: range };
+    NamespaceOption {
+        pid: NamespaceMode::Container as i32,
+        userns_options: Some(users),
+        ..Default::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_with_users_of_its_own_finds_its_files_to_be_its_own() {
+    let mut node = Node::new().await;
+    let mut config = node.sandbox_config();
+    let linux = config.linux.as_mut().unwrap();
+    linux.sysctls.insert("kernel.shm_rmid_forced".to_owned(), "1".to_owned());
+    linux.security_context =
+        Some(LinuxSandboxSecurityContext { namespace_options: Some(own_users()), ..Default::default() });
+    let sandbox = node.run_sandbox(config).await;
+    let volume = node.dir.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("given"), "x").unwrap();
+    let script = "cat /proc/self/uid_map | tr -s ' '; stat -c '%u %g' / /bin /etc /etc/hosts /volume /volume/given /dev \
+        /made/here; touch /root-file /volume/made && chown 7:8 /volume/made && stat -c '%u %g' /volume/made; \
+        cat /proc/sys/kernel/shm_rmid_forced; echo told > /dev/stdout; cat /proc/self/setgroups";
+    let mut config = shell("main", script);
+    config.mounts = ["/volume", "/made/here"]
+        .map(|container_path| Mount {
+            host_path: volume.display().to_string(),
+            container_path: container_path.to_owned(),
+            uid_mappings: own_users().userns_options.unwrap().uids,
+            gid_mappings: own_users().userns_options.unwrap().gids,
+            ..Default::default()
+        })
+        .to_vec();
+    security(&mut config).namespace_options = Some(own_users());
+    let (code, output) = node.script(&sandbox, config).await;
+    let expect = format!(" 0 {FIRST_ID} 65536\n{}7 8\n1\ntold\nallow\n", "0 0\n".repeat(8));
+    assert_eq!((code, output), (0, expect));
+    use std::os::unix::fs::MetadataExt as _;
+    // What a volume holds belongs on the node to those it belongs to in the pod.
+    assert_eq!(std::fs::metadata(volume.join("made")).unwrap().uid(), 7);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_root_of_a_pods_own_users_may_do_there_what_root_may() {
+    let mut node = Node::new().await;
+    let mut config = node.sandbox_config();
+    config.linux.as_mut().unwrap().security_context =
+        Some(LinuxSandboxSecurityContext { namespace_options: Some(own_users()), ..Default::default() });
+    let sandbox = node.run_sandbox(config).await;
+    let script = "ip link set lo mtu 1000 && cat /sys/class/net/lo/mtu; \
+        mknod /root/disk b 254 0 2>/dev/null || echo refused; \
+        mount -t tmpfs none /tmp && echo mounted; umount /proc 2>/dev/null || echo kept";
+    let mut config = shell("main", script);
+    let security = security(&mut config);
+    security.namespace_options = Some(own_users());
+    security.capabilities = Some(Capability {
+        add_capabilities: vec!["SYS_ADMIN".to_owned(), "NET_ADMIN".to_owned()],
+        ..Default::default()
+    });
+    let (_, output) = node.script(&sandbox, config).await;
+    assert_eq!(output, "1000\nrefused\nmounted\nkept\n");
+    let mut sleeper = sleeper("sleeper");
+    self::security(&mut sleeper).namespace_options = Some(own_users());
+    let id = node.run(&sandbox, sleeper).await;
+    let told = String::from_utf8(node.exec(&id, &["cat", "/proc/self/uid_map"]).await.stdout).unwrap();
+    assert_eq!(told.split_whitespace().collect::<Vec<_>>(), ["0", &FIRST_ID.to_string(), "65536"]);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_that_the_user_wrote_decides_call_by_call() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let path = node.dir.path().join("profile.json");
+    let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 17}]}"#;
+    std::fs::write(&path, profile).unwrap();
+    let script = "grep Seccomp: /proc/self/status; mkdir /made 2>&1; touch /other && echo ok";
+    for (name, no_new_privs) in [("plain", false), ("locked", true)] {
+        let mut config = shell(name, script);
+        let security = security(&mut config);
+        security.no_new_privs = no_new_privs;
+        security.seccomp = Some(SecurityProfile {
+            profile_type: security_profile::ProfileType::Localhost as i32,
+            localhost_ref: path.display().to_string(),
+        });
+        let (_, output) = node.script(&sandbox, config).await;
+        assert_eq!(output, "Seccomp:\t2\nmkdir: can't create directory '/made': File exists\nok\n", "{name}");
+    }
+    let mut config = shell("missing", script);
+    security(&mut config).seccomp = Some(SecurityProfile {
+        profile_type: security_profile::ProfileType::Localhost as i32,
+        localhost_ref: "/no/such/profile.json".to_owned(),
+    });
+    let id = node.create(&sandbox, config).await;
+    let refused = node.try_start(&id).await.expect_err("no profile");
+    assert!(refused.message().contains("failed to load seccomp profile"), "{refused}");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_can_be_opened_by_name_whoever_the_process_runs_as() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut config = shell("main", "echo told > /dev/stdout");
+    security(&mut config).run_as_user = Some(Int64Value { value: 1000 });
+    assert_eq!(node.script(&sandbox, config).await, (0, "told\n".to_owned()));
+    node.finish().await;
+}
