@@ -56,20 +56,48 @@ pub fn controller_reference(resource: Resource, owner: &ObjectMeta) -> OwnerRefe
 }
 
 pub fn adopt(owner: (Resource, &ObjectMeta), child: (Resource, &ObjectMeta)) -> Action {
-    let mut owners = child.1.owner_references.clone();
+    Action::patch(child.0, child.1, json!({"metadata": {"ownerReferences": adopted(owner, child.1)}}))
+}
+
+/// Adopts what its owner keeps from going by a finalizer.
+pub fn adopt_with_finalizer(
+    owner: (Resource, &ObjectMeta),
+    child: (Resource, &ObjectMeta),
+    finalizer: &str,
+) -> Action {
+    let mut finalizers = without(&child.1.finalizers, finalizer);
+    finalizers.push(finalizer);
+    let metadata = json!({"ownerReferences": adopted(owner, child.1), "finalizers": finalizers});
+    Action::patch(child.0, child.1, json!({"metadata": metadata}))
+}
+
+fn adopted(owner: (Resource, &ObjectMeta), child: &ObjectMeta) -> Vec<OwnerReference> {
+    let mut owners = child.owner_references.clone();
     owners.retain(|o| o.uid != owner.1.uid);
     owners.push(controller_reference(owner.0, owner.1));
-    Action::patch(child.0, child.1, with_owners(&owners))
+    owners
 }
 
 pub fn release(owner: &ObjectMeta, child: (Resource, &ObjectMeta)) -> Action {
-    let mut owners = child.1.owner_references.clone();
-    owners.retain(|o| o.uid != owner.uid);
-    Action::patch(child.0, child.1, with_owners(&owners))
+    Action::patch(child.0, child.1, json!({"metadata": {"ownerReferences": released(owner, child.1)}}))
 }
 
-fn with_owners(owners: &[OwnerReference]) -> Value {
-    json!({"metadata": {"ownerReferences": if owners.is_empty() { Value::Null } else { json!(owners) }}})
+/// Releases what its owner kept from going by a finalizer.
+pub fn release_with_finalizer(owner: &ObjectMeta, child: (Resource, &ObjectMeta), finalizer: &str) -> Action {
+    let finalizers = without(&child.1.finalizers, finalizer);
+    let metadata = json!({"ownerReferences": released(owner, child.1), "finalizers": finalizers});
+    Action::patch(child.0, child.1, json!({"metadata": metadata}))
+}
+
+/// Null when no owner is left, which takes the field away.
+fn released(owner: &ObjectMeta, child: &ObjectMeta) -> Value {
+    let mut owners = child.owner_references.clone();
+    owners.retain(|o| o.uid != owner.uid);
+    if owners.is_empty() { Value::Null } else { json!(owners) }
+}
+
+fn without<'a>(finalizers: &'a [String], finalizer: &str) -> Vec<&'a str> {
+    finalizers.iter().map(String::as_str).filter(|known| *known != finalizer).collect()
 }
 
 /// Under which values the index `CONTROLLER` finds an object: its controller's UID, or its namespace's orphans.

@@ -25,6 +25,9 @@ use crate::plan::Plan;
 
 pub use reconcile::{World, reconcile};
 
+/// No Job has this name: by it a key stands for a namespace's pods that nobody controls.
+const ORPHANS: &str = "";
+
 struct Jobs {
     jobs: Informer<Job>,
     pods: Informer<Pod>,
@@ -44,11 +47,15 @@ impl Controller for Jobs {
         watches.on(PODS, &self.pods, move |delta| {
             let mut keys = controller_of(delta, JOBS);
             keys.extend(adopters(&jobs, delta));
+            keys.extend(orphans(delta));
             keys
         });
     }
 
     async fn reconcile(&self, key: &Key, client: &Client, now: Timestamp) -> client::error::Result<Plan> {
+        if key.name == ORPHANS {
+            return Ok(let_orphans_go(&self.pods.by_index(CONTROLLER, &orphans_of(&key.namespace))));
+        }
         let Some(job) = self.jobs.get(&key.namespace, &key.name) else {
             return Ok(self.let_go(key));
         };
@@ -75,6 +82,23 @@ impl Jobs {
         }
         plan
     }
+}
+
+/// Who counted them has let them go, by its deletion or by hand (upstream: `syncOrphanPod`).
+fn let_orphans_go(pods: &[Arc<Pod>]) -> Plan {
+    let mut plan = Plan::default();
+    plan.steps.extend(pods.iter().filter_map(|pod| pods::without_finalizer(pod)));
+    plan
+}
+
+/// The key of a namespace's orphans, when a pod has become one that still waits to be counted.
+fn orphans(delta: &Delta<Pod>) -> Option<Key> {
+    let pod = match delta {
+        Delta::Added(pod) | Delta::Updated { new: pod, .. } => pod,
+        Delta::Deleted(_) => return None,
+    };
+    let waits = pod.metadata.controller().is_none() && pods::is_tracked(pod);
+    waits.then(|| Key::new(pod.metadata.namespace.clone(), ORPHANS))
 }
 
 /// The Jobs that would adopt a pod without a controller.

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use super::backoff;
 use super::counts::{Counts, count};
 use super::outcome::{Outcome, deadline, outcome};
-use super::pods::{creation, deletion, index, is_indexed, without_finalizer};
-use crate::ownership::{Claim, adopt, claim, release};
+use super::pods::{FINALIZER, creation, deletion, index, is_indexed, without_finalizer};
+use crate::ownership::{Claim, adopt_with_finalizer, claim, release_with_finalizer};
 use crate::plan::{Action, Event, Plan, reference};
 
 /// What manages Jobs that do not say otherwise.
@@ -73,10 +73,12 @@ fn claim_pods(job: &Job, world: &World, plan: &mut Plan) -> Vec<Arc<Pod>> {
         match claim(owner, &job.spec.selector, &pod.metadata) {
             Claim::Keep => claimed.push(pod.clone()),
             Claim::Adopt if world.may_adopt => {
-                plan.act(adopt((JOBS, owner), (PODS, &pod.metadata)));
+                plan.act(adopt_with_finalizer((JOBS, owner), (PODS, &pod.metadata), FINALIZER));
                 claimed.push(pod.clone());
             }
-            Claim::Release => plan.act(release(owner, (PODS, &pod.metadata))),
+            Claim::Release => {
+                plan.act(release_with_finalizer(owner, (PODS, &pod.metadata), FINALIZER));
+            }
             Claim::Adopt | Claim::Ignore => {}
         }
     }

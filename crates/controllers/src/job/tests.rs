@@ -103,6 +103,37 @@ fn failures_are_followed_by_pauses() {
 }
 
 #[test]
+fn a_pod_that_is_released_or_orphaned_waits_for_nobody() {
+    let mut cluster = cluster(&[]);
+    turn(&mut cluster);
+    let name = running(&cluster)[0].clone();
+    cluster.edit(PODS, "n", &name, |pod| pod["metadata"]["labels"] = Value::Null);
+    turn(&mut cluster);
+    let released = cluster.get::<Pod>("n", &name).expect("it runs on");
+    assert!(released.metadata.controller().is_none() && !pods::is_tracked(&released));
+
+    cluster.edit(PODS, "n", &name, |pod| pod["metadata"]["finalizers"] = json!(["mine", pods::FINALIZER]));
+    let orphan = cluster.get::<Pod>("n", &name).expect("it runs on");
+    assert_eq!(orphans(&Delta::Added(orphan.clone())), Some(Key::new("n", ORPHANS)));
+    cluster.apply(&let_orphans_go(&[orphan]));
+    let left = cluster.get::<Pod>("n", &name).expect("it runs on");
+    assert_eq!(
+        (left.metadata.finalizers.as_slice(), orphans(&Delta::Added(left.clone()))),
+        (["mine".to_owned()].as_slice(), None)
+    );
+}
+
+#[test]
+fn a_pod_that_is_adopted_waits_to_be_counted() {
+    let mut cluster = cluster(&[]);
+    let pod = json!({"metadata": {"namespace": "n", "name": "p", "labels": {"a": "b"}}, "spec": {"containers": []}});
+    cluster.create(PODS, pod);
+    turn(&mut cluster);
+    let adopted = cluster.get::<Pod>("n", "p").expect("is there");
+    assert!(adopted.metadata.controller().is_some() && pods::is_tracked(&adopted));
+}
+
+#[test]
 fn each_index_succeeds_once() {
     let mut cluster = cluster(&[
         ("completions", json!(4)),
