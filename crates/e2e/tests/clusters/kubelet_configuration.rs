@@ -28,12 +28,8 @@ fn a_node_goes_by_its_kubelet_configuration() -> anyhow::Result<()> {
     let (file, drop_ins) = (folder.join("kubelet.yaml"), folder.join("conf.d"));
     fs::create_dir_all(&drop_ins)?;
     fs::write(&file, format!("{CONFIGURATION}maxPod: 1\n"))?;
-    let flags = [
-        "--kubelet-config",
-        &file.display().to_string(),
-        "--kubelet-config-dir",
-        &drop_ins.display().to_string(),
-    ];
+    let (file_flag, dir_flag) = (file.display().to_string(), drop_ins.display().to_string());
+    let flags = ["--kubelet-config", &file_flag, "--kubelet-config-dir", &dir_flag];
     let refused = cluster.cox(&["up"], &flags)?.failure()?;
     ensure!(refused.contains(r#"strict decoding error: unknown field "maxPod""#), "{refused}");
 
