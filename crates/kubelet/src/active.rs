@@ -1,6 +1,7 @@
-//! The pods that run on this node or are about to, for those who may have to end them.
+//! The pods that run on this node or are about to, for those who may have to end them, and those of which only remains
+//! are left.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use api::view::core::Pod;
@@ -41,6 +42,8 @@ impl Active {
 pub struct ActivePods {
     /// By uid.
     pods: Mutex<HashMap<String, Active>>,
+    /// Uids of pods that have ended, which the API knows.
+    over: Mutex<HashSet<String>>,
 }
 
 impl ActivePods {
@@ -55,8 +58,28 @@ impl ActivePods {
         self.pods().remove(uid);
     }
 
+    /// Nothing of the pod runs any more, and the API knows how it ended.
+    pub fn finish(&self, uid: &str) {
+        self.over().insert(uid.to_owned());
+    }
+
+    /// The pod has no worker any more.
+    pub fn forget(&self, uid: &str) {
+        self.remove(uid);
+        self.over().remove(uid);
+    }
+
+    /// Whether nobody needs what is left of the pod's containers to know how they ended.
+    pub fn is_over(&self, uid: &str) -> bool {
+        self.over().contains(uid)
+    }
+
     pub fn list(&self) -> Vec<Active> {
         self.pods().values().cloned().collect()
+    }
+
+    fn over(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.over.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// No holder of the lock leaves the table half written, so one that panicked does no harm.

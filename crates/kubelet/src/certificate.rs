@@ -116,6 +116,9 @@ pub struct Manager {
 
 /// Timers stand still while a machine sleeps and know nothing of a clock that is set, so the clock is read this often.
 const CLOCK_CHECK: Duration = Duration::from_secs(3600);
+/// However short certificates hold: they begin a few minutes before they are signed, so that a part of their life may
+/// be over by then.
+const RENEW_PERIOD_MIN: Duration = Duration::from_secs(30);
 /// The first and longest pause after a request that failed; they double.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(32);
@@ -128,7 +131,10 @@ impl Manager {
         loop {
             self.wait_until_due().await;
             match self.renew().await {
-                Ok(()) => retry = RETRY_MIN,
+                Ok(()) => {
+                    retry = RETRY_MIN;
+                    tokio::time::sleep(RENEW_PERIOD_MIN).await;
+                }
                 Err(error) => {
                     let certificate = self.wanted.purpose.as_str();
                     tracing::warn!(certificate, %error, "the kubelet's certificate was not renewed, will retry");

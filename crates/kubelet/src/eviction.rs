@@ -22,6 +22,7 @@ pub use signals::{disk, processes};
 pub use threshold::{Condition, Error, Signal, Threshold, Thresholds, hard_by_default};
 
 use crate::active::Active;
+use crate::containergc;
 use crate::imagegc::ImageGc;
 use crate::node;
 use crate::pod::memory::Failure;
@@ -201,6 +202,7 @@ impl Manager {
         let message = format!("Attempting to reclaim {resource}");
         self.shared.recorder.event(&node, EventType::Warning, "EvictionThresholdMet", message);
         if self.reclaims_images(threshold) {
+            containergc::delete_unused(&self.shared).await;
             self.image_gc.delete_unused().await;
             if is_relieved(&self.thresholds, &self.places.observe()) {
                 return Vec::new();
@@ -220,7 +222,7 @@ impl Manager {
         Vec::new()
     }
 
-    /// Images help where they stand.
+    /// Images and dead containers help where they stand.
     fn reclaims_images(&self, threshold: Threshold) -> bool {
         use threshold::Signal::*;
         match threshold.signal {

@@ -38,6 +38,8 @@ pub enum Error {
     Listen(SocketAddr, std::io::Error),
     #[error("node facts cannot be read: {0}")]
     Node(#[from] node::Error),
+    #[error(transparent)]
+    Machine(#[from] node::Unfit),
     #[error("eviction thresholds are wrong: {0}")]
     Thresholds(#[from] eviction::Error),
     #[error("unsafe sysctls cannot be allowed: {0}")]
@@ -61,7 +63,7 @@ pub async fn run(
         EventRecorder::paced(client.clone(), "kubelet", &config.node_name, config.kubelet.event_pace());
     let thresholds = config.kubelet.thresholds()?;
     let capacity = node::capacity(&config, &thresholds)?;
-    node::prepare(&config, &capacity).map_err(node::Error::from)?;
+    node::prepare(&config, &capacity)?;
     let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
     let sysctls = Allowlist::new(&config.kubelet.allowed_unsafe_sysctls)?;
     let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));

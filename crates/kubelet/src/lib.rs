@@ -8,6 +8,7 @@ mod admission;
 mod allocation;
 pub mod certificate;
 pub mod config;
+mod containergc;
 mod csi;
 mod dns;
 mod env;

@@ -21,7 +21,7 @@ use crate::eviction::{Condition, Pressure};
 use crate::worker::Runtime;
 
 pub use capacity::{Capacity, capacity, meminfo_kib};
-pub use prepare::prepare;
+pub use prepare::{Unfit, prepare};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -29,8 +29,6 @@ pub enum Error {
     Read(&'static str, std::io::Error),
     #[error("{0} has no line {1}")]
     Line(&'static str, &'static str),
-    #[error(transparent)]
-    Machine(#[from] prepare::Error),
 }
 
 /// Everything a node reports that does not change while it runs.

@@ -205,7 +205,7 @@ impl Worker {
         }
         self.terminating.cancel();
         self.ended.cancel();
-        self.shared.active.remove(&self.pod.metadata.uid);
+        self.shared.active.forget(&self.pod.metadata.uid);
         self.shared.logs.set(&self.pod.metadata.uid, BTreeMap::new());
         self.probers.values().for_each(AbortHandle::abort);
         let meta = &self.pod.metadata;
@@ -312,6 +312,7 @@ impl Worker {
             plan.wake(now + act::RETRY);
         } else if plan.finished {
             self.ended.cancel();
+            self.shared.active.finish(&pod.metadata.uid);
         }
         if plan.finished && pod.metadata.is_being_deleted() {
             if self.remove(&pod, &observed).await? {

@@ -5,6 +5,7 @@ mod durability;
 mod hostile_clients;
 mod ingress;
 mod kubectl_verbs;
+mod kubelet_configuration;
 mod neighbours;
 mod networking;
 mod pod_lifecycle;

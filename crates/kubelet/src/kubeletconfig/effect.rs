@@ -6,7 +6,7 @@ use apimachinery::Value;
 use super::KubeletConfiguration;
 
 /// With what is the case here, which is all that can be asked for.
-const REFUSED: [(&str, &str); 22] = [
+const REFUSED: [(&str, &str); 21] = [
     ("enableServer", "the kubelet's own API is always served"),
     ("tlsCipherSuites", "the cipher suites are those of TLS 1.2 and 1.3 that are held to be safe"),
     ("tlsCurvePreferences", "the curves cannot be chosen"),
@@ -26,7 +26,6 @@ const REFUSED: [(&str, &str); 22] = [
     ("preloadedImagesVerificationAllowlist", "no credentials are verified of images that are there"),
     ("memoryReservationPolicy", "no memory is protected by cgroups"),
     ("localStorageCapacityIsolation", "ephemeral storage is always accounted"),
-    ("seccompDefault", "pods that name no profile are unconfined"),
     ("staticPodURL", "static pods are read from files"),
     ("userNamespaces", "their lengths cannot be chosen"),
 ];

@@ -15,8 +15,9 @@ use crate::kubeletconfig::{KubeletConfiguration, Table};
 use crate::resources::{cpu_shares, limit_processes};
 use crate::volumes::downward::Allocatable;
 
+/// What keeps the kubelet from running on this machine.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum Unfit {
     #[error("cgroups cannot be found: {0}")]
     Cgroups(io::Error),
     #[error(
@@ -33,11 +34,11 @@ pub enum Error {
     Enforce(&'static str, String, io::Error),
 }
 
-pub fn prepare(config: &Config, capacity: &Capacity) -> Result<(), Error> {
+pub fn prepare(config: &Config, capacity: &Capacity) -> Result<(), Unfit> {
     let configuration = &config.kubelet;
-    let cgroups = Cgroups::detect().map_err(Error::Cgroups)?;
+    let cgroups = Cgroups::detect().map_err(Unfit::Cgroups)?;
     if configuration.fail_cgroup_v1 && !cgroups.is_v2() {
-        return Err(Error::CgroupV1);
+        return Err(Unfit::CgroupV1);
     }
     if configuration.fail_swap_on {
         check_swap(&fs::read_to_string("/proc/swaps").unwrap_or_default())?;
@@ -49,9 +50,9 @@ pub fn prepare(config: &Config, capacity: &Capacity) -> Result<(), Error> {
 }
 
 /// The first line is the heading.
-fn check_swap(swaps: &str) -> Result<(), Error> {
+fn check_swap(swaps: &str) -> Result<(), Unfit> {
     let used: Vec<String> = swaps.lines().skip(1).map(str::to_owned).collect();
-    if used.is_empty() { Ok(()) } else { Err(Error::Swap(used)) }
+    if used.is_empty() { Ok(()) } else { Err(Unfit::Swap(used)) }
 }
 
 /// What upstream's kubelet wants of the kernel.
@@ -64,20 +65,20 @@ const KERNEL_FLAGS: [(&str, &str, i64); 6] = [
     ("kernel/keys/root_maxbytes", "/proc/sys/kernel/keys/root_maxbytes", 25_000_000),
 ];
 
-fn check_kernel(read: impl Fn(&str) -> String) -> Result<(), Error> {
+fn check_kernel(read: impl Fn(&str) -> String) -> Result<(), Unfit> {
     for (name, path, expected) in KERNEL_FLAGS {
         let actual = read(path).trim().to_owned();
         if actual.parse() != Ok(expected) {
-            return Err(Error::KernelFlag(name, expected, actual));
+            return Err(Unfit::KernelFlag(name, expected, actual));
         }
     }
     Ok(())
 }
 
 /// Writes the limits of `enforceNodeAllocatable` into the cgroups that it concerns.
-fn enforce(cgroups: &Cgroups, of: &KubeletConfiguration, capacity: &Capacity) -> Result<(), Error> {
+fn enforce(cgroups: &Cgroups, of: &KubeletConfiguration, capacity: &Capacity) -> Result<(), Unfit> {
     if of.enforces("pods") {
-        let limit = |e| Error::Enforce("Node Allocatable Cgroup", of.cgroup_root.clone(), e);
+        let limit = |e| Unfit::Enforce("Node Allocatable Cgroup", of.cgroup_root.clone(), e);
         cgroups.create(&of.cgroup_root).map_err(limit)?;
         cgroups.apply(&of.cgroup_root, &limits(capacity.absolute(), true)).map_err(limit)?;
         let reserved = processes(&of.system_reserved) + processes(&of.kube_reserved);
@@ -95,7 +96,7 @@ fn enforce(cgroups: &Cgroups, of: &KubeletConfiguration, capacity: &Capacity) ->
     for (option, (what, cgroup, table), with_memory) in rows {
         if of.enforces(option) {
             let reserved = amounts(table);
-            let limit = |e| Error::Enforce(what, cgroup.clone(), e);
+            let limit = |e| Unfit::Enforce(what, cgroup.clone(), e);
             exists(cgroups, cgroup).map_err(limit)?;
             cgroups.apply(cgroup, &limits(reserved, with_memory)).map_err(limit)?;
             if with_memory {

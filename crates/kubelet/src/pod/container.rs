@@ -128,7 +128,21 @@ fn security_context(pod: &Pod, spec: &Container, target_id: String) -> cri::Linu
     }
 }
 
-/// Without a profile a container is unconfined, as upstream without `seccompDefault`.
+/// Confines a container that is neither privileged nor names a profile, nor does its pod (upstream: `seccompDefault`).
+pub fn confine_by_default(pod: &Pod, spec: &Container, config: &mut cri::ContainerConfig) {
+    let own = spec.security_context.as_ref();
+    let of_pod = pod.spec.security_context.as_ref().and_then(|context| context.seccomp_profile.as_ref());
+    let named = own.and_then(|context| context.seccomp_profile.as_ref()).or(of_pod).is_some();
+    if named || own.is_some_and(|context| context.privileged == Some(true)) {
+        return;
+    }
+    let default = SeccompProfile { kind: "RuntimeDefault".to_owned(), ..Default::default() };
+    if let Some(context) = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut()) {
+        context.seccomp = Some(seccomp(Some(&default), false));
+    }
+}
+
+/// Without a profile a container is unconfined.
 pub fn seccomp(profile: Option<&SeccompProfile>, privileged: bool) -> cri::SecurityProfile {
     use cri::security_profile::ProfileType;
     let (kind, localhost_ref) = match profile {
@@ -172,7 +186,30 @@ pub fn verify_run_as_non_root(
 
 #[cfg(test)]
 mod tests {
+    use apimachinery::{Value, json};
+
     use super::*;
+
+    #[test]
+    fn who_names_no_profile_and_is_not_privileged_is_confined_by_default() {
+        let check = |of_pod: Value, own: Value, expect: bool| {
+            let container = json!({"name": "c", "securityContext": own});
+            let pod = json!({"spec": {"securityContext": of_pod, "containers": [container]}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let linux = cri::LinuxContainerConfig {
+                security_context: Some(cri::LinuxContainerSecurityContext::default()),
+                ..Default::default()
+            };
+            let mut config = cri::ContainerConfig { linux: Some(linux), ..Default::default() };
+            confine_by_default(&pod, &pod.spec.containers[0], &mut config);
+            let context = config.linux.and_then(|linux| linux.security_context).expect("a context");
+            assert_eq!(context.seccomp.is_some(), expect, "{pod:?}");
+        };
+        check(json!({}), json!({}), true);
+        check(json!({}), json!({"privileged": true}), false);
+        check(json!({}), json!({"seccompProfile": {"type": "Unconfined"}}), false);
+        check(json!({"seccompProfile": {"type": "Unconfined"}}), json!({}), false);
+    }
 
     #[test]
     fn a_hash_depends_on_name_and_image_and_is_the_same_in_every_version() {

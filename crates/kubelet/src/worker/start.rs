@@ -206,6 +206,9 @@ impl Start {
         if let Some(resources) = config.linux.as_mut().and_then(|linux| linux.resources.as_mut()) {
             fit_quota(resources, &self.shared.config.kubelet);
         }
+        if self.shared.config.kubelet.seccomp_default {
+            container::confine_by_default(&self.pod, spec, &mut config);
+        }
         Ok(config)
     }
 
