@@ -7,6 +7,7 @@ mod active;
 mod admission;
 mod allocation;
 pub mod certificate;
+mod cm;
 pub mod config;
 mod csi;
 mod dns;
@@ -30,6 +31,7 @@ mod server;
 mod staticpods;
 mod stats;
 mod termination_message;
+mod userns;
 mod volumes;
 mod worker;
 

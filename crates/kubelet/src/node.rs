@@ -3,6 +3,7 @@
 mod capacity;
 pub mod lease;
 mod prepare;
+mod resources;
 
 use std::fs;
 use std::time::Duration;
@@ -16,11 +17,13 @@ use jiff::Timestamp;
 use runtime::cri;
 use tokio::sync::watch;
 
+use crate::cm::devicemanager::Counts;
 use crate::config::Config;
 use crate::eviction::{Condition, Pressure};
+use crate::resources::HugePages;
 use crate::worker::Runtime;
 
-pub use capacity::{Capacity, capacity, meminfo_kib};
+pub use capacity::{Capacity, amounts, capacity, meminfo_kib};
 pub use prepare::prepare;
 
 #[derive(Debug, thiserror::Error)]
@@ -255,6 +258,8 @@ pub struct StatusLoop {
     health: watch::Receiver<bool>,
     pressure: watch::Receiver<Pressure>,
     shutting_down: watch::Receiver<bool>,
+    devices: watch::Receiver<Counts>,
+    huge_pages: Vec<HugePages>,
 }
 
 impl StatusLoop {
@@ -266,8 +271,10 @@ impl StatusLoop {
         health: watch::Receiver<bool>,
         pressure: watch::Receiver<Pressure>,
         shutting_down: watch::Receiver<bool>,
+        devices: watch::Receiver<Counts>,
     ) -> Self {
-        StatusLoop { client, config, facts, runtime, health, pressure, shutting_down }
+        let huge_pages = HugePages::read();
+        StatusLoop { client, config, facts, runtime, health, pressure, shutting_down, devices, huge_pages }
     }
 
     pub async fn run(mut self) {
@@ -282,6 +289,7 @@ impl StatusLoop {
                             changed = self.health.changed() => changed,
                             changed = self.pressure.changed() => changed,
                             changed = self.shutting_down.changed() => changed,
+                            changed = self.devices.changed() => changed,
                         }
                     };
                     if let Ok(Err(_)) = tokio::time::timeout(report_period, changed).await {
@@ -309,7 +317,8 @@ impl StatusLoop {
             pressure: self.pressure.borrow().clone(),
         };
         let images = self.images().await;
-        let status = status(&self.config, &self.facts, &known, &images, &health, Timestamp::now());
+        let mut status = status(&self.config, &self.facts, &known, &images, &health, Timestamp::now());
+        resources::add(&mut status, &self.devices.borrow(), &self.huge_pages);
         let patch = json!({"status": status});
         self.client.patch(NODES, "", name, Some("status"), PatchType::Strategic, &patch).await.map(drop)
     }
