@@ -203,18 +203,13 @@ impl Tasks {
         }
         let node = node::reference(&config.node_name);
         recorder.event(&node, EventType::Normal, "Starting", "Starting kubelet.");
-        let (pressure, shutting_down) =
-            (self.shared.pressure.subscribe(), self.shared.shutting_down.subscribe());
-        let status = node::StatusLoop::new(
-            client.clone(),
-            config.clone(),
-            facts,
-            runtime.clone(),
+        let signs = node::Signs {
             health,
-            pressure,
-            shutting_down,
-            self.shared.containers.devices.counts(),
-        );
+            pressure: self.shared.pressure.subscribe(),
+            shutting_down: self.shared.shutting_down.subscribe(),
+            devices: self.shared.containers.devices.counts(),
+        };
+        let status = node::StatusLoop::new(client.clone(), config.clone(), facts, runtime.clone(), signs);
         self.spawn(status.run());
         self.spawn(node::lease::run(
             client.clone(),

@@ -22,6 +22,7 @@ pub struct Place {
 pub struct Topology(BTreeMap<u32, Place>);
 
 impl Topology {
+    #[cfg(test)]
     pub fn new(places: impl IntoIterator<Item = (u32, Place)>) -> Self {
         Topology(places.into_iter().collect())
     }

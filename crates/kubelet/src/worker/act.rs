@@ -138,6 +138,10 @@ async fn create_sandbox(
     if let Err(error) = shared.cgroups.set(&pod, &resources) {
         return fail("FailedCreatePodContainer", format!("unable to ensure pod container exists: {error}"));
     }
+    let config = &shared.config.kubelet;
+    if let Err(error) = limit_processes(&pod_cgroup(&config.cgroup_root, &pod), config.pod_pids_limit) {
+        tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "processes are not limited");
+    }
     if let Err(error) = std::fs::create_dir_all(log_directory(&shared.config, &pod)) {
         return fail("FailedCreatePodSandBox", format!("Failed to create the log directory: {error}"));
     }

@@ -14,8 +14,8 @@ use crate::cm::Pinned;
 use crate::observe::Observed;
 use crate::pod::actions::Resized;
 use crate::pod::memory::Memory;
-use crate::pod::resize::{self, ResizeError};
-use crate::resources::{NO_QUOTA, PodResources, effective_limits, fit_quota, linux_resources, whole};
+use crate::pod::resize::{self, Pending, ResizeError};
+use crate::resources::{NO_QUOTA, PodResources, effective_limits, fit_quota, linux_resources, milli, whole};
 
 /// Pause before a resize that failed or did not fit is looked at again: soon enough for room that another pod left,
 /// without asking the runtime all the time.
@@ -38,7 +38,11 @@ impl Worker {
             self.memory.resize_pending = None;
             return pod;
         }
-        match self.shared.allocations.resize(uid, Requests::of(&pod)) {
+        let accepted = match self.keeps_cpus(&pod) {
+            Some(refused) => Err(refused),
+            None => self.shared.allocations.resize(uid, Requests::of(&pod)),
+        };
+        match accepted {
             Ok(()) => {
                 self.memory.allocated = wanted;
                 self.memory.resize_pending = None;
@@ -64,6 +68,21 @@ impl Worker {
                 Arc::new(pod)
             }
         }
+    }
+
+    /// Why a pod cannot be resized of which containers have CPUs of their own: they keep these.
+    fn keeps_cpus(&self, pod: &Pod) -> Option<Pending> {
+        if !self.shared.containers.is_static() || pod.status.qos_class != "Guaranteed" {
+            return None;
+        }
+        let known = &self.memory.allocated.containers;
+        let changes = |spec: &Container| {
+            let before = known.get(&spec.name).map(|resources| milli(&resources.requests, "cpu"));
+            before != Some(milli(&spec.resources.requests, "cpu"))
+        };
+        let message = "Resize is infeasible for Guaranteed Pods alongside CPU Manager policy \"static\"";
+        let refused = Pending { reason: "Infeasible", message: message.to_owned() };
+        pod.spec.containers.iter().any(changes).then_some(refused)
     }
 
     fn resources_of(&self, pod: &Pod) -> PodResources {

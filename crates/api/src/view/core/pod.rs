@@ -1,7 +1,7 @@
 //! Pod: what runs together, and what became of it.
 
 use apimachinery::meta::{Condition, LabelSelector, ObjectMeta, StringMap};
-use apimachinery::time;
+use apimachinery::{Value, time};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
