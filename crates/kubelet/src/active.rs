@@ -31,6 +31,11 @@ impl Active {
         self.worker.try_send(Message::End(failure)).is_ok()
     }
 
+    /// Has the worker look at its pod; one whose inbox is full does so anyway.
+    pub fn wake(&self) {
+        drop(self.worker.try_send(Message::Runtime));
+    }
+
     /// Waits until nothing of the pod runs any more and the API knows.
     pub async fn ended(&self) {
         self.ended.cancelled().await;

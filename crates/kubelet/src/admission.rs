@@ -109,7 +109,8 @@ impl Gate {
         if *self.shared.shutting_down.borrow() {
             return Err(Refusal::new("NodeShutdown", "Pod was rejected as the node is shutting down."));
         }
-        Ok(())
+        // The last word: what is given here is the pod's from now on.
+        self.shared.containers.admit(pod).await
     }
 
     /// Ends pods that a critical one needs the room of, and returns when they have ended. Where only room is lacking it

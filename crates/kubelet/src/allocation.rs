@@ -16,6 +16,7 @@ use crate::volumes::downward::Allocatable;
 pub struct Requests {
     milli_cpu: i64,
     memory_bytes: i64,
+    burstable: bool,
 }
 
 /// One of the amounts that are requested.
@@ -27,6 +28,7 @@ impl Requests {
         Requests {
             milli_cpu: total.get("cpu").map_or(0, |amount| amount.milli_value()),
             memory_bytes: total.get("memory").map_or(0, |amount| amount.value()),
+            burstable: pod.status.qos_class == "Burstable",
         }
     }
 }
@@ -51,6 +53,15 @@ impl Ledger {
 
     pub fn release(&self, uid: &str) {
         self.promised().remove(uid);
+    }
+
+    /// What the burstable pods have of the CPU together.
+    pub fn burstable_milli_cpu(&self) -> i64 {
+        self.promised()
+            .values()
+            .filter(|requests| requests.burstable)
+            .map(|requests| requests.milli_cpu)
+            .sum()
     }
 
     /// Promises a pod what it requests now, if that fits beside the others. What the pod does not ask more of always fits.
@@ -91,7 +102,7 @@ mod tests {
     #[test]
     fn a_resize_waits_for_room_and_one_beyond_the_node_is_infeasible() {
         let ledger = Ledger::new(Allocatable { milli_cpu: 1000, memory_bytes: 1000, ..Default::default() });
-        let cpu = |milli_cpu| Requests { milli_cpu, memory_bytes: 10 };
+        let cpu = |milli_cpu| Requests { milli_cpu, memory_bytes: 10, burstable: false };
         ledger.record("a", cpu(600));
         ledger.record("b", cpu(300));
         let reason = |milli_cpu| ledger.resize("b", cpu(milli_cpu)).err().map(|pending| pending.reason);
@@ -105,7 +116,9 @@ mod tests {
     #[test]
     fn a_pod_may_shrink_on_a_node_that_is_too_full() {
         let ledger = Ledger::new(Allocatable::default());
-        ledger.record("a", Requests { milli_cpu: 5, memory_bytes: 5 });
-        assert_eq!(ledger.resize("a", Requests { milli_cpu: 4, memory_bytes: 5 }), Ok(()));
+        let requests = |milli_cpu| Requests { milli_cpu, memory_bytes: 5, burstable: true };
+        ledger.record("a", requests(5));
+        assert_eq!(ledger.resize("a", requests(4)), Ok(()));
+        assert_eq!(ledger.burstable_milli_cpu(), 4);
     }
 }

@@ -1,10 +1,12 @@
 //! A container's environment: literal values, references, service links, and `$(VAR)` expansion
 //! (follows `makeEnvironmentVariables`, `envvars.FromServices` and `third_party/forked/golang/expansion`).
 
+pub mod file;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::view::core::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
+use api::view::core::{ConfigMap, Container, EnvVarSource, FileKeySelector, Pod, Secret, Service};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -19,6 +21,8 @@ pub struct Sources {
     /// `None` when the object does not exist.
     pub config_maps: BTreeMap<String, Option<ConfigMap>>,
     pub secrets: BTreeMap<String, Option<Secret>>,
+    /// The texts of files in volumes, by volume and path; an error when there is none to be read.
+    pub files: BTreeMap<(String, String), Result<String, String>>,
 }
 
 /// Names of the ConfigMaps and Secrets that `sources` must hold.
@@ -34,6 +38,12 @@ pub fn referenced(container: &Container) -> (Vec<String>, Vec<String>) {
         secrets.extend(source.secret_key_ref.as_ref().map(|r| r.name.clone()));
     }
     (config_maps, secrets)
+}
+
+/// Volumes and paths in them of the files that `sources` must hold.
+pub fn files(container: &Container) -> impl Iterator<Item = (&str, &str)> {
+    let sources = container.env.iter().filter_map(|var| var.value_from.as_ref());
+    sources.filter_map(|from| from.file_key_ref.as_ref()).map(|f| (f.volume_name.as_str(), f.path.as_str()))
 }
 
 /// What the node knows that the environment may ask for.
@@ -154,7 +164,30 @@ fn value_from(
         let value = secret.and_then(|s| s.data.get(&key.key)).map(|v| decode(v)).transpose()?;
         return missing_key(value, optional, &key.key, "Secret", pod, &key.name);
     }
+    if let Some(key) = &source.file_key_ref {
+        return file_value(key, sources);
+    }
     Ok(Some(String::new()))
+}
+
+fn file_value(key: &FileKeySelector, sources: &Sources) -> Result<Option<String>, ConfigError> {
+    let FileKeySelector { volume_name, path, key, optional } = key;
+    let text = sources
+        .files
+        .get(&(volume_name.clone(), path.clone()))
+        .ok_or_else(|| format!("cannot find the volume {volume_name:?} referenced by FileKeyRef"))?;
+    let value = text.as_ref().map_err(Clone::clone).and_then(|text| file::value(text, key));
+    match value {
+        Err(why) => {
+            tracing::debug!(path, why, "environment file cannot be read");
+            Err("couldn't parse env file".to_owned())
+        }
+        Ok(value) if value.is_empty() && *optional == Some(true) => Ok(None),
+        Ok(value) if value.is_empty() => {
+            Err(format!("environment variable key {key:?} not found in file {path:?}"))
+        }
+        Ok(value) => Ok(Some(value)),
+    }
 }
 
 fn missing_key(
@@ -327,6 +360,30 @@ mod tests {
         assert_eq!(get("KUBERNETES_SERVICE_HOST"), Some("10.0.0.1"));
         assert_eq!(get("KUBERNETES_PORT_443_TCP"), Some("tcp://10.0.0.1:443"));
         assert_eq!(get("KUBERNETES_SERVICE_PORT_HTTPS"), Some("443"));
+    }
+
+    #[test]
+    fn a_file_in_a_volume_gives_values() {
+        let mut sources = Sources::default();
+        sources.files.insert(("v".into(), "f".into()), Ok("K='1'\n".to_owned()));
+        let var = |volume: &str, key: &str, optional: bool| {
+            let reference = json!({"volumeName": volume, "path": "f", "key": key, "optional": optional});
+            let env = env_of(
+                json!({"name": "c", "env": [{"name": "A", "valueFrom": {"fileKeyRef": reference}}]}),
+                &sources,
+            );
+            env.map(|env| env.into_iter().find(|(name, _)| name == "A").map(|(_, value)| value))
+        };
+        assert_eq!(var("v", "K", false), Ok(Some("1".to_owned())));
+        assert_eq!(var("v", "J", true), Ok(None));
+        assert_eq!(
+            var("v", "J", false),
+            Err("environment variable key \"J\" not found in file \"f\"".to_owned())
+        );
+        assert_eq!(
+            var("w", "K", true),
+            Err("cannot find the volume \"w\" referenced by FileKeyRef".to_owned())
+        );
     }
 
     #[test]

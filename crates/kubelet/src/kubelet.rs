@@ -15,6 +15,8 @@ use crate::active::ActivePods;
 use crate::admission::{Allowlist, Gate, PatternError, Room};
 use crate::allocation::Ledger;
 use crate::certificate;
+use crate::cm::pod_cgroups::PodCgroups;
+use crate::cm::{self, ContainerManager, container_manager, podresources};
 use crate::config::Config;
 use crate::csi::{Drivers, Registry};
 use crate::eviction::{self, Threshold};
@@ -24,8 +26,10 @@ use crate::logs;
 use crate::node;
 use crate::nodeshutdown;
 use crate::pod_workers::{PodWorkers, Sources};
+use crate::resources::Machine;
 use crate::server;
 use crate::staticpods::{self, StaticPod};
+use crate::userns::Users;
 use crate::volumes::local_path;
 use crate::volumes::watched::Watched;
 use crate::worker::{Runtime, Shared};
@@ -36,6 +40,10 @@ pub enum Error {
     Runtime(#[from] tonic::Status),
     #[error("kubelet cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    #[error("resources cannot be given out: {0}")]
+    Resources(#[from] container_manager::Error),
+    #[error("cgroups cannot be found: {0}")]
+    Cgroups(std::io::Error),
     #[error("node facts cannot be read: {0}")]
     Node(#[from] node::Error),
     #[error(transparent)]
@@ -65,6 +73,9 @@ pub async fn run(
     let capacity = node::capacity(&config, &thresholds)?;
     node::prepare(&config, &capacity)?;
     let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
+    let cgroups = PodCgroups::detect(&config.kubelet.cgroup_root).map_err(Error::Cgroups)?;
+    let managers = cm::Settings::of(&config.kubelet);
+    let users = Users::open(&config.root_dir, managers.ids_per_pod, has_user_namespaces(&runtime).await?);
     let sysctls = Allowlist::new(&config.kubelet.allowed_unsafe_sysctls)?;
     let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));
     let nodes = informers.get_selected::<Node>(NODES, &format!("metadata.name={}", config.node_name));
@@ -74,7 +85,10 @@ pub async fn run(
         csi_drivers: Arc::<Drivers>::default(),
         allocatable: capacity.allocatable(),
         allocations: Ledger::new(capacity.allocatable()),
-        memory_capacity: capacity.memory_bytes,
+        machine: Machine::read(capacity.memory_bytes, cgroups.is_v2(), managers.swap_behavior),
+        cgroups,
+        users,
+        containers: ContainerManager::open(&managers, &config.root_dir)?,
         runtime_name: facts.runtime_name().to_owned(),
         watched: Watched::new(client.clone()),
         client,
@@ -128,6 +142,13 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|e| Error::Listen(address, e))
 }
 
+/// Whether the runtime can give pods users of their own.
+async fn has_user_namespaces(runtime: &Runtime) -> Result<bool, tonic::Status> {
+    let status = runtime.runtime.clone().status(cri::StatusRequest::default()).await?.into_inner();
+    let default = status.runtime_handlers.into_iter().find(|handler| handler.name.is_empty());
+    Ok(default.and_then(|handler| handler.features).is_some_and(|features| features.user_namespaces))
+}
+
 /// Returns when the kubelet is to end, with the node's pods ended before if they are to end with it.
 async fn stopped(shared: &Shared, stop: CancellationToken) {
     stop.cancelled().await;
@@ -159,6 +180,9 @@ impl Tasks {
             dir: shared.config.root_dir.join("plugins_registry"),
         };
         self.spawn(registry.run());
+        self.spawn(shared.containers.devices.clone().run());
+        self.spawn(podresources::serve(shared.clone()));
+        self.spawn(wake_pods(shared.clone()));
         let (told, events) = mpsc::channel(EVENTS_MAX);
         self.spawn(runtime_events(shared.runtime.clone(), shared.turns.clone(), healthy, told));
         events
@@ -181,17 +205,13 @@ impl Tasks {
         }
         let node = node::reference(&config.node_name);
         recorder.event(&node, EventType::Normal, "Starting", "Starting kubelet.");
-        let (pressure, shutting_down) =
-            (self.shared.pressure.subscribe(), self.shared.shutting_down.subscribe());
-        let status = node::StatusLoop::new(
-            client.clone(),
-            config.clone(),
-            facts,
-            runtime.clone(),
+        let signs = node::Signs {
             health,
-            pressure,
-            shutting_down,
-        );
+            pressure: self.shared.pressure.subscribe(),
+            shutting_down: self.shared.shutting_down.subscribe(),
+            devices: self.shared.containers.devices.counts(),
+        };
+        let status = node::StatusLoop::new(client.clone(), config.clone(), facts, runtime.clone(), signs);
         self.spawn(status.run());
         self.spawn(node::lease::run(
             client.clone(),
@@ -223,6 +243,22 @@ impl Tasks {
 const EVENTS_MAX: usize = 1024;
 /// Events kept for followers of logs; one that lags looks for itself.
 const TURNS_MAX: usize = 256;
+
+/// Has pods look when their CPUs or devices are not what they were.
+async fn wake_pods(shared: Arc<Shared>) {
+    let (mut moved, mut unwell) = (shared.containers.moved(), shared.containers.devices.unwell());
+    loop {
+        let changed = tokio::select! {
+            changed = moved.changed() => changed.map(|()| None),
+            changed = unwell.changed() => changed.map(|()| Some(unwell.borrow_and_update().clone())),
+        };
+        let Ok(pods) = changed else { return };
+        let concerned = |uid: &str| pods.as_ref().is_none_or(|pods| pods.contains(uid));
+        for active in shared.active.list().into_iter().filter(|active| concerned(&active.pod.metadata.uid)) {
+            active.wake();
+        }
+    }
+}
 
 async fn rotate_logs(shared: Arc<Shared>) {
     let limits = shared.config.kubelet.container_log();

@@ -7,6 +7,7 @@ mod active;
 mod admission;
 mod allocation;
 pub mod certificate;
+mod cm;
 pub mod config;
 mod containergc;
 mod csi;
@@ -31,6 +32,7 @@ mod server;
 mod staticpods;
 mod stats;
 mod termination_message;
+mod userns;
 mod volumes;
 mod worker;
 

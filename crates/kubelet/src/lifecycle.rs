@@ -22,13 +22,15 @@ pub async fn run_post_start(target: &Target, handler: &Handler) -> Result<(), St
     attempt(target, handler, POST_START_TIMEOUT).await
 }
 
-/// Runs the hook within the grace period and returns how much of it is left, at least what upstream leaves (2 s).
+/// What is left at least of a grace period (upstream's `minimumGracePeriodInSeconds`).
+pub const LEFT_MIN_SECONDS: i64 = 2;
+
+/// Runs the hook within the grace period and returns how much of it is left.
 pub async fn run_pre_stop(
     target: &Target,
     handler: &Handler,
     grace_seconds: i64,
 ) -> (Result<(), String>, i64) {
-    const LEFT_MIN_SECONDS: i64 = 2;
     let started = tokio::time::Instant::now();
     let limit = Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
     let result = match tokio::time::timeout(limit, attempt(target, handler, limit)).await {

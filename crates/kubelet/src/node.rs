@@ -3,6 +3,7 @@
 mod capacity;
 pub mod lease;
 mod prepare;
+mod resources;
 
 use std::fs;
 use std::time::Duration;
@@ -16,11 +17,13 @@ use jiff::Timestamp;
 use runtime::cri;
 use tokio::sync::watch;
 
+use crate::cm::devicemanager::Counts;
 use crate::config::Config;
 use crate::eviction::{Condition, Pressure};
+use crate::resources::HugePages;
 use crate::worker::Runtime;
 
-pub use capacity::{Capacity, capacity, meminfo_kib};
+pub use capacity::{Capacity, amounts, capacity, meminfo_kib};
 pub use prepare::{Unfit, prepare};
 
 #[derive(Debug, thiserror::Error)]
@@ -249,23 +252,34 @@ pub struct StatusLoop {
     config: Config,
     facts: Facts,
     runtime: Runtime,
-    /// Whether the runtime answers; a change is reported at once, as is one of what the node is short of.
-    health: watch::Receiver<bool>,
-    pressure: watch::Receiver<Pressure>,
-    shutting_down: watch::Receiver<bool>,
+    signs: Signs,
+    huge_pages: Vec<HugePages>,
+}
+
+/// What is reported at once when it changes.
+pub struct Signs {
+    /// Whether the runtime answers.
+    pub health: watch::Receiver<bool>,
+    /// What the node is short of.
+    pub pressure: watch::Receiver<Pressure>,
+    pub shutting_down: watch::Receiver<bool>,
+    pub devices: watch::Receiver<Counts>,
+}
+
+impl Signs {
+    async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        tokio::select! {
+            changed = self.health.changed() => changed,
+            changed = self.pressure.changed() => changed,
+            changed = self.shutting_down.changed() => changed,
+            changed = self.devices.changed() => changed,
+        }
+    }
 }
 
 impl StatusLoop {
-    pub fn new(
-        client: Client,
-        config: Config,
-        facts: Facts,
-        runtime: Runtime,
-        health: watch::Receiver<bool>,
-        pressure: watch::Receiver<Pressure>,
-        shutting_down: watch::Receiver<bool>,
-    ) -> Self {
-        StatusLoop { client, config, facts, runtime, health, pressure, shutting_down }
+    pub fn new(client: Client, config: Config, facts: Facts, runtime: Runtime, signs: Signs) -> Self {
+        StatusLoop { client, config, facts, runtime, signs, huge_pages: HugePages::read() }
     }
 
     pub async fn run(mut self) {
@@ -275,13 +289,7 @@ impl StatusLoop {
             match self.report().await {
                 // Without anybody to tell of a change the period alone counts.
                 Ok(()) => {
-                    let changed = async {
-                        tokio::select! {
-                            changed = self.health.changed() => changed,
-                            changed = self.pressure.changed() => changed,
-                            changed = self.shutting_down.changed() => changed,
-                        }
-                    };
+                    let changed = self.signs.changed();
                     if let Ok(Err(_)) = tokio::time::timeout(report_period, changed).await {
                         tokio::time::sleep(report_period).await;
                     }
@@ -303,11 +311,12 @@ impl StatusLoop {
         let runtime_ready = runtime_ready(&self.runtime).await;
         let health = Health {
             runtime_ready,
-            shutting_down: *self.shutting_down.borrow(),
-            pressure: self.pressure.borrow().clone(),
+            shutting_down: *self.signs.shutting_down.borrow(),
+            pressure: self.signs.pressure.borrow().clone(),
         };
         let images = self.images().await;
-        let status = status(&self.config, &self.facts, &known, &images, &health, Timestamp::now());
+        let mut status = status(&self.config, &self.facts, &known, &images, &health, Timestamp::now());
+        resources::add(&mut status, &self.signs.devices.borrow(), &self.huge_pages);
         let patch = json!({"status": status});
         self.client.patch(NODES, "", name, Some("status"), PatchType::Strategic, &patch).await.map(drop)
     }

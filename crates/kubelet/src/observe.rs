@@ -50,6 +50,16 @@ pub struct Container {
     pub reason: String,
     pub message: String,
     pub log_path: String,
+    /// Who its first process began as.
+    pub user: Option<User>,
+}
+
+/// User, group and all groups of a process, as its container sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub uid: i64,
+    pub gid: i64,
+    pub supplemental_groups: Vec<i64>,
 }
 
 /// Everything the runtime has of one pod.
@@ -168,6 +178,11 @@ async fn container_status(
         reason: status.reason,
         message,
         log_path: status.log_path,
+        user: status.user.and_then(|user| user.linux).map(|user| User {
+            uid: user.uid,
+            gid: user.gid,
+            supplemental_groups: user.supplemental_groups,
+        }),
     }))
 }
 

@@ -5,8 +5,10 @@ pub mod backoff;
 pub mod container;
 pub mod memory;
 pub mod resize;
+pub mod restart_all;
 pub mod sandbox;
 pub mod status;
+pub mod termination;
 #[cfg(test)]
 mod testing;
 

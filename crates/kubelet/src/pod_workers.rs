@@ -257,6 +257,7 @@ impl PodWorkers {
             self.workers.insert(uid.clone(), worker);
             self.tell(&uid, Message::Gone).await;
         }
+        self.shared.containers.release_all_but(|uid| self.workers.contains_key(uid));
         self.remove_orphaned_files();
     }
 

@@ -24,9 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use events::PodEvents;
 pub use runtime::CriClients as Runtime;
+use runtime::cri;
 
 use crate::active::ActivePods;
 use crate::allocation::Ledger;
+use crate::cm::pod_cgroups::PodCgroups;
+use crate::cm::{ContainerManager, Pinned};
 use crate::config::Config;
 use crate::csi::Drivers;
 use crate::eviction::Pressure;
@@ -38,6 +41,8 @@ use crate::pod::backoff::Backoff;
 use crate::pod::memory::{Failure, Memory, Waiting};
 use crate::pod::resize::{RESIZE_CONDITIONS, ResizeError, told_of_container};
 use crate::probe::{ProbeMetrics, ProbeType, Verdict};
+use crate::resources::Machine;
+use crate::userns::Users;
 use crate::volumes::downward::Allocatable;
 use crate::volumes::watched::Watched;
 
@@ -77,10 +82,14 @@ pub struct Outcome {
     pub unhealthy: Option<(String, String)>,
     pub sandbox_retry: Option<(Timestamp, String)>,
     pub refresh_at: Option<Timestamp>,
-    /// A container (by id) and the resources that are in force in it.
-    pub actuated: Option<(String, ResourceRequirements)>,
-    /// A container (by id) whose resources could not be changed.
-    pub resize_error: Option<(String, ResizeError)>,
+    /// Containers (by id) and the resources that are in force in them.
+    pub actuated: Vec<(String, ResourceRequirements)>,
+    /// Containers (by id) and the CPUs that they were put on.
+    pub pinned: Vec<(String, Pinned)>,
+    /// What the pod's cgroup was set to.
+    pub pod_actuated: Option<cri::LinuxContainerResources>,
+    /// Why resources could not be changed.
+    pub resize_error: Option<ResizeError>,
 }
 
 /// What all workers of the node share.
@@ -107,7 +116,10 @@ pub struct Shared {
     pub shutting_down: watch::Sender<bool>,
     pub allocatable: Allocatable,
     pub allocations: Ledger,
-    pub memory_capacity: i64,
+    pub machine: Machine,
+    pub cgroups: PodCgroups,
+    pub users: Users,
+    pub containers: ContainerManager,
     /// What the runtime calls itself.
     pub runtime_name: String,
 }
@@ -150,6 +162,7 @@ pub fn spawn(
         stale: false,
         volumes: Arc::default(),
         reported: None,
+        resizing: false,
     };
     tokio::spawn(stop.run_until_cancelled_owned(worker.run()));
     sender
@@ -180,6 +193,8 @@ struct Worker {
     volumes: Arc<Mutex<()>>,
     /// The status last written.
     reported: Option<PodStatus>,
+    /// What was accepted is not yet in force.
+    resizing: bool,
 }
 
 impl Worker {
@@ -277,11 +292,13 @@ impl Worker {
         if let Some((id, why)) = outcome.unhealthy {
             self.memory.unhealthy.insert(id, why);
         }
-        if let Some((id, resources)) = outcome.actuated {
-            self.memory.resize_errors.remove(&id);
-            self.memory.actuated.insert(id, resources);
+        self.memory.actuated.extend(outcome.actuated);
+        self.memory.pinned.extend(outcome.pinned);
+        if outcome.pod_actuated.is_some() {
+            self.memory.pod_actuated = outcome.pod_actuated;
+            self.memory.resize_error = None;
         }
-        self.memory.resize_errors.extend(outcome.resize_error);
+        self.memory.resize_error = outcome.resize_error.or(self.memory.resize_error.take());
         self.refresh_at = [self.refresh_at, outcome.refresh_at].into_iter().flatten().min();
         self.memory.sandbox_retry = outcome.sandbox_retry.or(self.memory.sandbox_retry.take());
     }
@@ -303,8 +320,11 @@ impl Worker {
             self.shared.active.insert(pod.clone(), &self.sender, &self.ended);
         }
         plan.finished &= self.running.is_empty();
+        self.tell_resized(&pod, &observed);
         if plan.finished {
             self.shared.allocations.release(&pod.metadata.uid);
+            self.shared.containers.release(&pod.metadata.uid);
+            self.share_tiers();
         } else if self.memory.resize_pending.is_some() {
             plan.wake(now + resize::RETRY);
         }
@@ -373,6 +393,7 @@ impl Worker {
         self.memory.busy =
             self.running.iter().filter_map(|key| act::started_by(key)).map(str::to_owned).collect();
         self.memory.starting.clear();
+        self.learn_given(pod);
         for (spec, _) in crate::pod::all_containers(pod) {
             let Some(container) = observed.container(&spec.name).filter(|c| c.state == State::Running) else {
                 continue;

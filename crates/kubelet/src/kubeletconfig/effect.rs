@@ -4,9 +4,10 @@
 use apimachinery::Value;
 
 use super::KubeletConfiguration;
+use crate::cm::{FULL_PCPUS_ONLY, STRICT_CPU_RESERVATION};
 
 /// With what is the case here, which is all that can be asked for.
-const REFUSED: [(&str, &str); 21] = [
+const REFUSED: [(&str, &str); 16] = [
     ("enableServer", "the kubelet's own API is always served"),
     ("tlsCipherSuites", "the cipher suites are those of TLS 1.2 and 1.3 that are held to be safe"),
     ("tlsCurvePreferences", "the curves cannot be chosen"),
@@ -14,20 +15,15 @@ const REFUSED: [(&str, &str); 21] = [
     ("cgroupsPerQOS", "pods always have cgroups by quality of service"),
     ("cgroupDriver", "cgroups are made by files"),
     ("singleProcessOOMKill", "the kernel decides which process of a container is killed"),
-    ("cpuManagerPolicy", "no CPUs are set aside for containers"),
-    ("cpuManagerPolicyOptions", "no CPUs are set aside for containers"),
     ("memoryManagerPolicy", "no NUMA node's memory is set aside for containers"),
     ("reservedMemory", "no NUMA node's memory is set aside"),
-    ("topologyManagerPolicy", "devices, CPUs and memory are not aligned"),
-    ("topologyManagerScope", "devices, CPUs and memory are not aligned"),
-    ("topologyManagerPolicyOptions", "devices, CPUs and memory are not aligned"),
+    ("topologyManagerPolicyOptions", "the policy has no options"),
     ("qosReserved", "no memory is set aside by quality of service"),
     ("podCIDR", "the API server gives the node its range"),
     ("preloadedImagesVerificationAllowlist", "no credentials are verified of images that are there"),
     ("memoryReservationPolicy", "no memory is protected by cgroups"),
     ("localStorageCapacityIsolation", "ephemeral storage is always accounted"),
     ("staticPodURL", "static pods are read from files"),
-    ("userNamespaces", "their lengths cannot be chosen"),
 ];
 
 /// What the defaults of upstream and of the cluster say of credentials comes to the same: none are verified.
@@ -85,7 +81,32 @@ pub fn refused(configuration: &KubeletConfiguration) -> Vec<String> {
     });
     let no_root = (configuration.cgroup_root == "/")
         .then(|| "cgroupRoot \"/\" is not supported: pods need a cgroup of their own".to_owned());
+    let refused = refused.chain(unknown_choices(configuration));
     refused.chain(verifies).chain(no_root).map(|why| format!("invalid configuration: {why}")).collect()
+}
+
+/// Choices among which there is none of this name.
+fn unknown_choices(configuration: &KubeletConfiguration) -> impl Iterator<Item = String> {
+    let choices: [(&str, &str, &[&str]); 3] = [
+        ("cpuManagerPolicy", &configuration.cpu_manager_policy, &["none", "static"]),
+        (
+            "topologyManagerPolicy",
+            &configuration.topology_manager_policy,
+            &["none", "best-effort", "restricted", "single-numa-node"],
+        ),
+        ("topologyManagerScope", &configuration.topology_manager_scope, &["container", "pod"]),
+    ];
+    let unknown = choices.into_iter().filter(|(_, chosen, known)| !known.contains(chosen));
+    let unknown = unknown.map(|(name, chosen, known)| {
+        format!("{name} {chosen:?} is not supported: it is one of {}", known.join(", "))
+    });
+    let known = [FULL_PCPUS_ONLY, STRICT_CPU_RESERVATION];
+    let options = configuration.cpu_manager_policy_options.keys();
+    let options = options.filter(move |option| !known.contains(&option.as_str()));
+    let options = options.map(move |option| {
+        format!("cpuManagerPolicyOptions {option:?} is not supported: known are {}", known.join(", "))
+    });
+    unknown.chain(options)
 }
 
 /// A warning for each field that is set and does nothing.
@@ -147,12 +168,14 @@ mod tests {
     fn what_is_relied_upon_is_refused_and_what_is_not_is_told() {
         let given = KubeletConfiguration {
             cgroup_driver: "systemd".to_owned(),
+            topology_manager_policy: "perfect".to_owned(),
+            cpu_manager_policy_options: [("align-by-socket".to_owned(), "true".to_owned())].into(),
             hairpin_mode: "none".to_owned(),
             image_pull_credentials_verification_policy: "AlwaysVerify".to_owned(),
             ..KubeletConfiguration::default()
         };
         let refused = refused(&given);
-        assert_eq!(refused.len(), 2, "{refused:?}");
+        assert_eq!(refused.len(), 4, "{refused:?}");
         assert!(refused[0].starts_with("invalid configuration: cgroupDriver \"systemd\" is not supported"));
         assert_eq!(without_effect(&given), ["KubeletConfiguration: hairpinMode \"none\" has no effect here"]);
     }

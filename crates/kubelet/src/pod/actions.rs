@@ -5,8 +5,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::memory::Memory;
 use super::resize::{Change, change};
-use super::{grace_period_seconds, is_sidecar};
+use super::termination::end_all;
+use super::{grace_period_seconds, is_sidecar, restart_all};
 use crate::observe::{Container, Observed, State};
+use crate::resources::PodResources;
 
 /// Which list of the spec a container stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +34,12 @@ pub enum Action {
         name: String,
         grace_seconds: i64,
         reason: String,
+        /// Containers (by id) that are to be gone before this one gets its signal.
+        after: Vec<String>,
     },
-    /// Puts the allocated resources in force in a running container.
+    /// Puts the allocated resources in force, in the pod's cgroup and in these running containers.
     Resize {
-        id: String,
-        name: String,
+        containers: Vec<Resized>,
     },
     /// Ends and removes what is left of sandboxes that are no use any more.
     StopSandbox {
@@ -45,9 +48,20 @@ pub enum Action {
     RemoveContainer {
         id: String,
     },
+    /// Ends a container at once and removes it, but not its log.
+    ResetContainer {
+        id: String,
+    },
     RemoveSandbox {
         id: String,
     },
+}
+
+/// A running container that gets other resources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resized {
+    pub id: String,
+    pub name: String,
 }
 
 /// What the worker does now, and when it must look again though nothing happened.
@@ -95,23 +109,11 @@ pub fn active_deadline(pod: &Pod) -> Option<Timestamp> {
     Some(pod.status.start_time? + SignedDuration::from_secs(seconds))
 }
 
-/// Everything ends: first sidecars' mains, then sidecars, then the sandboxes. Who ends the pod may give it less time.
+/// Everything ends, the sandboxes last. Who ends the pod may give it less time.
 fn terminate(pod: &Pod, observed: &Observed, own_grace_seconds: Option<i64>, plan: &mut Plan) {
     let grace_seconds = grace_period_seconds(pod);
     let grace_seconds = own_grace_seconds.map_or(grace_seconds, |own| own.min(grace_seconds));
-    let sidecars: Vec<&str> =
-        pod.spec.init_containers.iter().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
-    let (last, first): (Vec<&Container>, Vec<&Container>) =
-        observed.running().partition(|c| sidecars.contains(&c.name.as_str()));
-    let ending = if first.is_empty() { last } else { first };
-    for container in ending {
-        plan.actions.push(Action::Kill {
-            id: container.id.clone(),
-            name: container.name.clone(),
-            grace_seconds,
-            reason: format!("Stopping container {}", container.name),
-        });
-    }
+    plan.actions.extend(end_all(pod, observed, grace_seconds));
     if plan.actions.is_empty() {
         let ready = observed.sandboxes.iter().filter(|s| s.ready);
         plan.actions.extend(ready.map(|s| Action::StopSandbox { id: s.id.clone() }));
@@ -174,17 +176,20 @@ fn run_in_sandbox(
     now: Timestamp,
     plan: &mut Plan,
 ) {
+    if restart_all::is_due(pod, observed) {
+        let removed = restart_all::to_remove(pod, observed);
+        plan.actions.extend(removed.iter().map(|c| Action::ResetContainer { id: c.id.clone() }));
+        return;
+    }
     remove_old_attempts(pod, observed, plan);
     if nothing_left_to_run(pod, observed) {
-        let sidecars =
-            observed.running().map(|c| kill(pod, c, None, format!("Stopping container {}", c.name)));
-        plan.actions.extend(sidecars);
+        plan.actions.extend(end_all(pod, observed, grace_period_seconds(pod)));
         if plan.actions.iter().all(|a| matches!(a, Action::RemoveContainer { .. })) {
             plan.actions.push(Action::StopSandbox { id: sandbox.to_owned() });
         }
         return;
     }
-    let mut step = Step { pod, observed, sandbox, memory, now, plan };
+    let mut step = Step { pod, observed, sandbox, memory, now, plan, resized: Vec::new() };
     for spec in &pod.spec.ephemeral_containers {
         if observed.container(&spec.name).is_none() {
             step.start(spec, ContainerType::Ephemeral);
@@ -195,6 +200,7 @@ fn run_in_sandbox(
             step.keep_running(spec, ContainerType::Regular);
         }
     }
+    step.resize_pod();
 }
 
 fn remove_old_attempts(pod: &Pod, observed: &Observed, plan: &mut Plan) {
@@ -213,6 +219,8 @@ struct Step<'a> {
     memory: &'a Memory,
     now: Timestamp,
     plan: &'a mut Plan,
+    /// Running containers that get other resources without a restart.
+    resized: Vec<Resized>,
 }
 
 impl Step<'_> {
@@ -295,19 +303,38 @@ impl Step<'_> {
 
     fn resize(&mut self, spec: &Spec, container: &Container) {
         let actuated = self.memory.actuated.get(&container.id);
-        match actuated.and_then(|actuated| change(spec, actuated)) {
+        let change = actuated.and_then(|actuated| change(spec, actuated));
+        let wanted = self.memory.cpus.get(&spec.name);
+        let moves = wanted.is_some() && self.memory.pinned.get(&container.id) != wanted;
+        match change.or(moves.then_some(Change::Update)) {
             None => {}
             Some(Change::Restart) => {
                 let message = format!("Container {} resize requires restart", spec.name);
                 self.plan.actions.push(kill(self.pod, container, None, message));
             }
-            Some(Change::Update) => match self.memory.resize_errors.get(&container.id) {
-                Some(error) if error.retry_at > self.now => self.plan.wake(error.retry_at),
-                _ => self
-                    .plan
-                    .actions
-                    .push(Action::Resize { id: container.id.clone(), name: spec.name.clone() }),
-            },
+            Some(Change::Update) => {
+                self.resized.push(Resized { id: container.id.clone(), name: spec.name.clone() });
+            }
+        }
+    }
+
+    /// Containers without limits of their own live within those of the pod, and change with them.
+    fn resize_pod(&mut self) {
+        let Memory { pod_actuated, resources, .. } = self.memory;
+        let unknown = *resources != PodResources::default();
+        let pod_changed = pod_actuated.as_ref().map_or(unknown, |actuated| *actuated != resources.cgroup);
+        if pod_changed && self.pod.spec.resources.is_some() {
+            let running = self.observed.running().filter(|c| c.sandbox_id == self.sandbox);
+            let missing = running.filter(|c| !self.resized.iter().any(|known| known.id == c.id));
+            let missing = missing.map(|c| Resized { id: c.id.clone(), name: c.name.clone() });
+            self.resized.extend(missing.collect::<Vec<_>>());
+        }
+        if self.resized.is_empty() && !pod_changed {
+            return;
+        }
+        match &self.memory.resize_error {
+            Some(error) if error.retry_at > self.now => self.plan.wake(error.retry_at),
+            _ => self.plan.actions.push(Action::Resize { containers: std::mem::take(&mut self.resized) }),
         }
     }
 
@@ -353,7 +380,7 @@ pub fn should_restart(pod: &Pod, spec: &Spec, exit_code: i32) -> bool {
 const RESTARTS: [&str; 2] = ["Restart", "RestartAllContainers"];
 
 /// The action of the first rule that this exit code meets.
-fn matching_rule(spec: &Spec, exit_code: i32) -> Option<&str> {
+pub fn matching_rule(spec: &Spec, exit_code: i32) -> Option<&str> {
     let meets = |rule: &&ContainerRestartRule| {
         rule.exit_codes.as_ref().is_some_and(|codes| match codes.operator.as_str() {
             "In" => codes.values.contains(&exit_code),
@@ -371,6 +398,7 @@ fn kill(pod: &Pod, container: &Container, own_grace_seconds: Option<i64>, reason
         name: container.name.clone(),
         grace_seconds: own_grace_seconds.unwrap_or_else(|| grace_period_seconds(pod)),
         reason,
+        after: Vec::new(),
     }
 }
 

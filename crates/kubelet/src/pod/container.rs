@@ -6,9 +6,12 @@ use std::path::Path;
 use api::view::core::{Container, Pod, SeccompProfile, SecurityContext};
 use runtime::cri;
 
+use crate::cm::Pinned;
+use crate::cm::devicemanager::proto::ContainerAllocateResponse;
 use crate::observe::{CONTAINER_HASH_ANNOTATION, CONTAINER_NAME_LABEL, CONTAINER_RESTART_COUNT_ANNOTATION};
 use crate::pod::sandbox::pod_labels;
-use crate::{resources, termination_message};
+use crate::resources::{self, Machine};
+use crate::termination_message;
 
 /// What changes a running container: name and image (upstream: `HashContainer`). FNV-1a with a zero between them:
 /// running containers carry it across upgrades, so it must never change.
@@ -31,7 +34,15 @@ pub struct Start<'a> {
     pub log_path: String,
     /// On the node; empty when the container has no termination message.
     pub termination_message: &'a Path,
-    pub memory_capacity: i64,
+    pub machine: &'a Machine,
+    /// Where it is to run, if that matters.
+    pub pinned: Option<Pinned>,
+    /// What device plugins want done for the container's devices.
+    pub devices: Vec<ContainerAllocateResponse>,
+    /// Where the profiles of system call filters are, in a folder of their own.
+    pub root_dir: &'a Path,
+    /// The node's, or a range of the pod's own.
+    pub users: cri::UserNamespace,
     /// Who the image says it runs as, for `runAsNonRoot`.
     pub target_container_id: String,
 }
@@ -46,9 +57,16 @@ pub fn container_config(pod: &Pod, spec: &Container, start: Start<'_>) -> cri::C
         (termination_message::PATH_ANNOTATION, start.termination_message.display().to_string()),
         (termination_message::POLICY_ANNOTATION, spec.termination_message_policy.clone()),
     ];
+    let mut mounts = start.mounts;
+    for mount in &mut mounts {
+        mount.uid_mappings.clone_from(&start.users.uids);
+        mount.gid_mappings.clone_from(&start.users.gids);
+    }
+    let namespaces = super::sandbox::namespace_options(pod, start.target_container_id, start.users);
+    let security = security_context(pod, spec, namespaces, start.root_dir);
     let mut labels = pod_labels(pod);
     labels.insert(CONTAINER_NAME_LABEL.to_owned(), spec.name.clone());
-    cri::ContainerConfig {
+    let mut config = cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: spec.name.clone(), attempt: start.attempt }),
         image: Some(cri::ImageSpec {
             image: start.image_ref,
@@ -63,7 +81,7 @@ pub fn container_config(pod: &Pod, spec: &Container, start: Start<'_>) -> cri::C
             .iter()
             .map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() })
             .collect(),
-        mounts: start.mounts,
+        mounts,
         labels,
         annotations: annotations.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<HashMap<_, _>>(),
         log_path: start.log_path,
@@ -71,11 +89,35 @@ pub fn container_config(pod: &Pod, spec: &Container, start: Start<'_>) -> cri::C
         stdin_once: spec.stdin_once,
         tty: spec.tty,
         linux: Some(cri::LinuxContainerConfig {
-            resources: Some(resources::linux_resources(pod, spec, start.memory_capacity)),
-            security_context: Some(security_context(pod, spec, start.target_container_id)),
+            resources: Some(resources::linux_resources(pod, spec, start.pinned.as_ref(), start.machine)),
+            security_context: Some(security),
         }),
         ..Default::default()
-    }
+    };
+    start.devices.into_iter().for_each(|devices| add_devices(&mut config, devices));
+    config
+}
+
+/// Variables that the container has already stay as they are.
+fn add_devices(config: &mut cri::ContainerConfig, devices: ContainerAllocateResponse) {
+    let known: Vec<String> = config.envs.iter().map(|pair| pair.key.clone()).collect();
+    let new = devices.envs.into_iter().filter(|(key, _)| !known.contains(key));
+    config.envs.extend(new.map(|(key, value)| cri::KeyValue { key, value }));
+    config.mounts.extend(devices.mounts.into_iter().map(|mount| cri::Mount {
+        container_path: mount.container_path,
+        host_path: mount.host_path,
+        readonly: mount.read_only,
+        ..Default::default()
+    }));
+    config.devices.extend(devices.devices.into_iter().map(|device| cri::Device {
+        container_path: device.container_path,
+        host_path: device.host_path,
+        permissions: device.permissions,
+    }));
+    config.annotations.extend(devices.annotations);
+    config
+        .cdi_devices
+        .extend(devices.cdi_devices.into_iter().map(|device| cri::CdiDevice { name: device.name }));
 }
 
 /// Paths hidden or write-protected unless the container is privileged (containerd's defaults, as the kubelet sends them).
@@ -95,7 +137,12 @@ const MASKED_PATHS: [&str; 12] = [
 ];
 const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-fn security_context(pod: &Pod, spec: &Container, target_id: String) -> cri::LinuxContainerSecurityContext {
+fn security_context(
+    pod: &Pod,
+    spec: &Container,
+    namespaces: cri::NamespaceOption,
+    root_dir: &Path,
+) -> cri::LinuxContainerSecurityContext {
     let empty_pod = Default::default();
     let of_pod = pod.spec.security_context.as_ref().unwrap_or(&empty_pod);
     let empty = SecurityContext::default();
@@ -114,7 +161,7 @@ fn security_context(pod: &Pod, spec: &Container, target_id: String) -> cri::Linu
             ..Default::default()
         }),
         privileged,
-        namespace_options: Some(super::sandbox::namespace_options(pod, target_id)),
+        namespace_options: Some(namespaces),
         run_as_user: run_as_user.map(|value| cri::Int64Value { value }),
         run_as_group: own.run_as_group.or(of_pod.run_as_group).map(|value| cri::Int64Value { value }),
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
@@ -123,7 +170,11 @@ fn security_context(pod: &Pod, spec: &Container, target_id: String) -> cri::Linu
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: paths(&MASKED_PATHS),
         readonly_paths: paths(&READONLY_PATHS),
-        seccomp: Some(seccomp(own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()), privileged)),
+        seccomp: Some(seccomp(
+            own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()),
+            privileged,
+            root_dir,
+        )),
         ..Default::default()
     }
 }
@@ -136,19 +187,25 @@ pub fn confine_by_default(pod: &Pod, spec: &Container, config: &mut cri::Contain
     if named || own.is_some_and(|context| context.privileged == Some(true)) {
         return;
     }
-    let default = SeccompProfile { kind: "RuntimeDefault".to_owned(), ..Default::default() };
     if let Some(context) = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut()) {
-        context.seccomp = Some(seccomp(Some(&default), false));
+        let profile_type = cri::security_profile::ProfileType::RuntimeDefault.into();
+        context.seccomp = Some(cri::SecurityProfile { profile_type, ..Default::default() });
     }
 }
 
+/// The folder of profiles that users put on the node.
+const SECCOMP_DIR: &str = "seccomp";
+
 /// Without a profile a container is unconfined.
-pub fn seccomp(profile: Option<&SeccompProfile>, privileged: bool) -> cri::SecurityProfile {
+pub fn seccomp(profile: Option<&SeccompProfile>, privileged: bool, root_dir: &Path) -> cri::SecurityProfile {
     use cri::security_profile::ProfileType;
     let (kind, localhost_ref) = match profile {
         Some(profile) if !privileged => match profile.kind.as_str() {
             "RuntimeDefault" => (ProfileType::RuntimeDefault, String::new()),
-            "Localhost" => (ProfileType::Localhost, profile.localhost_profile.clone().unwrap_or_default()),
+            "Localhost" => {
+                let name = profile.localhost_profile.as_deref().unwrap_or_default();
+                (ProfileType::Localhost, root_dir.join(SECCOMP_DIR).join(name).display().to_string())
+            }
             _ => (ProfileType::Unconfined, String::new()),
         },
         _ => (ProfileType::Unconfined, String::new()),

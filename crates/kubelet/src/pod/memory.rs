@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::view::core::{Container as Spec, ContainerStatus, ResourceRequirements};
 use jiff::Timestamp;
+use runtime::cri::LinuxContainerResources;
 
 use super::backoff::Backoff;
 use super::resize::{Allocation, Pending, ResizeError};
+use crate::cm::Pinned;
+use crate::cm::devicemanager::DeviceHealth;
 use crate::observe::Container;
+use crate::resources::PodResources;
 
 /// Why a container is not running though it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,10 +77,20 @@ pub struct Memory {
     pub allocated: Allocation,
     /// By container id: the resources in force; written when a container starts and when it was resized.
     pub actuated: BTreeMap<String, ResourceRequirements>,
+    /// By container name: where it is to run, where that matters.
+    pub cpus: BTreeMap<String, Pinned>,
+    /// By container id: where it was last told to run.
+    pub pinned: BTreeMap<String, Pinned>,
+    /// By container name: its devices, and whether they are well.
+    pub devices: BTreeMap<String, Vec<DeviceHealth>>,
     /// The spec asks for what the node has not accepted.
     pub resize_pending: Option<Pending>,
-    /// By container id: why its resources could not be changed.
-    pub resize_errors: BTreeMap<String, ResizeError>,
+    /// What the pod asks for as a whole of what is accepted.
+    pub resources: PodResources,
+    /// The settings in force in the pod's cgroup; none until this kubelet has written them.
+    pub pod_actuated: Option<LinuxContainerResources>,
+    /// Why what was accepted could not be put in force.
+    pub resize_error: Option<ResizeError>,
     /// Set once the pod was found to be over, with the reason and message of its status: never to start again.
     pub failed: Option<Failure>,
 }
@@ -109,7 +123,7 @@ impl Memory {
         self.probes.retain(|id, _| known.contains(id.as_str()));
         self.unhealthy.retain(|id, _| known.contains(id.as_str()));
         self.actuated.retain(|id, _| known.contains(id.as_str()));
-        self.resize_errors.retain(|id, _| known.contains(id.as_str()));
+        self.pinned.retain(|id, _| known.contains(id.as_str()));
         self.starting.retain(|id| known.contains(id.as_str()));
         self.counted_exits.retain(|id| known.contains(id.as_str()));
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use api::view::core::{Container, Pod, ResourceRequirements};
+use api::view::core::{Container, Pod, ResourceList, ResourceRequirements};
 use apimachinery::{Value, json};
 use jiff::Timestamp;
 
@@ -17,8 +17,14 @@ pub const IN_PROGRESS: &str = "PodResizeInProgress";
 /// The conditions that a pod has only while they are true.
 pub const RESIZE_CONDITIONS: [&str; 2] = [PENDING, IN_PROGRESS];
 
-/// Resources by container name.
-pub type Allocation = BTreeMap<String, ResourceRequirements>;
+/// What is accepted of a pod's resources.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Allocation {
+    /// By container name.
+    pub containers: BTreeMap<String, ResourceRequirements>,
+    /// Those of the pod as a whole, where it states them.
+    pub pod: Option<ResourceRequirements>,
+}
 
 /// A resize that the node has not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +54,8 @@ fn resizable(pod: &Pod) -> impl Iterator<Item = &Container> {
 
 /// What the spec asks for.
 pub fn wanted(pod: &Pod) -> Allocation {
-    resizable(pod).map(|spec| (spec.name.clone(), spec.resources.clone())).collect()
+    let containers = resizable(pod).map(|spec| (spec.name.clone(), spec.resources.clone())).collect();
+    Allocation { containers, pod: pod.spec.resources.clone() }
 }
 
 /// What a pod has that this kubelet has not seen yet: its status is the record of what was accepted.
@@ -58,7 +65,23 @@ pub fn restored(pod: &Pod) -> Allocation {
         told.and_then(|status| told_resources(status.resources.as_ref()))
             .unwrap_or_else(|| spec.resources.clone())
     };
-    resizable(pod).map(|spec| (spec.name.clone(), of(spec))).collect()
+    let containers = resizable(pod).map(|spec| (spec.name.clone(), of(spec))).collect();
+    let started = !pod.status.container_statuses.is_empty();
+    let told = pod.status.resources.as_ref().filter(|_| started);
+    let of_pod = pod.spec.resources.as_ref().map(|wanted| {
+        let told = told_resources(told).unwrap_or_else(|| wanted.clone());
+        ResourceRequirements {
+            limits: same_names(&told.limits, &wanted.limits),
+            requests: same_names(&told.requests, &wanted.requests),
+        }
+    });
+    Allocation { containers, pod: of_pod }
+}
+
+/// What is told of the pod as a whole holds more than the pod states.
+fn same_names(told: &ResourceList, wanted: &ResourceList) -> ResourceList {
+    let named = wanted.iter().map(|(name, amount)| (name.clone(), told.get(name).unwrap_or(amount).clone()));
+    named.collect()
 }
 
 /// What was in force in this very container when its status was last told.
@@ -73,8 +96,9 @@ fn told_resources(told: Option<&Value>) -> Option<ResourceRequirements> {
 
 /// Puts what is allocated in the place of what is wanted.
 pub fn allocate(pod: &mut Pod, allocated: &Allocation) {
+    pod.spec.resources.clone_from(&allocated.pod);
     for spec in pod.spec.init_containers.iter_mut().chain(&mut pod.spec.containers) {
-        if let Some(resources) = allocated.get(&spec.name) {
+        if let Some(resources) = allocated.containers.get(&spec.name) {
             spec.resources = resources.clone();
         }
     }
@@ -107,12 +131,17 @@ pub fn in_progress(pod: &Pod, observed: &Observed, memory: &Memory) -> Option<St
     };
     let regular =
         pod.spec.init_containers.iter().filter(|c| super::is_sidecar(c)).chain(&pod.spec.containers);
-    let behind: Vec<&Container> = regular.filter(behind).collect();
-    let error = |spec: &&Container| {
-        let container = observed.container(&spec.name)?;
-        memory.resize_errors.get(&container.id).map(|error| error.message.clone())
-    };
-    (!behind.is_empty()).then(|| behind.iter().find_map(error).unwrap_or_default())
+    let mut behind = regular.filter(behind);
+    if behind.next().is_none() && !pod_is_behind(memory) {
+        return None;
+    }
+    Some(memory.resize_error.as_ref().map(|error| error.message.clone()).unwrap_or_default())
+}
+
+/// Whether the pod's cgroup is set to something else than what is accepted. What a kubelet before this one wrote is not
+/// known, and taken for right.
+fn pod_is_behind(memory: &Memory) -> bool {
+    memory.pod_actuated.as_ref().is_some_and(|actuated| *actuated != memory.resources.cgroup)
 }
 
 /// Resources as the API shows them, without the lists that are empty.
@@ -159,7 +188,7 @@ mod tests {
         assert_ne!(restored, wanted(&pod));
         allocate(&mut pod, &restored);
         assert_eq!(pod.spec.containers[0].resources.requests["cpu"], "1");
-        assert_eq!(told_of_container(&pod, "a", "a0"), Some(restored["a"].clone()));
+        assert_eq!(told_of_container(&pod, "a", "a0"), Some(restored.containers["a"].clone()));
         assert_eq!(told_of_container(&pod, "a", "a1"), None);
     }
 
@@ -173,8 +202,7 @@ mod tests {
         memory.actuated.insert("a0".into(), pod("1").spec.containers[0].resources.clone());
         assert_eq!(in_progress(&pod("1"), &observed, &memory), None);
         assert_eq!(in_progress(&pod("2"), &observed, &memory), Some(String::new()));
-        let error = ResizeError { message: "no".into(), retry_at: Timestamp::MAX };
-        memory.resize_errors.insert("a0".into(), error);
+        memory.resize_error = Some(ResizeError { message: "no".into(), retry_at: Timestamp::MAX });
         assert_eq!(in_progress(&pod("2"), &observed, &memory), Some("no".into()));
     }
 

@@ -22,7 +22,7 @@ pub fn pod_labels(pod: &Pod) -> HashMap<String, String> {
 }
 
 /// Which namespaces the pod's containers share with whom.
-pub fn namespace_options(pod: &Pod, target_id: String) -> cri::NamespaceOption {
+pub fn namespace_options(pod: &Pod, target_id: String, users: cri::UserNamespace) -> cri::NamespaceOption {
     use cri::NamespaceMode;
     let host_or = |host: bool, other: NamespaceMode| if host { NamespaceMode::Node } else { other } as i32;
     let pid = match (pod.spec.host_pid, pod.spec.share_process_namespace, target_id.is_empty()) {
@@ -36,12 +36,26 @@ pub fn namespace_options(pod: &Pod, target_id: String) -> cri::NamespaceOption {
         pid: pid as i32,
         ipc: host_or(pod.spec.host_ipc, NamespaceMode::Pod),
         target_id,
-        ..Default::default()
+        userns_options: Some(users),
     }
 }
 
-/// The longest name a host may have (Linux: HOST_NAME_MAX).
+/// The longest label of a name.
 const HOSTNAME_MAX: usize = 63;
+/// The longest name that the kernel takes for a host (HOST_NAME_MAX).
+const FQDN_MAX: usize = 64;
+
+/// A full name that is to be the host's must be one that the kernel takes.
+pub fn check_hostname(pod: &Pod, cluster_domain: &str) -> Result<(), String> {
+    let (short, domain) = hostname(pod, cluster_domain);
+    let length = short.len() + 1 + domain.len();
+    if pod.spec.set_hostname_as_fqdn != Some(true) || domain.is_empty() || length <= FQDN_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "failed to construct FQDN from pod hostname and cluster domain, FQDN {short}.{domain} is too long ({FQDN_MAX} is the max, {length} characters requested)"
+    ))
+}
 
 /// The pod's own name, and its domain where it has a subdomain.
 pub fn hostname(pod: &Pod, cluster_domain: &str) -> (String, String) {
@@ -66,6 +80,7 @@ pub fn sandbox_config(
     attempt: u32,
     config: &Config,
     dns: cri::DnsConfig,
+    users: cri::UserNamespace,
 ) -> cri::PodSandboxConfig {
     let (short, domain) = hostname(pod, &config.kubelet.cluster_domain);
     let hostname = match (pod.spec.host_network, pod.spec.set_hostname_as_fqdn, domain.is_empty()) {
@@ -88,7 +103,7 @@ pub fn sandbox_config(
         annotations: pod.metadata.annotations.clone().into_iter().collect(),
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: resources::pod_cgroup(&config.kubelet.cgroup_root, pod),
-            security_context: Some(security_context(pod)),
+            security_context: Some(security_context(pod, config, users)),
             sysctls: pod
                 .spec
                 .security_context
@@ -102,7 +117,11 @@ pub fn sandbox_config(
     }
 }
 
-fn security_context(pod: &Pod) -> cri::LinuxSandboxSecurityContext {
+fn security_context(
+    pod: &Pod,
+    config: &Config,
+    users: cri::UserNamespace,
+) -> cri::LinuxSandboxSecurityContext {
     let of_pod = pod.spec.security_context.as_ref();
     let privileged = pod
         .spec
@@ -111,13 +130,17 @@ fn security_context(pod: &Pod) -> cri::LinuxSandboxSecurityContext {
         .chain(&pod.spec.init_containers)
         .any(|c| c.security_context.as_ref().is_some_and(|s| s.privileged == Some(true)));
     cri::LinuxSandboxSecurityContext {
-        namespace_options: Some(namespace_options(pod, String::new())),
+        namespace_options: Some(namespace_options(pod, String::new(), users)),
         run_as_user: of_pod.and_then(|c| c.run_as_user).map(|value| cri::Int64Value { value }),
         run_as_group: of_pod.and_then(|c| c.run_as_group).map(|value| cri::Int64Value { value }),
         supplemental_groups: of_pod.map(|c| c.supplemental_groups.clone()).unwrap_or_default(),
         privileged,
         supplemental_groups_policy: supplemental_groups_policy(pod) as i32,
-        seccomp: Some(super::container::seccomp(of_pod.and_then(|c| c.seccomp_profile.as_ref()), privileged)),
+        seccomp: Some(super::container::seccomp(
+            of_pod.and_then(|c| c.seccomp_profile.as_ref()),
+            privileged,
+            &config.root_dir,
+        )),
         ..Default::default()
     }
 }

@@ -1,23 +1,23 @@
 //! What to report of a pod (follows the kubelet's `generateAPIPodStatus`, `getPhase` and `status/generate.go`).
 
+mod conditions;
+
 use api::view::core::{
     Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, Pod, PodIp, PodStatus, ResourceRequirements,
+    ContainerStateWaiting, ContainerStatus, Pod, PodIp, PodStatus, ResourceRequirements, VolumeMount,
 };
-use apimachinery::meta::{Condition, find_condition};
+use apimachinery::{Value, json};
 use jiff::Timestamp;
 
 use super::actions::should_restart;
 use super::is_sidecar;
 use super::memory::{Failure, Memory};
-use super::resize;
-use crate::observe::{Container, Observed, State};
+use super::{resize, restart_all};
+use crate::cm::devicemanager::DeviceHealth;
+use crate::observe::{self, Container, Observed, State};
 
 /// The exit code of a container whose end nobody saw: as if it had been killed.
 const UNSEEN_EXIT_CODE: i32 = 137;
-
-/// The condition of a pod that is ended for another's sake.
-const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 /// Facts about the node that a pod's status repeats.
 pub struct NodeFacts<'a> {
@@ -52,6 +52,7 @@ pub fn pod_status(
         None => (phase(pod, &init, &regular, ended).to_owned(), None),
     };
     let ips = pod_ips(pod, observed, node);
+    let whole = &memory.resources;
     let mut status = PodStatus {
         observed_generation: (pod.metadata.generation > 0).then_some(pod.metadata.generation),
         message: failure.map_or_else(|| pod.status.message.clone(), |f| f.message.clone()),
@@ -65,11 +66,35 @@ pub fn pod_status(
         init_container_statuses: init,
         container_statuses: regular,
         ephemeral_container_statuses: ephemeral,
+        allocated_resources: whole.requests.clone(),
+        resources: Some(pod_resources(pod, memory, &phase)),
         phase,
         ..Default::default()
     };
-    status.conditions = conditions(pod, observed, memory, &status, now);
+    status.conditions = conditions::conditions(pod, observed, memory, &status, now);
     status
+}
+
+/// What the pod has as a whole: what was told before, while something else is being put in force. Of a pod that runs
+/// only what its cgroup holds is told beside what it states itself.
+fn pod_resources(pod: &Pod, memory: &Memory, phase: &str) -> Value {
+    let whole = &memory.resources;
+    let behind = memory.pod_actuated.as_ref().is_some_and(|actuated| *actuated != whole.cgroup);
+    if let Some(told) = pod.status.resources.as_ref().filter(|_| behind) {
+        return told.clone();
+    }
+    let (mut requests, mut limits) = (whole.requests.clone(), whole.limits.clone());
+    if phase == "Running" {
+        let own = pod.spec.resources.clone().unwrap_or_default();
+        let in_cgroup = |name: &str| matches!(name, "cpu" | "memory");
+        requests.retain(|name, _| in_cgroup(name) || own.requests.contains_key(name));
+        limits.retain(|name, _| match name.as_str() {
+            "cpu" => whole.cgroup.cpu_quota > 0,
+            "memory" => whole.cgroup.memory_limit_in_bytes > 0,
+            name => own.limits.contains_key(name),
+        });
+    }
+    resize::shown(&ResourceRequirements { limits, requests })
 }
 
 /// Whether nothing of the pod was ever begun here.
@@ -127,6 +152,9 @@ impl Teller<'_> {
         }
         status.allocated_resources = spec.resources.requests.clone();
         status.resources = Some(resize::shown(self.resources(spec)));
+        status.allocated_resources_status =
+            self.memory.devices.get(&spec.name).into_iter().flatten().map(device_status).collect();
+        status.volume_mounts = spec.volume_mounts.iter().map(volume_mount).collect();
         status
     }
 
@@ -140,6 +168,11 @@ impl Teller<'_> {
     /// How a container ended stays known when its remains are gone, as after a reboot.
     fn of_absent_container(&self, spec: &Spec) -> ContainerStatus {
         let known = self.known(spec);
+        if let Some(known) = known.filter(|k| !k.container_id.is_empty() && k.state.waiting.is_none())
+            && restart_all::is_due(self.pod, self.observed)
+        {
+            return restarting(spec, known);
+        }
         let ended = known.filter(|k| k.state.terminated.is_some());
         let starts_again = !self.ended && self.memory.waiting.contains_key(&spec.name);
         if let Some(ended) = ended.filter(|_| !starts_again) {
@@ -183,12 +216,17 @@ impl Teller<'_> {
             image_id: container.image_id.clone(),
             container_id: self.container_id(container),
             started: Some(false),
+            user: container.user.as_ref().map(user),
             ..Default::default()
         };
         match (self.observed.previous(&spec.name), self.known(spec)) {
             (Some(previous), _) => status.last_state.terminated = Some(self.terminated(previous)),
             // The runtime has forgotten the one before.
-            (None, Some(known)) if container.attempt > 0 => status.last_state = known.last_state.clone(),
+            (None, Some(known)) if container.attempt > 0 => {
+                let same = known.container_id == status.container_id;
+                let ended = !same && known.state.terminated.is_some();
+                status.last_state = if ended { known.state.clone() } else { known.last_state.clone() };
+            }
             _ => {}
         }
         match container.state {
@@ -276,6 +314,56 @@ impl Teller<'_> {
     }
 }
 
+/// A container that was removed for all of the pod's to start anew.
+fn restarting(spec: &Spec, known: &ContainerStatus) -> ContainerStatus {
+    let waiting = ContainerStateWaiting {
+        reason: restart_all::REASON.to_owned(),
+        message: restart_all::MESSAGE.to_owned(),
+    };
+    let removed = ContainerStateTerminated {
+        exit_code: UNSEEN_EXIT_CODE,
+        reason: restart_all::REASON.to_owned(),
+        message: restart_all::MESSAGE.to_owned(),
+        ..Default::default()
+    };
+    ContainerStatus {
+        name: spec.name.clone(),
+        state: ContainerState { waiting: Some(waiting), ..Default::default() },
+        last_state: ContainerState { terminated: Some(removed), ..Default::default() },
+        restart_count: known.restart_count,
+        image: spec.image.clone(),
+        // The next start counts on from the container that has this one.
+        container_id: known.container_id.clone(),
+        started: Some(false),
+        ..Default::default()
+    }
+}
+
+fn user(user: &observe::User) -> Value {
+    let mut linux = json!({"uid": user.uid, "gid": user.gid});
+    if !user.supplemental_groups.is_empty() {
+        linux["supplementalGroups"] = json!(user.supplemental_groups);
+    }
+    json!({"linux": linux})
+}
+
+fn device_status(of: &DeviceHealth) -> Value {
+    let health = |well: bool| if well { "Healthy" } else { "Unhealthy" };
+    let devices = of.devices.iter().map(|(id, well)| json!({"resourceID": id, "health": health(*well)}));
+    json!({"name": of.resource, "resources": devices.collect::<Vec<_>>()})
+}
+
+/// What a mount turned out to be: the runtime makes all that is mounted below a read-only one read-only when asked.
+fn volume_mount(mount: &VolumeMount) -> Value {
+    let mut status = json!({"name": mount.name, "mountPath": mount.mount_path});
+    if mount.read_only {
+        let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+        status["readOnly"] = true.into();
+        status["recursiveReadOnly"] = if recursive { "Enabled" } else { "Disabled" }.into();
+    }
+    status
+}
+
 /// What is told of a container of which the runtime knows nothing any more: how it ended, or that nobody saw its end.
 fn last_state_of_lost(known: &ContainerStatus) -> ContainerState {
     if known.state.terminated.is_some() {
@@ -357,140 +445,6 @@ fn phase(pod: &Pod, init: &[ContainerStatus], regular: &[ContainerStatus], ended
         return "Running";
     }
     if succeeded == regular.len() { "Succeeded" } else { "Failed" }
-}
-
-fn conditions(
-    pod: &Pod,
-    observed: &Observed,
-    memory: &Memory,
-    status: &PodStatus,
-    now: Timestamp,
-) -> Vec<Condition> {
-    let sandbox_ready = observed.ready_sandbox().is_some() && memory.failed.is_none();
-    let initialized = initialized(pod, status);
-    let containers_ready = containers_ready(pod, status);
-    let ready = ready(pod, &containers_ready);
-    let verdicts = [
-        ("PodReadyToStartContainers", Verdict::plain(sandbox_ready)),
-        ("Initialized", initialized),
-        ("Ready", ready),
-        ("ContainersReady", containers_ready),
-    ];
-    let pending = memory.resize_pending.as_ref();
-    let pending = pending.map(|p| (resize::PENDING, Verdict::yes(p.reason, p.message.clone())));
-    let in_progress = resize::in_progress(pod, observed, memory);
-    let in_progress = in_progress
-        .map(|error| (resize::IN_PROGRESS, Verdict::yes(if error.is_empty() { "" } else { "Error" }, error)));
-    let disruption = memory.failed.as_ref().and_then(|failure| failure.disruption.clone());
-    let disruption =
-        disruption.map(|message| (DISRUPTION_TARGET, Verdict::yes("TerminationByKubelet", message)));
-    let all = verdicts.into_iter().chain(pending).chain(in_progress).chain(disruption);
-    all.map(|(kind, verdict)| verdict.condition(kind, pod, now)).collect()
-}
-
-#[derive(Clone)]
-struct Verdict {
-    holds: bool,
-    reason: &'static str,
-    message: String,
-}
-
-impl Verdict {
-    fn plain(holds: bool) -> Self {
-        Verdict { holds, reason: "", message: String::new() }
-    }
-
-    fn yes(reason: &'static str, message: String) -> Self {
-        Verdict { holds: true, reason, message }
-    }
-
-    fn no(reason: &'static str, message: String) -> Self {
-        Verdict { holds: false, reason, message }
-    }
-
-    /// The time of the last change survives as long as the verdict does.
-    fn condition(self, kind: &str, pod: &Pod, now: Timestamp) -> Condition {
-        let status = if self.holds { "True" } else { "False" };
-        let before = find_condition(&pod.status.conditions, kind).filter(|c| c.status == status);
-        Condition {
-            kind: kind.to_owned(),
-            status: status.to_owned(),
-            last_transition_time: before.and_then(|c| c.last_transition_time).or(Some(now)),
-            reason: self.reason.to_owned(),
-            message: self.message,
-            observed_generation: (pod.metadata.generation > 0).then_some(pod.metadata.generation),
-            ..Default::default()
-        }
-    }
-}
-
-fn names(statuses: &[&ContainerStatus]) -> String {
-    statuses.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" ")
-}
-
-fn initialized(pod: &Pod, status: &PodStatus) -> Verdict {
-    let incomplete: Vec<&ContainerStatus> = status
-        .init_container_statuses
-        .iter()
-        .zip(&pod.spec.init_containers)
-        .filter(|(s, spec)| if is_sidecar(spec) { s.started != Some(true) } else { !s.ready })
-        .map(|(s, _)| s)
-        .collect();
-    let any_regular_ran = status.container_statuses.iter().any(|s| !s.container_id.is_empty());
-    if incomplete.is_empty() || any_regular_ran {
-        return Verdict::plain(true);
-    }
-    Verdict::no(
-        "ContainersNotInitialized",
-        format!("containers with incomplete status: [{}]", names(&incomplete)),
-    )
-}
-
-fn containers_ready(pod: &Pod, status: &PodStatus) -> Verdict {
-    match status.phase.as_str() {
-        "Succeeded" => return Verdict::no("PodCompleted", String::new()),
-        "Failed" => return Verdict::no("PodFailed", String::new()),
-        _ => {}
-    }
-    let sidecars = status
-        .init_container_statuses
-        .iter()
-        .zip(&pod.spec.init_containers)
-        .filter(|(_, spec)| is_sidecar(spec));
-    let unready: Vec<&ContainerStatus> =
-        sidecars.map(|(s, _)| s).chain(&status.container_statuses).filter(|s| !s.ready).collect();
-    if unready.is_empty() {
-        return Verdict::plain(true);
-    }
-    Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", names(&unready)))
-}
-
-/// Containers ready, and every readiness gate open.
-fn ready(pod: &Pod, containers_ready: &Verdict) -> Verdict {
-    if !containers_ready.holds {
-        return containers_ready.clone();
-    }
-    let closed: Vec<String> = pod
-        .spec
-        .readiness_gates
-        .iter()
-        .filter(|gate| !pod.condition(&gate.condition_type).is_some_and(|c| c.is_true()))
-        .map(|gate| match pod.condition(&gate.condition_type) {
-            Some(_) => format!(
-                "the status of pod readiness gate {:?} is not \"True\", but False",
-                gate.condition_type
-            ),
-            None => format!(
-                "corresponding condition of pod readiness gate {:?} does not exist.",
-                gate.condition_type
-            ),
-        })
-        .collect();
-    if closed.is_empty() {
-        Verdict::plain(true)
-    } else {
-        Verdict::no("ReadinessGatesNotReady", closed.join(", "))
-    }
 }
 
 #[cfg(test)]

@@ -7,11 +7,13 @@ use client::event::EventType;
 use jiff::{SignedDuration, Timestamp};
 use runtime::cri;
 use tokio::sync::Mutex;
+use tokio::sync::broadcast::error::RecvError;
 
+use super::resize::Resize;
 use super::{Message, Outcome, PodEvents, Shared, Worker, log_directory};
 use crate::observe::Observed;
 use crate::pod::actions::Action;
-use crate::pod::sandbox::sandbox_config;
+use crate::pod::sandbox::{check_hostname, sandbox_config};
 use crate::probe::Target;
 use crate::resources::{limit_processes, pod_cgroup};
 use crate::volumes;
@@ -39,10 +41,15 @@ impl Worker {
     pub(super) fn act(&mut self, pod: &Arc<Pod>, observed: &Observed, action: Action) {
         match action {
             Action::CreateSandbox { attempt } => {
-                self.run_action(
-                    "sandbox".to_owned(),
-                    create_sandbox(self.shared.clone(), pod.clone(), self.volumes.clone(), attempt),
+                let resources = self.memory.resources.cgroup.clone();
+                let create = create_sandbox(
+                    self.shared.clone(),
+                    pod.clone(),
+                    self.volumes.clone(),
+                    attempt,
+                    resources,
                 );
+                self.run_action("sandbox".to_owned(), create);
             }
             Action::Start { name, kind, attempt } => {
                 let start = super::start::Start {
@@ -58,33 +65,30 @@ impl Worker {
                 };
                 self.run_action(start_key(&name), start.aimed_at(observed).run());
             }
-            Action::Kill { id, name, grace_seconds, reason } => {
+            Action::Kill { id, name, grace_seconds, reason, after } => {
                 let Some((spec, _)) = crate::pod::all_containers(pod).find(|(c, _)| c.name == name) else {
                     return;
                 };
                 let target = self.target(observed, spec, &id);
                 let key = format!("kill {id} {grace_seconds}");
-                self.run_action(key, kill(self.shared.clone(), pod.clone(), target, grace_seconds, reason));
+                let ending = Ending { target, grace_seconds, reason, after };
+                self.run_action(key, kill(self.shared.clone(), pod.clone(), ending));
             }
-            Action::Resize { id, name } => {
-                let spec = crate::pod::all_containers(pod).find(|(c, _)| c.name == name);
-                let (Some((spec, _)), Some(actuated)) = (spec, self.memory.actuated.get(&id)) else {
-                    return;
-                };
-                let update = super::resize::update(
-                    self.shared.clone(),
-                    pod.clone(),
-                    spec.clone(),
-                    id.clone(),
-                    actuated.clone(),
-                );
-                self.run_action(format!("resize {id}"), update);
+            Action::Resize { containers } => {
+                let change = Resize::of(pod, &containers, &self.memory);
+                self.run_action("resize".to_owned(), change.run(self.shared.clone(), pod.clone()));
             }
             Action::StopSandbox { id } => {
                 self.run_action(format!("stop {id}"), stop_sandbox(self.shared.clone(), id, false));
             }
             Action::RemoveSandbox { id } => {
                 self.run_action(format!("remove {id}"), stop_sandbox(self.shared.clone(), id, true));
+            }
+            Action::ResetContainer { id } => {
+                self.run_action(
+                    format!("reset {id}"),
+                    remove_container(self.shared.clone(), id, String::new()),
+                );
             }
             Action::RemoveContainer { id } => {
                 let log = observed.containers.iter().find(|c| c.id == id).map(|c| c.log_path.clone());
@@ -120,6 +124,7 @@ async fn create_sandbox(
     pod: Arc<Pod>,
     volumes: Arc<Mutex<()>>,
     attempt: u32,
+    resources: cri::LinuxContainerResources,
 ) -> Outcome {
     let events = PodEvents { recorder: &shared.recorder, pod: &pod };
     let fail = |reason: &str, message: String| {
@@ -130,24 +135,29 @@ async fn create_sandbox(
         Ok((_, refresh_at)) => refresh_at,
         Err(error) => return fail("FailedMount", error.to_string()),
     };
+    if let Err(error) = shared.cgroups.set(&pod, &resources) {
+        return fail("FailedCreatePodContainer", format!("unable to ensure pod container exists: {error}"));
+    }
+    let config = &shared.config.kubelet;
+    if let Err(error) = limit_processes(&pod_cgroup(&config.cgroup_root, &pod), config.pod_pids_limit) {
+        tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "processes are not limited");
+    }
     if let Err(error) = std::fs::create_dir_all(log_directory(&shared.config, &pod)) {
         return fail("FailedCreatePodSandBox", format!("Failed to create the log directory: {error}"));
     }
+    let checked = check_hostname(&pod, &shared.config.kubelet.cluster_domain);
+    let users = match checked.and_then(|()| shared.users.of(&pod).map_err(|error| error.to_string())) {
+        Ok(users) => users,
+        Err(why) => return fail("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {why}")),
+    };
     let resolv_conf = std::fs::read_to_string(&shared.config.kubelet.resolv_conf).unwrap_or_default();
     let dns = crate::dns::dns_config(&pod, &shared.config, &resolv_conf);
     let request = cri::RunPodSandboxRequest {
-        config: Some(sandbox_config(&pod, attempt, &shared.config, dns)),
+        config: Some(sandbox_config(&pod, attempt, &shared.config, dns, users)),
         runtime_handler: String::new(),
     };
     match shared.runtime.runtime.clone().run_pod_sandbox(request).await {
-        Ok(_) => {
-            let config = &shared.config.kubelet;
-            let cgroup = pod_cgroup(&config.cgroup_root, &pod);
-            if let Err(error) = limit_processes(&cgroup, config.pod_pids_limit) {
-                tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "processes are not limited");
-            }
-            Outcome { refresh_at, ..Default::default() }
-        }
+        Ok(_) => Outcome { refresh_at, pod_actuated: Some(resources), ..Default::default() },
         Err(status) => {
             fail("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {}", status.message()))
         }
@@ -193,14 +203,18 @@ async fn refresh(
     Outcome { refresh_at, ..Default::default() }
 }
 
-/// Pre-stop hook, stop signal, and the kill when the grace period is over.
-async fn kill(
-    shared: Arc<Shared>,
-    pod: Arc<Pod>,
+/// How a container is to end.
+struct Ending {
     target: Target,
     grace_seconds: i64,
     reason: String,
-) -> Outcome {
+    /// Containers (by id) that are to be gone before.
+    after: Vec<String>,
+}
+
+/// Pre-stop hook, the end of those that go before, stop signal, and the kill when the grace period is over.
+async fn kill(shared: Arc<Shared>, pod: Arc<Pod>, ending: Ending) -> Outcome {
+    let Ending { target, grace_seconds, reason, after } = ending;
     let events = PodEvents { recorder: &shared.recorder, pod: &pod };
     events.container(&target.spec, EventType::Normal, "Killing", reason);
     let mut timeout = grace_seconds;
@@ -216,6 +230,14 @@ async fn kill(
             );
         }
     }
+    if timeout > 0 && !after.is_empty() {
+        let started = tokio::time::Instant::now();
+        let limit = std::time::Duration::from_secs(timeout.unsigned_abs());
+        // The grace period ends the wait: this container's own end can wait no longer.
+        tokio::time::timeout(limit, ended(&shared, &after)).await.ok();
+        let waited = i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);
+        timeout = timeout.saturating_sub(waited).max(crate::lifecycle::LEFT_MIN_SECONDS);
+    }
     let request = cri::StopContainerRequest { container_id: target.container_id.clone(), timeout };
     if let Err(status) = shared.runtime.runtime.clone().stop_container(request).await {
         tracing::warn!(
@@ -226,6 +248,26 @@ async fn kill(
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
     Outcome::default()
+}
+
+/// Returns when none of these containers runs any more.
+async fn ended(shared: &Shared, containers: &[String]) {
+    let mut turns = shared.turns.subscribe();
+    for id in containers {
+        while is_running(shared, id).await {
+            // One that lags looks again all the same.
+            if let Err(RecvError::Closed) = turns.recv().await {
+                return;
+            }
+        }
+    }
+}
+
+async fn is_running(shared: &Shared, id: &str) -> bool {
+    let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+    let answer = shared.runtime.runtime.clone().container_status(request).await;
+    let status = answer.ok().and_then(|answer| answer.into_inner().status);
+    status.is_some_and(|status| status.state() == cri::ContainerState::ContainerRunning)
 }
 
 async fn stop_sandbox(shared: Arc<Shared>, id: String, remove: bool) -> Outcome {

@@ -21,6 +21,10 @@ impl Worker {
             tracing::warn!(pod = %pod.metadata.namespaced_name(), error, "volumes remain mounted, will retry");
             return Ok(false);
         }
+        if let Err(error) = self.shared.cgroups.remove(pod).await {
+            tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "cgroup of a removed pod remains");
+        }
+        self.shared.users.release(uid);
         let logs = log_directory(config, pod);
         if let Err(error) = remove_files(&self.shared.config.root_dir, &pod.metadata.uid, &logs) {
             tracing::warn!(pod = %pod.metadata.namespaced_name(), %error, "files of a removed pod remain");

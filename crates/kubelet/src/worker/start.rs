@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::act::{RETRY, set_up_volumes};
 use super::{Outcome, PodEvents, Shared};
+use crate::cm::Pinned;
 use crate::images::{Image, Wanted};
 use crate::observe::{Observed, Sandbox};
 use crate::pod::actions::ContainerType;
@@ -106,11 +107,16 @@ impl Start {
         let unhealthy = self.after_start(spec, &id, &sandbox.ips, events).await;
         Ok(Outcome {
             started: Some(self.name.clone()),
-            actuated: Some((id, spec.resources.clone())),
+            pinned: self.pinned(spec).map(|pinned| (id.clone(), pinned)).into_iter().collect(),
+            actuated: vec![(id, spec.resources.clone())],
             unhealthy,
             refresh_at,
             ..Default::default()
         })
+    }
+
+    fn pinned(&self, spec: &Container) -> Option<Pinned> {
+        self.shared.containers.pinned(&self.pod.metadata.uid, &spec.name)
     }
 
     /// The pod's volumes that are images, by name.
@@ -175,7 +181,7 @@ impl Start {
         ips: &[String],
         places: &volumes::Places,
     ) -> Result<cri::ContainerConfig, String> {
-        let environment = self.environment(spec, ips).await?;
+        let environment = self.environment(spec, ips, &places.paths).await?;
         let lookup: BTreeMap<&str, &str> =
             environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         let root = &self.shared.config.root_dir;
@@ -184,6 +190,7 @@ impl Start {
         })?;
         let termination_message = self.termination_message(spec, &mut mounts)?;
         self.mount_hosts(spec, ips, &mut mounts)?;
+        let devices = self.shared.containers.devices.start_options(&self.pod, spec).await?;
         let log_path = format!("{}/{}.log", spec.name, self.attempt);
         let log = super::container_log(&self.shared.config, &self.pod, &spec.name, self.attempt);
         if let Some(dir) = log.parent() {
@@ -199,7 +206,11 @@ impl Start {
                 mounts,
                 log_path,
                 termination_message: &termination_message,
-                memory_capacity: self.shared.memory_capacity,
+                machine: &self.shared.machine,
+                pinned: self.pinned(spec),
+                devices,
+                root_dir: &self.shared.config.root_dir,
+                users: self.shared.users.of(&self.pod).map_err(|error| error.to_string())?,
                 target_container_id: self.target_container_id.clone(),
             },
         );
@@ -212,7 +223,12 @@ impl Start {
         Ok(config)
     }
 
-    async fn environment(&self, spec: &Container, ips: &[String]) -> Result<Vec<(String, String)>, String> {
+    async fn environment(
+        &self,
+        spec: &Container,
+        ips: &[String],
+        volumes: &volumes::Paths,
+    ) -> Result<Vec<(String, String)>, String> {
         let (config_maps, secrets) = env::referenced(spec);
         let namespace = &self.pod.metadata.namespace;
         let mut sources = env::Sources::default();
@@ -223,6 +239,12 @@ impl Start {
         for name in secrets {
             let found = volumes::get_secret(&self.shared.client, namespace, &name).await?;
             sources.secrets.insert(name, found);
+        }
+        for (volume, path) in env::files(spec) {
+            if let Some(dir) = volumes.get(volume) {
+                let text = env::file::read(dir, path).map_err(|error| error.to_string());
+                sources.files.insert((volume.to_owned(), path.to_owned()), text);
+            }
         }
         let services = self.shared.services.list();
         let host_ip = self.shared.config.node_ip.to_string();
@@ -291,6 +313,9 @@ impl Start {
         config: cri::ContainerConfig,
         events: &PodEvents<'_>,
     ) -> Result<String, Failure> {
+        let users = self.shared.users.of(&self.pod);
+        let users =
+            users.map_err(|error| self.refused(spec, events, "CreateContainerError", error.to_string()))?;
         let request = cri::CreateContainerRequest {
             pod_sandbox_id: sandbox.id.clone(),
             config: Some(config),
@@ -299,6 +324,7 @@ impl Start {
                 sandbox.attempt,
                 &self.shared.config,
                 Default::default(),
+                users,
             )),
         };
         match self.shared.runtime.runtime.clone().create_container(request).await {

@@ -99,6 +99,7 @@ pub struct EnvVarSource {
     pub resource_field_ref: Option<ResourceFieldSelector>,
     pub config_map_key_ref: Option<KeySelector>,
     pub secret_key_ref: Option<KeySelector>,
+    pub file_key_ref: Option<FileKeySelector>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +122,16 @@ pub struct ResourceFieldSelector {
 #[serde(rename_all = "camelCase", default)]
 pub struct KeySelector {
     pub name: String,
+    pub key: String,
+    pub optional: Option<bool>,
+}
+
+/// A variable of a file in one of the pod's volumes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FileKeySelector {
+    pub volume_name: String,
+    pub path: String,
     pub key: String,
     pub optional: Option<bool>,
 }
@@ -302,6 +313,9 @@ pub struct ContainerStatus {
     pub allocated_resources: ResourceList,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Value>,
+    /// The devices behind what was allocated, and whether they are well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allocated_resources_status: Vec<Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volume_mounts: Vec<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,7 @@
 //! Pod: what runs together, and what became of it.
 
 use apimachinery::meta::{Condition, LabelSelector, ObjectMeta, StringMap};
-use apimachinery::time;
+use apimachinery::{Value, time};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,8 @@ pub struct PodSpec {
     pub automount_service_account_token: Option<bool>,
     pub node_name: String,
     pub host_network: bool,
+    /// False gives the pod users of its own.
+    pub host_users: Option<bool>,
     #[serde(rename = "hostPID")]
     pub host_pid: bool,
     #[serde(rename = "hostIPC")]
@@ -226,6 +228,12 @@ pub struct PodStatus {
     pub qos_class: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ephemeral_container_statuses: Vec<ContainerStatus>,
+    /// What the pod requests as a whole of what was accepted.
+    #[serde(skip_serializing_if = "ResourceList::is_empty")]
+    pub allocated_resources: ResourceList,
+    /// What is in force for the pod as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Value>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -42,7 +42,11 @@ fn words(plan: &Plan) -> Vec<String> {
             Action::CreateSandbox { .. } => "sandbox".to_owned(),
             Action::Start { name, attempt, .. } => format!("start {name}#{attempt}"),
             Action::Kill { id, .. } => format!("kill {id}"),
-            Action::Resize { id, .. } => format!("resize {id}"),
+            Action::Resize { containers } => {
+                let ids: Vec<&str> = containers.iter().map(|resized| resized.id.as_str()).collect();
+                format!("resize {}", ids.join(" "))
+            }
+            Action::ResetContainer { id } => format!("reset {id}"),
             Action::StopSandbox { id } => format!("stop {id}"),
             Action::RemoveContainer { id } | Action::RemoveSandbox { id } => format!("rm {id}"),
         })
@@ -175,7 +179,7 @@ fn a_deleted_pod_ends_in_order() {
     );
     pod.metadata.deletion_timestamp = Some(Timestamp::UNIX_EPOCH);
     let running = |name| (name, State::Running, 0, 0);
-    check(&pod, Some(true), &[running("a"), running("side")], &["kill a0"]);
+    check(&pod, Some(true), &[running("a"), running("side")], &["kill a0", "kill side0"]);
     check(&pod, Some(true), &[("a", State::Exited, 0, 0), running("side")], &["kill side0"]);
     check(&pod, Some(true), &[("a", State::Exited, 0, 0)], &["stop s"]);
     check(&pod, Some(false), &[("a", State::Exited, 0, 0)], &["done"]);
@@ -229,14 +233,46 @@ fn a_resized_container_is_updated_or_restarted_as_its_policy_says() {
         let mut memory = Memory::default();
         let actuated = serde_json::from_value(json!({"limits": {"cpu": "1"}})).expect("resources");
         memory.actuated.insert("a0".into(), actuated);
-        memory.resize_errors.extend(error_until.map(|seconds| {
+        memory.resize_error = error_until.map(|seconds| {
             let retry_at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
-            ("a0".to_owned(), crate::pod::resize::ResizeError { message: "no".into(), retry_at })
-        }));
+            crate::pod::resize::ResizeError { message: "no".into(), retry_at }
+        });
         assert_eq!(words(&pod_actions(&pod, &observed, &memory, Timestamp::UNIX_EPOCH)), expect);
     };
     check("NotRequired", None, &["resize a0"]);
     check("NotRequired", Some(1), &[]);
     check("NotRequired", Some(0), &["resize a0"]);
     check("RestartContainer", None, &["kill a0"]);
+}
+
+#[test]
+fn a_rule_may_demand_that_all_containers_start_anew() {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let mut pod = pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}],
+        "containers": [{"name": "a", "restartPolicy": "Never", "restartPolicyRules": rules}, {"name": "b"}]}));
+    let (init, cause) = (("i", State::Exited, 0, 0), ("a", State::Exited, 42, 0));
+    check(&pod, Some(true), &[cause, ("b", State::Running, 0, 0), init], &["reset b0", "reset i0"]);
+    check(&pod, Some(true), &[cause], &["reset a0"]);
+    pod.status.init_container_statuses =
+        serde_json::from_value(json!([{"name": "i", "restartCount": 0, "containerID": "x://i0"}]))
+            .expect("statuses");
+    check(&pod, Some(true), &[], &["start i#1"]);
+}
+
+#[test]
+fn a_pod_whose_own_limits_change_is_resized_with_those_that_live_within_them() {
+    let pod = pod(
+        json!({"restartPolicy": "Always", "resources": {"limits": {"cpu": "2"}}, "containers": [{"name": "a"}]}),
+    );
+    let observed = Observed {
+        sandboxes: vec![sandbox(true)],
+        containers: vec![container(&pod, "a", State::Running, 0, 0)],
+    };
+    let mut memory = Memory { resources: PodResources::of(&pod), ..Memory::default() };
+    memory.actuated.insert("a0".into(), Default::default());
+    memory.pod_actuated = Some(memory.resources.cgroup.clone());
+    let plan = |memory: &Memory| words(&pod_actions(&pod, &observed, memory, Timestamp::UNIX_EPOCH));
+    assert_eq!(plan(&memory), [""; 0]);
+    memory.pod_actuated = Some(Default::default());
+    assert_eq!(plan(&memory), ["resize a0"]);
 }

@@ -1,6 +1,7 @@
 //! What is reported of a pod, by example.
 
 use apimachinery::json;
+use apimachinery::meta::find_condition;
 
 use super::*;
 use crate::pod::memory::{ProbeState, Waiting};

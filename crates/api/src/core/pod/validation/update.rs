@@ -224,6 +224,7 @@ pub fn validate_resize(pod: &Value, old: &Value) -> ErrorList {
             "Pod QOS Class may not change as a result of resizing",
         ));
     }
+    resized_pod(&spec, &old["spec"]["resources"], &mut errors);
     for list in CONTAINER_LISTS {
         let (new, old) = (spec.get(list), items(&old["spec"], &[list]));
         if new.len() != old.len() {
@@ -237,15 +238,46 @@ pub fn validate_resize(pod: &Value, old: &Value) -> ErrorList {
     errors
 }
 
+/// What the pod states as a whole.
+fn resized_pod(spec: &At, old: &Value, errors: &mut ErrorList) {
+    let resources = spec.get("resources");
+    if !old.is_null() && resources.value.is_null() {
+        errors.push(resources.forbidden("pod-level resources cannot be removed"));
+        return;
+    }
+    for field in ["requests", "limits"] {
+        let (new, path) = (resources.get(field), resources.path.child(field));
+        let none = apimachinery::Map::new();
+        let old = old.get(field).and_then(Value::as_object).unwrap_or(&none);
+        if old.keys().any(|name| new.value.get(name).is_none()) {
+            errors.push(Error::forbidden(&path, format!("pod-level resource {field} cannot be removed")));
+        }
+        if changes_fixed_amount(&new, old) {
+            let detail = "only cpu and memory resources are mutable at pod-level";
+            errors.push(Error::forbidden(&spec.path, detail));
+        }
+    }
+}
+
+/// Whether something else than CPU and memory is asked for differently.
+fn changes_fixed_amount(new: &At, old: &apimachinery::Map<String, Value>) -> bool {
+    let fixed = |name: &str| !matches!(name, "cpu" | "memory");
+    new.entries().any(|(name, value)| fixed(name) && old.get(name) != Some(value.value))
+}
+
 fn resized_container(container: &At, old: &Value, init: bool, errors: &mut ErrorList) {
     if !same_field(container.value, old, "name") {
         errors.push(container.get("name").forbidden("containers may not be renamed or reordered on resize"));
         return;
     }
-    if init && !is_sidecar(container.value) && !same_field(container.value, old, "resources") {
-        let detail = "resources for non-sidecar init containers are immutable";
-        errors.push(Error::forbidden(&Path::new("spec"), detail));
-        return;
+    let restarts = |policy: At| policy.get("restartPolicy").text() == "RestartContainer";
+    if init
+        && !is_sidecar(container.value)
+        && !same_field(container.value, old, "resources")
+        && container.get("resizePolicy").items().any(restarts)
+    {
+        let detail = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+        errors.push(container.forbidden(detail));
     }
     for field in ["requests", "limits"] {
         let (new, path) = (container.at(&["resources", field]), container.get("resources").path.child(field));
@@ -255,10 +287,16 @@ fn resized_container(container: &At, old: &Value, init: bool, errors: &mut Error
         if old.keys().any(|name| new.value.get(name).is_none()) {
             errors.push(Error::forbidden(&path, format!("resource {field} cannot be removed")));
         }
-        let fixed = |name: &str| !matches!(name, "cpu" | "memory");
-        let changed = new.entries().any(|(name, value)| fixed(name) && old.get(name) != Some(value.value));
-        if changed {
-            errors.push(Error::forbidden(&Path::new("spec"), "only cpu and memory resources are mutable"));
+        match (changes_fixed_amount(&new, old), init) {
+            (false, _) => {}
+            (true, true) => errors.push(
+                container
+                    .forbidden("only cpu and memory resources for init or sidecar containers are mutable"),
+            ),
+            (true, false) => {
+                errors
+                    .push(Error::forbidden(&Path::new("spec"), "only cpu and memory resources are mutable"));
+            }
         }
     }
 }

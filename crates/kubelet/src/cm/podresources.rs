@@ -1,0 +1,139 @@
+//! Tells monitors on the node which devices and CPUs containers have (follows `apis/podresources`, `v1`).
+
+mod proto {
+    //! Messages and server of the pod resources API.
+    tonic::include_proto!("v1");
+}
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::view::core::Pod;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use self::proto::pod_resources_lister_server::{PodResourcesLister, PodResourcesListerServer};
+use self::proto::{
+    AllocatableResourcesRequest, AllocatableResourcesResponse, ContainerDevices, ContainerResources,
+    GetPodResourcesRequest, GetPodResourcesResponse, ListPodResourcesRequest, ListPodResourcesResponse,
+    NumaNode, PodResources, TopologyInfo,
+};
+use super::cpuset::CpuSet;
+use crate::worker::Shared;
+
+const DIR: &str = "pod-resources";
+const SOCKET: &str = "kubelet.sock";
+/// Between attempts to listen.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Serves for ever.
+pub async fn serve(shared: Arc<Shared>) {
+    let dir = shared.config.root_dir.join(DIR);
+    loop {
+        let served = async {
+            let incoming = UnixListenerStream::new(listen(&dir)?);
+            let service = PodResourcesListerServer::new(Lister { shared: shared.clone() });
+            Server::builder()
+                .add_service(service)
+                .serve_with_incoming(incoming)
+                .await
+                .map_err(io::Error::other)
+        };
+        if let Err(error) = served.await {
+            tracing::warn!(%error, "pod resources cannot be told, will retry");
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+fn listen(dir: &Path) -> io::Result<UnixListener> {
+    std::fs::create_dir_all(dir)?;
+    let socket: PathBuf = dir.join(SOCKET);
+    match std::fs::remove_file(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    UnixListener::bind(socket)
+}
+
+struct Lister {
+    shared: Arc<Shared>,
+}
+
+impl Lister {
+    fn of_pod(&self, pod: &Pod) -> PodResources {
+        let uid = &pod.metadata.uid;
+        let sidecars = pod.spec.init_containers.iter().filter(|spec| crate::pod::is_sidecar(spec));
+        let of = |name: &str| ContainerResources {
+            name: name.to_owned(),
+            devices: told(self.shared.containers.devices.of_container(uid, name)),
+            cpu_ids: ids(&self.shared.containers.own_cpus(uid, name)),
+            memory: Vec::new(),
+        };
+        PodResources {
+            name: pod.metadata.name.clone(),
+            namespace: pod.metadata.namespace.clone(),
+            containers: sidecars.chain(&pod.spec.containers).map(|spec| of(&spec.name)).collect(),
+        }
+    }
+
+    fn pods(&self) -> Vec<Arc<Pod>> {
+        self.shared.active.list().into_iter().map(|active| active.pod).collect()
+    }
+}
+
+fn ids(cpus: &CpuSet) -> Vec<i64> {
+    cpus.iter().map(i64::from).collect()
+}
+
+/// A resource, its devices, and the nodes they are on.
+type Owned = (String, Vec<String>, Vec<u32>);
+
+fn told(devices: Vec<Owned>) -> Vec<ContainerDevices> {
+    let topology = |nodes: Vec<u32>| TopologyInfo {
+        nodes: nodes.into_iter().map(|node| NumaNode { id: node.into() }).collect(),
+    };
+    devices
+        .into_iter()
+        .map(|(resource_name, device_ids, nodes)| ContainerDevices {
+            resource_name,
+            device_ids,
+            topology: (!nodes.is_empty()).then(|| topology(nodes)),
+        })
+        .collect()
+}
+
+type Answer<T> = Result<tonic::Response<T>, tonic::Status>;
+
+#[tonic::async_trait]
+impl PodResourcesLister for Lister {
+    async fn list(&self, _: tonic::Request<ListPodResourcesRequest>) -> Answer<ListPodResourcesResponse> {
+        let pod_resources = self.pods().iter().map(|pod| self.of_pod(pod)).collect();
+        Ok(tonic::Response::new(ListPodResourcesResponse { pod_resources }))
+    }
+
+    async fn get_allocatable_resources(
+        &self,
+        _: tonic::Request<AllocatableResourcesRequest>,
+    ) -> Answer<AllocatableResourcesResponse> {
+        Ok(tonic::Response::new(AllocatableResourcesResponse {
+            devices: told(self.shared.containers.devices.allocatable()),
+            cpu_ids: ids(&self.shared.containers.allocatable_cpus()),
+            memory: Vec::new(),
+        }))
+    }
+
+    async fn get(&self, request: tonic::Request<GetPodResourcesRequest>) -> Answer<GetPodResourcesResponse> {
+        let GetPodResourcesRequest { pod_name, pod_namespace } = request.into_inner();
+        let wanted =
+            |pod: &&Arc<Pod>| pod.metadata.name == pod_name && pod.metadata.namespace == pod_namespace;
+        let pods = self.pods();
+        let pod = pods.iter().find(wanted).ok_or_else(|| {
+            tonic::Status::unknown(format!("pod {pod_name} in namespace {pod_namespace} not found"))
+        })?;
+        Ok(tonic::Response::new(GetPodResourcesResponse { pod_resources: Some(self.of_pod(pod)) }))
+    }
+}
