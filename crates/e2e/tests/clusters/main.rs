@@ -5,6 +5,7 @@ mod durability;
 mod hostile_clients;
 mod ingress;
 mod kubectl_verbs;
+mod large_chart;
 mod neighbours;
 mod networking;
 mod pod_lifecycle;
