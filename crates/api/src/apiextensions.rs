@@ -1,6 +1,7 @@
 //! The group `apiextensions.k8s.io`: CustomResourceDefinition (follows
 //! `k8s.io/apiextensions-apiserver/pkg/registry/customresourcedefinition`).
 
+mod defaults;
 #[cfg(test)]
 mod hostile;
 mod rules;
