@@ -1,6 +1,9 @@
 //! The group `apiextensions.k8s.io`: CustomResourceDefinition (follows
 //! `k8s.io/apiextensions-apiserver/pkg/registry/customresourcedefinition`).
 
+mod defaults;
+#[cfg(test)]
+mod hostile;
 mod rules;
 mod structural;
 mod validation;
@@ -11,7 +14,7 @@ use apimachinery::{Value, json};
 
 use crate::columns::items;
 use crate::defaults::{Fill, fill, object, object_or_new};
-use crate::strategy::{Strategy, bump_generation, keep, keep_all_metadata, set_first_generation};
+use crate::strategy::{Strategy, bump_generation, keep, set_first_generation};
 use crate::validation::At;
 
 /// Formats of strings and numbers that are known, as they read without dashes or in full; others earn a warning.
@@ -84,7 +87,6 @@ impl Strategy for CustomResourceDefinition {
 
     fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "spec");
-        keep_all_metadata(obj, old);
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

@@ -1,6 +1,7 @@
 //! The group `apiregistration.k8s.io`: APIService (follows `k8s.io/kube-aggregator/pkg/registry/apiservice`).
 
 use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::managedfields::{Set, reset_fields_and_metadata};
 use apimachinery::meta::str_at;
 use apimachinery::{Value, json, names};
 use base64::Engine;
@@ -69,6 +70,10 @@ impl Strategy for APIService {
 
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static Set {
+        reset_fields_and_metadata(subresource)
     }
 
     fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {

@@ -3,6 +3,7 @@
 
 pub mod conversion;
 pub mod horizontalpodautoscaler;
+pub mod scale;
 
 use apimachinery::field::ErrorList;
 use apimachinery::{Map, Value, json};

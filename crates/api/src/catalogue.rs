@@ -19,9 +19,9 @@ use crate::autoscaling::horizontalpodautoscaler::HorizontalPodAutoscaler;
 use crate::resource::{self, Resource};
 use crate::strategy::{Plain, Strategy};
 use crate::{
-    admissionregistration, apiextensions, apiregistration, apps, batch, certificates, coordination, core,
-    discovery, dynamicresource, flowcontrol, networking, node, objectmeta, policy, rbac, scheduling, storage,
-    strategy,
+    admissionregistration, apiextensions, apiregistration, apps, autoscaling, batch, certificates,
+    coordination, core, discovery, dynamicresource, flowcontrol, networking, node, objectmeta, policy, rbac,
+    scheduling, storage, strategy,
 };
 
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -29,6 +29,7 @@ const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "p
 const ALL_BUT_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
 const GET: &[&str] = &["get"];
+const GET_LIST: &[&str] = &["get", "list"];
 const UPDATE: &[&str] = &["update"];
 const CONNECT: &[&str] = &["create", "get"];
 const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
@@ -123,8 +124,13 @@ impl Kind {
 
     /// The warning that every request to a deprecated version earns (follows `deprecation.WarningMessage`).
     pub fn deprecation(&self) -> Option<&'static str> {
-        (self.resource == resource::ENDPOINTS)
-            .then_some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        match self.resource {
+            resource::COMPONENT_STATUSES => Some("v1 ComponentStatus is deprecated in v1.19+"),
+            resource::ENDPOINTS => {
+                Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+            }
+            _ => None,
+        }
     }
 
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
@@ -323,8 +329,21 @@ const HPA: HorizontalPodAutoscaler = HorizontalPodAutoscaler;
 pub const SCALE: Subresource =
     subresource!("scale", "autoscaling", "io.k8s.api.autoscaling.v1", "Scale", GET_PATCH_UPDATE);
 
+/// What the `scale` subresource of every workload shows; found nowhere else.
+pub static SCALES: Kind =
+    row!(SCALES, "io.k8s.api.autoscaling.v1", "Scale", "", autoscaling::scale::Scale).verbs(GET);
+
 pub static CATALOGUE: &[Kind] = &[
     review!(BINDINGS, "io.k8s.api.core.v1", "Binding"),
+    row!(
+        COMPONENT_STATUSES,
+        "io.k8s.api.core.v1",
+        "ComponentStatus",
+        "",
+        core::componentstatus::ComponentStatus
+    )
+    .short(&["cs"])
+    .verbs(GET_LIST),
     row!(CONFIG_MAPS, "io.k8s.api.core.v1", "ConfigMap", "configmaps", core::configmap::ConfigMap)
         .short(&["cm"]),
     row!(ENDPOINTS, "io.k8s.api.core.v1", "Endpoints", "endpoints", core::endpoints::Endpoints)

@@ -2,7 +2,10 @@
 
 mod validation;
 
+use std::sync::LazyLock;
+
 use apimachinery::field::ErrorList;
+use apimachinery::managedfields::Set;
 use apimachinery::meta::str_at;
 use apimachinery::{Value, json};
 use jiff::Timestamp;
@@ -39,6 +42,19 @@ impl Strategy for CertificateSigningRequest {
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "spec");
         keep(obj, old, "status");
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static Set {
+        static MAIN: LazyLock<Set> = LazyLock::new(|| Set::from_paths(&[&["spec"], &["status"]]));
+        static STATUS: LazyLock<Set> =
+            LazyLock::new(|| Set::from_paths(&[&["spec"], &["status", "conditions"]]));
+        static APPROVAL: LazyLock<Set> =
+            LazyLock::new(|| Set::from_paths(&[&["spec"], &["status", "certificate"]]));
+        match subresource {
+            "" => &MAIN,
+            "status" => &STATUS,
+            _ => &APPROVAL,
+        }
     }
 
     /// Decisions are made through `approval` only.

@@ -35,11 +35,6 @@ pub fn convert(mut obj: Value, from: &Resource, to: &Resource) -> Value {
         for (old, new) in EVENT_FIELDS {
             rename(map, old, new);
         }
-        for field in ["deprecatedFirstTimestamp", "deprecatedLastTimestamp"] {
-            if map.get(field).is_some_and(Value::is_null) {
-                map.remove(field);
-            }
-        }
     } else if (*from, *to) == (EVENTS_V1, EVENTS) {
         for (new, old) in EVENT_FIELDS {
             rename(map, old, new);

@@ -1,5 +1,6 @@
 //! The core group (`v1`): what each of its kinds adds to the pipeline.
 
+pub mod componentstatus;
 pub mod configmap;
 pub mod endpoints;
 pub mod event;

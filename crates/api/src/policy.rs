@@ -1,12 +1,12 @@
 //! The group `policy`: how much of a workload may be away at once (follows `pkg/registry/policy/poddisruptionbudget`).
 
 use apimachinery::field::ErrorList;
-use apimachinery::{Value, json};
+use apimachinery::{Value, json, names};
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, count, name};
 use crate::defaults::{Fill, fill};
-use crate::strategy::{Column, Strategy, keep, set_first_generation, set_generation};
+use crate::strategy::{Column, NameRule, Strategy, keep, set_first_generation, set_generation};
 use crate::validation::{At, int_or_percent, label_selector, same_field};
 
 const EVICTION_POLICIES: [&str; 2] = ["AlwaysAllow", "IfHealthyBudget"];
@@ -70,6 +70,10 @@ impl Strategy for PodDisruptionBudget {
         let status = At::root(obj).get("status");
         COUNTS.iter().for_each(|count| status.get(count).check_nonnegative(&mut errors));
         errors
+    }
+
+    fn name_rule(&self) -> NameRule {
+        names::is_path_segment_name
     }
 
     fn allow_unconditional_update(&self) -> bool {

@@ -120,6 +120,7 @@ resources! {
     CONTROLLER_REVISIONS: "apps" "v1" "ControllerRevision" "controllerrevisions" "controllerrevision" true;
     DAEMON_SETS: "apps" "v1" "DaemonSet" "daemonsets" "daemonset" true;
     STATEFUL_SETS: "apps" "v1" "StatefulSet" "statefulsets" "statefulset" true;
+    SCALES: "autoscaling" "v1" "Scale" "scales" "scale" true;
     HORIZONTAL_POD_AUTOSCALERS: "autoscaling" "v2" "HorizontalPodAutoscaler" "horizontalpodautoscalers" "horizontalpodautoscaler" true;
     HORIZONTAL_POD_AUTOSCALERS_V1: "autoscaling" "v1" "HorizontalPodAutoscaler" "horizontalpodautoscalers" "horizontalpodautoscaler" true;
     CRON_JOBS: "batch" "v1" "CronJob" "cronjobs" "cronjob" true;

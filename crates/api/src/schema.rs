@@ -5,11 +5,11 @@ pub mod openapi;
 
 use std::sync::LazyLock;
 
-use apimachinery::GroupVersion;
 use apimachinery::schema::{
     Field, List, ListType, Literal, Map, MapType, Object, Presence, Scalar, Schema, Text, Type, TypeId,
     TypeKind, Union,
 };
+use apimachinery::{GroupVersion, Value};
 
 static TABLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schema.bin"));
 
@@ -23,6 +23,11 @@ pub fn schema() -> &'static Schema {
 /// The type of a definition that is known to exist, such as `io.k8s.api.core.v1.Pod`.
 pub fn type_id(name: &str) -> TypeId {
     schema().lookup(name).unwrap_or_else(|| panic!("the schema defines {name}"))
+}
+
+/// An object of a type, such as `io.k8s.api.core.v1.Pod`, as it is written while nothing of it is set.
+pub fn empty(name: &str) -> Value {
+    schema().empty(type_id(name))
 }
 
 /// In the order in which the table numbers them.

@@ -6,6 +6,7 @@
 
 use apimachinery::Value;
 use apimachinery::field::ErrorList;
+use apimachinery::managedfields::{Set, reset_fields};
 use apimachinery::names;
 use jiff::Timestamp;
 
@@ -62,6 +63,12 @@ pub trait Strategy: Send + Sync {
     /// Takes from `old` what an update of the `status` subresource may not change.
     fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "spec");
+    }
+
+    /// What a write to this endpoint cannot change, so that its writer does not come to own it (upstream:
+    /// `GetResetFields`); `subresource` is empty for the object itself.
+    fn reset_fields(&self, subresource: &str) -> &'static Set {
+        reset_fields(subresource)
     }
 
     /// Takes from `old` what an update of another subresource (`finalize`, `resize`, ...) may not change.
@@ -127,6 +134,11 @@ pub trait Strategy: Send + Sync {
         GarbagePolicy::Background
     }
 
+    /// What to tell somebody who deletes an object and does not say what becomes of its dependents.
+    fn deletion_warning(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether a PUT to a name that does not exist creates it.
     fn allow_create_on_update(&self) -> bool {
         false
@@ -135,6 +147,11 @@ pub trait Strategy: Send + Sync {
     /// Whether an update without a resourceVersion overwrites whatever is there.
     fn allow_unconditional_update(&self) -> bool {
         true
+    }
+
+    /// Whether a creation without any name gets one that is nobody else's.
+    fn names_itself(&self) -> bool {
+        false
     }
 
     fn name_rule(&self) -> NameRule {

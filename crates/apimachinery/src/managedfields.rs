@@ -14,11 +14,13 @@ mod merge;
 mod remove;
 mod set;
 mod typed;
+mod versions;
 
 pub use element::{Path, PathElement, Scalar};
 pub use entry::{DecodeError, Entry, ManagedFields, Operation};
-pub use manager::{FieldManager, reset_fields, reset_fields_of_custom};
+pub use manager::{FieldManager, reset_fields, reset_fields_and_metadata, reset_fields_of_custom};
 pub use set::Set;
+pub use versions::{OneVersion, Versions};
 
 #[cfg(test)]
 mod tests;

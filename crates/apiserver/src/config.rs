@@ -28,6 +28,8 @@ pub struct Config {
     /// Of the other family, on a dual-stack cluster.
     pub secondary_service_cidr: Option<Cidr>,
     pub node_ports: RangeInclusive<u16>,
+    /// Whether controllers and scheduler are parts of this process; else they are asked how they are.
+    pub runs_control_plane: bool,
     /// How to reach kubelets for logs, exec and port-forward: trusted authority and client certificate.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     /// What extension servers know this server by; without it they cannot believe whom it names.
@@ -66,6 +68,7 @@ impl Config {
             service_cidr,
             secondary_service_cidr: None,
             node_ports: NODE_PORTS,
+            runs_control_plane: false,
             kubelet_tls: None,
             front_proxy: None,
             client_ca: None,

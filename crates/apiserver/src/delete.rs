@@ -24,7 +24,6 @@ use crate::negotiation::format_of_request;
 use crate::part::Part;
 use crate::query::ListOptions;
 use crate::selection::Selection;
-use crate::view::ListMeta;
 use crate::wire::{self, Document};
 use crate::write::{Place, commit_failed};
 
@@ -66,6 +65,7 @@ pub enum Deleted {
 pub async fn delete(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Response<Body>, Status> {
     let options = options(call, body)?;
     let dry_run = options.validate()?;
+    warn(call, kind, &options);
     let place = Place::of(call, kind, Part::Main);
     let deleted = delete_object(call, &place, &options, dry_run).await?;
     match &deleted {
@@ -81,6 +81,13 @@ pub async fn delete(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Res
             call.target = call.target.plain();
             call.respond(200, Document::status(&success(kind, &object)))
         }
+    }
+}
+
+/// Warns who leaves it to the kind what becomes of dependents, if that is not what one would expect.
+fn warn(call: &mut Call, kind: &Kind, options: &DeleteOptions) {
+    if options.propagation_policy.is_none() && options.orphan_dependents.is_none() {
+        call.warnings.extend(kind.strategy.deletion_warning().map(str::to_owned));
     }
 }
 
@@ -157,9 +164,10 @@ pub async fn delete_collection(
 ) -> Result<Response<Body>, Status> {
     let delete_options = options(call, body)?;
     let dry_run = delete_options.validate()?;
+    warn(call, kind, &delete_options);
     let list_options = ListOptions::parse(&call.query, false)?;
     let selection = Selection::parse(kind, &list_options)?;
-    let page = list::everything(&call.core, kind, &call.info.namespace, &selection).await?;
+    let (page, meta) = list::wanted(call, kind, &list_options, &selection).await?;
     for entry in &page.entries {
         let key = Key::new(kind.storage, entry.key.namespace.clone(), entry.key.name.clone());
         let place = Place { kind: kind.clone(), part: Part::Main, key };
@@ -171,6 +179,5 @@ pub async fn delete_collection(
     }
     let view = call.view(kind)?;
     let entries = conversion::shown_entries(&call.core, kind, &page.entries).await?;
-    let meta = ListMeta { revision: page.revision, ..ListMeta::default() };
     call.respond(200, Document { type_name: view.type_name(true), json: view.list(&entries, &meta) })
 }

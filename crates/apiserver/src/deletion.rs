@@ -84,6 +84,12 @@ impl DeleteOptions {
         let conflict = |why: String| Status::conflict(&named, name, why);
         let uid = str_at(object, &["metadata", "uid"]);
         if let Some(asked) = preconditions.uid.as_deref().filter(|asked| *asked != uid) {
+            if is_namespace(kind) {
+                let named = kind.resource.group_resource();
+                let why =
+                    format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}");
+                return Err(Status::conflict(&named, name, why));
+            }
             return Err(conflict(format!(
                 "the UID in the precondition ({asked}) does not match the UID in record ({uid}). \
                  The object might have been deleted and then recreated"

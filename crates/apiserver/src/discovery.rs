@@ -154,11 +154,11 @@ impl Served {
         )
     }
 
-    /// The aggregated document for `/api` (core) or `/apis`; `version` is that of `apidiscovery.k8s.io`.
-    pub fn aggregated(&self, core: bool, version: &str) -> Value {
+    /// The aggregated document for `/api` (core) or `/apis`.
+    pub fn aggregated(&self, core: bool) -> Value {
         let groups = self.0.iter().filter(|(group, _)| group.is_empty() == core);
         let items: Vec<Value> = groups.map(|(group, versions)| aggregated_group(group, versions)).collect();
-        json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+        json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2",
                "metadata": {}, "items": items})
     }
 }
@@ -208,7 +208,7 @@ fn aggregated_group(group: &str, versions: &[Version]) -> Value {
                 let freshness = if remote.is_fresh { "Current" } else { "Stale" };
                 return json!({"version": version.name, "resources": remote.resources, "freshness": freshness});
             }
-            let resources: Vec<Value> = version.kinds.iter().map(|kind| aggregated_resource(kind)).collect();
+            let resources: Vec<Value> = version.kinds.iter().map(aggregated_resource).collect();
             json!({"version": version.name, "resources": resources, "freshness": "Current"})
         })
         .collect();
@@ -219,8 +219,15 @@ fn aggregated_group(group: &str, versions: &[Version]) -> Value {
     json!({"metadata": metadata, "versions": versions})
 }
 
-fn aggregated_resource(kind: &Kind) -> Value {
+fn aggregated_resource(kind: &KindRef) -> Value {
     let resource = &kind.resource;
+    // Group and version of what is built in go without saying, unless they are not those of the document.
+    let response_kind = |group: &str, version: &str, name: &str| match kind {
+        KindRef::BuiltIn(_) if (group, version) == (resource.group, resource.version) => {
+            response_kind("", "", name)
+        }
+        _ => response_kind(group, version, name),
+    };
     let scope = if resource.namespaced { "Namespaced" } else { "Cluster" };
     let mut out = json!({"resource": resource.plural, "singularResource": resource.singular, "scope": scope,
                          "responseKind": response_kind(resource.group, resource.version, resource.kind),
@@ -266,7 +273,7 @@ mod tests {
                 .filter_map(|r| r["name"].as_str())
                 .collect();
             assert!(names.contains(&r.plural), "{}", r.plural);
-            let aggregated = served.aggregated(r.group.is_empty(), "v2").to_string();
+            let aggregated = served.aggregated(r.group.is_empty()).to_string();
             assert!(aggregated.contains(&format!("\"resource\":\"{}\"", r.plural)), "{}", r.plural);
         }
     }

@@ -54,7 +54,13 @@ pub enum Security {
 static ANYBODY: LazyLock<Result<Arc<ClientConfig>, String>> =
     LazyLock::new(|| client_config(Trust::Anybody, None));
 
-pub async fn forward(call: &Call, to: Destination, payload: Payload) -> Result<Response<Body>, Status> {
+/// Passes the request on, with more headers, and the answer back.
+pub async fn forward(
+    call: &Call,
+    to: Destination,
+    payload: Payload,
+    more: HeaderMap,
+) -> Result<Response<Body>, Status> {
     let unreachable = |why: &dyn std::fmt::Display| {
         Status::service_unavailable(format!("error trying to reach {}: {why}", to.address))
     };
@@ -62,7 +68,7 @@ pub async fn forward(call: &Call, to: Destination, payload: Payload) -> Result<R
         Ok(connected) => connected.map_err(|error| unreachable(&error))?,
         Err(_) => return Err(unreachable(&"connection timed out")),
     };
-    let request = request(call, &to.address.to_string(), &to.path_and_query, payload, HeaderMap::new())?;
+    let request = request(call, &to.address.to_string(), &to.path_and_query, payload, more)?;
     exchange(sender, request).await.map_err(|error| unreachable(&error))
 }
 
@@ -167,11 +173,20 @@ pub enum ConnectError {
 
 async fn connect(call: &Call, to: &Destination) -> Result<Sender, ConnectError> {
     let stream = TcpStream::connect(to.address).await?;
+    connect_on(stream, to, call.core.config.kubelet_tls.clone()).await
+}
+
+/// HTTP on a connection to a server. `kubelet_tls` is how kubelets are spoken to.
+pub async fn connect_on(
+    stream: TcpStream,
+    to: &Destination,
+    kubelet_tls: Option<Arc<ClientConfig>>,
+) -> Result<Sender, ConnectError> {
     stream.set_nodelay(true)?;
     let config = match to.security {
         Security::Plain => return handshake(TokioIo::new(stream)).await,
         Security::Anybody => ANYBODY.clone().map_err(ConnectError::Tls)?,
-        Security::Kubelet => call.core.config.kubelet_tls.clone().ok_or(ConnectError::NoTls)?,
+        Security::Kubelet => kubelet_tls.ok_or(ConnectError::NoTls)?,
     };
     let name = ServerName::from(to.address.ip());
     handshake(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?)).await

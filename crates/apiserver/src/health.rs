@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 
 use apimachinery::Status;
 use http::Response;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::core::Core;
+use crate::nonresource::page_not_found;
 
 struct Check {
     name: &'static str,
@@ -48,7 +49,7 @@ pub fn serve(call: &Call, endpoint: &str, rest: &[&str]) -> Result<Response<Body
         )
         .collect();
     if checks.is_empty() && !single.is_empty() {
-        return Err(Status::path_not_found());
+        return page_not_found();
     }
     let mut report = String::new();
     let mut failed = Vec::new();
@@ -74,6 +75,8 @@ pub fn serve(call: &Call, endpoint: &str, rest: &[&str]) -> Result<Response<Body
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    if single.is_empty() {
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     Ok(response)
 }

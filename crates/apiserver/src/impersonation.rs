@@ -15,6 +15,27 @@ const UID: &str = "impersonate-uid";
 /// What follows names the extra, percent-encoded.
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 
+/// A nameless user as upstream's message shows it, which prints a Go value.
+fn as_go_prints(uid: &str, groups: &[&str], extra: &BTreeMap<String, Vec<String>>) -> String {
+    let list = |items: Vec<&str>| match items.is_empty() {
+        true => "[]string(nil)".to_owned(),
+        false => {
+            let quoted: Vec<String> = items.iter().map(|item| format!("{item:?}")).collect();
+            format!("[]string{{{}}}", quoted.join(", "))
+        }
+    };
+    let pairs: Vec<String> = extra
+        .iter()
+        .map(|(key, values)| format!("{key:?}:{}", list(values.iter().map(String::as_str).collect())))
+        .collect();
+    let extra = match pairs.is_empty() {
+        true => "map[string][]string(nil)".to_owned(),
+        false => format!("map[string][]string{{{}}}", pairs.join(", ")),
+    };
+    let groups = list(groups.to_vec());
+    format!("&user.DefaultInfo{{Name:\"\", UID:{uid:?}, Groups:{groups}, Extra:{extra}}}")
+}
+
 /// The user whom the request is made as: its author, or whom its author may and wants to be.
 pub async fn effective_user(core: &Core, author: UserInfo, headers: &HeaderMap) -> Result<UserInfo, Status> {
     let first = |name: &str| headers.get(name).map_or(Ok(""), text);
@@ -25,7 +46,10 @@ pub async fn effective_user(core: &Core, author: UserInfo, headers: &HeaderMap) 
         if groups.is_empty() && uid.is_empty() && extra.is_empty() {
             return Ok(author);
         }
-        return Err(Status::bad_request("requested impersonation without impersonating a user"));
+        return Err(Status::bad_request(format!(
+            "requested {} without impersonating a user name",
+            as_go_prints(uid, &groups, &extra)
+        )));
     }
     let impersonate = Attributes { verb: "impersonate", ..Attributes::of(&author) };
     let may = async |group: &str, resource: &str, namespace: &str, name: &str| {

@@ -54,14 +54,24 @@ pub async fn list(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status>
     let options = ListOptions::parse(&call.query, false)?;
     let selection = Selection::parse(kind, &options)?;
     let view = call.view(kind)?;
-    let start = start(&call.core, kind, &options)?;
-    let page = page(&call.core, kind, &call.info.namespace, &selection, &start, options.limit)
-        .map_err(|_| expired(&options))?;
-    let meta = list_meta(&page, &selection);
-    let page = selected(&call.core, kind, &selection, page).await?;
+    let (page, meta) = wanted(call, kind, &options, &selection).await?;
     let entries = conversion::shown_entries(&call.core, kind, &page.entries).await?;
     let json = view.list(&entries, &meta);
     call.respond(200, Document { type_name: view.type_name(true), json })
+}
+
+/// The page that a request asks for, and what is said of it.
+pub async fn wanted(
+    call: &Call,
+    kind: &KindRef,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Result<(Page, ListMeta), Status> {
+    let start = start(&call.core, kind, options)?;
+    let page = page(&call.core, kind, &call.info.namespace, selection, &start, options.limit)
+        .map_err(|_| expired(options))?;
+    let meta = list_meta(&page, selection);
+    Ok((selected(&call.core, kind, selection, page).await?, meta))
 }
 
 fn start(core: &Core, kind: &Kind, options: &ListOptions) -> Result<Start, Status> {

@@ -6,7 +6,7 @@ pub use apimachinery::codec::Format;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 
-const SUPPORTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+pub const SUPPORTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// What custom resources can be had in.
 const SUPPORTED_TEXT: &str = "application/json, application/yaml";
@@ -223,5 +223,15 @@ mod tests {
         assert_eq!(format_of_request(&headers).expect("is known"), Format::Json);
         headers.insert(CONTENT_TYPE, "text/plain".parse().expect("a header"));
         assert_eq!(format_of_request(&headers).expect_err("is refused").code, 415);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_header_is_understood_or_not(text in "[a-z*/;=.,+ 0-9-]{0,80}|(application/json;as=[A-Z][a-z]*;q=[0-9.]*,?){0,40}") {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, text.parse().expect("a header"));
+            drop(Target::negotiate(&headers));
+            proptest::prop_assert!(alternatives(&text).len() <= ALTERNATIVES_MAX);
+        }
     }
 }

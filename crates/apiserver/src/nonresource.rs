@@ -1,19 +1,25 @@
 //! Paths that are not resources: health, version, discovery, OpenAPI, metrics, and the list of all of these.
 
-use apimachinery::{Status, Value, json};
-use http::Response;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
+use apimachinery::{Status, Value, json, openapi};
+use bytes::Bytes;
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{Response, StatusCode};
 
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::core::Core;
 use crate::discovery::Served;
-use crate::negotiation::{Format, Target, accept, alternatives};
+use crate::negotiation::{Format, SUPPORTED, Target, accept, alternatives};
 use crate::wire::Document;
-use crate::{health, openapi, version};
+use crate::{health, version};
 
 /// Where the keys of service account tokens are published.
 const JWKS_PATH: &str = "/openid/v1/jwks";
+
+/// The form in which all groups, versions and resources come at once.
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
@@ -22,6 +28,9 @@ pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
         return Err(apimachinery::Status::no_such_method());
     }
     let path = call.info.path.clone();
+    if path.contains("//") {
+        return page_not_found();
+    }
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     match segments.as_slice() {
         [] => text("application/json", json!({"paths": paths(&call.core)}).to_string()),
@@ -40,93 +49,138 @@ pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
         }
         ["debug", "api_priority_and_fairness", what] => {
             let details = !call.query.text("includeRequestDetails").is_empty();
-            let dump = call.core.flow_control.dump(what, details).ok_or_else(Status::path_not_found)?;
-            text("text/plain; charset=utf-8", dump)
+            match call.core.flow_control.dump(what, details) {
+                Some(dump) => text("text/plain; charset=utf-8", dump),
+                None => page_not_found(),
+            }
         }
         ["api"] => group_document(call, true),
         ["apis"] => group_document(call, false),
         ["api", version] => resource_list(call, "", version),
-        ["apis", group] => {
-            let group = Served::new(&call.core).group(group).ok_or_else(Status::path_not_found)?;
-            document(call, "APIGroup", &group)
-        }
+        ["apis", group] => match Served::new(&call.core).group(group) {
+            Some(group) => document(call, "APIGroup", &group),
+            None => page_not_found(),
+        },
         ["apis", group, version] => resource_list(call, group, version),
         [".well-known", "openid-configuration"] => {
             let jwks = format!("https://{}{JWKS_PATH}", call.core.config.advertise);
-            text("application/json", call.core.authenticator.issuer().openid_configuration(&jwks).to_string())
+            let document = call.core.authenticator.issuer().openid_configuration(&jwks);
+            keys("application/json", &document)
         }
         ["openid", "v1", "jwks"] => {
-            text("application/jwk-set+json", call.core.authenticator.issuer().jwks().to_string())
+            keys("application/jwk-set+json", &call.core.authenticator.issuer().jwks())
         }
-        ["openapi", rest @ ..] => openapi::serve(call, rest).await,
-        _ => Err(Status::path_not_found()),
+        ["openapi", rest @ ..] => crate::openapi::serve(call, rest).await,
+        _ => page_not_found(),
     }
 }
 
+/// What relying parties may keep for a while (upstream: `cacheControl` of `OpenIDMetadataServer`).
+fn keys(content_type: &str, document: &Value) -> Result<Response<Body>, Status> {
+    let mut response = text(content_type, document.to_string())?;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    Ok(response)
+}
+
 fn resource_list(call: &Call, group: &str, version: &str) -> Result<Response<Body>, Status> {
-    let list = Served::new(&call.core).resource_list(group, version).ok_or_else(Status::path_not_found)?;
-    document(call, "APIResourceList", &list)
+    let served = Served::new(&call.core);
+    match served.resource_list(group, version) {
+        Some(list) => document(call, "APIResourceList", &list),
+        None if served.versions(group).is_empty() => page_not_found(),
+        None => Err(Status::path_not_found()),
+    }
+}
+
+/// What is said of a path that leads nowhere, rather than to a resource that is not there.
+pub fn page_not_found() -> Result<Response<Body>, Status> {
+    let mut response = text("text/plain; charset=utf-8", "404 page not found\n")?;
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Ok(response)
 }
 
 /// `/api` and `/apis`: everything at once for clients that ask for it, else what leads to the rest.
 fn group_document(call: &Call, core: bool) -> Result<Response<Body>, Status> {
-    if let Some(version) = aggregated_version(call) {
-        let content_type =
-            format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-        return text(&content_type, Served::new(&call.core).aggregated(core, version).to_string());
+    let served = Served::new(&call.core);
+    if wants_aggregated(call) {
+        let document = served.aggregated(core).to_string();
+        let mut response = cacheable(call, AGGREGATED, document)?;
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+        return Ok(response);
     }
+    Target::negotiate(&call.headers).map_err(|_| Status::not_acceptable(SUPPORTED))?;
     if core {
         let address = call.core.config.advertise.to_string();
-        return document(call, "APIVersions", &Served::new(&call.core).api_versions(&address));
+        return document(call, "APIVersions", &served.api_versions(&address));
     }
-    document(call, "APIGroupList", &Served::new(&call.core).group_list())
+    document(call, "APIGroupList", &served.group_list())
 }
 
-/// The version of aggregated discovery that the client prefers to anything else, if it does.
-fn aggregated_version(call: &Call) -> Option<&'static str> {
-    for alternative in alternatives(accept(&call.headers)?) {
-        match (alternative.essence, alternative.parameter("as")) {
-            ("application/json", Some("APIGroupDiscoveryList"))
-                if alternative.parameter("g") == Some("apidiscovery.k8s.io") =>
-            {
-                match alternative.parameter("v") {
-                    Some("v2") => return Some("v2"),
-                    Some("v2beta1") => return Some("v2beta1"),
-                    _ => {}
-                }
-            }
-            ("application/json" | "*/*" | "application/*", None) => return None,
-            _ => {}
+/// Whether the client prefers aggregated discovery to anything else.
+fn wants_aggregated(call: &Call) -> bool {
+    let alternatives = alternatives(accept(&call.headers).unwrap_or_default());
+    let decides = alternatives.iter().find_map(|wanted| match (wanted.essence, wanted.parameter("as")) {
+        ("application/json", Some("APIGroupDiscoveryList")) => {
+            let is_ours =
+                (wanted.parameter("g"), wanted.parameter("v")) == (Some("apidiscovery.k8s.io"), Some("v2"));
+            is_ours.then_some(true)
         }
+        ("application/json" | "*/*" | "application/*", None) => Some(false),
+        _ => None,
+    });
+    decides.unwrap_or_default()
+}
+
+/// A document that clients keep, and ask for again only if it has changed.
+pub fn cacheable(
+    call: &Call,
+    content_type: &str,
+    document: impl Into<Bytes>,
+) -> Result<Response<Body>, Status> {
+    let document = document.into();
+    let tag = openapi::hash(&document);
+    tagged(call, content_type, &tag, document)
+}
+
+/// As [`cacheable`], of a document that a tag tells from what it was before.
+pub fn tagged(call: &Call, content_type: &str, tag: &str, document: Bytes) -> Result<Response<Body>, Status> {
+    let tag = format!("\"{tag}\"");
+    let known = call.headers.get(IF_NONE_MATCH).and_then(|known| known.to_str().ok()).unwrap_or_default();
+    let is_known = known.split(',').any(|known| known.trim() == tag);
+    let mut response = text(content_type, if is_known { Bytes::new() } else { document })?;
+    if is_known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response.headers_mut().remove(CONTENT_TYPE);
     }
-    None
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    headers.insert(ETAG, HeaderValue::from_str(&tag).map_err(Status::internal)?);
+    Ok(response)
 }
 
 fn document(call: &Call, kind: &str, value: &Value) -> Result<Response<Body>, Status> {
+    Target::negotiate(&call.headers)?;
     let document = Document::value(format!("{META}.{kind}"), value);
-    let mut response = call.respond(200, document).or_else(|_| {
+    call.respond(200, document).or_else(|_| {
         let json = Target { format: Format::Json, ..call.target };
         let pieces = crate::wire::render(json, Document::value("", value))?;
         let response =
             Response::builder().header(CONTENT_TYPE, "application/json").body(body::chunks(pieces));
         response.map_err(Status::internal)
-    })?;
-    response.headers_mut().insert(VARY, http::HeaderValue::from_static("Accept"));
-    Ok(response)
+    })
 }
 
 pub fn text(content_type: &str, text: impl Into<bytes::Bytes>) -> Result<Response<Body>, Status> {
     Response::builder()
         .header(CONTENT_TYPE, content_type)
         .header(CACHE_CONTROL, "no-cache, private")
-        .header(VARY, "Accept")
         .body(body::full(text))
         .map_err(Status::internal)
 }
 
 fn paths(core: &Core) -> Vec<String> {
     let served = Served::new(core);
-    let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
+    let mut paths = vec!["/api".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
     paths.extend(served.versions("").iter().map(|version| format!("/api/{}", version.name)));
     for group in served.groups() {
         paths.push(format!("/apis/{group}"));

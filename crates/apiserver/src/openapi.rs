@@ -8,16 +8,16 @@ use api::catalogue::{CATALOGUE, Kind};
 use apiextensions::typed::Typed;
 use apimachinery::openapi::{self, Resource, Subresource, V2_PROTOBUF};
 use apimachinery::{GroupVersion, Status};
-use http::header::ETAG;
-use http::{HeaderValue, Response};
+use http::header::{CACHE_CONTROL, LOCATION, VARY};
+use http::{HeaderValue, Response, StatusCode};
 
 use crate::aggregation;
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::core::Core;
 use crate::customresource::CustomKind;
-use crate::negotiation::{accept, alternatives};
-use crate::nonresource::text;
+use crate::negotiation::{Alternative, accept, alternatives};
+use crate::nonresource::{cacheable, page_not_found, tagged, text};
 use crate::pipeline::Payload;
 use apimachinery::version::GIT_VERSION;
 
@@ -38,35 +38,71 @@ pub async fn serve(call: &Call, path: &[&str]) -> Result<Response<Body>, Status>
         ["v3"] => {
             let hashes = all_hashes(&call.core);
             let index = openapi::v3_index(hashes.iter().map(|(version, hash)| (version, hash.as_str())));
-            text("application/json", index.to_string())
+            text("text/plain; charset=utf-8", index.to_string())
         }
         ["v3", "api", version] => v3(call, &GroupVersion::new("", *version)),
         ["v3", "apis", group, version] => v3(call, &GroupVersion::new(*group, *version)),
-        _ => Err(Status::path_not_found()),
+        _ => page_not_found(),
     }
 }
 
 fn v2(call: &Call) -> Result<Response<Body>, Status> {
+    let wants = alternatives(accept(&call.headers).unwrap_or("*/*"));
+    let takes = |wanted: &Alternative<'_>| match wanted.essence {
+        essence if V2_PROTOBUF.contains(&essence) => Some(V2_PROTOBUF[0]),
+        "application/json" | "application/*" | "*/*" => Some("application/json"),
+        _ => None,
+    };
+    let Some(content_type) = wants.iter().find_map(takes) else {
+        return v2_headers(bare(StatusCode::NOT_ACCEPTABLE));
+    };
     let custom: Vec<Published> = served(&call.core).map(Published::new).collect();
     let mut resources: Vec<Resource<'_>> = CATALOGUE.iter().map(describe).collect();
     resources.extend(custom.iter().map(Published::describe));
-    let wants = alternatives(accept(&call.headers).unwrap_or_default());
-    if wants.first().is_some_and(|first| V2_PROTOBUF.contains(&first.essence)) {
-        // The older spelling is asked for but is no valid media type, so that no client could read it in the answer.
-        return text(V2_PROTOBUF[0], openapi::v2_protobuf(api::schema(), &resources, GIT_VERSION));
-    }
     let mut document = Vec::new();
-    openapi::v2(api::schema(), &resources, GIT_VERSION, &mut document).map_err(Status::internal)?;
-    text("application/json", document)
+    if content_type == V2_PROTOBUF[0] {
+        // The older spelling is asked for but is no valid media type, so that no client could read it in the answer.
+        document = openapi::v2_protobuf(api::schema(), &resources, GIT_VERSION);
+    } else {
+        openapi::v2(api::schema(), &resources, GIT_VERSION, &mut document).map_err(Status::internal)?;
+    }
+    v2_headers(cacheable(call, content_type, document)?)
 }
 
+/// An answer without any text.
+fn bare(code: StatusCode) -> Response<Body> {
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = code;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// Caches are told that the document's form is negotiated in two ways.
+fn v2_headers(mut response: Response<Body>) -> Result<Response<Body>, Status> {
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+/// The document of a group version. Under the address that its index gives it is the same for ever; who asks under an
+/// older one is sent on.
 fn v3(call: &Call, group_version: &GroupVersion) -> Result<Response<Body>, Status> {
     let custom: Vec<Arc<CustomKind>> = served(&call.core).filter(|kind| is_of(kind, group_version)).collect();
     let hash = custom_hash(&custom);
-    let document = v3_document(group_version, custom)?.ok_or_else(Status::path_not_found)?;
-    let etag = format!("\"{}\"", hash.unwrap_or_else(|| openapi::hash(&document)));
-    let mut response = text("application/json", document)?;
-    response.headers_mut().insert(ETAG, HeaderValue::from_str(&etag).map_err(Status::internal)?);
+    let Some(document) = v3_document(group_version, custom)? else {
+        return Ok(bare(StatusCode::NOT_FOUND));
+    };
+    let hash = hash.unwrap_or_else(|| openapi::hash(&document));
+    let asked = call.query.text("hash");
+    let mut response = tagged(call, "application/json", &hash, document.into())?;
+    if asked == hash {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    } else if !asked.is_empty() {
+        let location = format!("{}?hash={hash}", call.info.path);
+        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+        *response.body_mut() = body::empty();
+        response.headers_mut().insert(LOCATION, HeaderValue::from_str(&location).map_err(Status::internal)?);
+    }
     Ok(response)
 }
 

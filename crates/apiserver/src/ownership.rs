@@ -1,49 +1,119 @@
-//! Who owns which field (`metadata.managedFields`), kept by every write.
+//! Who owns which field (`metadata.managedFields`), kept by every write in the version that its request speaks.
 
-use apimachinery::managedfields::{FieldManager, reset_fields, reset_fields_of_custom};
+use std::borrow::Cow;
+
+use api::catalogue::{CATALOGUE, Kind};
+use apimachinery::managedfields::{FieldManager, OneVersion, Versions, reset_fields, reset_fields_of_custom};
 use apimachinery::meta::str_at;
-use apimachinery::{Status, Value};
+use apimachinery::schema::TypeId;
+use apimachinery::{Status, Value, json};
 use jiff::Timestamp;
 
 use crate::call::Call;
+use crate::conversion;
 use crate::kind::KindRef;
 use crate::part::Part;
 use crate::query::WriteOptions;
 use crate::write::Place;
 
-/// Runs `with` with the field manager of a kind, as stored, on the endpoint of `part`.
-fn manage<T>(kind: &KindRef, part: Part, with: impl FnOnce(&FieldManager<'_>) -> T) -> T {
-    let stored = kind.hub();
-    let api_version = stored.resource.api_version();
-    if let Some(custom) = kind.custom() {
-        let typed = custom.typed();
-        return with(&FieldManager {
-            schema: &typed.schema,
-            root: typed.root,
-            api_version: &api_version,
-            subresource: part.subresource(),
-            reset_fields: reset_fields_of_custom(part.subresource(), custom.version.has_status),
-        });
+/// As whom this server owns fields.
+const SERVER: &str = "kube-apiserver";
+
+/// The versions in which a built-in kind is served.
+struct BuiltIn(&'static Kind);
+
+impl BuiltIn {
+    fn row(&self, api_version: &str) -> Option<&'static Kind> {
+        let is_meant =
+            |row: &&Kind| row.storage == self.0.storage && row.resource.api_version() == api_version;
+        CATALOGUE.iter().find(is_meant)
     }
-    with(&FieldManager {
-        schema: api::schema(),
-        root: api::schema::type_id(stored.type_name),
-        api_version: &api_version,
-        subresource: part.subresource(),
-        reset_fields: reset_fields(part.subresource()),
-    })
+}
+
+impl Versions for BuiltIn {
+    fn root(&self, api_version: &str) -> Option<TypeId> {
+        self.row(api_version).map(|row| api::schema::type_id(row.type_name))
+    }
+
+    fn convert(&self, object: Value, from: &str, to: &str) -> Value {
+        let (Some(from), Some(to)) = (self.row(from), self.row(to)) else { return object };
+        conversion::from_stored(to, conversion::to_stored(from, object))
+    }
+}
+
+/// Runs `with` with the field manager of a kind, in the version of the request, on the endpoint of `part`.
+fn manage<T>(kind: &KindRef, part: Part, with: impl FnOnce(&FieldManager<'_>) -> T) -> T {
+    let subresource = part.subresource();
+    match kind {
+        KindRef::BuiltIn(row) => with(&FieldManager {
+            schema: api::schema(),
+            root: api::schema::type_id(row.type_name),
+            api_version: &row.resource.api_version(),
+            subresource,
+            reset_fields: row.strategy.reset_fields(subresource),
+            versions: &BuiltIn(row),
+        }),
+        KindRef::Custom(custom) => {
+            let typed = custom.typed();
+            with(&FieldManager {
+                schema: &typed.schema,
+                root: typed.root,
+                api_version: &kind.hub().resource.api_version(),
+                subresource,
+                reset_fields: reset_fields_of_custom(subresource, custom.version.has_status),
+                versions: &OneVersion,
+            })
+        }
+    }
 }
 
 /// The creator owns all it has set.
 pub fn created(call: &Call, kind: &KindRef, object: &mut Value, options: &WriteOptions) {
     let manager = call.field_manager(&options.field_manager);
-    manage(kind, Part::Main, |fields| fields.update(None, object, &manager, call.now));
+    let empty = match kind {
+        KindRef::BuiltIn(row) => api::schema::empty(row.type_name),
+        KindRef::Custom(_) => json!({}),
+    };
+    in_request_version(kind, object, |object| {
+        manage(kind, Part::Main, |fields| fields.create(&empty, object, &manager, call.now));
+    });
 }
 
 /// The writer owns all that differs from the old object.
 pub fn updated(call: &Call, place: &Place, old: &Value, object: &mut Value, options: &WriteOptions) {
     let manager = call.field_manager(&options.field_manager);
-    manage(&place.kind, place.part, |fields| fields.update(Some(old), object, &manager, call.now));
+    let kind = &place.kind;
+    in_request_version(kind, object, |object| {
+        let old = shown(kind, old);
+        manage(kind, place.part, |fields| fields.update(Some(&old), object, &manager, call.now));
+    });
+}
+
+/// The server itself owns what it has found out and written into the status.
+pub fn reported(kind: &KindRef, old: &Value, object: &mut Value, now: Timestamp) {
+    manage(kind, Part::Status, |fields| fields.update(Some(old), object, SERVER, now));
+}
+
+/// A stored object in the version of the request.
+fn shown<'o>(kind: &Kind, stored: &'o Value) -> Cow<'o, Value> {
+    match conversion::is_stored_version(kind) {
+        true => Cow::Borrowed(stored),
+        false => Cow::Owned(conversion::from_stored(kind, stored.clone())),
+    }
+}
+
+/// Lets `settle` settle the managed fields of an object, which is in the stored version, in that of the request.
+fn in_request_version(kind: &Kind, object: &mut Value, settle: impl FnOnce(&mut Value)) {
+    if conversion::is_stored_version(kind) {
+        return settle(object);
+    }
+    let mut shown = conversion::from_stored(kind, object.clone());
+    settle(&mut shown);
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    match shown["metadata"].get_mut("managedFields").map(Value::take) {
+        Some(fields) => metadata.insert("managedFields".to_owned(), fields),
+        None => metadata.remove("managedFields"),
+    };
 }
 
 /// Refuses a configuration, as it was written, that names fields its kind does not have.
@@ -69,11 +139,13 @@ pub fn laid_over(
         api_version: str_at(object, &["apiVersion"]),
         subresource: "",
         reset_fields: reset_fields(""),
+        versions: &OneVersion,
     };
     fields.lay_over(object, configuration)
 }
 
-/// Merges an applied configuration into the live object, none yet for a new one.
+/// Merges an applied configuration into the live object as it is stored, none yet for a new one. Configuration and
+/// answer are in the version of the request.
 pub fn applied(
     place: &Place,
     live: Option<&Value>,
@@ -82,6 +154,8 @@ pub fn applied(
     now: Timestamp,
 ) -> Result<Value, Status> {
     let force = options.force.unwrap_or_default();
+    let live = live.map(|live| shown(&place.kind, live));
+    let live = live.as_deref();
     manage(&place.kind, place.part, |fields| fields.apply(live, config, &options.field_manager, force, now))
 }
 

@@ -223,7 +223,7 @@ async fn apply(
     let config = match kind.custom() {
         None => {
             ownership::check_declared(place, &written)?;
-            conversion::to_stored(kind, wire::decode_applied(expected, written)?)
+            wire::decode_applied(expected, written)?
         }
         Some(_) => written,
     };
@@ -231,10 +231,7 @@ async fn apply(
     let merged = |live: Option<&Value>| {
         let object = ownership::applied(place, live, &config, options, now)?;
         let object = match kind.custom() {
-            None => {
-                let object = conversion::from_stored(kind, object);
-                wire::decode_value(expected, object, Strictness::Ignore, &mut Vec::new())?
-            }
+            None => wire::decode_value(expected, object, Strictness::Ignore, &mut Vec::new())?,
             Some(custom) => customresource::settled(custom, object, Strictness::Ignore, &mut Vec::new())?,
         };
         Ok(Proposal { object: defaulted(kind, object), owned: true })

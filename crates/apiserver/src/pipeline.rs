@@ -10,9 +10,9 @@ use std::time::Duration;
 use apimachinery::Status;
 use auth::{Attributes, Presented, UserInfo};
 use futures_util::FutureExt as _;
-use http::header::{HeaderName, HeaderValue, UPGRADE};
+use http::header::{HeaderName, HeaderValue, UPGRADE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use tokio::time::timeout;
@@ -116,7 +116,7 @@ pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> 
         }
     };
     let failure = result.as_ref().err().cloned();
-    let mut response = result.unwrap_or_else(|status| call::failure(&status, fallback));
+    let mut response = result.unwrap_or_else(|status| refused(&status, fallback));
     if let Some(classified) = learned.flow.get() {
         classified.sign(response.headers_mut());
     }
@@ -131,6 +131,16 @@ pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> 
     let code = response.status().as_u16();
     core.metrics.finished(&Finished { info: &counted, known, code, dry_run, took });
     tracing::debug!(verb = counted.verb, path = %counted.path, code, ?took, "request");
+    response
+}
+
+/// The answer to a request that nobody has looked into. Browsers are told not to make anything of its text, which
+/// repeats what was asked (upstream: `responsewriters.Forbidden`).
+fn refused(status: &Status, target: Target) -> Response<Body> {
+    let mut response = call::failure(status, target);
+    if status.code == StatusCode::FORBIDDEN.as_u16() {
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     response
 }
 

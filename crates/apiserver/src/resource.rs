@@ -1,6 +1,7 @@
 //! From a resource path to what serves it: the verbs on objects and collections, which are the same for every kind.
 
 use api::catalogue::Kind;
+use apimachinery::meta::str_at;
 use apimachinery::{Status, Value};
 use bytes::Bytes;
 use http::{Method, Response, Uri};
@@ -9,20 +10,17 @@ use crate::body::{self, Body};
 use crate::call::Call;
 use crate::conversion;
 use crate::customresource::{self, CustomKind};
+use crate::discovery::Served;
 use crate::kind::KindRef;
+use crate::list::StartRevision;
 use crate::negotiation::{Format, Shape, Target, format_of_request};
+use crate::nonresource::page_not_found;
 use crate::part::Part;
 use crate::pipeline::{Payload, attributes};
 use crate::query::WriteOptions;
 use crate::wire::{self, Expected};
 use crate::write::{self, Place, Proposal};
-use crate::{delete, list, patch, review, subresource, watch};
-
-/// Resources whose users are told to move on (upstream: the lifecycle tags of API types).
-const DEPRECATED: [(api::Resource, &str); 1] = [(
-    api::resource::ENDPOINTS,
-    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
-)];
+use crate::{componentstatus, delete, list, patch, review, subresource, watch};
 
 pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<Body>, Status> {
     // Whoever asks for revision 0 takes what is there.
@@ -30,12 +28,12 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
         call.core.caught_up().await?;
     }
     let info = &call.info;
-    let kind =
-        &call.core.kind(&info.group, &info.version, &info.resource).ok_or_else(Status::path_not_found)?;
+    let Some(kind) = &call.core.kind(&info.group, &info.version, &info.resource) else {
+        let is_group = !Served::new(&call.core).versions(&info.group).is_empty();
+        return if is_group { Err(Status::path_not_found()) } else { page_not_found() };
+    };
     check_route(call, kind)?;
-    if let Some((_, warning)) = DEPRECATED.iter().find(|(resource, _)| *resource == kind.resource) {
-        call.warnings.push((*warning).to_owned());
-    }
+    call.warnings.extend(kind.deprecation().map(str::to_owned));
     if let Some(custom) = kind.custom() {
         prepare_custom(call, custom)?;
     }
@@ -45,6 +43,9 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
     }
     if !kind.supports(info.verb) {
         return Err(Status::no_such_method());
+    }
+    if kind.resource == api::resource::COMPONENT_STATUSES {
+        return componentstatus::serve(call, kind).await;
     }
     if !kind.is_stored() {
         let body = body::read(payload.body).await?;
@@ -102,6 +103,9 @@ fn check_route(call: &Call, kind: &Kind) -> Result<(), Status> {
 }
 
 pub async fn get(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
+    if let StartRevision::At(revision) = list::start_revision(call.query.text("resourceVersion"))? {
+        list::refuse_future(&call.core, revision)?;
+    }
     let entry = Place::of(call, kind, Part::Main).current(call)?;
     call.respond_object(200, kind, &entry.bytes, Some(entry.revision)).await
 }
@@ -153,6 +157,7 @@ pub async fn replace(
 ) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let object = decode(call, kind, body, &options)?;
+    write::check_name(str_at(&object, &["metadata", "name"]), &call.info.name)?;
     let place = Place::of(call, kind, part);
     let may_create = part == Part::Main && kind.strategy.allow_create_on_update();
     let written = if may_create && call.core.store.get(&place.key).is_none() {

@@ -51,7 +51,10 @@ pub struct ListMeta {
 impl ListMeta {
     fn to_value(&self) -> Value {
         let mut meta = Map::new();
-        meta.insert("resourceVersion".to_owned(), self.revision.to_string().into());
+        // What is computed is of no revision.
+        if self.revision != Revision::default() {
+            meta.insert("resourceVersion".to_owned(), self.revision.to_string().into());
+        }
         if !self.continue_token.is_empty() {
             meta.insert("continue".to_owned(), self.continue_token.as_str().into());
         }
@@ -86,7 +89,15 @@ impl View {
 
     /// All objects of a page as one document.
     pub fn list(&self, entries: &[Arc<Entry>], meta: &ListMeta) -> Vec<Bytes> {
-        let bytes = entries.iter().map(|entry| conversion::bytes_for(&self.kind, &entry.bytes));
+        self.list_of(entries.iter().map(|entry| conversion::bytes_for(&self.kind, &entry.bytes)), meta)
+    }
+
+    /// As [`View::list`], of objects that are not stored.
+    pub fn computed_list(&self, objects: Vec<Bytes>, meta: &ListMeta) -> Vec<Bytes> {
+        self.list_of(objects.into_iter(), meta)
+    }
+
+    fn list_of(&self, bytes: impl Iterator<Item = Bytes>, meta: &ListMeta) -> Vec<Bytes> {
         match self.target.shape {
             Shape::Object => {
                 // Items of custom kinds say what they are: nobody has a type for them.
@@ -117,7 +128,15 @@ impl View {
     }
 
     fn list_head(&self, api_version: &str, kind: &str, meta: &ListMeta) -> String {
-        format!("{}\"metadata\":{},\"items\":[", type_prefix(api_version, kind), meta.to_value())
+        let mut meta = meta.to_value();
+        // A list of a kind that nobody has a type for says so even where there is nothing more.
+        if self.kind.custom().is_some()
+            && self.target.shape == Shape::Object
+            && let Some(fields) = meta.as_object_mut()
+        {
+            fields.entry("continue").or_insert_with(|| "".into());
+        }
+        format!("{}\"metadata\":{meta},\"items\":[", type_prefix(api_version, kind))
     }
 
     /// What items of a list leave out: upstream's typed items carry neither kind nor version.
@@ -190,7 +209,14 @@ fn push_item(bytes: &Bytes, prefix: &[u8], out: &mut Chunker) {
             out.push(b"{");
             out.push(rest);
         }
-        None => out.push(bytes),
+        // It has been converted, which puts its fields into another order.
+        None => {
+            let mut object = conversion::decode(bytes);
+            if let Some(fields) = object.as_object_mut() {
+                fields.retain(|field, _| !matches!(field.as_str(), "kind" | "apiVersion"));
+            }
+            out.push(&to_json(&object));
+        }
     }
 }
 

@@ -248,8 +248,13 @@ impl Watching {
         if initial_end {
             metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
         }
-        let object =
-            json!({"kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata});
+        let mut object = match self.view.kind.custom() {
+            None => api::schema::empty(self.view.kind.stored().type_name),
+            Some(_) => json!({}),
+        };
+        object["kind"] = resource.kind.into();
+        object["apiVersion"] = resource.api_version().into();
+        object["metadata"] = metadata;
         frames::encode(&self.view, FrameType::Bookmark, &to_json(&object).into())
     }
 }

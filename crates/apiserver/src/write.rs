@@ -76,8 +76,13 @@ impl Place {
         call.core.store.get(&self.key).ok_or_else(|| self.not_found())
     }
 
-    fn already_exists(&self) -> Status {
-        Status::already_exists(&self.kind.resource.group_resource(), &self.key.name)
+    fn already_exists(&self, call: &Call) -> Status {
+        let mut status = Status::already_exists(&self.kind.resource.group_resource(), &self.key.name);
+        let object = call.core.store.get(&self.key).map(|entry| conversion::decode(&entry.bytes));
+        if object.is_some_and(|object| object["metadata"]["deletionTimestamp"].is_string()) {
+            status.message = format!("object is being deleted: {}", status.message);
+        }
+        status
     }
 
     fn modified(&self) -> Status {
@@ -103,6 +108,9 @@ pub async fn create(
     if let Some(prefix) = &prefix {
         metadata::set_name(&mut object, &metadata::generated_name(prefix, &call.core.config.random))?;
     }
+    if kind.strategy.names_itself() && str_at(&object, &["metadata", "name"]).is_empty() {
+        metadata::set_name(&mut object, &metadata::new_uid(&call.core.config.random))?;
+    }
     let uid = metadata::new_uid(&call.core.config.random);
     metadata::fill_new(&mut object, uid, call.now)?;
     let place = place_of(kind, &object);
@@ -126,10 +134,10 @@ pub async fn create(
     admit::validate(call, &place, asked, &object).await?;
     call.warnings.extend(stored.strategy.warnings(&object, None));
     stored.strategy.canonicalize(&mut object);
-    customresource::settle(&call.core, stored, &mut object, call.now);
+    settle(call, kind, &mut object, options.dry_run);
     let bytes = if options.dry_run {
         match call.core.store.get(&place.key) {
-            Some(_) => return Err(place.already_exists()),
+            Some(_) => return Err(place.already_exists(call)),
             None => to_json(&object).into(),
         }
     } else {
@@ -139,6 +147,19 @@ pub async fn create(
         bytes
     };
     Ok(Written { bytes, created: true })
+}
+
+/// Lets the server say what becomes of a definition, which its author does not come to own. Nothing becomes of one that
+/// is not written.
+fn settle(call: &Call, kind: &KindRef, object: &mut Value, dry_run: bool) {
+    if dry_run || !customresource::is_definition(kind) {
+        return;
+    }
+    let before = object.clone();
+    customresource::settle_definition(&call.core, object, call.now);
+    if object["status"] != before["status"] {
+        ownership::reported(kind, &before, object, call.now);
+    }
 }
 
 /// Lets the kind set what depends on who writes, and when.
@@ -169,7 +190,7 @@ async fn commit_new(
             Err(error) => return Err(commit_failed(&error)),
         }
     }
-    Err(place.already_exists())
+    Err(place.already_exists(call))
 }
 
 fn place_of(kind: &KindRef, object: &Value) -> Place {
@@ -231,7 +252,7 @@ async fn attempt(
     }
     admit::validate(call, place, asked, &object).await?;
     stored.strategy.canonicalize(&mut object);
-    customresource::settle(&call.core, stored, &mut object, call.now);
+    settle(call, &place.kind, &mut object, options.dry_run);
     ownership::forget_unchanged(&mut object, old);
     let completes = deletion::completes_deletion(stored, &object, old);
     let bytes = if !completes && same(&object, old) {
@@ -255,7 +276,8 @@ async fn attempt(
     Ok(Attempt::Done(Written { bytes, created: false }))
 }
 
-fn check_name(name: &str, path: &str) -> Result<(), Status> {
+/// A body that names an object names that of the path.
+pub fn check_name(name: &str, path: &str) -> Result<(), Status> {
     if name.is_empty() {
         return Err(Status::bad_request("name must be provided"));
     }
@@ -282,7 +304,8 @@ fn check_identity(place: &Place, object: &mut Value, old: &Value, verb: &str) ->
     }
     let current = str_at(old, &["metadata", "resourceVersion"]);
     if version.is_empty() {
-        if place.part == Part::Main && !place.kind.strategy.allow_unconditional_update() {
+        let names_state = !matches!(place.part, Part::Scale | Part::Binding);
+        if names_state && !place.kind.strategy.allow_unconditional_update() {
             let path = apimachinery::field::Path::new("metadata").child("resourceVersion");
             let error = apimachinery::field::Error::invalid(&path, 0, "must be specified for an update");
             let resource = &place.kind.resource;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use apimachinery::field::{Error, ErrorList};
+use apimachinery::managedfields::{Set, reset_fields_and_metadata};
 use apimachinery::meta::str_at;
 use apimachinery::{Value, names};
 use jiff::Timestamp;
@@ -112,6 +113,10 @@ impl Strategy for ValidatingAdmissionPolicy {
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
         bump_generation(obj, old, &["spec"]);
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static Set {
+        reset_fields_and_metadata(subresource)
     }
 
     fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {

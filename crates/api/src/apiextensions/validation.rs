@@ -7,7 +7,7 @@ use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::str_at;
 use apimachinery::{Value, names};
 
-use super::structural;
+use super::{defaults, structural};
 use crate::admissionregistration::client;
 use crate::columns::items;
 use crate::validation::At;
@@ -113,7 +113,11 @@ fn check_version(version: &At, errors: &mut ErrorList) {
     let schema = version.at(&["schema", "openAPIV3Schema"]);
     let status = version.at(&["subresources", "status"]).is_set();
     if schema.is_set() {
+        let before = errors.len();
         structural::validate(&schema, status, errors);
+        if errors.len() == before {
+            defaults::check(&schema, errors);
+        }
     }
     if let Some(scale) = version.get("subresources").field("scale") {
         check_scale(&scale, errors);

@@ -12,7 +12,7 @@ use crate::validation::At;
 const COLUMNS: [Column; 4] = [
     NAME,
     column("Controller", "string", "Controller of the object"),
-    column("Revision", "integer", "Which of its controller's states it is, in their order."),
+    column("Revision", "string", "Which of its controller's states it is, in their order."),
     AGE,
 ];
 

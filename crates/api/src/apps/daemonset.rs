@@ -8,7 +8,7 @@ use super::{Template, collisions_only_grow, workload_cells};
 use crate::columns::{AGE, NAME, age, column, count, format_label_selector, format_labels, name, wide};
 use crate::core::pod;
 use crate::defaults::{Fill, fill, object, object_or_new};
-use crate::strategy::{Column, Strategy, keep, keep_metadata, set_first_generation, set_generation};
+use crate::strategy::{Column, Strategy, keep, set_first_generation, set_generation};
 use crate::validation::{At, int_or_percent, same_field};
 
 const COUNTS: [&str; 8] = [
@@ -53,6 +53,10 @@ impl Strategy for DaemonSet {
         if let Some(status) = object(obj, "status") {
             fill(status, ALWAYS);
         }
+        // As a number of its own it is always there.
+        if !At::root(obj).at(&["metadata", "annotations", TEMPLATE_GENERATION]).is_set() {
+            set_template_generation(obj, 0);
+        }
         let Some(spec) = object(obj, "spec") else { return };
         fill(
             spec,
@@ -89,11 +93,6 @@ impl Strategy for DaemonSet {
         set_template_generation(obj, template_generation(old) + i64::from(template_changed));
         let changed = !same_field(obj, old, "spec");
         set_generation(obj, count(old, &["metadata", "generation"]) + i64::from(changed));
-    }
-
-    fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {
-        keep(obj, old, "spec");
-        keep_metadata(obj, old, "labels");
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

@@ -1,7 +1,10 @@
 //! Deployment (follows `pkg/registry/apps/deployment`).
 
+use std::sync::LazyLock;
+
 use apimachinery::Value;
 use apimachinery::field::ErrorList;
+use apimachinery::managedfields::{Set, reset_fields};
 use jiff::Timestamp;
 
 use super::{Template, collisions_only_grow, default_workload, status_counts, workload_cells};
@@ -72,6 +75,15 @@ impl Strategy for Deployment {
             !same_field(obj, old, "spec") || !same_field(&metadata(obj), &metadata(old), "annotations");
         let generation = count(old, &["metadata", "generation"]);
         set_generation(obj, generation + i64::from(changed));
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static Set {
+        static STATUS: LazyLock<Set> =
+            LazyLock::new(|| Set::from_paths(&[&["spec"], &["metadata", "labels"]]));
+        match subresource {
+            "status" => &STATUS,
+            other => reset_fields(other),
+        }
     }
 
     fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {

@@ -1,16 +1,14 @@
 //! StatefulSet (follows `pkg/registry/apps/statefulset`).
 
 use apimachinery::field::{Error, ErrorList};
-use apimachinery::{Value, json};
+use apimachinery::{Value, json, names};
 use jiff::Timestamp;
 
 use super::{Template, collisions_only_grow, default_workload, status_counts, workload_cells};
 use crate::columns::{AGE, NAME, age, column, count, name, wide};
 use crate::core::persistentvolumeclaim;
 use crate::defaults::{Fill, each, fill, object};
-use crate::strategy::{
-    Column, Strategy, drop_field, keep, keep_metadata, set_first_generation, set_generation,
-};
+use crate::strategy::{Column, NameRule, Strategy, drop_field, keep, set_first_generation, set_generation};
 use crate::validation::{At, dns1123_label, int_or_percent, same, same_field};
 
 const SPEC: &[(&str, Fill)] = &[
@@ -95,11 +93,6 @@ impl Strategy for StatefulSet {
         set_generation(obj, count(old, &["metadata", "generation"]) + i64::from(changed));
     }
 
-    fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {
-        keep(obj, old, "spec");
-        keep_metadata(obj, old, "labels");
-    }
-
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let spec = At::root(obj).get("spec");
@@ -135,6 +128,11 @@ impl Strategy for StatefulSet {
             warnings.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
         }
         warnings
+    }
+
+    /// Its pods' names begin with it.
+    fn name_rule(&self) -> NameRule {
+        names::is_dns1123_label
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -35,8 +35,8 @@ const COLUMNS: [Column; 7] = [
     column("Reference", "string", "What is scaled."),
     column("Targets", "string", "Metrics as they are, of what is aimed at."),
     column("MinPods", "string", "The fewest pods."),
-    column("MaxPods", "integer", "The most pods."),
-    column("Replicas", "integer", "Pods there are."),
+    column("MaxPods", "string", "The most pods."),
+    column("Replicas", "string", "Pods there are."),
     AGE,
 ];
 

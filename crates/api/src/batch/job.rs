@@ -107,8 +107,16 @@ impl Strategy for Job {
         &["status.successful"]
     }
 
+    /// As it was before there were owners.
     fn default_garbage_policy(&self) -> GarbagePolicy {
-        GarbagePolicy::Background
+        GarbagePolicy::Orphan
+    }
+
+    fn deletion_warning(&self) -> Option<&'static str> {
+        Some(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
+             them or set propagationPolicy=Orphan to suppress this warning",
+        )
     }
 
     fn columns(&self) -> &'static [Column] {

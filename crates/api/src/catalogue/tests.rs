@@ -17,7 +17,7 @@ fn rows_are_unique_and_consistent() {
         assert!(seen.insert((r.group, r.version, r.plural)), "{} is there twice", r.plural);
         assert!(kind.type_name.ends_with(&format!(".{}", r.kind)), "{}", kind.type_name);
         assert_eq!(kind.list_kind, format!("{}List", r.kind));
-        assert_eq!(kind.is_stored(), kind.supports("get"), "{}", r.plural);
+        assert_eq!(kind.is_stored(), kind.supports("watch"), "{}", r.plural);
         assert!(kind.subresources.is_sorted_by_key(|s| s.name), "{}", r.plural);
     }
 }

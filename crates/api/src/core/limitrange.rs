@@ -28,6 +28,14 @@ impl Strategy for LimitRange {
         }
     }
 
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn names_itself(&self) -> bool {
+        true
+    }
+
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let mut seen = BTreeSet::new();

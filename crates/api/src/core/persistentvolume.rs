@@ -104,14 +104,6 @@ impl Strategy for PersistentVolume {
         warnings(obj)
     }
 
-    fn selectable_fields(&self, obj: &Value) -> Vec<(&'static str, String)> {
-        vec![("name", str_at(obj, &["metadata", "name"]).to_owned())]
-    }
-
-    fn selectable_field_names(&self) -> &'static [&'static str] {
-        &["name"]
-    }
-
     fn columns(&self) -> &'static [Column] {
         &COLUMNS
     }

@@ -6,7 +6,10 @@ pub mod resources;
 pub mod validation;
 mod warnings;
 
+use std::sync::LazyLock;
+
 use apimachinery::field::ErrorList;
+use apimachinery::managedfields::{Set, reset_fields};
 use apimachinery::meta::{str_at, value_at};
 use apimachinery::{Map, Value, json, names};
 use jiff::Timestamp;
@@ -63,6 +66,20 @@ impl Strategy for Pod {
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
         count_generation(obj, old);
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static Set {
+        static STATUS: LazyLock<Set> = LazyLock::new(|| {
+            Set::from_paths(&[
+                &["spec"],
+                &["metadata", "deletionTimestamp"],
+                &["metadata", "ownerReferences"],
+            ])
+        });
+        match subresource {
+            "status" => &STATUS,
+            other => reset_fields(other),
+        }
     }
 
     fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {

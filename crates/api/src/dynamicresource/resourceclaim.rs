@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList};
+use apimachinery::managedfields::{Set, reset_fields_and_metadata};
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, items, name};
@@ -37,6 +38,10 @@ impl Strategy for ResourceClaim {
 
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static Set {
+        reset_fields_and_metadata(subresource)
     }
 
     /// Without an allocation there is nothing to say about devices.

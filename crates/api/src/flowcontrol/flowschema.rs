@@ -1,6 +1,7 @@
 //! FlowSchema (follows `pkg/registry/flowcontrol/flowschema`).
 
 use apimachinery::field::{Error, ErrorList};
+use apimachinery::managedfields::{Set, reset_fields_and_metadata};
 use apimachinery::meta::str_at;
 use apimachinery::{Value, names};
 use jiff::Timestamp;
@@ -52,6 +53,10 @@ impl Strategy for FlowSchema {
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
         bump_generation(obj, old, &["spec"]);
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static Set {
+        reset_fields_and_metadata(subresource)
     }
 
     fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {

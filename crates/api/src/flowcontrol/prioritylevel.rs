@@ -2,6 +2,7 @@
 
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList};
+use apimachinery::managedfields::{Set, reset_fields_and_metadata};
 use apimachinery::meta::str_at;
 use jiff::Timestamp;
 
@@ -69,6 +70,10 @@ impl Strategy for PriorityLevelConfiguration {
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
         bump_generation(obj, old, &["spec"]);
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static Set {
+        reset_fields_and_metadata(subresource)
     }
 
     fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {

@@ -2,6 +2,7 @@
 
 use apimachinery::Value;
 use apimachinery::field::ErrorList;
+use apimachinery::managedfields::{Set, reset_fields_and_metadata};
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, name};
@@ -32,6 +33,10 @@ impl Strategy for ServiceCIDR {
 
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static Set {
+        reset_fields_and_metadata(subresource)
     }
 
     fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {

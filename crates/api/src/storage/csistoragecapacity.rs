@@ -2,20 +2,10 @@
 
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList};
-use apimachinery::meta::str_at;
-use jiff::Timestamp;
 
-use crate::columns::{NAME, column, name};
-use crate::core::persistentvolume::unset_or;
 use crate::objectmeta::IS_NEGATIVE;
-use crate::strategy::{Column, Strategy};
+use crate::strategy::Strategy;
 use crate::validation::{At, dns1123_subdomain, label_selector, node_labels};
-
-const COLUMNS: [Column; 3] = [
-    NAME,
-    column("StorageClassName", "string", "Class of volume it is about."),
-    column("Capacity", "string", "How much can still be made."),
-];
 
 pub struct CSIStorageCapacity;
 
@@ -46,14 +36,6 @@ impl Strategy for CSIStorageCapacity {
 
     fn allow_unconditional_update(&self) -> bool {
         false
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        &COLUMNS
-    }
-
-    fn row(&self, obj: &Value, _now: Timestamp) -> Vec<Value> {
-        vec![name(obj), str_at(obj, &["storageClassName"]).into(), unset_or(obj.get("capacity"))]
     }
 }
 

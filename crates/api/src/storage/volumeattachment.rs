@@ -1,6 +1,7 @@
 //! VolumeAttachment (follows `pkg/registry/storage/volumeattachment`).
 
 use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::managedfields::{Set, reset_fields_and_metadata};
 use apimachinery::meta::str_at;
 use apimachinery::{Value, json, names};
 use jiff::Timestamp;
@@ -47,6 +48,10 @@ impl Strategy for VolumeAttachment {
 
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static Set {
+        reset_fields_and_metadata(subresource)
     }
 
     fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {

@@ -4,6 +4,7 @@
 //! Nothing here knows a particular kind or speaks HTTP.
 
 mod decode;
+mod empty;
 mod error;
 mod key;
 pub mod protobuf;
@@ -18,7 +19,7 @@ pub use untyped::decode_untyped;
 
 use bytes::Bytes;
 use serde::de::DeserializeSeed;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::schema::{Schema, TypeId, TypeKind};
 
@@ -111,6 +112,12 @@ const GO_TYPE_META: &str =
 /// Reads no more of an object than what it says it is.
 pub fn peek_type_meta(format: Format, bytes: &[u8]) -> Result<TypeMeta, Error> {
     match format {
+        // What is a list to serde as well is none of Go's structs.
+        Format::Json if syntax::kind(bytes) == "array" => {
+            from_json::<Map<String, Value>>(bytes, GO_TYPE_META)
+                .map(|_| TypeMeta::default())
+                .map_err(|why| Error::Syntax(format!("couldn't get version/kind; json parse error: {why}")))
+        }
         Format::Json => from_json(bytes, GO_TYPE_META)
             .map_err(|why| Error::Syntax(format!("couldn't get version/kind; json parse error: {why}"))),
         Format::Yaml => yaml::type_meta(bytes),

@@ -25,13 +25,21 @@ pub fn kind(bytes: &[u8]) -> &'static str {
 /// Go's words for a text that serde_json cannot read.
 pub fn json_error(bytes: &[u8], error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let Some(found) = character(bytes, error).filter(|_| error.classify() == Category::Syntax) else {
+    let at = position(bytes, error);
+    let Some((found, at)) =
+        at.map(|at| (character(bytes[at]), at)).filter(|_| error.classify() == Category::Syntax)
+    else {
         return if error.classify() == Category::Eof {
             "unexpected end of JSON input".to_owned()
         } else {
             text
         };
     };
+    if text.starts_with("expected ident")
+        && let Some((literal, expected)) = literal(bytes, at)
+    {
+        return format!("invalid character {found} in literal {literal} (expecting '{expected}')");
+    }
     let place = [
         ("expected value", "looking for beginning of value"),
         ("expected ident", "in literal"),
@@ -51,17 +59,33 @@ pub fn json_error(bytes: &[u8], error: &serde_json::Error) -> String {
     }
 }
 
-/// The character at which reading stopped, quoted as Go does. Bytes that are no ASCII are shown one by one.
-fn character(bytes: &[u8], error: &serde_json::Error) -> Option<String> {
-    let line = bytes.split(|byte| *byte == b'\n').nth(error.line().checked_sub(1)?)?;
-    let byte = *line.get(error.column().saturating_sub(1))?;
-    Some(match byte {
+/// Where reading stopped.
+fn position(bytes: &[u8], error: &serde_json::Error) -> Option<usize> {
+    let before = error.line().checked_sub(1)?;
+    let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    let line = if before == 0 { 0 } else { ends.clone().nth(before - 1)? };
+    let at = line + error.column().saturating_sub(1);
+    (at < bytes.len() && !bytes[line..at].contains(&b'\n')).then_some(at)
+}
+
+/// Which literal was begun before this place, and which letter of it should stand here.
+fn literal(bytes: &[u8], at: usize) -> Option<(&'static str, char)> {
+    ["true", "false", "null"].into_iter().find_map(|literal| {
+        let begun =
+            (1..literal.len()).rev().find(|length| bytes[..at].ends_with(&literal.as_bytes()[..*length]))?;
+        Some((literal, char::from(literal.as_bytes()[begun])))
+    })
+}
+
+/// A character, quoted as Go does. Bytes that are no ASCII are shown one by one.
+fn character(byte: u8) -> String {
+    match byte {
         b'\'' => r"'\''".to_owned(),
         b'"' => "'\"'".to_owned(),
         b'\t' => r"'\t'".to_owned(),
         0x20..=0x7e => format!("'{}'", byte as char),
         other => format!("'\\x{other:02x}'"),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -75,7 +99,8 @@ mod tests {
         let cases = [
             ("{\"a\": 1", "unexpected end of JSON input"),
             ("", "unexpected end of JSON input"),
-            ("nonsense", "invalid character 'o' in literal"),
+            ("nonsense", "invalid character 'o' in literal null (expecting 'u')"),
+            ("{\"a\": tru1}", "invalid character '1' in literal true (expecting 'e')"),
             ("x", "invalid character 'x' looking for beginning of value"),
             ("{a}", "invalid character 'a' looking for beginning of object key string"),
             ("{\"a\" 1}", "invalid character '1' after object key"),

@@ -1,6 +1,7 @@
 //! Keeps `metadata.managedFields` true on every write, and carries out server-side apply (upstream: the chain of
 //! managers that NewDefaultFieldManager builds).
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
@@ -10,7 +11,8 @@ use super::conflict::{Conflict, conflict_status, conflicts_with};
 use super::entry::{Entry, ManagedFields, Operation};
 use super::set::Set;
 use super::typed::{EMPTY_OBJECT, NOT_DECLARED, TypeRef, Typed};
-use crate::gvk::{GroupVersion, GroupVersionKind};
+use super::versions::{Comparisons, Versions};
+use crate::gvk::GroupVersion;
 use crate::meta::{str_at, value_at};
 use crate::names::TOTAL_ANNOTATION_SIZE_MAX;
 use crate::schema::{Schema, TypeId};
@@ -57,14 +59,20 @@ pub fn reset_fields(subresource: &str) -> &'static Set {
     }
 }
 
-/// As [`reset_fields`], of a custom kind: its status is one only where it is a subresource, and a write to that changes
-/// nothing else.
-pub fn reset_fields_of_custom(subresource: &str, has_status: bool) -> &'static Set {
+/// As [`reset_fields`], of kinds whose status is written without changing the metadata.
+pub fn reset_fields_and_metadata(subresource: &str) -> &'static Set {
     static REST: LazyLock<Set> = LazyLock::new(|| Set::from_paths(&[&["metadata"], &["spec"]]));
     match subresource {
-        "" if !has_status => reset_fields("scale"),
         "status" => &REST,
         other => reset_fields(other),
+    }
+}
+
+/// As [`reset_fields_and_metadata`], of a custom kind: its status is one only where it is a subresource.
+pub fn reset_fields_of_custom(subresource: &str, has_status: bool) -> &'static Set {
+    match subresource {
+        "" if !has_status => reset_fields("scale"),
+        other => reset_fields_and_metadata(other),
     }
 }
 
@@ -80,6 +88,8 @@ pub struct FieldManager<'a> {
     pub subresource: &'a str,
     /// What writes to this endpoint cannot change; see [`reset_fields`].
     pub reset_fields: &'a Set,
+    /// The versions in which the fields of others may be named.
+    pub versions: &'a dyn Versions,
 }
 
 /// What an apply comes to before it is given to an object.
@@ -129,6 +139,15 @@ impl<'a> FieldManager<'a> {
         put_managed_fields(new, managed.encode());
     }
 
+    /// As [`FieldManager::update`] of an object that is about to be created. What every object of the kind has without
+    /// anybody's doing is in `empty`.
+    pub fn create(&self, empty: &Value, new: &mut Value, manager: &str, now: Timestamp) {
+        let sent = take_managed_fields(new);
+        let managed = self.starting_point(None, sent.as_ref());
+        let managed = self.track(empty, new, managed, manager, now);
+        put_managed_fields(new, managed.encode());
+    }
+
     /// The managed fields that a write starts from.
     fn starting_point(&self, live: Option<&Value>, sent: Option<&Value>) -> ManagedFields {
         let of_live = || ManagedFields::decode(live).unwrap_or_default();
@@ -151,13 +170,14 @@ impl<'a> FieldManager<'a> {
         manager: &str,
         now: Timestamp,
     ) -> ManagedFields {
-        let comparison = self.compare(live, new);
-        let changed = comparison.modified.union(&comparison.added);
-        let lost = changed.union(&comparison.removed);
-        for entry in managed.entries.iter_mut().filter(|entry| entry.fields.intersects(&lost)) {
-            entry.fields = entry.fields.difference(&lost);
+        let mut comparisons = Comparisons::new(*self, live, new);
+        for entry in &mut managed.entries {
+            let lost = &comparisons.of(&entry.api_version).all;
+            if entry.fields.intersects(lost) {
+                entry.fields = entry.fields.difference(lost);
+            }
         }
-        let gained = changed.difference(&STRIPPED);
+        let gained = comparisons.of(self.api_version).changed.difference(&STRIPPED);
         if !gained.is_empty() {
             let mut entry = self.entry(manager, Operation::Update);
             // What is written through a scale is handed over to its object without the time.
@@ -175,7 +195,7 @@ impl<'a> FieldManager<'a> {
         managed
     }
 
-    fn compare(&self, live: &Value, new: &Value) -> Comparison {
+    pub(super) fn compare(&self, live: &Value, new: &Value) -> Comparison {
         self.typed().compare(self.root(), live, new).without(self.reset_fields)
     }
 
@@ -256,19 +276,23 @@ impl<'a> FieldManager<'a> {
         entry.time = last.time;
         let mut object = typed.merge(root, live, config);
         if !last.fields.is_empty() {
-            let mut owned = entry.fields.clone();
-            managed.entries.iter().for_each(|other| owned = owned.union(&other.fields));
-            object = self.prune(object, &last.fields, &owned);
+            let mut owned = BTreeMap::from([(self.api_version.to_owned(), entry.fields.clone())]);
+            for other in &managed.entries {
+                let version = self.at(&other.api_version).api_version.to_owned();
+                let known = owned.entry(version).or_default();
+                *known = known.union(&other.fields);
+            }
+            object = self.prune(object, (&last.api_version, &last.fields), owned);
         }
-        let comparison = self.compare(live, &object);
-        let changed = comparison.modified.union(&comparison.added);
+        let mut comparisons = Comparisons::new(*self, live, &object);
         let mut conflicts = Vec::new();
         for other in &mut managed.entries {
-            let taken = other.fields.intersection(&changed);
+            let differences = comparisons.of(&other.api_version);
+            let taken = other.fields.intersection(&differences.changed);
             if !taken.is_empty() {
                 conflicts.extend(conflicts_with(other, &taken));
             }
-            other.fields = other.fields.difference(&taken).difference(&comparison.removed);
+            other.fields = other.fields.difference(&taken).difference(&differences.removed);
         }
         if !force && !conflicts.is_empty() {
             return Err(conflicts);
@@ -277,19 +301,6 @@ impl<'a> FieldManager<'a> {
         managed.entries.push(entry);
         managed.drop_empty();
         Ok(Applied { object: (object != *live).then_some(object), managed })
-    }
-
-    /// Takes out what the manager applied last and no longer does, unless another one owns it.
-    fn prune(&self, merged: Value, last: &Set, owned: &Set) -> Value {
-        let (typed, root) = (self.typed(), self.root());
-        let named = |set: &Set| typed.with_named_fields(root, set);
-        let (last, owned) = (named(last), named(owned));
-        let all = named(&typed.field_set(root, &merged));
-        let without_last = typed.remove(root, merged.clone(), &last);
-        let left = named(&typed.field_set(root, &without_last));
-        let with_owned = typed.remove(root, merged.clone(), &all.difference(&left.union(&owned)));
-        let left = named(&typed.field_set(root, &with_owned));
-        typed.remove(root, merged, &all.difference(&left).intersection(&last))
     }
 
     /// kubectl's first server-side apply after client-side applies takes what those applied and nobody changed since.
@@ -342,8 +353,14 @@ fn refuse(config: &Value, complaints: &[String]) -> Result<(), Status> {
 fn describe(object: &Value) -> String {
     let text = |path: &[&str]| str_at(object, path);
     let version = GroupVersion::parse(text(&["apiVersion"])).unwrap_or_default();
-    let gvk: GroupVersionKind = version.with_kind(text(&["kind"]));
-    format!("{}/{}; {gvk}", text(&["metadata", "namespace"]), text(&["metadata", "name"]))
+    format!(
+        "{}/{}; {}/{}, Kind={}",
+        text(&["metadata", "namespace"]),
+        text(&["metadata", "name"]),
+        version.group,
+        version.version,
+        text(&["kind"])
+    )
 }
 
 /// A list that is empty, or holds one empty entry, asks for managed fields to be forgotten.

@@ -73,6 +73,7 @@ fn with_manager<T>(subresource: &str, run: impl FnOnce(FieldManager<'_>) -> T) -
         api_version: "apps/v1",
         subresource,
         reset_fields: reset_fields(subresource),
+        versions: &OneVersion,
     })
 }
 

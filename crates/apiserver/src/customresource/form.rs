@@ -3,7 +3,9 @@
 
 use apiextensions::{default, embedded, prune};
 use apimachinery::codec::{self, Format, Strictness};
-use apimachinery::{Map, Status, Value};
+use apimachinery::field::{Error, Path};
+use apimachinery::meta::str_at;
+use apimachinery::{GroupKind, Map, Status, Value};
 
 use super::kind::CustomKind;
 use crate::wire;
@@ -22,7 +24,7 @@ pub struct Body<'a> {
 /// The object in a body. Warnings about unknown and duplicate fields are appended to `warnings`.
 pub fn decoded(custom: &CustomKind, body: Body<'_>, warnings: &mut Vec<String>) -> Result<Value, Status> {
     let (value, doubles) = untyped(custom, body)?;
-    check_type(custom, &value)?;
+    check_said_type(custom, &value, body)?;
     in_form(custom, value, doubles, body.strictness, warnings)
 }
 
@@ -33,6 +35,28 @@ fn untyped(custom: &CustomKind, body: Body<'_>) -> Result<(Value, Vec<String>), 
     }
     let unreadable = |error: codec::Error| error.to_unrecognized(custom.kind.resource.kind, body.bytes);
     codec::decode_untyped(body.format, body.bytes).map_err(unreadable)
+}
+
+/// A body must say what it is: nothing else tells the type of an object that nobody has a type for.
+fn check_said_type(custom: &CustomKind, value: &Value, body: Body<'_>) -> Result<(), Status> {
+    let resource = &custom.kind.resource;
+    let (version, kind) = (str_at(value, &["apiVersion"]), str_at(value, &["kind"]));
+    if value.is_object() && kind.is_empty() {
+        let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(body.bytes));
+        return Err(codec::Error::Syntax(why).to_unrecognized(resource.kind, body.bytes));
+    }
+    if value.is_object() && version != resource.api_version() {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({})",
+            resource.api_version()
+        )));
+    }
+    if value.is_object() && kind != resource.kind {
+        let error = Error::invalid(&Path::new("kind"), kind, format!("must be {}", resource.kind));
+        let name = str_at(value, &["metadata", "name"]);
+        return Err(Status::invalid(&GroupKind::new(resource.group, kind), name, &[error]));
+    }
+    check_type(custom, value)
 }
 
 pub fn check_type(custom: &CustomKind, value: &Value) -> Result<(), Status> {

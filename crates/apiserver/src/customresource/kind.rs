@@ -15,8 +15,8 @@ use super::registry::Shared;
 use super::version::Version;
 use crate::draft::type_prefix;
 
-/// Every verb that a custom kind serves.
-const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// Every verb that a custom kind serves, in the order in which upstream says them.
+const VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 
 /// A row made at run time, with what only custom kinds need.
 #[derive(Debug)]
@@ -93,9 +93,6 @@ impl CustomKind {
 
 fn subresources(resource: Resource, type_name: &'static str, said: &Said) -> Vec<Subresource> {
     let mut subresources = Vec::new();
-    if said.subresources.scale.is_some() {
-        subresources.push(SCALE);
-    }
     if said.subresources.status.is_some() {
         let Resource { group, version, kind, .. } = resource;
         subresources.push(Subresource {
@@ -106,6 +103,9 @@ fn subresources(resource: Resource, type_name: &'static str, said: &Said) -> Vec
             type_name,
             verbs: GET_PATCH_UPDATE,
         });
+    }
+    if said.subresources.scale.is_some() {
+        subresources.push(SCALE);
     }
     subresources
 }

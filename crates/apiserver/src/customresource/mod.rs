@@ -18,4 +18,4 @@ pub use form::{Body, decoded, defaulted, settled};
 pub use kind::CustomKind;
 pub use lifecycle::run;
 pub use registry::{Registered, Registry};
-pub use settle::{add_finalizer, definition_written, mark_terminating, settle};
+pub use settle::{add_finalizer, definition_written, is_definition, mark_terminating, settle_definition};

@@ -14,13 +14,12 @@ use jiff::Timestamp;
 use super::registry::DEFINITIONS;
 use crate::core::Core;
 
-/// Brings the status of a definition that is about to be stored up to date. Other kinds pass unchanged.
-pub fn settle(core: &Core, kind: &Kind, object: &mut Value, now: Timestamp) {
-    if kind.storage == DEFINITIONS {
-        settle_definition(core, object, now);
-    }
+/// Whether objects of this kind are definitions.
+pub fn is_definition(kind: &Kind) -> bool {
+    kind.storage == DEFINITIONS
 }
 
+/// Brings the status of a definition that is about to be stored up to date.
 pub fn settle_definition(core: &Core, object: &mut Value, now: Timestamp) {
     let (name, group) = (str_at(object, &["metadata", "name"]), str_at(object, &["spec", "group"]));
     let others = others(core, name, group);
@@ -29,7 +28,7 @@ pub fn settle_definition(core: &Core, object: &mut Value, now: Timestamp) {
 
 /// A deletion of a definition waits for that of its instances.
 pub fn mark_terminating(kind: &Kind, object: &mut Value, now: Timestamp) {
-    if kind.storage != DEFINITIONS || !object["metadata"]["deletionTimestamp"].is_string() {
+    if !is_definition(kind) || !object["metadata"]["deletionTimestamp"].is_string() {
         return;
     }
     let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
@@ -39,7 +38,7 @@ pub fn mark_terminating(kind: &Kind, object: &mut Value, now: Timestamp) {
 
 /// A definition that is about to be deleted gets the finalizer that keeps it until its instances are gone.
 pub fn add_finalizer(kind: &Kind, object: &mut Value) {
-    if kind.storage != DEFINITIONS || object["metadata"]["deletionTimestamp"].is_string() {
+    if !is_definition(kind) || object["metadata"]["deletionTimestamp"].is_string() {
         return;
     }
     let mut finalizers = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
@@ -61,7 +60,7 @@ fn others(core: &Core, name: &str, group: &str) -> Vec<Names> {
 
 /// Makes what was just stored known, so that watches of what was before end. Other kinds pass.
 pub fn definition_written(core: &Core, kind: &Kind, name: &str) {
-    if kind.storage == DEFINITIONS {
+    if is_definition(kind) {
         core.customresources.find(&core.store, name);
     }
 }

@@ -25,7 +25,10 @@ pub async fn serve(
     payload: Payload,
     uri: Uri,
 ) -> Result<Response<Body>, Status> {
-    let sub = kind.subresource(&call.info.subresource).ok_or_else(Status::path_not_found)?;
+    let sub = kind.subresource(&call.info.subresource).ok_or_else(|| match kind.custom() {
+        Some(_) => Status::not_found(&kind.resource.group_resource(), &call.info.name),
+        None => Status::path_not_found(),
+    })?;
     // OPTIONS has no verb of its own, and is for what is proxied to answer.
     let is_for_another = sub.name == "proxy" && call.method == Method::OPTIONS;
     if !is_for_another && !sub.verbs.contains(&call.info.verb) {

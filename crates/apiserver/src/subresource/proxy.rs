@@ -2,13 +2,16 @@
 //! and both directions are passed through as they are; the streaming protocols end there.
 //! Follows `LogREST`, `ExecREST`, `AttachREST`, `PortForwardREST` and the `proxy` connecters.
 
+mod answer;
+mod links;
+
 use std::net::IpAddr;
 
 use api::resource;
 use apimachinery::meta::str_at;
 use apimachinery::{Status, Value};
-use http::header::{LOCATION, UPGRADE};
-use http::{Method, Response, StatusCode, Uri};
+use http::header::{HOST, HeaderName, LOCATION, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
 use crate::admit;
 use crate::body::{self, Body};
@@ -18,6 +21,10 @@ use crate::forward::{self, Destination, Security};
 use crate::kind::KindRef;
 use crate::pipeline::Payload;
 use crate::query::Query;
+use links::Links;
+
+/// What a proxied server is told of the path it was reached by.
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 
 /// Where kubelets listen unless their Node says otherwise.
 const KUBELET_PORT: u16 = 10250;
@@ -31,27 +38,57 @@ pub async fn serve(
     payload: Payload,
     uri: Uri,
 ) -> Result<Response<Body>, Status> {
-    if let Some(location) = root_of_proxied(call, &uri) {
-        return moved(&location);
-    }
     if call.info.subresource != "log" {
         admit::connect(call, kind).await?;
     }
     let destination = match (kind.resource, call.info.subresource.as_str()) {
-        (resource::PODS, "proxy") => pod_proxy(call, &uri)?,
+        (resource::PODS, "proxy") => return proxied(call, pod_proxy(call, &uri)?, payload, &uri).await,
+        (resource::NODES, "proxy") => return proxied(call, node_proxy(call, &uri)?, payload, &uri).await,
+        (resource::SERVICES, "proxy") => {
+            return proxied(call, service_proxy(call, &uri)?, payload, &uri).await;
+        }
         (resource::PODS, streaming) => match pod_stream(call, streaming)? {
             Some(destination) => destination,
             None => return crate::nonresource::text("text/plain", ""),
         },
-        (resource::NODES, "proxy") => node_proxy(call, &uri)?,
-        (resource::SERVICES, "proxy") => service_proxy(call, &uri)?,
         _ => return Err(Status::path_not_found()),
     };
-    let response = forward::forward(call, destination, payload).await?;
+    let response = forward::forward(call, destination, payload, HeaderMap::new()).await?;
     if call.info.subresource == "log" && !response.status().is_success() {
         return Err(refusal(response).await?);
     }
     Ok(response)
+}
+
+/// The answer of whatever is proxied to, made to look as if all of it were found below the proxy's path.
+async fn proxied(
+    call: &Call,
+    destination: Destination,
+    payload: Payload,
+    uri: &Uri,
+) -> Result<Response<Body>, Status> {
+    if let Some(location) = root_of_proxied(call, uri) {
+        return moved(&location);
+    }
+    if payload.upgrade.is_some() {
+        return forward::forward(call, destination, payload, HeaderMap::new()).await;
+    }
+    let links = Links {
+        prefix: uri.path().strip_suffix(&call.info.tail).unwrap_or(uri.path()).to_owned(),
+        server: destination.address.to_string(),
+        asked_host: asked_host(call, uri).to_owned(),
+    };
+    let mut more = HeaderMap::new();
+    if let Ok(path) = HeaderValue::from_str(&links.path_of(&call.info.tail)) {
+        more.insert(FORWARDED_URI, path);
+    }
+    answer::through(&links, forward::forward(call, destination, payload, more).await?).await
+}
+
+/// This server, as the client calls it.
+fn asked_host<'a>(call: &'a Call, uri: &'a Uri) -> &'a str {
+    let header = call.headers.get(HOST).and_then(|host| host.to_str().ok());
+    header.or_else(|| uri.authority().map(|authority| authority.as_str())).unwrap_or_default()
 }
 
 /// A kubelet's refusal to show a log, which is plain text, as the Status clients understand

@@ -1,5 +1,6 @@
 //! The `scale` subresource: a workload seen as a number of replicas. Follows `ScaleREST`.
 
+use api::catalogue::SCALES;
 use apimachinery::field::{Error, Path};
 use apimachinery::meta::{LabelSelector, str_at};
 use apimachinery::{GroupKind, Status, Value, json, labels};
@@ -9,6 +10,7 @@ use http::Response;
 use crate::body::Body;
 use crate::call::Call;
 use crate::conversion;
+use crate::draft::to_json;
 use crate::kind::KindRef;
 use crate::negotiation::{Format, format_of_request};
 use crate::part::Part;
@@ -54,9 +56,9 @@ pub async fn serve(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Resp
         let path = &paths.spec_replicas_path;
         return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
     }
-    let scale = scale(kind, &object);
-    call.target = call.target.plain();
-    call.respond(200, Document::value(EXPECTED.type_name, &scale))
+    let scale = to_json(&scale(kind, &object)).into();
+    let view = call.view(&KindRef::BuiltIn(&SCALES))?;
+    call.respond(200, Document { type_name: view.type_name(false), json: vec![view.object(&scale)] })
 }
 
 /// A workload as its Scale. Custom ones say where they keep what it shows.

@@ -17,7 +17,12 @@ async fn clients_find_what_is_served() {
     get("/openapi/v2", json!({"swagger": "2.0"})).await;
     get("/openapi/v3", json!({})).await;
     get("/openapi/v3/apis/apps/v1", json!({"openapi": "3.0.0"})).await;
-    api.check("GET /apis/nothing", json!(null), 404, json!({})).await;
+    for nowhere in
+        ["/apis/nothing", "/apis/nothing/v1", "/apis/nothing/v1/things", "/nothing", "/livez/nothing"]
+    {
+        let answer = api.send(&format!("GET {nowhere}"), "").await;
+        assert_eq!((answer.code, &answer.bytes[..]), (404, &b"404 page not found\n"[..]), "{nowhere}");
+    }
     api.check(
         "GET /apis/apps/v1/nothings",
         json!(null),
@@ -25,7 +30,6 @@ async fn clients_find_what_is_served() {
         json!({"message": "the server could not find the requested resource"}),
     )
     .await;
-    api.check("GET /nothing", json!(null), 404, json!({})).await;
     api.check("DELETE /api/v1/nodes/n/status", json!(null), 405, json!({})).await;
 }
 
@@ -41,6 +45,40 @@ async fn aggregated_discovery_names_its_media_type() {
         );
         assert_eq!(answer.json()["kind"], "APIGroupDiscoveryList");
     }
+}
+
+#[tokio::test]
+async fn what_a_client_has_kept_is_not_sent_again() {
+    let api = Fixture::new().await;
+    let index = api.send("GET /openapi/v3", "").await.json();
+    let url = &index["paths"]["apis/apps/v1"]["serverRelativeURL"];
+    let url = url.as_str().expect("leads to the document");
+    let accept = "Accept: application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    for request in ["GET /openapi/v2".to_owned(), format!("GET {url}"), format!("GET /apis\n{accept}")] {
+        let first = api.send(&request, "").await;
+        let tag = first.headers["etag"].to_str().expect("is text");
+        let second = api.send(&format!("{request}\nIf-None-Match: {tag}"), "").await;
+        assert_eq!((first.code, second.code, second.bytes.len()), (200, 304, 0), "{request}");
+    }
+    assert_eq!(api.send(&format!("GET {url}"), "").await.headers["cache-control"], "public, immutable");
+    let older = api.send("GET /openapi/v3/apis/apps/v1?hash=older", "").await;
+    assert_eq!((older.code, older.headers["location"].to_str().expect("is text")), (301, url));
+}
+
+#[tokio::test]
+async fn parts_of_the_control_plane_say_how_they_are() {
+    let api = Fixture::with(|config| config.runs_control_plane = true).await;
+    let healthy = json!([{"type": "Healthy", "status": "True", "message": "ok"}]);
+    let list = api.check("GET /api/v1/componentstatuses", json!(null), 200, json!({"metadata": {}})).await;
+    let items = list["items"].as_array().expect("is a list");
+    let names: Vec<&str> = items.iter().filter_map(|item| item["metadata"]["name"].as_str()).collect();
+    assert_eq!(names, ["controller-manager", "scheduler", "etcd-0"]);
+    assert!(items.iter().all(|item| item["conditions"] == healthy), "{items:#?}");
+    let one = api.send("GET /api/v1/componentstatuses/scheduler", "").await;
+    assert_eq!(one.headers["warning"], "299 - \"v1 ComponentStatus is deprecated in v1.19+\"");
+    assert_eq!(one.json()["conditions"], healthy);
+    let missing = json!({"message": "componentstatus \"x\" not found"});
+    api.check("GET /api/v1/componentstatuses/x", json!(null), 404, missing).await;
 }
 
 #[tokio::test]

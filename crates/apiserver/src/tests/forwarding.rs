@@ -26,6 +26,11 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 /// Answers with the path it was asked for, and echoes on connections that are upgraded.
 async fn kubelet(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, http::Error> {
     let path = request.uri().to_string();
+    if path == "/page" {
+        let forwarded = request.headers()["x-forwarded-uri"].to_str().unwrap_or_default().to_owned();
+        let page = format!("<a href=\"/rewriteme\">{forwarded}</a>");
+        return Response::builder().header("content-type", "text/html").body(Full::new(page.into()));
+    }
     if !request.headers().contains_key("upgrade") {
         return Ok(Response::new(Full::new(path.into())));
     }
@@ -106,6 +111,17 @@ async fn the_root_of_what_is_proxied_ends_with_a_slash() {
     assert_eq!(answer.code, 301);
     let answer = api.send("GET /api/v1/nodes/n/proxy/?a=b", "").await;
     assert_eq!(String::from_utf8_lossy(&answer.bytes), "/?a=b");
+}
+
+#[tokio::test]
+async fn links_in_a_proxied_page_lead_through_the_proxy() {
+    let api = cluster_with_a_pod().await;
+    let answer = api.send("GET /api/v1/nodes/n/proxy/page", "").await;
+    assert_eq!(
+        String::from_utf8_lossy(&answer.bytes),
+        "<a href=\"/api/v1/nodes/n/proxy/rewriteme\">/api/v1/nodes/n/proxy/page</a>"
+    );
+    assert_eq!(api.send("GET /api/v1/nodes/missing/proxy", "").await.code, 404);
 }
 
 #[tokio::test]

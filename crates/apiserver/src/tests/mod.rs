@@ -13,6 +13,7 @@ mod fixture;
 mod flowcontrol;
 mod forwarding;
 mod listing;
+mod ownership;
 mod policies;
 mod serving;
 mod sharing;

@@ -129,7 +129,7 @@ async fn bodies_that_do_not_fit_are_refused() {
     let mut elsewhere = config_map("a");
     elsewhere["metadata"]["namespace"] = "other".into();
     api.check(&format!("POST {MAPS}"), elsewhere, 400, json!({"message": "the namespace of the provided object does not match the namespace sent on the request"})).await;
-    api.check(&format!("PUT {MAPS}/b"), config_map("a"), 404, json!({})).await;
+    api.check(&format!("PUT {MAPS}/b"), config_map("a"), 400, json!({})).await;
     let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
     api.check(
         &format!("PUT {leases}/b"),

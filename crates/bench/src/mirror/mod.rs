@@ -4,6 +4,7 @@
 //! differ by nature (times, uids, versions, addresses) is made the same before the comparison. What still differs is a bug
 //! of one of the two, or stands in the list of explained differences with its reason.
 
+mod body;
 mod compare;
 mod explained;
 mod kinds;

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::Value;
 
+use super::body::decoded;
 use super::compare::{Answer, HEADERS, HEADERS_BY_PRESENCE};
 use super::normalize;
 use super::script::{Action, Step, Variables, expand};
@@ -88,7 +90,7 @@ impl Player {
             anyhow::Ok((head, body.collect().await?.to_bytes()))
         };
         let (head, body) = tokio::time::timeout(ANSWER_WAIT, exchange).await.context("no answer")??;
-        let mut value = decoded(&body);
+        let mut value = decoded(content_type(&head.headers), &body);
         self.capture(step, &value);
         normalize::value(&mut value, &self.known);
         Ok(Answer { status: head.status.as_u16(), headers: self.headers(&head.headers), body: value })
@@ -101,7 +103,7 @@ impl Player {
         let read = read_events(body, events).await?;
         self.connection = None;
         let lines = read.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let mut value = Value::Array(lines.map(decoded).collect());
+        let mut value = Value::Array(lines.map(|line| decoded("application/json", line)).collect());
         self.capture(step, &value);
         normalize::value(&mut value, &self.known);
         Ok(Answer { status: head.status.as_u16(), headers: self.headers(&head.headers), body: value })
@@ -114,7 +116,7 @@ impl Player {
             let (head, body) = response.into_parts();
             let body = body.collect().await?.to_bytes();
             if head.status == status {
-                self.capture(step, &decoded(&body));
+                self.capture(step, &decoded("application/json", &body));
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -185,9 +187,8 @@ impl Player {
     }
 }
 
-/// JSON where it is some, else the text.
-fn decoded(body: &[u8]) -> Value {
-    serde_json::from_slice(body).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(body)))
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// Reads until so many lines came, the server ended the watch, or it fell silent.

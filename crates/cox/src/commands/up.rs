@@ -153,6 +153,7 @@ async fn start(
         node_ip,
         etcd: args.etcd.config()?,
         admission: args.admission.selection()?,
+        runs_deciders: parts != Parts::ApiServer,
         ingress: args.ingress.ingress,
         anonymous_auth: args.authentication.anonymous_auth,
         tokens: args.authentication.tokens()?,

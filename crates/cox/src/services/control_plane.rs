@@ -37,6 +37,8 @@ pub struct Plan<'a> {
     /// Where the state is, when not in the cluster's own data.
     pub etcd: Option<store::EtcdConfig>,
     pub admission: AdmissionPlugins,
+    /// Whether controllers and scheduler run in this process, too.
+    pub runs_deciders: bool,
     /// Whether Ingresses get addresses here.
     pub ingress: bool,
     pub anonymous_auth: bool,
@@ -167,6 +169,7 @@ impl Plan<'_> {
             self.settings.service_cidr_v6.map(|cidr| cidr.to_string().parse()).transpose()?;
         config.node_ports = self.settings.node_ports.0..=self.settings.node_ports.1;
         config.admission = self.admission.clone();
+        config.runs_control_plane = self.runs_deciders;
         config.anonymous_auth = self.anonymous_auth;
         config.tokens = self.tokens.clone();
         config.requests_in_flight_max = self.requests_in_flight_max;

@@ -6,6 +6,7 @@ mod hostile_clients;
 mod ingress;
 mod kubectl_verbs;
 mod kubelet_configuration;
+mod large_chart;
 mod neighbours;
 mod networking;
 mod pod_lifecycle;

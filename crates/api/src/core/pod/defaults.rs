@@ -3,7 +3,7 @@
 use apimachinery::Value;
 use apimachinery::meta::str_at;
 
-use crate::defaults::{Fill, each, fill, object};
+use crate::defaults::{Fill, each, fill, object, object_or_new};
 
 const SPEC: &[(&str, Fill)] = &[
     ("dnsPolicy", Fill::Text("ClusterFirst")),
@@ -49,7 +49,7 @@ const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralCo
 /// Defaults of a Pod: those of its spec, and those that only a real pod gets and a template does not.
 pub fn pod(obj: &mut Value) {
     fill(obj, &[("status", Fill::Empty)]);
-    let Some(spec) = object(obj, "spec") else { return };
+    let Some(spec) = object_or_new(obj, "spec") else { return };
     pod_spec(spec);
     for list in ["containers", "initContainers"] {
         for container in each(spec, list) {
@@ -66,7 +66,7 @@ pub fn pod(obj: &mut Value) {
 /// Defaults of a PodTemplateSpec.
 pub fn pod_template(template: &mut Value) {
     fill(template, &[("metadata", Fill::Empty)]);
-    if let Some(spec) = object(template, "spec") {
+    if let Some(spec) = object_or_new(template, "spec") {
         pod_spec(spec);
     }
 }

@@ -1,5 +1,8 @@
 //! Strategic merges, directive by directive.
 
+use proptest::prelude::*;
+use proptest::sample::select;
+
 use super::*;
 use crate::json;
 use crate::schema::{self, List, Scalar, Type};
@@ -177,4 +180,45 @@ fn malformed_patches_are_refused_in_upstreams_words() {
         400,
         "invalid patch format of primitive list",
     );
+}
+
+/// JSON of the words of documents and patches, directives included, in places where they belong and where not.
+fn anything() -> impl Strategy<Value = Value> {
+    const KEYS: [&str; 12] = [
+        "containers",
+        "finalizers",
+        "args",
+        "strategy",
+        "name",
+        "image",
+        "$patch",
+        "$retainKeys",
+        "$deleteFromPrimitiveList/finalizers",
+        "$setElementOrder/containers",
+        "$setElementOrder/finalizers",
+        "unknown",
+    ];
+    let word = select(vec!["a", "b", "delete", "replace", "merge", ""]).prop_map(Value::from);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (0..3).prop_map(Value::from),
+        word
+    ];
+    leaf.prop_recursive(4, 48, 6, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(select(KEYS.to_vec()), inner, 0..6)
+                .prop_map(|map| map.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_patch_of_any_document_is_applied_or_refused(document in anything(), patch in anything()) {
+        if let Ok(patched) = strategic_merge_patch(&schema(), ROOT, document, patch) {
+            prop_assert!(patched.is_object());
+        }
+    }
 }
