@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 mod access;
 mod etcd;
+mod leader;
 mod server;
 
 pub use access::{AuthorizationArgs, BelievedArgs};
@@ -15,6 +16,7 @@ use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
 pub use etcd::EtcdArgs;
 use jiff::SignedDuration;
+pub use leader::{LeaderElectionArgs, OneElectionArgs};
 pub use server::{AuditArgs, AuthenticationArgs, EncryptionArgs, FlowControlArgs};
 
 pub use self::kubelet::{KubeletArgs, given};
@@ -62,7 +64,7 @@ pub enum Command {
     /// Run the API server alone
     Apiserver(UpArgs),
     /// Run the scheduler alone against any API server
-    Scheduler(ComponentArgs),
+    Scheduler(SchedulerArgs),
     /// Run the controllers alone against any API server
     ControllerManager(ControllerManagerArgs),
     /// Run the kubelet alone against any API server
@@ -145,6 +147,8 @@ pub struct UpArgs {
     pub authorization: AuthorizationArgs,
     #[command(flatten)]
     pub etcd: EtcdArgs,
+    #[command(flatten)]
+    pub leader_election: LeaderElectionArgs,
     #[command(flatten)]
     pub storage: StorageArgs,
     #[command(flatten)]
@@ -235,9 +239,19 @@ pub struct ComponentArgs {
 }
 
 #[derive(Args)]
+pub struct SchedulerArgs {
+    #[command(flatten)]
+    pub component: ComponentArgs,
+    #[command(flatten)]
+    pub leader_election: OneElectionArgs,
+}
+
+#[derive(Args)]
 pub struct ControllerManagerArgs {
     #[command(flatten)]
     pub component: ComponentArgs,
+    #[command(flatten)]
+    pub leader_election: OneElectionArgs,
     /// The authority that pods are to trust, PEM; that of the kubeconfig if not given
     #[arg(long)]
     pub root_ca_file: Option<PathBuf>,

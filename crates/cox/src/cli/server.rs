@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use apimachinery::time::parse_duration;
 use apiserver::audit::log::{LogConfig, LogFile};
 use apiserver::audit::policy::Policy;
 use apiserver::audit::sink::{Backend, Backends, BatchConfig, Format, Mode};
@@ -15,6 +14,8 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use client::config::RestConfig;
 use client::transport::Https;
+
+use super::access::duration;
 
 #[derive(Args, Clone)]
 pub struct AuthenticationArgs {
@@ -91,12 +92,6 @@ impl AuditMode {
             AuditMode::BlockingStrict => Mode::BlockingStrict,
         }
     }
-}
-
-/// A duration as upstream's flags take it: `30s`, `1m30s`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = parse_duration(text).and_then(|duration| Duration::try_from(duration).ok());
-    parsed.ok_or_else(|| format!("{text:?} is no duration such as 30s or 1m30s"))
 }
 
 fn at_least_one() -> RangedU64ValueParser<usize> {

@@ -152,6 +152,8 @@ async fn start(
         pki: &pki,
         node_ip,
         etcd: args.etcd.config()?,
+        // An etcd may have other servers; a store of one's own has not.
+        election: args.leader_election.election(!args.etcd.etcd_servers.is_empty())?,
         admission: args.admission.selection()?,
         ingress: args.ingress.ingress,
         anonymous_auth: args.authentication.anonymous_auth,

@@ -18,6 +18,7 @@ use auth::tokenfile::TokenFile;
 use auth::{RequestHeader, UserInfo};
 use client::certificate::Replaceable;
 use client::config::RestConfig;
+use client::leaderelection::Elector;
 use client::{CancellationToken, Client, Informers};
 use cluster::pki::{Identity, Leaf, Pki};
 use cluster::{Layout, Settings};
@@ -26,7 +27,8 @@ use store::Store;
 use tokio::net::TcpListener;
 
 use super::certificates::Keeper;
-use super::{Services, encryption_reload};
+use super::leader::Election;
+use super::{Services, encryption_reload, leader};
 
 /// Everything a control plane is made of, before it runs.
 pub struct Plan<'a> {
@@ -36,6 +38,8 @@ pub struct Plan<'a> {
     pub node_ip: IpAddr,
     /// Where the state is, when not in the cluster's own data.
     pub etcd: Option<store::EtcdConfig>,
+    /// How controllers and scheduler stand for the lead; none where no other process has theirs.
+    pub election: Option<Election>,
     pub admission: AdmissionPlugins,
     /// Whether Ingresses get addresses here.
     pub ingress: bool,
@@ -79,6 +83,9 @@ impl Api {
     }
 }
 
+/// What components are called, as user agents and as leases.
+pub const CONTROLLER_MANAGER: &str = "kube-controller-manager";
+pub const SCHEDULER: &str = "kube-scheduler";
 pub const AUTHENTICATED: &str = "system:authenticated";
 
 /// Who is believed, who decides and who is told, as the operator says.
@@ -247,18 +254,26 @@ impl Plan<'_> {
             disabled: disabled_controllers(self.ingress),
         };
         let (clients, informers) = (api.clone(), api.informers.clone());
+        let manager =
+            api.client(UserInfo::new("system:kube-controller-manager", [AUTHENTICATED]), CONTROLLER_MANAGER);
+        let elector = self.elector(&manager, CONTROLLER_MANAGER, CONTROLLER_MANAGER);
         services.start("controller-manager", |stop| async move {
             let client_for =
                 |name: &'static str| clients.client(UserInfo::service_account("kube-system", name, ""), name);
-            controllers::run(&config, client_for, &informers, stop).await;
+            leader::work(elector, stop, |stop| controllers::run(&config, client_for, &informers, stop)).await;
             Ok(())
         });
-        let client = api.client(UserInfo::new("system:kube-scheduler", [AUTHENTICATED]), "kube-scheduler");
+        let client = api.client(UserInfo::new("system:kube-scheduler", [AUTHENTICATED]), SCHEDULER);
+        let elector = self.elector(&client, scheduler::DEFAULT_SCHEDULER_NAME, SCHEDULER);
         let informers = api.informers.clone();
         services.start("scheduler", |stop| async move {
-            scheduler::run(client, informers, stop).await;
+            leader::work(elector, stop, |stop| scheduler::run(client.clone(), informers.clone(), stop)).await;
             Ok(())
         });
+    }
+
+    fn elector(&self, client: &Client, component: &str, lease: &str) -> Option<Elector> {
+        self.election.as_ref().map(|election| election.elector(client.clone(), component, lease))
     }
 }
 
