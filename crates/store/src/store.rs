@@ -176,12 +176,11 @@ impl Store {
         Watch::new(self.open.shared.clone(), scope, from)
     }
 
-    /// Has everything on disk written anew in the background, in the form in which the transformer writes now. What etcd
-    /// has is not transformed.
+    /// Has everything that lies in another form than the transformer would write now written anew in the background.
     pub fn rewrite(&self) {
         match &self.open.engine {
             Engine::Log(log) => log.ask_rewrite(),
-            Engine::Etcd(_) => {}
+            Engine::Etcd(etcd) => etcd.ask_rewrite(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use apiserver::audit::Auditor;
 use apiserver::audit::policy::Policy;
 use apiserver::audit::sink::Backends;
@@ -140,30 +140,29 @@ impl Plan<'_> {
     }
 
     async fn open_store(&self, services: &mut Services) -> anyhow::Result<Store> {
+        let store = self.opened_store().await?;
+        if let Some(encryption) = self.encryption.clone().filter(|_| self.encryption_reload) {
+            let store = store.clone();
+            services.start("encryption-config", |stop| encryption_reload::run(encryption, store, stop));
+        }
+        Ok(store)
+    }
+
+    async fn opened_store(&self) -> anyhow::Result<Store> {
         if let Some(etcd) = &self.etcd {
-            // Objects go to etcd as the codec makes them; nothing there encrypts.
-            ensure!(
-                self.encryption.is_none(),
-                "--encryption-provider-config and --etcd-servers do not go together yet: \
-                 leave one of them out, or let etcd's own disks be encrypted"
-            );
-            let servers = etcd.servers.servers.join(", ");
-            return Store::open_etcd(etcd.clone())
-                .await
-                .with_context(|| format!("cannot use etcd at {servers}"));
+            let mut config = etcd.clone();
+            if let Some(encryption) = &self.encryption {
+                config.transformer = encryption.clone();
+            }
+            let servers = config.servers.servers.join(", ");
+            return Store::open_etcd(config).await.with_context(|| format!("cannot use etcd at {servers}"));
         }
         let path = self.layout.store();
         let mut config = store::Config::new(path.clone());
         if let Some(encryption) = &self.encryption {
             config.transformer = encryption.clone();
         }
-        let store = Store::open(config).await;
-        let store = store.with_context(|| format!("cannot open the store in {}", path.display()))?;
-        if let Some(encryption) = self.encryption.clone().filter(|_| self.encryption_reload) {
-            let store = store.clone();
-            services.start("encryption-config", |stop| encryption_reload::run(encryption, store, stop));
-        }
-        Ok(store)
+        Store::open(config).await.with_context(|| format!("cannot open the store in {}", path.display()))
     }
 
     fn config(&self, access: Access, keeper: &mut Keeper) -> anyhow::Result<apiserver::Config> {

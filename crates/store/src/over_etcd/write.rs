@@ -62,10 +62,10 @@ fn request(hub: &Hub, key: &Key, expected: Expected, op: &Op) -> Result<Request,
             if bytes > OBJECT_BYTES_MAX {
                 return Err(CommitError::TooLarge { bytes });
             }
-            Some(hub.codec.encode(key, draft).map_err(|error| CommitError::Encode(Arc::new(error)))?)
+            Some(hub.values.encode(key, draft)?)
         }
     };
-    Ok(Request { key: hub.etcd_key(key), expected, value, ttl: hub.codec.ttl(key) })
+    Ok(Request { key: hub.values.key_of(key), expected, value, ttl: hub.values.codec.ttl(key) })
 }
 
 async fn send(hub: &Hub, leases: &Leases, request: &Request) -> Result<Outcome, CommitError> {
