@@ -135,11 +135,10 @@ pub async fn delete_object(
         }
         let next = conversion::drafted(&call.core, &place.kind, &next).await?;
         let op = if gone { Op::Delete(next) } else { Op::Put(next) };
-        match call.core.store.commit(&place.key, Expected::At(current.revision), op).await {
+        let expected = Expected::At(current.revision);
+        let services = &call.core.services;
+        match services.commit_deletion(&call.core, stored, &place.key, expected, op, &old).await {
             Ok(entry) => {
-                if gone {
-                    call.core.services.release(stored, &old);
-                }
                 customresource::definition_written(&call.core, stored, &place.key.name);
                 return Ok(done(entry.bytes.clone()));
             }

@@ -67,6 +67,8 @@ pub enum CommitError {
         /// What is there instead.
         current: Option<Arc<Entry>>,
     },
+    #[error("what was to change together with the object is not as it was")]
+    Overtaken,
     #[error("the object takes {bytes} bytes, the store takes {OBJECT_BYTES_MAX} at most")]
     TooLarge { bytes: usize },
     #[error("no space left on the store's disk, the change was not made")]

@@ -20,14 +20,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd::Client;
+use etcd::proto::RangeRequest;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub use codec::{Codec, CodecError};
 pub use fresh::Behind;
+pub use write::Also;
 
 use crate::config::{Clock, Config};
-use crate::entry::Entry;
+use crate::entry::{Entry, Revision};
 use crate::key::Key;
 use crate::log::OpenError;
 use crate::queue::{CommitError, Expected, Op};
@@ -138,8 +140,17 @@ impl EtcdEngine {
         key: &Key,
         expected: Expected,
         op: Op,
+        also: &[Also],
     ) -> Result<Arc<Entry>, CommitError> {
-        write::commit(&self.hub, &self.leases, key, expected, &op).await
+        write::commit(&self.hub, &self.leases, key, expected, &op, also).await
+    }
+
+    /// When a path was last written, 0 for never; what was written by now shows.
+    pub(crate) async fn revision_of(&self, path: &str) -> Result<Revision, CommitError> {
+        let request = RangeRequest { key: self.hub.values.at(path), ..RangeRequest::default() };
+        let found = self.hub.client.range(request).await.map_err(|error| CommitError::Etcd(Arc::new(error)))?;
+        self.hub.shows(hub::revision(found.header.unwrap_or_default().revision)).await?;
+        Ok(hub::revision(found.kvs.first().map_or(0, |found| found.mod_revision)))
     }
 
     /// Has everything sealed anew in the background.
