@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::aggregation::FrontProxy;
 use crate::audit::Auditor;
 use crate::metadata::Random;
+use crate::negotiation::Formats;
 use crate::{authentication, authorization};
 
 /// The range of ports upstream reserves for Services of type NodePort.
@@ -47,6 +48,8 @@ pub struct Config {
     pub authentication: authentication::Config,
     /// Who decides what a user may do.
     pub authorization: authorization::Chain,
+    /// Which encodings are spoken besides those that always are.
+    pub formats: Formats,
     /// Which admission plugins run.
     pub admission: admission::Selection,
     pub clock: Clock,
@@ -75,6 +78,7 @@ impl Config {
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
             authentication: authentication::Config::default(),
             authorization: authorization::Chain::default(),
+            formats: Formats::default(),
             admission: admission::Selection::default(),
             clock: Arc::new(Timestamp::now),
             random: Arc::new(system_random),

@@ -98,7 +98,7 @@ fn options(call: &Call, body: &Bytes) -> Result<DeleteOptions, Status> {
     if body.is_empty() {
         return DeleteOptions::from_query(&call.query);
     }
-    let format = format_of_request(&call.headers)?;
+    let format = format_of_request(&call.headers, call.core.config.formats)?;
     let value = wire::decode_options(format, body)?;
     let mut options: DeleteOptions = serde_json::from_value(value).map_err(|error| {
         Status::bad_request(format!("DeleteOptions in the request body are not valid: {error}"))

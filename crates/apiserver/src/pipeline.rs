@@ -99,7 +99,7 @@ pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> 
     let start = (core.config.clock)();
     let dry_run = query.get("dryRun").is_some();
     let known = is_known(&core, &info);
-    let target = Target::negotiate(&parts.headers);
+    let target = Target::negotiate(&parts.headers, core.config.formats);
     let fallback = target.as_ref().copied().unwrap_or_default();
     let counted = info.clone();
     let id = audit_id(&parts).unwrap_or_else(|| metadata::new_uid(&core.config.random));
