@@ -34,6 +34,7 @@ pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
                 core.metrics.render(&core.store.statistics()),
                 core.admission_metrics.render(),
                 core.flow_control.render(),
+                core.config.features.render(),
                 audit,
             ];
             text("text/plain; version=0.0.4", parts.concat())

@@ -6,18 +6,20 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 mod access;
+mod audit;
 mod etcd;
 mod leader;
 mod server;
 
 pub use access::{AuthorizationArgs, BelievedArgs};
+pub use audit::AuditArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
 pub use etcd::EtcdArgs;
 use jiff::SignedDuration;
 pub use leader::{LeaderElectionArgs, OneElectionArgs};
-pub use server::{AuditArgs, AuthenticationArgs, EncryptionArgs, FlowControlArgs};
+pub use server::{AuthenticationArgs, EncryptionArgs, FlowControlArgs, ServingArgs};
 
 pub use self::kubelet::{KubeletArgs, given};
 
@@ -141,6 +143,8 @@ pub struct UpArgs {
     pub encryption: EncryptionArgs,
     #[command(flatten)]
     pub flow_control: FlowControlArgs,
+    #[command(flatten)]
+    pub serving: ServingArgs,
     #[command(flatten)]
     pub believed: BelievedArgs,
     #[command(flatten)]

@@ -162,6 +162,8 @@ async fn start(
         encryption_reload: args.encryption.encryption_provider_config_automatic_reload,
         requests_in_flight_max: args.flow_control.requests_in_flight_max()?,
         signing_duration: args.signing.cluster_signing_duration,
+        features: args.serving.features()?,
+        request_timeout: args.serving.request_timeout,
     };
     let has_node = parts == Parts::Everything;
     let configuration = has_node.then(|| kubelet_configuration(args, layout, &settings)).transpose()?;

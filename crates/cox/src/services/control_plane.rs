@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use apiserver::audit::Auditor;
@@ -10,6 +11,7 @@ use apiserver::audit::sink::Backends;
 use apiserver::authentication::{self, FrontProxies};
 use apiserver::authorization::Chain;
 use apiserver::encryption::Encryption;
+use apiserver::features::Features;
 use apiserver::tls::{Authorities, Serving, SharedTls};
 use apiserver::{AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy, GroupServed};
 use auth::jwt::SigningKey;
@@ -48,6 +50,8 @@ pub struct Plan<'a> {
     pub requests_in_flight_max: u32,
     /// How long certificates hold that are signed on request.
     pub signing_duration: SignedDuration,
+    pub features: Features,
+    pub request_timeout: Duration,
     pub encryption: Option<Arc<Encryption>>,
     /// Whether its file is followed.
     pub encryption_reload: bool,
@@ -176,6 +180,8 @@ impl Plan<'_> {
         config.anonymous_auth = self.anonymous_auth;
         config.tokens = self.tokens.clone();
         config.requests_in_flight_max = self.requests_in_flight_max;
+        config.set_features(self.features.clone());
+        config.request_timeout = self.request_timeout;
         config.client_ca = Some(self.pki.ca_certificate().to_owned());
         let leaf =
             Leaf::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"]);
