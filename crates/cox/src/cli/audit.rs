@@ -97,7 +97,7 @@ pub struct AuditArgs {
     #[arg(long, default_value = "0s", value_parser = duration)]
     pub audit_log_batch_max_wait: Duration,
     /// In batch mode, whether batches are written only so often
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub audit_log_batch_throttle_enable: bool,
     /// How many batches a second
     #[arg(long, default_value_t = 0.0)]
@@ -106,7 +106,7 @@ pub struct AuditArgs {
     #[arg(long, default_value_t = 0)]
     pub audit_log_batch_throttle_burst: u32,
     /// Whether events that are too large are written without their objects, or not at all
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub audit_log_truncate_enabled: bool,
     /// How many bytes an event may have then
     #[arg(long, default_value_t = EVENT_BYTES)]
@@ -130,7 +130,7 @@ pub struct AuditArgs {
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub audit_webhook_batch_max_wait: Duration,
     /// In batch mode, whether batches are sent only so often
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub audit_webhook_batch_throttle_enable: bool,
     /// How many batches a second
     #[arg(long, default_value_t = 10.0)]
@@ -139,7 +139,7 @@ pub struct AuditArgs {
     #[arg(long, default_value_t = 15)]
     pub audit_webhook_batch_throttle_burst: u32,
     /// Whether events that are too large are sent without their objects, or not at all
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub audit_webhook_truncate_enabled: bool,
     /// How many bytes an event may have then
     #[arg(long, default_value_t = EVENT_BYTES)]
