@@ -74,7 +74,7 @@ fn reason(code: u16) -> &'static str {
 fn frames(
     changes: watch::Receiver<(u64, Option<Value>)>,
 ) -> impl futures_util::Stream<Item = Bytes> + Send {
-    futures_util::stream::unfold(changes, |mut changes| async {
+    futures_util::stream::unfold(changes, |mut changes| async move {
         changes.changed().await.ok()?;
         let (_, lease) = changes.borrow_and_update().clone();
         let frame = json!({"type": "MODIFIED", "object": lease});
@@ -164,7 +164,7 @@ async fn one_of_several_leads_and_hands_over_when_it_stops() {
     assert_eq!(election.next().await, (Said::Begins("a"), 0));
     let b = election.candidate("b");
     // Renewed for as long as it takes: the other keeps waiting.
-    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
     a.stop.cancel();
     assert_eq!(election.next().await.0, Said::Ends("a"));
     let (said, at) = election.next().await;
