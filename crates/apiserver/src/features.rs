@@ -55,9 +55,12 @@ impl Features {
     pub fn parse<'a>(pairs: impl IntoIterator<Item = &'a str>) -> Result<Features, FeatureError> {
         let mut features = Features::default();
         for pair in pairs.into_iter().map(str::trim).filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').ok_or_else(|| FeatureError::Malformed(pair.to_owned()))?;
+            let (name, value) =
+                pair.split_once('=').ok_or_else(|| FeatureError::Malformed(pair.to_owned()))?;
             let (name, value) = (name.trim(), value.trim());
-            let on = value.parse().map_err(|_| FeatureError::Value { name: name.to_owned(), value: value.to_owned() })?;
+            let on = value
+                .parse()
+                .map_err(|_| FeatureError::Value { name: name.to_owned(), value: value.to_owned() })?;
             features.switch(name, on)?;
         }
         Ok(features)
@@ -70,7 +73,8 @@ impl Features {
             }
             return Ok(());
         }
-        let row = rows().find(|row| row.name == name).ok_or_else(|| FeatureError::Unknown(name.to_owned()))?;
+        let row =
+            rows().find(|row| row.name == name).ok_or_else(|| FeatureError::Unknown(name.to_owned()))?;
         if row.locked && row.default != on {
             return Err(FeatureError::Locked { name: name.to_owned(), wanted: on, locked: row.default });
         }
@@ -103,7 +107,8 @@ impl Features {
             let on = if SWITCHED.contains(&name) { self.is_on(name) } else { default };
             let stage = if matches!(stage, "ga") { String::new() } else { stage.to_uppercase() };
             let labels = format!("name={name:?},stage={stage:?}");
-            writeln!(text, "kubernetes_feature_enabled{{{labels}}} {}", u8::from(on)).expect("a String takes everything");
+            writeln!(text, "kubernetes_feature_enabled{{{labels}}} {}", u8::from(on))
+                .expect("a String takes everything");
         }
         text
     }
@@ -127,7 +132,10 @@ mod tests {
         check(&["AllAlpha=true", "CBORServingAndStorage=false"], Ok(false));
         check(&["AllBeta=true"], Ok(false));
         check(&["Nonsense=true"], Err("unrecognized feature gate: Nonsense"));
-        check(&["CBORServingAndStorage"], Err("malformed pair \"CBORServingAndStorage\", expect string=bool"));
+        check(
+            &["CBORServingAndStorage"],
+            Err("malformed pair \"CBORServingAndStorage\", expect string=bool"),
+        );
         check(&["AllAlpha=yes"], Err("invalid value of AllAlpha: yes, expect true or false"));
         let locked = "cannot set feature gate APIServerTracing to false, feature is locked to true";
         check(&["APIServerTracing=false"], Err(locked));
@@ -135,7 +143,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_switched_is_told() {
-        let features = Features::parse(["APIServerIdentity=false", "APIResponseCompression=true"]).expect("known");
+        let features =
+            Features::parse(["APIServerIdentity=false", "APIResponseCompression=true"]).expect("known");
         assert_eq!(features.without_effect(), ["APIServerIdentity"]);
     }
 

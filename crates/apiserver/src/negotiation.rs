@@ -125,8 +125,9 @@ impl Target {
 
 /// Whether a route would be found for the header at all, whatever else its alternatives ask for.
 fn knows_any(headers: &HeaderMap, formats: Formats) -> bool {
-    accept(headers)
-        .is_some_and(|accept| alternatives(accept).iter().any(|a| accepted_format(a.essence, formats).is_some()))
+    accept(headers).is_some_and(|accept| {
+        alternatives(accept).iter().any(|a| accepted_format(a.essence, formats).is_some())
+    })
 }
 
 /// One media range of an Accept header.

@@ -68,7 +68,8 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
 fn prepare_custom(call: &mut Call, custom: &CustomKind) -> Result<(), Status> {
     if call.target.format == Format::Protobuf && call.target.shape == Shape::Object {
         let pretty = call.target.pretty;
-        call.target = Target { pretty, ..Target::negotiate_untyped(&call.headers, call.core.config.formats)? };
+        call.target =
+            Target { pretty, ..Target::negotiate_untyped(&call.headers, call.core.config.formats)? };
     }
     call.warnings.extend(custom.deprecation.clone());
     if custom.terminating && call.info.verb == "create" && call.info.subresource.is_empty() {

@@ -151,13 +151,15 @@ impl Reservation {
         op: Op,
         object: &Value,
     ) -> Result<Arc<Entry>, CommitError> {
-        let sharing = self.allocator.as_ref().and_then(|allocator| Some((allocator, allocator.shared.as_ref()?)));
+        let sharing =
+            self.allocator.as_ref().and_then(|allocator| Some((allocator, allocator.shared.as_ref()?)));
         let Some((allocator, shared)) = sharing else { return core.store.commit(key, expected, op).await };
         let nothing = Holding::default();
         let new = if matches!(op, Op::Delete(_)) { &nothing } else { &self.taken };
         let now = (core.config.clock)();
         let mut also = shared::addresses(object, &self.old, new, now, &core.config.random);
-        let taken: Vec<u16> = new.ports.iter().copied().filter(|port| !self.old.ports.contains(port)).collect();
+        let taken: Vec<u16> =
+            new.ports.iter().copied().filter(|port| !self.old.ports.contains(port)).collect();
         if taken.is_empty() {
             return core.store.commit_with(key, expected, op, &also).await;
         }

@@ -126,7 +126,9 @@ impl Elector {
             self.write(self.renewed(found)?).await.map(Some)
         };
         match within(Instant::now() + timing.request_timeout(), taking).await {
-            Err(error) if error.is_conflict() || error.is_already_exists() || error.is_not_found() => Ok(None),
+            Err(error) if error.is_conflict() || error.is_already_exists() || error.is_not_found() => {
+                Ok(None)
+            }
             other => other,
         }
     }

@@ -20,7 +20,9 @@ pub fn decode_untyped(format: Format, bytes: &[u8]) -> Result<(Value, Vec<String
         }
         Format::Yaml => yaml::decode_with(bytes, Seed(&walk)).map_err(|e| Error::Syntax(e.to_string()))?,
         // One with a field that stands twice is refused.
-        Format::Cbor => Seed(&walk).deserialize(cbor::decode(bytes)?).map_err(|e| Error::Syntax(e.to_string()))?,
+        Format::Cbor => {
+            Seed(&walk).deserialize(cbor::decode(bytes)?).map_err(|e| Error::Syntax(e.to_string()))?
+        }
         Format::Protobuf => return Err(Error::Syntax("the kind has no protobuf form".to_owned())),
     };
     Ok((value, walk.issues.into_inner()))

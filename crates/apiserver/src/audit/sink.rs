@@ -298,8 +298,12 @@ mod tests {
             path: "/".to_owned(),
             initial_backoff: Duration::from_secs(10),
         };
-        let mode =
-            Mode::Batch(BatchConfig { buffer_size: 5, max_size: 2, max_wait: Duration::from_secs(30), throttle: None });
+        let mode = Mode::Batch(BatchConfig {
+            buffer_size: 5,
+            max_size: 2,
+            max_wait: Duration::from_secs(30),
+            throttle: None,
+        });
         let metrics = Arc::<Metrics>::default();
         let sink = Sink::new(Destination { backend, mode, truncation: None }, metrics.clone());
         for _ in 0..events {

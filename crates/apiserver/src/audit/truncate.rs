@@ -63,7 +63,8 @@ mod tests {
     #[test]
     fn what_is_too_large_loses_its_objects_first() {
         let plain = size(&event());
-        let with = |object: String, level: Level| Event { request_object: Some(object.into()), level, ..event() };
+        let with =
+            |object: String, level: Level| Event { request_object: Some(object.into()), level, ..event() };
         let truncation = |max_event_size| Truncation { max_event_size };
         let large = with("x".repeat(1000), Level::Request);
         assert_eq!(truncation(size(&large)).apply(&large).expect("fits").annotations.len(), 0);

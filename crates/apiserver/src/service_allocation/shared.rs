@@ -13,8 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use jiff::Timestamp;
-use store::{Also, CommitError, CodecError, Draft, Key};
 use std::sync::Arc;
+use store::{Also, CodecError, CommitError, Draft, Key};
 
 use super::Holding;
 use crate::config::Random;

@@ -126,15 +126,19 @@ async fn services_made_at_the_same_time_at_several_servers_share_nothing() {
     });
     let made = futures_util::future::join_all(made).await;
     let distinct = |field: &str| {
-        made.iter().map(|service| service.pointer(field).expect("is given").to_string()).collect::<BTreeSet<_>>()
+        made.iter()
+            .map(|service| service.pointer(field).expect("is given").to_string())
+            .collect::<BTreeSet<_>>()
     };
     assert_eq!(distinct("/spec/clusterIP").len(), 24);
     let ports = distinct("/spec/ports/0/nodePort");
     assert_eq!(ports.len(), 24);
-    let addresses = one.check("GET /apis/networking.k8s.io/v1/ipaddresses", Value::Null, 200, json!({})).await;
+    let addresses =
+        one.check("GET /apis/networking.k8s.io/v1/ipaddresses", Value::Null, 200, json!({})).await;
     assert_eq!(addresses["items"].as_array().map(Vec::len), Some(25), "one each, and the API's own");
     let key = "/registry/ranges/servicenodeports".into();
-    let found = cluster.client().range(RangeRequest { key, ..RangeRequest::default() }).await.expect("answers");
+    let found =
+        cluster.client().range(RangeRequest { key, ..RangeRequest::default() }).await.expect("answers");
     let table = protobuf::decode_any(api::schema(), &found.kvs[0].value).expect("is a RangeAllocation");
     assert_eq!((&table["kind"], &table["range"]), (&json!("RangeAllocation"), &json!("30000-32767")));
 }
@@ -142,7 +146,8 @@ async fn services_made_at_the_same_time_at_several_servers_share_nothing() {
 #[tokio::test]
 async fn an_address_is_free_for_every_server_once_its_service_is_deleted() {
     let (_cluster, one, other) = two().await;
-    let service = json!({"metadata": {"name": "a"}, "spec": {"clusterIP": "10.96.0.77", "ports": [{"port": 80}]}});
+    let service =
+        json!({"metadata": {"name": "a"}, "spec": {"clusterIP": "10.96.0.77", "ports": [{"port": 80}]}});
     for n in 0..6 {
         let (maker, remover) = if n % 2 == 0 { (&one, &other) } else { (&other, &one) };
         maker.check(&format!("POST {SERVICES}"), service.clone(), 201, json!({})).await;

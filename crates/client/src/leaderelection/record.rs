@@ -82,9 +82,9 @@ pub fn believed_for(spec: &LeaseSpec, identity: &str) -> Duration {
     match spec.holder_identity.as_deref() {
         None | Some("") => Duration::ZERO,
         Some(holder) if holder == identity => Duration::ZERO,
-        Some(_) => {
-            Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().try_into().unwrap_or_default())
-        }
+        Some(_) => Duration::from_secs(
+            spec.lease_duration_seconds.unwrap_or_default().try_into().unwrap_or_default(),
+        ),
     }
 }
 
@@ -159,13 +159,17 @@ mod tests {
         assert_eq!(believed_for(&held_by("me"), "me"), seconds(0));
         assert_eq!(believed_for(&held_by(""), "me"), seconds(0));
         assert_eq!(believed_for(&LeaseSpec::default(), "me"), seconds(0));
-        assert_eq!(believed_for(&LeaseSpec { lease_duration_seconds: Some(-5), ..held_by("other") }, "me"), seconds(0));
+        assert_eq!(
+            believed_for(&LeaseSpec { lease_duration_seconds: Some(-5), ..held_by("other") }, "me"),
+            seconds(0)
+        );
     }
 
     #[test]
     fn times_in_which_two_would_lead_are_refused() {
         let timing = |lease, renew, retry| {
-            let [lease_duration, renew_deadline, retry_period] = [lease, renew, retry].map(Duration::from_secs);
+            let [lease_duration, renew_deadline, retry_period] =
+                [lease, renew, retry].map(Duration::from_secs);
             Timing { lease_duration, renew_deadline, retry_period }.validate().err()
         };
         assert_eq!(Timing::default().validate(), Ok(Timing::default()));

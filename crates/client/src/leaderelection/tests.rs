@@ -54,13 +54,17 @@ impl Server {
         let (code, answer) = match (method, path.contains("events"), path.contains('?')) {
             (_, true, _) => (200, json!({})),
             (&Method::GET, _, true) if path.contains("watch=true") => return Response::new(self.watch(path)),
-            (&Method::GET, _, true) => {
-                (200, json!({"metadata": {"resourceVersion": version.to_string()}, "items": found.as_slice()}))
-            }
+            (&Method::GET, _, true) => (
+                200,
+                json!({"metadata": {"resourceVersion": version.to_string()}, "items": found.as_slice()}),
+            ),
             (&Method::GET, ..) => found.map_or((404, Value::Null), |found| (200, found)),
-            (method, ..) => self.write(method == Method::POST, serde_json::from_slice(body).expect("a Lease")),
+            (method, ..) => {
+                self.write(method == Method::POST, serde_json::from_slice(body).expect("a Lease"))
+            }
         };
-        let answer = if code < 400 { answer } else { json!({"kind": "Status", "code": code, "reason": reason(code)}) };
+        let answer =
+            if code < 400 { answer } else { json!({"kind": "Status", "code": code, "reason": reason(code)}) };
         let body = Full::from(answer.to_string()).map_err(|never| match never {}).boxed_unsync();
         Response::builder().status(code).body(body).expect("a response")
     }
@@ -71,9 +75,7 @@ fn reason(code: u16) -> &'static str {
 }
 
 /// Each change as a frame of a watch.
-fn frames(
-    changes: watch::Receiver<(u64, Option<Value>)>,
-) -> impl futures_util::Stream<Item = Bytes> + Send {
+fn frames(changes: watch::Receiver<(u64, Option<Value>)>) -> impl futures_util::Stream<Item = Bytes> + Send {
     futures_util::stream::unfold(changes, |mut changes| async move {
         changes.changed().await.ok()?;
         let (_, lease) = changes.borrow_and_update().clone();
@@ -129,7 +131,8 @@ impl Election {
 
     fn candidate(&self, identity: &'static str) -> Candidate {
         let (stop, broken) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
-        let client = Client::new(Arc::new(Way { server: self.server.clone(), broken: broken.clone() }), "test");
+        let client =
+            Client::new(Arc::new(Way { server: self.server.clone(), broken: broken.clone() }), "test");
         let config = Config {
             namespace: "kube-system".to_owned(),
             name: "work".to_owned(),
@@ -174,7 +177,10 @@ async fn one_of_several_leads_and_hands_over_when_it_stops() {
     b.stop.cancel();
     b.task.await.expect("ends");
     let lease = election.server.lease.borrow().1.clone().expect("stays");
-    assert_eq!((&lease["spec"]["holderIdentity"], &lease["spec"]["leaseTransitions"]), (&json!(""), &json!(1)));
+    assert_eq!(
+        (&lease["spec"]["holderIdentity"], &lease["spec"]["leaseTransitions"]),
+        (&json!(""), &json!(1))
+    );
 }
 
 #[tokio::test(start_paused = true)]

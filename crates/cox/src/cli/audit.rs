@@ -47,7 +47,10 @@ impl AuditMode {
 /// No throttle where it is off.
 fn throttle(on: bool, per_second: f32, burst: u32) -> anyhow::Result<Option<ThrottleConfig>> {
     let positive = per_second > 0.0 && burst > 0;
-    ensure!(!on || positive, "a throttle of audit batches needs a positive qps and burst; turn it off without");
+    ensure!(
+        !on || positive,
+        "a throttle of audit batches needs a positive qps and burst; turn it off without"
+    );
     Ok(on.then_some(ThrottleConfig { per_second, burst }))
 }
 

@@ -83,7 +83,10 @@ impl ServingArgs {
         let features = Features::parse(self.feature_gates.iter().map(String::as_str));
         let features = features.context("--feature-gates")?;
         for name in features.without_effect() {
-            tracing::warn!(feature = name, "--feature-gates cannot switch this here; it stays as it is by default");
+            tracing::warn!(
+                feature = name,
+                "--feature-gates cannot switch this here; it stays as it is by default"
+            );
         }
         Ok(features)
     }

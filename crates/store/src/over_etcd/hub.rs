@@ -49,14 +49,7 @@ impl fmt::Debug for Hub {
 impl Hub {
     pub(crate) fn new(client: Arc<Client>, shared: Arc<Shared>, values: Arc<Values>) -> Hub {
         let shown = watch::Sender::new(shared.state.read().revision());
-        Hub {
-            client,
-            shared,
-            values,
-            shown,
-            progress_wanted: Notify::new(),
-            followed: AtomicBool::new(true),
-        }
+        Hub { client, shared, values, shown, progress_wanted: Notify::new(), followed: AtomicBool::new(true) }
     }
 
     pub(crate) fn is_followed(&self) -> bool {

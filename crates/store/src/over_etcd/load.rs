@@ -23,7 +23,9 @@ pub(crate) async fn load(
 ) -> Result<State, OpenError> {
     loop {
         match load_once(client, decoder, retention).await {
-            Err(OpenError::Etcd(error)) if error.is_compacted() => tracing::warn!("compaction overtook the reading of etcd"),
+            Err(OpenError::Etcd(error)) if error.is_compacted() => {
+                tracing::warn!("compaction overtook the reading of etcd")
+            }
             loaded => return loaded,
         }
     }

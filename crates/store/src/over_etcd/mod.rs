@@ -148,7 +148,8 @@ impl EtcdEngine {
     /// When a path was last written, 0 for never; what was written by now shows.
     pub(crate) async fn revision_of(&self, path: &str) -> Result<Revision, CommitError> {
         let request = RangeRequest { key: self.hub.values.at(path), ..RangeRequest::default() };
-        let found = self.hub.client.range(request).await.map_err(|error| CommitError::Etcd(Arc::new(error)))?;
+        let found =
+            self.hub.client.range(request).await.map_err(|error| CommitError::Etcd(Arc::new(error)))?;
         self.hub.shows(hub::revision(found.header.unwrap_or_default().revision)).await?;
         Ok(hub::revision(found.kvs.first().map_or(0, |found| found.mod_revision)))
     }

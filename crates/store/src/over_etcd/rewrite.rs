@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use etcd::Error;
-use etcd::proto::{Compare, KeyValue, RangeRequest, RequestOp, TxnRequest};
 use etcd::keys;
+use etcd::proto::{Compare, KeyValue, RangeRequest, RequestOp, TxnRequest};
 use tokio::sync::Notify;
 
 use super::hub::Hub;

@@ -76,13 +76,7 @@ pub(crate) async fn commit(
     }
 }
 
-fn request(
-    hub: &Hub,
-    key: &Key,
-    expected: Expected,
-    op: &Op,
-    also: &[Also],
-) -> Result<Request, CommitError> {
+fn request(hub: &Hub, key: &Key, expected: Expected, op: &Op, also: &[Also]) -> Result<Request, CommitError> {
     let value = match op {
         Op::Delete(_) => None,
         Op::Put(draft) => {

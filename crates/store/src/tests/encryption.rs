@@ -176,7 +176,8 @@ async fn keys_are_rotated_in_etcd_too() {
     store.rewrite();
     while !matches!(watch.next().await.expect("goes on"), WatchItem::Event { .. }) {}
     assert_eq!(in_etcd(&cluster).await[0], 2);
-    let store = open_etcd_with(&cluster, Turning::new(&[2])).await.expect("the first key is not needed any more");
+    let store =
+        open_etcd_with(&cluster, Turning::new(&[2])).await.expect("the first key is not needed any more");
     let found = store.get(&pod("a")).expect("is there");
     assert_eq!(text(&found), json("a", "secret", found.revision.0));
 }
@@ -185,10 +186,8 @@ async fn keys_are_rotated_in_etcd_too() {
 async fn what_another_server_writes_unreadably_is_not_shown_as_it_was() {
     let cluster = Cluster::start(1).await;
     let keys = Turning::new(&[1, 2]);
-    let (one, other) = tokio::join!(
-        open_etcd_with(&cluster, keys.clone()),
-        open_etcd_with(&cluster, Turning::new(&[1]))
-    );
+    let (one, other) =
+        tokio::join!(open_etcd_with(&cluster, keys.clone()), open_etcd_with(&cluster, Turning::new(&[1])));
     let (one, other) = (one.expect("opens"), other.expect("opens"));
     put(&one, "a", "first").await.expect("is written");
     other.caught_up().await.expect("catches up");

@@ -26,7 +26,9 @@ pub fn decode(bytes: &[u8]) -> Result<Value, Error> {
     let value = input.item(Later::Text)?;
     match input.rest.len() {
         0 => Ok(value),
-        left => Err(refused(format!("{left} bytes of extraneous data starting at index {}", bytes.len() - left))),
+        left => {
+            Err(refused(format!("{left} bytes of extraneous data starting at index {}", bytes.len() - left)))
+        }
     }
 }
 
@@ -163,7 +165,8 @@ impl<'a> Input<'a> {
         match tag {
             tag::TIME_TEXT => match self.item(later)? {
                 Value::String(text) => {
-                    text.parse::<Timestamp>().map_err(|_| refused(format!("{text:?} is no RFC 3339 time")))?;
+                    text.parse::<Timestamp>()
+                        .map_err(|_| refused(format!("{text:?} is no RFC 3339 time")))?;
                     Ok(text.into())
                 }
                 _ => Err(refused("a time with tag number 0 must be a string")),
@@ -243,11 +246,15 @@ fn half(bits: u16) -> f64 {
 fn epoch(seconds: &Value) -> Result<Value, Error> {
     let time = match seconds {
         Value::Number(number) if number.is_f64() => {
-            let span = number.as_f64().and_then(|seconds| jiff::SignedDuration::try_from_secs_f64(seconds).ok());
+            let span =
+                number.as_f64().and_then(|seconds| jiff::SignedDuration::try_from_secs_f64(seconds).ok());
             span.and_then(|span| Timestamp::from_duration(span).ok())
         }
         Value::Number(number) => number.as_i64().and_then(|seconds| Timestamp::from_second(seconds).ok()),
         _ => None,
     };
-    Ok(time.ok_or_else(|| refused("a time with tag number 1 must be a number within its range"))?.to_string().into())
+    Ok(time
+        .ok_or_else(|| refused("a time with tag number 1 must be a number within its range"))?
+        .to_string()
+        .into())
 }

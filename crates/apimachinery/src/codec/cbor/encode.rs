@@ -15,7 +15,9 @@ pub fn encode(value: &Value) -> Bytes {
 fn item(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Null => out.push(major::SIMPLE << 5 | simple::NULL),
-        Value::Bool(value) => out.push(major::SIMPLE << 5 | if *value { simple::TRUE } else { simple::FALSE }),
+        Value::Bool(value) => {
+            out.push(major::SIMPLE << 5 | if *value { simple::TRUE } else { simple::FALSE })
+        }
         Value::Number(value) => number(out, value),
         Value::String(value) => bytes(out, value),
         Value::Array(items) => {

@@ -46,7 +46,9 @@ pub(super) fn type_meta(bytes: &[u8]) -> Result<TypeMeta, Error> {
     let text = |field: &str| match value.get(field) {
         None | Some(serde_json::Value::Null) => Ok(String::new()),
         Some(serde_json::Value::String(text)) => Ok(text.clone()),
-        Some(_) => Err(Error::Syntax(format!("unable to determine group/version/kind: {field} is no string"))),
+        Some(_) => {
+            Err(Error::Syntax(format!("unable to determine group/version/kind: {field} is no string")))
+        }
     };
     Ok(TypeMeta { api_version: text("apiVersion")?, kind: text("kind")? })
 }
