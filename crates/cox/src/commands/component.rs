@@ -10,9 +10,7 @@ use client::{CancellationToken, Client, Informers, ServiceAccount};
 use network::{dns, proxy};
 
 use super::status::client_of;
-use crate::cli::{
-    ComponentArgs, ControllerManagerArgs, DnsArgs, OneElectionArgs, ProxyArgs, SchedulerArgs,
-};
+use crate::cli::{ComponentArgs, ControllerManagerArgs, DnsArgs, OneElectionArgs, ProxyArgs, SchedulerArgs};
 use crate::services::control_plane::{self, CONTROLLER_MANAGER, SCHEDULER};
 use crate::services::{Services, interrupted, leader};
 use crate::{logging, memory};
