@@ -437,7 +437,7 @@ mod tests {
         let mut update = json!({"spec": {}});
         allocator.reserve(services(), &mut update, Some(&first)).expect("keeps").keep(Some(&update));
         assert_eq!(update["spec"]["clusterIP"], "10.0.0.1");
-        allocator.release(services(), &update);
+        allocator.state.lock().give_back(&holding(&update));
         assert!(allocator.state.lock().addresses.is_empty());
     }
 

@@ -17,9 +17,8 @@ use std::sync::Arc;
 use store::{Also, CodecError, CommitError, Draft, Key};
 
 use super::Holding;
-use crate::config::Random;
 use crate::draft::draft;
-use crate::metadata;
+use crate::metadata::{self, Random};
 use crate::upkeep;
 
 /// Where upstream has the table of node ports.
