@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use api::resource;
 use apimachinery::codec::protobuf;
@@ -13,7 +14,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use jiff::Timestamp;
-use std::sync::Arc;
 use store::{Also, CodecError, CommitError, Draft, Key};
 
 use super::Holding;
