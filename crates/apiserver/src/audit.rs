@@ -6,6 +6,8 @@ pub mod log;
 mod metrics;
 pub mod policy;
 pub mod sink;
+pub mod throttle;
+pub mod truncate;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,7 +70,7 @@ impl Auditor {
     /// Must be called within the runtime.
     pub fn new(policy: Policy, backends: Backends, clock: Clock) -> Arc<Auditor> {
         let metrics = Arc::<Metrics>::default();
-        let sink = |(backend, mode)| Sink::new(backend, mode, metrics.clone());
+        let sink = |destination| Sink::new(destination, metrics.clone());
         let sinks = backends.into_iter().map(sink).collect();
         Arc::new(Auditor { policy, sinks, clock, metrics, endings: TaskTracker::new() })
     }

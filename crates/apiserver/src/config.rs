@@ -3,12 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::aggregation::FrontProxy;
 use crate::audit::Auditor;
+use crate::features::Features;
 use crate::metadata::Random;
+use crate::negotiation::Formats;
 use crate::{authentication, authorization};
 
 /// The range of ports upstream reserves for Services of type NodePort.
@@ -16,6 +19,9 @@ pub const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
 
 /// Upstream's defaults: 400 that read, 200 that write.
 const REQUESTS_IN_FLIGHT_MAX: u32 = 600;
+
+/// Every request but the long-running ones is answered within this time.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Tells the time. Replaced in simulations.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -49,6 +55,12 @@ pub struct Config {
     pub authentication: authentication::Config,
     /// Who decides what a user may do.
     pub authorization: authorization::Chain,
+    /// What is on that is not by default, and the reverse.
+    pub features: Features,
+    /// Which encodings are spoken besides those that always are; follows from the features.
+    pub formats: Formats,
+    /// What a request that does not last may take at most (`--request-timeout`).
+    pub request_timeout: Duration,
     /// Which admission plugins run.
     pub admission: admission::Selection,
     pub clock: Clock,
@@ -59,6 +71,12 @@ impl Config {
     /// Where Services' addresses come from, the primary range first.
     pub fn service_cidrs(&self) -> Vec<Cidr> {
         [self.service_cidr].into_iter().chain(self.secondary_service_cidr).collect()
+    }
+
+    /// Turns features on and off.
+    pub fn set_features(&mut self, features: Features) {
+        self.formats = features.formats();
+        self.features = features;
     }
 
     /// The usual choices for everything that has one.
@@ -78,6 +96,9 @@ impl Config {
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
             authentication: authentication::Config::default(),
             authorization: authorization::Chain::default(),
+            features: Features::default(),
+            formats: Formats::default(),
+            request_timeout: REQUEST_TIMEOUT,
             admission: admission::Selection::default(),
             clock: Arc::new(Timestamp::now),
             random: Arc::new(system_random),

@@ -105,7 +105,7 @@ fn options(call: &Call, body: &Bytes) -> Result<DeleteOptions, Status> {
     if body.is_empty() {
         return DeleteOptions::from_query(&call.query);
     }
-    let format = format_of_request(&call.headers)?;
+    let format = format_of_request(&call.headers, call.core.config.formats)?;
     let value = wire::decode_options(format, body)?;
     let mut options: DeleteOptions = serde_json::from_value(value).map_err(|error| {
         Status::bad_request(format!("DeleteOptions in the request body are not valid: {error}"))
@@ -142,11 +142,10 @@ pub async fn delete_object(
         }
         let next = conversion::drafted(&call.core, &place.kind, &next).await?;
         let op = if gone { Op::Delete(next) } else { Op::Put(next) };
-        match call.core.store.commit(&place.key, Expected::At(current.revision), op).await {
+        let expected = Expected::At(current.revision);
+        let services = &call.core.services;
+        match services.commit_deletion(&call.core, stored, &place.key, expected, op, &old).await {
             Ok(entry) => {
-                if gone {
-                    call.core.services.release(stored, &old);
-                }
                 customresource::definition_written(&call.core, stored, &place.key.name);
                 return Ok(done(entry.bytes.clone()));
             }

@@ -115,8 +115,10 @@ pub fn error(target: Target, status: &Status) -> Result<Bytes, Status> {
 }
 
 fn wrap(target: Target, frame_type: FrameType, type_name: &str, json: &[u8]) -> Result<Bytes, Status> {
-    if target.format == Format::Protobuf {
-        return wire::protobuf_frame(frame_type.name(), type_name, json);
+    match target.format {
+        Format::Protobuf => return wire::protobuf_frame(frame_type.name(), type_name, json),
+        Format::Cbor => return wire::cbor_frame(frame_type.name(), json),
+        Format::Json | Format::Yaml => {}
     }
     let name = frame_type.name();
     let mut frame = Vec::with_capacity(json.len() + name.len() + 24);

@@ -69,6 +69,7 @@ pub mod config;
 mod core;
 pub mod encryption;
 mod event_ttl;
+pub mod features;
 mod follow;
 mod in_process;
 mod listener;

@@ -6,28 +6,50 @@ pub use apimachinery::codec::Format;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 
-pub const SUPPORTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+/// The encodings that the server speaks, besides those that it always does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Formats {
+    /// Upstream's feature `CBORServingAndStorage`, which is off by default.
+    pub cbor: bool,
+}
 
-/// What custom resources can be had in.
-const SUPPORTED_TEXT: &str = "application/json, application/yaml";
+impl Formats {
+    /// For messages.
+    pub fn supported(self) -> String {
+        self.with_cbor("application/json, application/yaml, application/vnd.kubernetes.protobuf")
+    }
+
+    /// What custom resources can be had in.
+    pub fn supported_untyped(self) -> String {
+        self.with_cbor("application/json, application/yaml")
+    }
+
+    fn with_cbor(self, always: &str) -> String {
+        if self.cbor { format!("{always}, application/cbor") } else { always.to_owned() }
+    }
+
+    fn named(self, media_type: &str) -> Option<Format> {
+        Format::from_media_type(media_type).filter(|format| *format != Format::Cbor || self.cbor)
+    }
+}
 
 /// More alternatives than this in one Accept header are not looked at.
 const ALTERNATIVES_MAX: usize = 32;
 
-fn accepted_format(media_type: &str) -> Option<Format> {
+fn accepted_format(media_type: &str, formats: Formats) -> Option<Format> {
     match media_type {
         "*/*" | "application/*" => Some(Format::Json),
-        other => Format::from_media_type(other),
+        other => formats.named(other),
     }
 }
 
 /// The format of a request's body; without a Content-Type it is JSON.
-pub fn format_of_request(headers: &HeaderMap) -> Result<Format, Status> {
+pub fn format_of_request(headers: &HeaderMap, formats: Formats) -> Result<Format, Status> {
     let text = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if text.trim().is_empty() {
         return Ok(Format::Json);
     }
-    Format::from_media_type(text).ok_or_else(|| Status::unsupported_media_type(SUPPORTED))
+    formats.named(text).ok_or_else(|| Status::unsupported_media_type(&formats.supported()))
 }
 
 /// What of an object is wanted.
@@ -58,29 +80,30 @@ impl Default for Target {
 
 impl Target {
     /// The first of the client's alternatives, best quality first, that the server speaks.
-    pub fn negotiate(headers: &HeaderMap) -> Result<Target, Status> {
-        Target::first_of(headers, |_| true).ok_or_else(|| match knows_any(headers) {
-            true => Status::not_acceptable(SUPPORTED),
-            false => Status::no_representation(SUPPORTED),
+    pub fn negotiate(headers: &HeaderMap, formats: Formats) -> Result<Target, Status> {
+        Target::first_of(headers, formats, |_| true).ok_or_else(|| match knows_any(headers, formats) {
+            true => Status::not_acceptable(&formats.supported()),
+            false => Status::no_representation(&formats.supported()),
         })
     }
 
     /// As [`Target::negotiate`], for what has no protobuf form unless it is transformed.
-    pub fn negotiate_text(headers: &HeaderMap) -> Result<Target, Status> {
+    pub fn negotiate_untyped(headers: &HeaderMap, formats: Formats) -> Result<Target, Status> {
         let has_form = |target: &Target| target.format != Format::Protobuf || target.shape != Shape::Object;
-        Target::first_of(headers, has_form).ok_or_else(|| Status::not_acceptable(SUPPORTED_TEXT))
+        Target::first_of(headers, formats, has_form)
+            .ok_or_else(|| Status::not_acceptable(&formats.supported_untyped()))
     }
 
     /// As [`Target::negotiate`], for what no table shows.
-    pub fn negotiate_untabled(headers: &HeaderMap) -> Result<Target, Status> {
-        Target::first_of(headers, |target| target.shape != Shape::Table)
-            .ok_or_else(|| Status::not_acceptable(SUPPORTED))
+    pub fn negotiate_untabled(headers: &HeaderMap, formats: Formats) -> Result<Target, Status> {
+        Target::first_of(headers, formats, |target| target.shape != Shape::Table)
+            .ok_or_else(|| Status::not_acceptable(&formats.supported()))
     }
 
-    fn first_of(headers: &HeaderMap, fits: impl Fn(&Target) -> bool) -> Option<Target> {
+    fn first_of(headers: &HeaderMap, formats: Formats, fits: impl Fn(&Target) -> bool) -> Option<Target> {
         let Some(accept) = accept(headers) else { return Some(Target::default()) };
         for alternative in alternatives(accept) {
-            let Some(format) = accepted_format(alternative.essence) else { continue };
+            let Some(format) = accepted_format(alternative.essence, formats) else { continue };
             let has_form =
                 |target: &Target| target.format != Format::Protobuf || target.shape != Shape::Table;
             if let Some(target) = alternative.target(format).filter(has_form).filter(&fits) {
@@ -101,9 +124,10 @@ impl Target {
 }
 
 /// Whether a route would be found for the header at all, whatever else its alternatives ask for.
-fn knows_any(headers: &HeaderMap) -> bool {
-    accept(headers)
-        .is_some_and(|accept| alternatives(accept).iter().any(|a| accepted_format(a.essence).is_some()))
+fn knows_any(headers: &HeaderMap, formats: Formats) -> bool {
+    accept(headers).is_some_and(|accept| {
+        alternatives(accept).iter().any(|a| accepted_format(a.essence, formats).is_some())
+    })
 }
 
 /// One media range of an Accept header.
@@ -186,7 +210,7 @@ mod tests {
     fn check(accept: &'static str, expect: Option<(Format, Shape)>) {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().expect("a header"));
-        let found = Target::negotiate(&headers).ok().map(|t| (t.format, t.shape));
+        let found = Target::negotiate(&headers, Formats::default()).ok().map(|t| (t.format, t.shape));
         assert_eq!(found, expect, "{accept}");
     }
 
@@ -216,8 +240,22 @@ mod tests {
     }
 
     #[test]
+    fn cbor_is_spoken_where_it_is_turned_on() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, "application/cbor".parse().expect("a header"));
+        headers.insert(CONTENT_TYPE, "application/cbor".parse().expect("a header"));
+        let (on, off) = (Formats { cbor: true }, Formats::default());
+        assert_eq!(Target::negotiate(&headers, on).expect("is spoken").format, Format::Cbor);
+        assert_eq!(Target::negotiate(&headers, off).expect_err("is not").code, 406);
+        assert_eq!(format_of_request(&headers, on).expect("is read"), Format::Cbor);
+        let refusal = format_of_request(&headers, off).expect_err("is not");
+        assert!(refusal.message.ends_with("application/vnd.kubernetes.protobuf"), "{}", refusal.message);
+    }
+
+    #[test]
     fn a_body_in_an_unknown_format_is_refused() {
         let mut headers = HeaderMap::new();
+        let format_of_request = |headers: &HeaderMap| super::format_of_request(headers, Formats::default());
         assert_eq!(format_of_request(&headers).expect("defaults"), Format::Json);
         headers.insert(CONTENT_TYPE, "application/json; charset=utf-8".parse().expect("a header"));
         assert_eq!(format_of_request(&headers).expect("is known"), Format::Json);
@@ -230,7 +268,7 @@ mod tests {
         fn any_header_is_understood_or_not(text in "[a-z*/;=.,+ 0-9-]{0,80}|(application/json;as=[A-Z][a-z]*;q=[0-9.]*,?){0,40}") {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, text.parse().expect("a header"));
-            drop(Target::negotiate(&headers));
+            drop(Target::negotiate(&headers, Formats::default()));
             proptest::prop_assert!(alternatives(&text).len() <= ALTERNATIVES_MAX);
         }
     }

@@ -11,7 +11,7 @@ use crate::body::{self, Body};
 use crate::call::Call;
 use crate::core::Core;
 use crate::discovery::Served;
-use crate::negotiation::{Format, SUPPORTED, Target, accept, alternatives};
+use crate::negotiation::{Format, Target, accept, alternatives};
 use crate::wire::Document;
 use crate::{health, version};
 
@@ -43,6 +43,7 @@ pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
                 core.metrics.render(&core.store.statistics()),
                 core.admission_metrics.render(),
                 core.flow_control.render(),
+                core.config.features.render(),
                 audit,
             ];
             text("text/plain; version=0.0.4", parts.concat())
@@ -108,7 +109,8 @@ fn group_document(call: &Call, core: bool) -> Result<Response<Body>, Status> {
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
         return Ok(response);
     }
-    Target::negotiate(&call.headers).map_err(|_| Status::not_acceptable(SUPPORTED))?;
+    let formats = call.core.config.formats;
+    Target::negotiate(&call.headers, formats).map_err(|_| Status::not_acceptable(&formats.supported()))?;
     if core {
         let address = call.core.config.advertise.to_string();
         return document(call, "APIVersions", &served.api_versions(&address));
@@ -159,7 +161,7 @@ pub fn tagged(call: &Call, content_type: &str, tag: &str, document: Bytes) -> Re
 }
 
 fn document(call: &Call, kind: &str, value: &Value) -> Result<Response<Body>, Status> {
-    Target::negotiate(&call.headers)?;
+    Target::negotiate(&call.headers, call.core.config.formats)?;
     let document = Document::value(format!("{META}.{kind}"), value);
     call.respond(200, document).or_else(|_| {
         let json = Target { format: Format::Json, ..call.target };

@@ -27,6 +27,8 @@ use crate::write::{self, Place, Proposal, Written};
 const SUPPORTED_BY_CUSTOM: &str =
     "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
+const APPLY_CBOR: &str = "application/apply-patch+cbor";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchType {
     Json,
@@ -38,28 +40,32 @@ pub enum PatchType {
 /// A patch as it came.
 pub struct Patch {
     patch_type: PatchType,
+    format: Format,
     body: Bytes,
 }
 
 impl Patch {
     pub fn of_request(call: &Call, kind: &KindRef, body: &Bytes) -> Result<Patch, Status> {
         let text = call.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let is_custom = kind.custom().is_some();
-        let patch_type = match media_type(text) {
-            "application/json-patch+json" => PatchType::Json,
-            "application/merge-patch+json" => PatchType::Merge,
-            "application/strategic-merge-patch+json" if !is_custom => PatchType::Strategic,
-            "application/apply-patch+yaml" => PatchType::Apply,
+        let (is_custom, cbor) = (kind.custom().is_some(), call.core.config.formats.cbor);
+        let (patch_type, format) = match media_type(text) {
+            "application/json-patch+json" => (PatchType::Json, Format::Json),
+            "application/merge-patch+json" => (PatchType::Merge, Format::Json),
+            "application/strategic-merge-patch+json" if !is_custom => (PatchType::Strategic, Format::Json),
+            "application/apply-patch+yaml" => (PatchType::Apply, Format::Yaml),
+            APPLY_CBOR if cbor => (PatchType::Apply, Format::Cbor),
+            _ if is_custom && cbor => {
+                return Err(Status::unsupported_media_type(&format!("{SUPPORTED_BY_CUSTOM}, {APPLY_CBOR}")));
+            }
             _ if is_custom => return Err(Status::unsupported_media_type(SUPPORTED_BY_CUSTOM)),
             _ => return Err(Status::no_such_body()),
         };
         if call.audit.is_some() {
-            let format = if patch_type == PatchType::Apply { Format::Yaml } else { Format::Json };
             // One that cannot be read is refused further on.
             let sent = decode_untyped(format, body).map(|(sent, _)| sent);
             call.audit_request(&sent.unwrap_or_default());
         }
-        Ok(Patch { patch_type, body: body.clone() })
+        Ok(Patch { patch_type, format, body: body.clone() })
     }
 
     /// The patch as an object, for the types that are one.
@@ -106,7 +112,7 @@ impl Patch {
         let unreadable = |error: codec::Error| {
             Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: yaml: {error}"))
         };
-        let (value, doubles) = codec::decode_untyped(Format::Yaml, &self.body).map_err(unreadable)?;
+        let (value, doubles) = codec::decode_untyped(self.format, &self.body).map_err(unreadable)?;
         if !value.is_object() {
             return Err(Status::bad_request("the request body is not an object"));
         }

@@ -38,9 +38,6 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// A longer id is replaced.
 const AUDIT_ID_MAX: usize = 64;
 
-/// Every request but the long-running ones is answered within this time (upstream: `--request-timeout`).
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// A client that has not sent its request's body by then is let go.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -99,7 +96,7 @@ pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> 
     let start = (core.config.clock)();
     let dry_run = query.get("dryRun").is_some();
     let known = is_known(&core, &info);
-    let target = Target::negotiate(&parts.headers);
+    let target = Target::negotiate(&parts.headers, core.config.formats);
     let fallback = target.as_ref().copied().unwrap_or_default();
     let counted = info.clone();
     let id = audit_id(&parts).unwrap_or_else(|| metadata::new_uid(&core.config.random));
@@ -183,6 +180,7 @@ async fn answer(
     authorize(&core, &head.info, &user, record.as_deref()).await?;
     let Head { parts, info, query, target, .. } = head;
     let long_running = info.is_long_running();
+    let time_limit = if long_running { None } else { Some(time_limit(&query, core.config.request_timeout)?) };
     // Whoever sends slowly waits before taking a seat, and takes nobody else's.
     let payload = if long_running { payload } else { payload.buffered().await? };
     let seat = match flow {
@@ -207,11 +205,11 @@ async fn answer(
         warnings: Vec::new(),
         audit: record,
     };
-    if long_running {
+    let Some(time_limit) = time_limit else {
         // A watch has its seat until it has begun.
         let _seat = seat;
         return Box::pin(stream(&mut call, payload, parts.uri)).await;
-    }
+    };
     let writes = call.info.is_mutating();
     // Boxed, as the future is large: it is moved twice.
     let work = Box::pin(async move {
@@ -220,7 +218,21 @@ async fn answer(
     });
     let in_time = async { if writes { to_its_end(work).await } else { work.await } };
     let too_late = |_| Err(Status::timeout("request did not complete within the allotted timeout", 0));
-    timeout(REQUEST_TIMEOUT, in_time).await.unwrap_or_else(too_late)
+    timeout(time_limit, in_time).await.unwrap_or_else(too_late)
+}
+
+/// What the request may take: what its sender says, if that is less than the server's own limit (upstream:
+/// `WithRequestDeadline`).
+fn time_limit(query: &Query, max: Duration) -> Result<Duration, Status> {
+    let text = query.text("timeout");
+    if text.is_empty() {
+        return Ok(max);
+    }
+    let asked = apimachinery::time::parse_duration(text).ok_or_else(|| {
+        let why = format!("invalid timeout specified in the request URL - time: invalid duration {text:?}");
+        Status::bad_request(why)
+    })?;
+    Ok(Duration::try_from(asked).ok().filter(|asked| !asked.is_zero()).map_or(max, |asked| asked.min(max)))
 }
 
 async fn authenticate(core: &Core, head: &Head, peer: Peer, now: Timestamp) -> Result<UserInfo, Status> {
@@ -350,4 +362,25 @@ fn is_known(core: &Core, info: &RequestInfo) -> bool {
         && core
             .kind(&info.group, &info.version, &info.resource)
             .is_some_and(|kind| info.subresource.is_empty() || kind.subresource(&info.subresource).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_may_ask_for_less_time_than_the_server_gives() {
+        let check = |query: &str, expect: Result<u64, &str>| {
+            let limit = time_limit(&Query::parse(query), Duration::from_secs(60));
+            let found = limit.map(|limit| limit.as_secs()).map_err(|status| status.message);
+            assert_eq!(found, expect.map_err(str::to_owned), "{query}");
+        };
+        check("", Ok(60));
+        check("timeout=10s", Ok(10));
+        check("timeout=0s", Ok(60));
+        check("timeout=-5s", Ok(60));
+        check("timeout=2m", Ok(60));
+        let refusal = "invalid timeout specified in the request URL - time: invalid duration \"soon\"";
+        check("timeout=soon", Err(refusal));
+    }
 }

@@ -69,7 +69,8 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
 fn prepare_custom(call: &mut Call, custom: &CustomKind) -> Result<(), Status> {
     if call.target.format == Format::Protobuf && call.target.shape == Shape::Object {
         let pretty = call.target.pretty;
-        call.target = Target { pretty, ..Target::negotiate_text(&call.headers)? };
+        call.target =
+            Target { pretty, ..Target::negotiate_untyped(&call.headers, call.core.config.formats)? };
     }
     call.warnings.extend(custom.deprecation.clone());
     if custom.terminating && call.info.verb == "create" && call.info.subresource.is_empty() {
@@ -117,9 +118,10 @@ pub fn decode(
     body: &Bytes,
     options: &WriteOptions,
 ) -> Result<Value, Status> {
-    let format = format_of_request(&call.headers)?;
+    let format = format_of_request(&call.headers, call.core.config.formats)?;
     if let Some(custom) = kind.custom() {
-        let body = customresource::Body { format, bytes: body, strictness: options.field_validation };
+        let (strictness, formats) = (options.field_validation, call.core.config.formats);
+        let body = customresource::Body { format, bytes: body, strictness, formats };
         let object = customresource::decoded(custom, body, &mut call.warnings)?;
         call.audit_request(&object);
         return Ok(customresource::defaulted(custom, object));

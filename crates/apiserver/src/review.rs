@@ -27,12 +27,12 @@ pub async fn create(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Res
         return subresource::bind(call, body).await;
     }
     let pretty = call.target.pretty;
-    call.target = Target { pretty, ..Target::negotiate_untabled(&call.headers)? };
+    call.target = Target { pretty, ..Target::negotiate_untabled(&call.headers, call.core.config.formats)? };
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let api_version = kind.resource.api_version();
     let expected =
         Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };
-    let format = format_of_request(&call.headers)?;
+    let format = format_of_request(&call.headers, call.core.config.formats)?;
     let mut review = wire::decode_body(expected, format, body, options.field_validation, &mut call.warnings)?;
     call.audit_request(&review);
     fill(&mut review, &[("metadata", Fill::Empty)]);

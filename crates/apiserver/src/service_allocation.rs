@@ -1,7 +1,8 @@
 //! Addresses and node ports of Services: given out once each, taken back with the Service or when a write fails.
+//! Memory says what is free; where other servers give out too, the write itself makes sure (`shared`).
 //! Follows `registry/core/service/storage/alloc.go` and the `ipallocator` and `portallocator` it uses.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -12,12 +13,15 @@ use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::str_at;
 use apimachinery::{Value, json};
 use parking_lot::Mutex;
-use store::Store;
+use store::{CommitError, Entry, Expected, Key, Op, Store};
 
 use crate::config::Cidr;
 use crate::conversion;
+use crate::core::Core;
+use crate::upkeep;
 
 mod addresses;
+mod shared;
 
 use addresses::Addresses;
 
@@ -25,7 +29,14 @@ use addresses::Addresses;
 pub struct Allocator {
     state: Arc<Mutex<State>>,
     /// Set where other servers give out addresses and ports too.
-    shared: Option<Store>,
+    shared: Option<Shared>,
+}
+
+#[derive(Clone, Debug)]
+struct Shared {
+    store: Store,
+    /// Of all that take node ports one writes at a time: any other's would fail.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -55,6 +66,8 @@ pub struct Reservation {
     number: u64,
     taken: Holding,
     old: Holding,
+    /// The Service's specification before it got anything, where it may have to get something else.
+    asked: Option<Value>,
 }
 
 impl Allocator {
@@ -62,7 +75,7 @@ impl Allocator {
     pub fn new(cidrs: &[Cidr], node_ports: RangeInclusive<u16>, store: &Store) -> Allocator {
         let mut state = State::new(cidrs, node_ports);
         state.count(store);
-        let shared = store.is_shared().then(|| store.clone());
+        let shared = store.is_shared().then(|| Shared { store: store.clone(), turn: Arc::default() });
         Allocator { state: Arc::new(Mutex::new(state)), shared }
     }
 
@@ -75,15 +88,16 @@ impl Allocator {
     ) -> Result<Reservation, ErrorList> {
         if kind.resource != resource::SERVICES {
             let (taken, old) = (Holding::default(), Holding::default());
-            return Ok(Reservation { allocator: None, number: 0, taken, old });
+            return Ok(Reservation { allocator: None, number: 0, taken, old, asked: None });
         }
+        let asked = self.shared.is_some().then(|| object["spec"].clone());
         if let Some(old) = old {
             keep_allocated(object, old);
         }
         let held = old.map(holding).unwrap_or_default();
         let mut state = self.state.lock();
-        if let Some(store) = &self.shared {
-            state.count(store);
+        if let Some(shared) = &self.shared {
+            state.count(&shared.store);
         }
         let mut errors = ErrorList::new();
         state.addresses.settle(object, old, &held.addresses, &mut errors);
@@ -97,18 +111,80 @@ impl Allocator {
         state.reservations += 1;
         state.reserved.insert(number, taken.clone());
         drop(state);
-        Ok(Reservation { allocator: Some(self.clone()), number, taken, old: held })
+        Ok(Reservation { allocator: Some(self.clone()), number, taken, old: held, asked })
     }
 
-    /// Takes back what a deleted Service held.
-    pub fn release(&self, kind: &Kind, object: &Value) {
-        if kind.resource == resource::SERVICES {
-            self.state.lock().give_back(&holding(object));
+    /// Commits the deletion of an object, and takes back what it held if it was a Service.
+    pub async fn commit_deletion(
+        &self,
+        core: &Core,
+        kind: &Kind,
+        key: &Key,
+        expected: Expected,
+        op: Op,
+        old: &Value,
+    ) -> Result<Arc<Entry>, CommitError> {
+        if kind.resource != resource::SERVICES || !matches!(op, Op::Delete(_)) {
+            return core.store.commit(key, expected, op).await;
         }
+        let held = holding(old);
+        let also = match &self.shared {
+            Some(_) => {
+                let now = (core.config.clock)();
+                shared::addresses(old, &held, &Holding::default(), now, &core.config.random)
+            }
+            None => Vec::new(),
+        };
+        let entry = core.store.commit_with(key, expected, op, &also).await?;
+        self.state.lock().give_back(&held);
+        Ok(entry)
     }
 }
 
 impl Reservation {
+    /// Commits the object that was given what is reserved. `Overtaken` means that another server has given it away.
+    pub async fn commit(
+        &self,
+        core: &Core,
+        key: &Key,
+        expected: Expected,
+        op: Op,
+        object: &Value,
+    ) -> Result<Arc<Entry>, CommitError> {
+        let sharing =
+            self.allocator.as_ref().and_then(|allocator| Some((allocator, allocator.shared.as_ref()?)));
+        let Some((allocator, shared)) = sharing else { return core.store.commit(key, expected, op).await };
+        let nothing = Holding::default();
+        let new = if matches!(op, Op::Delete(_)) { &nothing } else { &self.taken };
+        let now = (core.config.clock)();
+        let mut also = shared::addresses(object, &self.old, new, now, &core.config.random);
+        let taken: Vec<u16> =
+            new.ports.iter().copied().filter(|port| !self.old.ports.contains(port)).collect();
+        if taken.is_empty() {
+            return core.store.commit_with(key, expected, op, &also).await;
+        }
+        let _turn = shared.turn.lock().await;
+        let seen = core.store.revision_of(shared::NODE_PORTS).await?;
+        let held = allocator.state.lock().ports_in(&core.store);
+        if taken.iter().any(|port| held.contains(port)) {
+            return Err(CommitError::Overtaken);
+        }
+        let range = allocator.state.lock().node_ports.clone();
+        also.push(shared::node_ports(&range, held.into_iter().chain(taken), seen)?);
+        core.store.commit_with(key, expected, op, &also).await
+    }
+
+    /// Gives the object something else, after another server has given away what this one was to get.
+    pub fn again(self, kind: &Kind, object: &mut Value) -> Result<Reservation, ErrorList> {
+        let Some(allocator) = self.allocator.clone() else { return Ok(self) };
+        if let Some(asked) = &self.asked {
+            object["spec"] = asked.clone();
+        }
+        // What was reserved is free again only now.
+        drop(self);
+        allocator.reserve(kind, object, None)
+    }
+
     /// The write was made; none means that it removed the Service.
     pub fn keep(mut self, object: Option<&Value>) {
         let Some(allocator) = self.allocator.take() else { return };
@@ -217,9 +293,21 @@ impl State {
         for entry in services.map(|page| page.entries).unwrap_or_default() {
             self.take(&holding(&conversion::decode(&entry.bytes)));
         }
+        // Addresses that somebody has who is no Service, or is none yet.
+        let objects = store.range(upkeep::storage(resource::IP_ADDRESSES), None, None, None, 0, &|_| true);
+        for entry in objects.map(|page| page.entries).unwrap_or_default() {
+            self.addresses.take_if_free(&entry.key.name);
+        }
         for holding in self.reserved.values().cloned().collect::<Vec<_>>() {
             self.take(&holding);
         }
+    }
+
+    /// The node ports of all Services in the store, whatever is reserved.
+    fn ports_in(&self, store: &Store) -> BTreeSet<u16> {
+        let services = store.range(resource::SERVICES.plural, None, None, None, 0, &|_| true);
+        let entries = services.map(|page| page.entries).unwrap_or_default();
+        entries.iter().flat_map(|entry| holding(&conversion::decode(&entry.bytes)).ports).collect()
     }
 
     fn take(&mut self, holding: &Holding) {
@@ -349,7 +437,7 @@ mod tests {
         let mut update = json!({"spec": {}});
         allocator.reserve(services(), &mut update, Some(&first)).expect("keeps").keep(Some(&update));
         assert_eq!(update["spec"]["clusterIP"], "10.0.0.1");
-        allocator.release(services(), &update);
+        allocator.state.lock().give_back(&holding(&update));
         assert!(allocator.state.lock().addresses.is_empty());
     }
 

@@ -79,6 +79,7 @@ pub async fn watch(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status
 fn content_type(target: Target) -> &'static str {
     match target.format {
         Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Format::Cbor => "application/cbor-seq",
         Format::Json | Format::Yaml => "application/json",
     }
 }

@@ -1,11 +1,11 @@
-//! Between documents and bytes: bodies of requests in, responses and watch frames out, in JSON, YAML and protobuf.
+//! Between documents and bytes: bodies of requests in, responses and watch frames out, in JSON, YAML, protobuf and CBOR.
 //! Documents are made as JSON; the other formats are made from it through the schema.
 
 use std::borrow::Cow;
 
-use apimachinery::codec::{Decoded, Strictness, peek_type_meta, protobuf};
+use apimachinery::codec::{Decoded, Strictness, cbor, peek_type_meta, protobuf};
 use apimachinery::schema::{Schema, TypeId};
-use apimachinery::{Status, Value};
+use apimachinery::{Status, Value, json};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::draft::to_json;
@@ -45,6 +45,7 @@ pub fn render(target: Target, document: Document) -> Result<Vec<Bytes>, Status> 
             let root = api::schema().lookup(&document.type_name).unwrap_or_default();
             Ok(vec![api::schema().encode(root, Format::Yaml, &value).map_err(Status::internal)?])
         }
+        Format::Cbor => Ok(vec![cbor::encode(&parse(&document.json)?)]),
         Format::Protobuf => {
             let root = type_id(&document.type_name)?;
             let json = join(&document.json);
@@ -57,6 +58,12 @@ pub fn render(target: Target, document: Document) -> Result<Vec<Bytes>, Status> 
 pub fn protobuf_frame(event_type: &str, type_name: &str, json: &[u8]) -> Result<Bytes, Status> {
     let object = protobuf::from_json(api::schema(), type_id(type_name)?, json).map_err(Status::internal)?;
     Ok(protobuf::watch_frame_of(event_type, &object))
+}
+
+/// One frame of a watch in CBOR: an item that stands for itself, so that nothing separates it from the next.
+pub fn cbor_frame(event_type: &str, json: &[u8]) -> Result<Bytes, Status> {
+    let object: Value = serde_json::from_slice(json).map_err(Status::internal)?;
+    Ok(cbor::encode(&json!({"type": event_type, "object": object})))
 }
 
 fn type_id(name: &str) -> Result<TypeId, Status> {

@@ -22,9 +22,13 @@ use crate::metadata;
 use crate::ownership;
 use crate::part::Part;
 use crate::query::WriteOptions;
+use crate::service_allocation::Reservation;
 
 /// How often a generated name may turn out to be taken.
 const GENERATED_NAME_ATTEMPTS: usize = 8;
+
+/// How often other servers may have given away what a new Service was to get.
+const ALLOCATION_ATTEMPTS: usize = 32;
 
 /// Seconds after which a client may try again what the store could not do.
 const STORE_RETRY_SECONDS: i32 = 1;
@@ -142,9 +146,7 @@ pub async fn create(
         }
     } else {
         metadata::check_unversioned(&object)?;
-        let bytes = commit_new(call, place, &mut object, prefix.as_deref()).await?;
-        reservation.keep(Some(&object));
-        bytes
+        commit_new(call, place, &mut object, prefix.as_deref(), reservation).await?
     };
     Ok(Written { bytes, created: true })
 }
@@ -168,29 +170,40 @@ fn stamp(call: &Call, kind: &Kind, part: Part, object: &mut Value, old: Option<&
     kind.strategy.stamp(part.subresource(), object, old, &writer);
 }
 
-/// Stores a new object; if its name was generated and is taken, under another one.
+/// Stores a new object; if its name was generated and is taken, under another one, and if another server has given away
+/// its addresses or ports, with others.
 async fn commit_new(
     call: &Call,
     mut place: Place,
     object: &mut Value,
     prefix: Option<&str>,
+    mut reservation: Reservation,
 ) -> Result<Bytes, Status> {
-    for _ in 0..GENERATED_NAME_ATTEMPTS {
+    let (mut names, mut allocations) = (1, 1);
+    loop {
         let op = Op::Put(conversion::drafted(&call.core, &place.kind, object).await?);
-        match call.core.store.commit(&place.key, Expected::Absent, op).await {
+        match reservation.commit(&call.core, &place.key, Expected::Absent, op, object).await {
             Ok(entry) => {
+                reservation.keep(Some(object));
                 customresource::definition_written(&call.core, &place.kind, &place.key.name);
                 return Ok(entry.bytes.clone());
             }
             Err(CommitError::Conflict { .. }) => {
-                let Some(prefix) = prefix else { break };
+                let Some(prefix) = prefix.filter(|_| names < GENERATED_NAME_ATTEMPTS) else {
+                    return Err(place.already_exists(call));
+                };
+                names += 1;
                 metadata::set_name(object, &metadata::generated_name(prefix, &call.core.config.random))?;
                 place = place_of(&place.kind, object);
+            }
+            Err(CommitError::Overtaken) if allocations < ALLOCATION_ATTEMPTS => {
+                allocations += 1;
+                let again = reservation.again(place.kind.hub(), object);
+                reservation = again.map_err(|errors| place.invalid(object, &errors))?;
             }
             Err(error) => return Err(commit_failed(&error)),
         }
     }
-    Err(place.already_exists(call))
 }
 
 fn place_of(kind: &KindRef, object: &Value) -> Place {
@@ -262,13 +275,14 @@ async fn attempt(
     } else {
         let next = conversion::drafted(&call.core, &place.kind, &object).await?;
         let op = if completes { Op::Delete(next) } else { Op::Put(next) };
-        match call.core.store.commit(&place.key, Expected::At(current.revision), op).await {
+        let expected = Expected::At(current.revision);
+        match reservation.commit(&call.core, &place.key, expected, op, &object).await {
             Ok(entry) => {
                 reservation.keep((!completes).then_some(&object));
                 customresource::definition_written(&call.core, stored, &place.key.name);
                 entry.bytes.clone()
             }
-            Err(CommitError::Conflict { .. }) => return Ok(Attempt::Overtaken),
+            Err(CommitError::Conflict { .. } | CommitError::Overtaken) => return Ok(Attempt::Overtaken),
             Err(error) => return Err(commit_failed(&error)),
         }
     };
@@ -343,7 +357,7 @@ pub fn commit_failed(error: &CommitError) -> Status {
         CommitError::TooLarge { .. } => {
             Status::failure(413, "RequestEntityTooLarge", format!("Request entity too large: {error}"))
         }
-        CommitError::Etcd(_) | CommitError::Behind(_) => {
+        CommitError::Etcd(_) | CommitError::Behind(_) | CommitError::Overtaken => {
             tracing::warn!(error = error as &dyn std::error::Error, "a write could not be made");
             Status::timeout(error.to_string(), STORE_RETRY_SECONDS)
         }

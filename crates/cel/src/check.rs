@@ -1,5 +1,7 @@
 //! Finds the type of each part of an expression, and makes what is evaluated. Follows cel-go's `checker`.
 
+mod literals;
+
 use std::sync::Arc;
 
 use crate::ast::{Expr, Fold, Kind};
@@ -12,7 +14,7 @@ use crate::macros::ACCU;
 use crate::parser::qualified;
 use crate::signature::{Overload, overloads};
 use crate::source::Issue;
-use crate::types::{ObjectType, Type};
+use crate::types::Type;
 use crate::value::Val;
 
 pub(crate) struct Checked {
@@ -343,87 +345,6 @@ impl Checker<'_> {
         Some((Node::Append { local, item: Box::new(item) }, of))
     }
 
-    /// Elements of a literal have one type (upstream: `HomogeneousAggregateLiterals`).
-    fn joined(&mut self, at: usize, known: &mut Type, got: Type) {
-        if self.is_mixed {
-            *known = Type::Dyn;
-        } else if !self.assign(known, &got) {
-            let (known, got) = (self.settled(known), self.settled(&got));
-            self.issue(at, format!("expected type '{known}' but found '{got}'"));
-        } else if self.settled(&got) == Type::Dyn {
-            *known = Type::Dyn;
-        }
-    }
-
-    fn unwrapped(&self, is_optional: bool, of: Type) -> Type {
-        match (is_optional, self.settled(&of)) {
-            (true, Type::Optional(inner)) => (*inner).clone(),
-            (_, of) => of,
-        }
-    }
-
-    fn list(&mut self, items: &[(bool, Expr)]) -> Typed {
-        let mut known = self.fresh();
-        let mut nodes = Vec::new();
-        for (is_optional, item) in items {
-            let (node, of) = self.check(item);
-            let of = self.unwrapped(*is_optional, of);
-            self.joined(item.at, &mut known, of);
-            nodes.push((*is_optional, node));
-        }
-        let of = Type::list(self.settled(&known));
-        let constants: Option<Vec<Val<'static>>> = nodes
-            .iter()
-            .map(|(is_optional, node)| match node {
-                Node::Const(value) if !is_optional => Some(value.clone()),
-                _ => None,
-            })
-            .collect();
-        match constants {
-            Some(values) => (Node::Const(Val::list(values)), of),
-            None => (Node::List(nodes), of),
-        }
-    }
-
-    fn map(&mut self, entries: &[(bool, Expr, Expr)]) -> Typed {
-        let (mut keys, mut values) = (self.fresh(), self.fresh());
-        let mut nodes = Vec::new();
-        for (is_optional, key, value) in entries {
-            let (key_node, key_type) = self.check(key);
-            self.joined(key.at, &mut keys, key_type);
-            let (node, of) = self.check(value);
-            let of = self.unwrapped(*is_optional, of);
-            self.joined(value.at, &mut values, of);
-            nodes.push((*is_optional, key_node, node));
-        }
-        (Node::Map(nodes), Type::map(self.settled(&keys), self.settled(&values)))
-    }
-
-    fn structure(&mut self, at: usize, name: &str, fields: &[(bool, String, Expr)]) -> Typed {
-        let Some(object) = made(name).filter(|_| self.env.makes_patches()) else {
-            return self.issue(at, format!("undeclared reference to '{name}' (in container '')"));
-        };
-        let mut nodes = Vec::new();
-        for (is_optional, field, value) in fields {
-            let (node, of) = self.check(value);
-            let of = self.unwrapped(*is_optional, of);
-            match object.field(field) {
-                Some((name, wanted)) => {
-                    if !self.assign(&wanted, &of) {
-                        let of = self.settled(&of);
-                        let why = format!(
-                            "expected type of field '{field}' is '{wanted}' but provided type is '{of}'"
-                        );
-                        self.issue(value.at, why);
-                    }
-                    nodes.push((*is_optional, name, node));
-                }
-                None => drop(self.issue(value.at, format!("undefined field '{field}'"))),
-            }
-        }
-        (Node::Struct(name.into(), nodes), Type::Object(object))
-    }
-
     fn fold(&mut self, fold: &Fold) -> Typed {
         let (range, of) = self.check(&fold.range);
         let (init, init_type) = self.check(&fold.init);
@@ -466,15 +387,6 @@ impl Checker<'_> {
         let node = FoldNode { range, var: base + 1, second, accu: base, init, condition, step, result };
         (Node::Fold(Box::new(node)), of)
     }
-}
-
-/// The type of the name, if expressions can make objects of it. Follows upstream's `mutation.DynamicTypeResolver`.
-fn made(name: &str) -> Option<Arc<ObjectType>> {
-    if name == "JSONPatch" {
-        let texts = ["op", "path", "from"].map(|field| (field.to_owned(), Type::String));
-        return Some(ObjectType::new(name, texts.into_iter().chain([("value".to_owned(), Type::Dyn)])));
-    }
-    (name == "Object" || name.starts_with("Object.")).then(|| ObjectType::open(name))
 }
 
 /// Whether null may stand for a value of the type (cel-go: `internalIsAssignableNull`).

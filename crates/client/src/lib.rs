@@ -1,5 +1,5 @@
 //! How components reach the API: the same requests over HTTPS or in process, shared informers over them, a work
-//! queue, and an event recorder; beside them how components tell their figures.
+//! queue, an event recorder and leader election; beside them how components tell their figures.
 //!
 //! Nothing here knows which side of the wire the server is on, nor any particular kind.
 
@@ -9,6 +9,7 @@ pub mod error;
 pub mod event;
 pub mod flowcontrol;
 pub mod informer;
+pub mod leaderelection;
 pub mod metrics;
 pub mod query;
 pub mod queue;

@@ -6,16 +6,20 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 mod access;
+mod audit;
 mod etcd;
+mod leader;
 mod server;
 
 pub use access::{AuthorizationArgs, BelievedArgs};
+pub use audit::AuditArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
 pub use etcd::EtcdArgs;
 use jiff::SignedDuration;
-pub use server::{AuditArgs, AuthenticationArgs, EncryptionArgs, FlowControlArgs};
+pub use leader::{LeaderElectionArgs, OneElectionArgs};
+pub use server::{AuthenticationArgs, EncryptionArgs, FlowControlArgs, ServingArgs};
 
 pub use self::kubelet::{KubeletArgs, given};
 
@@ -62,7 +66,7 @@ pub enum Command {
     /// Run the API server alone
     Apiserver(UpArgs),
     /// Run the scheduler alone against any API server
-    Scheduler(ComponentArgs),
+    Scheduler(SchedulerArgs),
     /// Run the controllers alone against any API server
     ControllerManager(ControllerManagerArgs),
     /// Run the kubelet alone against any API server
@@ -140,11 +144,15 @@ pub struct UpArgs {
     #[command(flatten)]
     pub flow_control: FlowControlArgs,
     #[command(flatten)]
+    pub serving: ServingArgs,
+    #[command(flatten)]
     pub believed: BelievedArgs,
     #[command(flatten)]
     pub authorization: AuthorizationArgs,
     #[command(flatten)]
     pub etcd: EtcdArgs,
+    #[command(flatten)]
+    pub leader_election: LeaderElectionArgs,
     #[command(flatten)]
     pub storage: StorageArgs,
     #[command(flatten)]
@@ -235,9 +243,19 @@ pub struct ComponentArgs {
 }
 
 #[derive(Args)]
+pub struct SchedulerArgs {
+    #[command(flatten)]
+    pub component: ComponentArgs,
+    #[command(flatten)]
+    pub leader_election: OneElectionArgs,
+}
+
+#[derive(Args)]
 pub struct ControllerManagerArgs {
     #[command(flatten)]
     pub component: ComponentArgs,
+    #[command(flatten)]
+    pub leader_election: OneElectionArgs,
     /// The authority that pods are to trust, PEM; that of the kubeconfig if not given
     #[arg(long)]
     pub root_ca_file: Option<PathBuf>,

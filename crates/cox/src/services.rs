@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod control_plane;
 mod encryption_reload;
 pub mod kubelet_tls;
+pub mod leader;
 pub mod local_path;
 pub mod metrics;
 pub mod node;

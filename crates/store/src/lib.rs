@@ -29,7 +29,7 @@ pub use entry::{Draft, Entry, Meta, Revision};
 pub use history::{EventKind, Gone};
 pub use key::Key;
 pub use log::{OpenError, Report};
-pub use over_etcd::{Behind, Codec, CodecError, EtcdConfig, PREFIX as ETCD_PREFIX};
+pub use over_etcd::{Also, Behind, Codec, CodecError, EtcdConfig, PREFIX as ETCD_PREFIX};
 pub use queue::{CommitError, Expected, Op};
 pub use store::{Page, Size, Statistics, Store};
 pub use transform::{Freshness, Identity, TransformError, Transformer};

@@ -17,6 +17,7 @@ use crate::intern::Interner;
 use crate::key::Key;
 use crate::over_etcd::{Behind, CodecError};
 use crate::state::State;
+use crate::transform::TransformError;
 
 /// The largest object. Upstream's limit is etcd's request size, 1.5 MiB; the API server refuses bodies above 3 MiB.
 pub(crate) const OBJECT_BYTES_MAX: usize = 8 << 20;
@@ -66,6 +67,8 @@ pub enum CommitError {
         /// What is there instead.
         current: Option<Arc<Entry>>,
     },
+    #[error("what was to change together with the object is not as it was")]
+    Overtaken,
     #[error("the object takes {bytes} bytes, the store takes {OBJECT_BYTES_MAX} at most")]
     TooLarge { bytes: usize },
     #[error("no space left on the store's disk, the change was not made")]
@@ -76,6 +79,8 @@ pub enum CommitError {
     Broken(#[source] Arc<io::Error>),
     #[error("the object cannot be encoded for etcd")]
     Encode(#[source] Arc<CodecError>),
+    #[error("the object cannot be encrypted")]
+    Seal(#[source] TransformError),
     #[error("etcd did not take the change; whether it was made is not known")]
     Etcd(#[source] Arc<etcd::Error>),
     #[error("what is there instead is not known yet")]

@@ -10,7 +10,7 @@ use crate::entry::{Entry, Revision};
 use crate::history::Gone;
 use crate::key::Key;
 use crate::log::{OpenError, Report};
-use crate::over_etcd::{Behind, EtcdConfig, EtcdEngine};
+use crate::over_etcd::{Also, Behind, EtcdConfig, EtcdEngine};
 use crate::queue::{CommitError, Expected, Op};
 use crate::shared::Shared;
 use crate::table::Selection;
@@ -141,10 +141,34 @@ impl Store {
     /// Makes one change, if the object is as expected. Returns once the change is durable and visible to all who read here.
     /// Deleting what is not there is a conflict. Dropping the future does not take the change back.
     pub async fn commit(&self, key: &Key, expected: Expected, op: Op) -> Result<Arc<Entry>, CommitError> {
+        self.commit_with(key, expected, op, &[]).await
+    }
+
+    /// The same, and `also` what must change together with it: all of it or nothing. Only a store that is shared can do
+    /// that, as only there anybody else could come between.
+    pub async fn commit_with(
+        &self,
+        key: &Key,
+        expected: Expected,
+        op: Op,
+        also: &[Also],
+    ) -> Result<Arc<Entry>, CommitError> {
         let Open { shared, engine, .. } = &*self.open;
         match engine {
-            Engine::Log(log) => log.commit(shared, key, expected, op).await,
-            Engine::Etcd(etcd) => etcd.commit(key, expected, op).await,
+            Engine::Log(log) => {
+                assert!(also.is_empty(), "a store of one's own changes one object at a time");
+                log.commit(shared, key, expected, op).await
+            }
+            Engine::Etcd(etcd) => etcd.commit(key, expected, op, also).await,
+        }
+    }
+
+    /// When what is no object of the store was last written at a path in etcd; 0 if there is nothing. All that was
+    /// written before this was called shows then. A store of one's own has nothing but objects.
+    pub async fn revision_of(&self, path: &str) -> Result<Revision, CommitError> {
+        match &self.open.engine {
+            Engine::Log(_) => Ok(Revision(0)),
+            Engine::Etcd(etcd) => etcd.revision_of(path).await,
         }
     }
 
@@ -176,12 +200,11 @@ impl Store {
         Watch::new(self.open.shared.clone(), scope, from)
     }
 
-    /// Has everything on disk written anew in the background, in the form in which the transformer writes now. What etcd
-    /// has is not transformed.
+    /// Has everything that lies in another form than the transformer would write now written anew in the background.
     pub fn rewrite(&self) {
         match &self.open.engine {
             Engine::Log(log) => log.ask_rewrite(),
-            Engine::Etcd(_) => {}
+            Engine::Etcd(etcd) => etcd.ask_rewrite(),
         }
     }
 

@@ -1,8 +1,9 @@
-//! Between bytes and objects, by schema: JSON, YAML and Kubernetes' protobuf. Decoding is strict about what it does
+//! Between bytes and objects, by schema: JSON, YAML, CBOR and Kubernetes' protobuf. Decoding is strict about what it does
 //! not know, prunes it, and leaves an object exactly as Go's types would have carried it.
 //!
 //! Nothing here knows a particular kind or speaks HTTP.
 
+pub mod cbor;
 mod decode;
 mod empty;
 mod error;
@@ -44,6 +45,7 @@ pub enum Format {
     Json,
     Yaml,
     Protobuf,
+    Cbor,
 }
 
 impl Format {
@@ -53,6 +55,7 @@ impl Format {
             "application/json" => Some(Format::Json),
             "application/yaml" => Some(Format::Yaml),
             "application/vnd.kubernetes.protobuf" => Some(Format::Protobuf),
+            "application/cbor" => Some(Format::Cbor),
             _ => None,
         }
     }
@@ -62,6 +65,7 @@ impl Format {
             Format::Json => "application/json",
             Format::Yaml => "application/yaml",
             Format::Protobuf => "application/vnd.kubernetes.protobuf",
+            Format::Cbor => "application/cbor",
         }
     }
 }
@@ -122,6 +126,7 @@ pub fn peek_type_meta(format: Format, bytes: &[u8]) -> Result<TypeMeta, Error> {
             .map_err(|why| Error::Syntax(format!("couldn't get version/kind; json parse error: {why}"))),
         Format::Yaml => yaml::type_meta(bytes),
         Format::Protobuf => Ok(protobuf::Envelope::parse(bytes)?.type_meta),
+        Format::Cbor => cbor::type_meta(bytes),
     }
 }
 
@@ -159,6 +164,10 @@ impl Schema {
                 let mut value = protobuf::decode(self, root, bytes)?;
                 self.set_type_meta(root, &mut value);
                 Ok(Decoded { value, warnings: Vec::new() })
+            }
+            Format::Cbor => {
+                let result = walk.root(root).deserialize(cbor::decode(bytes)?);
+                self.finish(root, walk, result)
             }
         }
     }
@@ -212,6 +221,7 @@ impl Schema {
             Format::Json => Ok(serde_json::to_vec(value).map_err(|e| Error::Syntax(e.to_string()))?.into()),
             Format::Yaml => yaml::encode(value),
             Format::Protobuf => protobuf::encode(self, root, value),
+            Format::Cbor => Ok(cbor::encode(value)),
         }
     }
 }

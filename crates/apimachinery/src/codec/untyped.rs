@@ -1,4 +1,4 @@
-//! Objects of which no type is known: any JSON or YAML, with a note of fields that stand twice (upstream:
+//! Objects of which no type is known: any JSON, YAML or CBOR, with a note of fields that stand twice (upstream:
 //! `unstructured.UnstructuredJSONScheme` under strict decoding).
 
 use std::cell::{Cell, RefCell};
@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::{DEPTH_MAX, Error, Format, ISSUES_MAX, yaml};
+use super::{DEPTH_MAX, Error, Format, ISSUES_MAX, cbor, yaml};
 
 /// The value, and `duplicate field "spec.foo"` for each field that stands twice; the later one counts.
 pub fn decode_untyped(format: Format, bytes: &[u8]) -> Result<(Value, Vec<String>), Error> {
@@ -19,6 +19,10 @@ pub fn decode_untyped(format: Format, bytes: &[u8]) -> Result<(Value, Vec<String
             value.and_then(|value| input.end().map(|()| value)).map_err(|e| Error::Syntax(e.to_string()))?
         }
         Format::Yaml => yaml::decode_with(bytes, Seed(&walk)).map_err(|e| Error::Syntax(e.to_string()))?,
+        // One with a field that stands twice is refused.
+        Format::Cbor => {
+            Seed(&walk).deserialize(cbor::decode(bytes)?).map_err(|e| Error::Syntax(e.to_string()))?
+        }
         Format::Protobuf => return Err(Error::Syntax("the kind has no protobuf form".to_owned())),
     };
     Ok((value, walk.issues.into_inner()))

@@ -11,10 +11,11 @@ use crate::prometheus::head;
 pub enum Plugin {
     Buffered,
     Log,
+    Truncate,
     Webhook,
 }
 
-const PLUGINS: [&str; 3] = ["buffered", "log", "webhook"];
+const PLUGINS: [&str; 4] = ["buffered", "log", "truncate", "webhook"];
 
 #[derive(Debug, Default)]
 pub struct Metrics {

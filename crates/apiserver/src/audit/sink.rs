@@ -1,6 +1,7 @@
 //! Where audit events go: at once to a file, or in batches to a file or a webhook (upstream: `plugin/buffered`,
 //! `plugin/log`, `plugin/webhook`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use super::event::{Event, legacy};
 use super::log::LogFile;
 use super::metrics::{Metrics, Plugin};
 use super::policy::Stage;
+use super::throttle::{Throttle, ThrottleConfig};
+use super::truncate::Truncation;
 
 /// A webhook that does not answer by then has failed.
 const POST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,7 +40,7 @@ pub enum Format {
 }
 
 /// How events are gathered before they are handed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchConfig {
     /// Events that wait for their batch; more are dropped.
     pub buffer_size: usize,
@@ -45,10 +48,12 @@ pub struct BatchConfig {
     pub max_size: usize,
     /// The longest an event waits for others.
     pub max_wait: Duration,
+    /// How often batches are sent at most.
+    pub throttle: Option<ThrottleConfig>,
 }
 
 /// Whether requests wait until their events are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
     Batch(BatchConfig),
     Blocking,
@@ -131,19 +136,32 @@ async fn post(transport: &dyn Transport, path: &str, body: String) -> Result<(),
     }
 }
 
+/// A back end, and how events come there.
+pub struct Destination {
+    pub backend: Backend,
+    pub mode: Mode,
+    /// None tells events however large they are.
+    pub truncation: Option<Truncation>,
+}
+
 /// Everywhere events go.
-pub type Backends = Vec<(Backend, Mode)>;
+pub type Backends = Vec<Destination>;
 
 /// One back end and the way to it.
-pub enum Sink {
-    Direct { backend: Backend, strict: bool, metrics: Arc<Metrics> },
+pub struct Sink {
+    truncation: Option<Truncation>,
+    way: Way,
+    metrics: Arc<Metrics>,
+}
+
+enum Way {
+    Direct { backend: Backend, strict: bool },
     Batched(Batched),
 }
 
 /// A back end with a task of its own, which hands it batches.
-pub struct Batched {
+struct Batched {
     events: mpsc::Sender<Event>,
-    metrics: Arc<Metrics>,
     /// Set when what is there must be handed on at once, for nothing more will come.
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
@@ -151,28 +169,40 @@ pub struct Batched {
 
 impl Sink {
     /// Must be called within the runtime.
-    pub fn new(backend: Backend, mode: Mode, metrics: Arc<Metrics>) -> Sink {
-        let Mode::Batch(config) = mode else {
-            return Sink::Direct { backend, strict: mode == Mode::BlockingStrict, metrics };
+    pub fn new(destination: Destination, metrics: Arc<Metrics>) -> Sink {
+        let Destination { backend, mode, truncation } = destination;
+        let way = match mode {
+            Mode::Blocking => Way::Direct { backend, strict: false },
+            Mode::BlockingStrict => Way::Direct { backend, strict: true },
+            Mode::Batch(config) => {
+                let (events, receiver) = mpsc::channel(config.buffer_size);
+                let stop = CancellationToken::new();
+                let batches = Batches { events: receiver, config, stop: stop.clone() };
+                let task = tokio::spawn(batches.run(backend, metrics.clone()));
+                Way::Batched(Batched { events, stop, task: Mutex::new(Some(task)) })
+            }
         };
-        let (events, receiver) = mpsc::channel(config.buffer_size);
-        let stop = CancellationToken::new();
-        let batches = Batches { events: receiver, config, stop: stop.clone() };
-        let task = tokio::spawn(batches.run(backend, metrics.clone()));
-        Sink::Batched(Batched { events, metrics, stop, task: Mutex::new(Some(task)) })
+        Sink { truncation, way, metrics }
     }
 
     /// Hands an event on. Only a strict sink says when that failed, and only before the request is worked on.
     pub async fn take(&self, event: &Event) -> Result<(), String> {
-        match self {
-            Sink::Direct { backend, strict, metrics } => {
-                let Err(error) = backend.store(std::slice::from_ref(event)).await else { return Ok(()) };
-                metrics.lost(backend.plugin(), 1, &error);
+        let event = match self.truncation.map_or(Ok(Cow::Borrowed(event)), |limit| limit.apply(event)) {
+            Ok(event) => event,
+            Err(error) => {
+                self.metrics.lost(Plugin::Truncate, 1, &error.to_string());
+                return Ok(());
+            }
+        };
+        match &self.way {
+            Way::Direct { backend, strict } => {
+                let Err(error) = backend.store(std::slice::from_ref(&*event)).await else { return Ok(()) };
+                self.metrics.lost(backend.plugin(), 1, &error);
                 if *strict && event.stage == Stage::RequestReceived { Err(error) } else { Ok(()) }
             }
-            Sink::Batched(batched) => {
-                if let Err(error) = batched.events.try_send(event.clone()) {
-                    batched.metrics.lost(Plugin::Buffered, 1, &error.to_string());
+            Way::Batched(batched) => {
+                if let Err(error) = batched.events.try_send(event.into_owned()) {
+                    self.metrics.lost(Plugin::Buffered, 1, &error.to_string());
                 }
                 Ok(())
             }
@@ -181,7 +211,7 @@ impl Sink {
 
     /// Waits until everything has been handed on.
     pub async fn close(&self) {
-        let Sink::Batched(batched) = self else { return };
+        let Way::Batched(batched) = &self.way else { return };
         batched.stop.cancel();
         let task = batched.task.lock().take();
         if let Some(Err(error)) = OptionFuture::from(task).await {
@@ -199,6 +229,7 @@ struct Batches {
 impl Batches {
     /// Hands on what has come whenever there is a batch of it, or the first of it has waited long enough.
     async fn run(mut self, backend: Backend, metrics: Arc<Metrics>) {
+        let mut throttle = self.config.throttle.map(Throttle::new);
         while let Some(first) = self.next().await {
             let mut batch = vec![first];
             let max_wait = self.config.max_wait;
@@ -212,6 +243,10 @@ impl Batches {
             };
             // Too few have come in time: they are sent all the same.
             timeout(max_wait, fill).await.unwrap_or_default();
+            if let Some(throttle) = &mut throttle {
+                // At the end there is no time to wait.
+                self.stop.run_until_cancelled(throttle.wait()).await;
+            }
             if let Err(error) = backend.store_persistently(&batch, &self.stop).await {
                 metrics.lost(backend.plugin(), batch.len(), &error);
             }
@@ -263,10 +298,14 @@ mod tests {
             path: "/".to_owned(),
             initial_backoff: Duration::from_secs(10),
         };
-        let mode =
-            Mode::Batch(BatchConfig { buffer_size: 5, max_size: 2, max_wait: Duration::from_secs(30) });
+        let mode = Mode::Batch(BatchConfig {
+            buffer_size: 5,
+            max_size: 2,
+            max_wait: Duration::from_secs(30),
+            throttle: None,
+        });
         let metrics = Arc::<Metrics>::default();
-        let sink = Sink::new(backend, mode, metrics.clone());
+        let sink = Sink::new(Destination { backend, mode, truncation: None }, metrics.clone());
         for _ in 0..events {
             sink.take(&event()).await.expect("never refuses");
         }

@@ -8,6 +8,7 @@ use apimachinery::meta::str_at;
 use apimachinery::{GroupKind, Map, Status, Value};
 
 use super::kind::CustomKind;
+use crate::negotiation::Formats;
 use crate::wire;
 
 /// The type that has what every object has.
@@ -19,6 +20,8 @@ pub struct Body<'a> {
     pub format: Format,
     pub bytes: &'a [u8],
     pub strictness: Strictness,
+    /// What else it could have been sent in.
+    pub formats: Formats,
 }
 
 /// The object in a body. Warnings about unknown and duplicate fields are appended to `warnings`.
@@ -29,9 +32,8 @@ pub fn decoded(custom: &CustomKind, body: Body<'_>, warnings: &mut Vec<String>) 
 }
 
 fn untyped(custom: &CustomKind, body: Body<'_>) -> Result<(Value, Vec<String>), Status> {
-    const TAKEN: &str = "application/json, application/yaml";
     if body.format == Format::Protobuf {
-        return Err(Status::unsupported_media_type(TAKEN));
+        return Err(Status::unsupported_media_type(&body.formats.supported_untyped()));
     }
     let unreadable = |error: codec::Error| error.to_unrecognized(custom.kind.resource.kind, body.bytes);
     codec::decode_untyped(body.format, body.bytes).map_err(unreadable)

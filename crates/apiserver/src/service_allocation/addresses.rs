@@ -47,6 +47,13 @@ impl Addresses {
         *self.held.entry(address).or_default() += 1;
     }
 
+    /// Counts an address, given as text, that no Service is known to hold.
+    pub fn take_if_free(&mut self, text: &str) {
+        if let Ok(address) = text.parse() {
+            self.held.entry(address).or_insert(1);
+        }
+    }
+
     pub fn give_back(&mut self, address: IpAddr) {
         super::give_back_one(&mut self.held, address);
     }

@@ -26,7 +26,7 @@ const EXPECTED: Expected =
 /// Serves both `pods/{name}/binding` and the older `bindings` collection, which names the pod in the body.
 pub async fn bind(call: &mut Call, body: &Bytes) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let format = format_of_request(&call.headers)?;
+    let format = format_of_request(&call.headers, call.core.config.formats)?;
     let mut binding =
         wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
     call.audit_request(&binding);

@@ -40,7 +40,7 @@ const ATTEMPTS: usize = 20;
 
 pub async fn evict(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Response<Body>, Status> {
     let write = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let format = format_of_request(&call.headers)?;
+    let format = format_of_request(&call.headers, call.core.config.formats)?;
     let mut eviction = wire::decode_body(EXPECTED, format, body, write.field_validation, &mut call.warnings)?;
     call.audit_request(&eviction);
     let named = str_at(&eviction, &["metadata", "name"]);

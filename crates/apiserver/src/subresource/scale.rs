@@ -40,7 +40,7 @@ pub async fn serve(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Resp
         }
         _ => {
             let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-            let format: Format = format_of_request(&call.headers)?;
+            let format: Format = format_of_request(&call.headers, call.core.config.formats)?;
             let wanted =
                 wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
             call.audit_request(&wanted);

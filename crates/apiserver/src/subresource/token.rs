@@ -31,7 +31,7 @@ const EXPIRATION_SECONDS: i64 = 3600;
 
 pub async fn request(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let format = format_of_request(&call.headers)?;
+    let format = format_of_request(&call.headers, call.core.config.formats)?;
     let mut request =
         wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
     call.audit_request(&request);

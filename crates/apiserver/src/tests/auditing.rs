@@ -11,7 +11,7 @@ use super::fixture::{Fixture, config_map, contains};
 use crate::audit::Auditor;
 use crate::audit::log::{LogConfig, LogFile};
 use crate::audit::policy::Policy;
-use crate::audit::sink::{Backend, Format, Mode};
+use crate::audit::sink::{Backend, Destination, Format, Mode};
 
 const POLICY: &str = r#"
 apiVersion: audit.k8s.io/v1
@@ -39,7 +39,8 @@ impl Audited {
         std::fs::write(&policy, POLICY).expect("writes");
         let policy = Policy::load(&policy).expect("a policy");
         let file = LogFile::open(LogConfig { path, ..LogConfig::default() }).expect("opens");
-        let backends = vec![(Backend::log(file, Format::Json), Mode::Blocking)];
+        let backend = Backend::log(file, Format::Json);
+        let backends = vec![Destination { backend, mode: Mode::Blocking, truncation: None }];
         let api = Fixture::with(|config| {
             config.auditor = Some(Auditor::new(policy, backends, config.clock.clone()));
             let (breaks, random) = (breaks.clone(), config.random.clone());

@@ -136,8 +136,12 @@ impl Fixture {
         who.send(builder.body(body.into()).expect("a request")).await.expect("answers")
     }
 
+    pub async fn open_as_admin(&self, request: &str) -> http::Response<client::Body> {
+        self.open(&*self.admin, request, "").await
+    }
+
     pub async fn stream(&self, request: &str) -> client::Body {
-        let response = self.open(&*self.admin, request, "").await;
+        let response = self.open_as_admin(request).await;
         assert_eq!(response.status(), 200, "{request}");
         response.into_body()
     }

@@ -5,6 +5,7 @@ mod aggregating;
 mod auditing;
 mod authenticating;
 mod authorizing;
+mod cbor;
 mod conversion;
 mod customresources;
 mod deleting;

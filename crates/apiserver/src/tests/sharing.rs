@@ -1,5 +1,8 @@
 //! Several servers over one etcd.
 
+use std::collections::BTreeSet;
+
+use apimachinery::codec::protobuf;
 use apimachinery::{Value, json};
 use etcd::proto::RangeRequest;
 use etcd::testing::Cluster;
@@ -111,6 +114,48 @@ async fn services_get_addresses_and_ports_that_no_other_server_has_given() {
     }
     let taken = json!({"metadata": {"name": "e"}, "spec": {"clusterIP": given[0], "ports": [{"port": 80}]}});
     other.check(&format!("POST {SERVICES}"), taken, 422, json!({"reason": "Invalid"})).await;
+}
+
+#[tokio::test]
+async fn services_made_at_the_same_time_at_several_servers_share_nothing() {
+    let (cluster, one, other) = two().await;
+    let made = (0..24).map(|n| {
+        let server = if n % 2 == 0 { &one } else { &other };
+        let service = json!({"metadata": {"name": format!("s{n}")}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+        async move { server.check(&format!("POST {SERVICES}"), service, 201, json!({})).await }
+    });
+    let made = futures_util::future::join_all(made).await;
+    let distinct = |field: &str| {
+        made.iter()
+            .map(|service| service.pointer(field).expect("is given").to_string())
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(distinct("/spec/clusterIP").len(), 24);
+    let ports = distinct("/spec/ports/0/nodePort");
+    assert_eq!(ports.len(), 24);
+    let addresses =
+        one.check("GET /apis/networking.k8s.io/v1/ipaddresses", Value::Null, 200, json!({})).await;
+    assert_eq!(addresses["items"].as_array().map(Vec::len), Some(25), "one each, and the API's own");
+    let key = "/registry/ranges/servicenodeports".into();
+    let found =
+        cluster.client().range(RangeRequest { key, ..RangeRequest::default() }).await.expect("answers");
+    let table = protobuf::decode_any(api::schema(), &found.kvs[0].value).expect("is a RangeAllocation");
+    assert_eq!((&table["kind"], &table["range"]), (&json!("RangeAllocation"), &json!("30000-32767")));
+}
+
+#[tokio::test]
+async fn an_address_is_free_for_every_server_once_its_service_is_deleted() {
+    let (_cluster, one, other) = two().await;
+    let service =
+        json!({"metadata": {"name": "a"}, "spec": {"clusterIP": "10.96.0.77", "ports": [{"port": 80}]}});
+    for n in 0..6 {
+        let (maker, remover) = if n % 2 == 0 { (&one, &other) } else { (&other, &one) };
+        maker.check(&format!("POST {SERVICES}"), service.clone(), 201, json!({})).await;
+        let mut second = service.clone();
+        second["metadata"]["name"] = "b".into();
+        remover.check(&format!("POST {SERVICES}"), second, 422, json!({"reason": "Invalid"})).await;
+        remover.check(&format!("DELETE {SERVICES}/a"), Value::Null, 200, json!({})).await;
+    }
 }
 
 #[tokio::test]

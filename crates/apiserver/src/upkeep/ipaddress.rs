@@ -85,7 +85,7 @@ fn is_managed(object: &Value) -> bool {
     str_at(object, &["metadata", "labels", MANAGED_BY]) == ALLOCATOR
 }
 
-fn wanted(address: IpAddr, service: &Value) -> Value {
+pub fn wanted(address: IpAddr, service: &Value) -> Value {
     let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
     json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
         "metadata": {"name": address.to_string(), "labels": {FAMILY: family, MANAGED_BY: ALLOCATOR}},

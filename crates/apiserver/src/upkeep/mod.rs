@@ -10,7 +10,7 @@ mod servicecidr;
 
 use std::sync::Arc;
 
-use api::Resource;
+use api::{Kind, Resource};
 use apimachinery::meta::str_at;
 use apimachinery::{GroupVersion, Status, Value};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::conversion;
 use crate::core::Core;
 use crate::loopback;
+pub use ipaddress::wanted as ip_address;
 
 /// Enough to fill a batch of the store's log.
 const WRITES_AT_ONCE: usize = 32;
@@ -110,9 +111,13 @@ fn watch(core: &Core, resource: Resource) -> Result<Watch, UpkeepError> {
     core.store.watch(Scope::resource(storage(resource)), core.store.revision()).map_err(failed)
 }
 
-fn storage(resource: Resource) -> &'static str {
+pub fn row(resource: Resource) -> &'static Kind {
     let kind = api::catalogue::by_resource(resource.group, resource.version, resource.plural);
-    kind.expect("what is kept is in the catalogue").storage
+    kind.expect("what is kept is in the catalogue")
+}
+
+pub fn storage(resource: Resource) -> &'static str {
+    row(resource).storage
 }
 
 /// Every stored object of a kind.

@@ -12,6 +12,7 @@ use rustls_pki_types::pem::PemObject as _;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::key;
 use super::request::{Names, Request};
 
 /// Clocks may differ by this much.
@@ -25,6 +26,8 @@ const TTL_MIN: SignedDuration = SignedDuration::from_mins(10);
 pub enum Error {
     #[error("the authority's certificate cannot be read")]
     Certificate,
+    #[error("the authority's key is not PEM: {0}")]
+    Pem(String),
     #[error("the authority's key cannot be read: {0}")]
     Key(#[from] rcgen::Error),
     #[error("the authority's key is of a sort that signs no certificates")]
@@ -60,7 +63,7 @@ const ALGORITHMS: [(&SignatureAlgorithm, &[u8]); 4] = [
 impl Authority {
     /// From PEM.
     pub fn new(certificate: &str, key: &str, ttl: SignedDuration) -> Result<Authority, Error> {
-        let key = KeyPair::from_pem(key)?;
+        let key = key::read(key)?;
         let algorithm = ALGORITHMS.iter().find(|(known, _)| *known == key.algorithm());
         let (_, algorithm) = algorithm.ok_or(Error::Algorithm)?;
         let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| Error::Certificate)?;
@@ -236,7 +239,7 @@ fn time(at: Timestamp) -> Vec<u8> {
 }
 
 /// Tag, length and content in DER.
-fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+pub fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len();
     let mut bytes = vec![tag];
     match u8::try_from(length) {

@@ -4,6 +4,7 @@
 mod approver;
 mod authority;
 mod cleaner;
+mod key;
 mod request;
 mod signer;
 #[cfg(test)]

@@ -1,20 +1,17 @@
-//! Flags of the API server alone: audit and who may identify how. Names are upstream's.
+//! Flags of the API server alone: who may identify how, what is encrypted, and what requests may take. Names are
+//! upstream's.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use apimachinery::time::parse_duration;
-use apiserver::audit::log::{LogConfig, LogFile};
-use apiserver::audit::policy::Policy;
-use apiserver::audit::sink::{Backend, Backends, BatchConfig, Format, Mode};
 use apiserver::encryption::Encryption;
+use apiserver::features::Features;
 use auth::tokenfile::TokenFile;
-use clap::builder::RangedU64ValueParser;
-use clap::{Args, ValueEnum};
-use client::config::RestConfig;
-use client::transport::Https;
+use clap::Args;
+
+use super::access::duration;
 
 #[derive(Args, Clone)]
 pub struct AuthenticationArgs {
@@ -70,147 +67,27 @@ impl FlowControlArgs {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Json,
-    Legacy,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AuditMode {
-    Batch,
-    Blocking,
-    BlockingStrict,
-}
-
-impl AuditMode {
-    fn with(self, batch: BatchConfig) -> Mode {
-        match self {
-            AuditMode::Batch => Mode::Batch(batch),
-            AuditMode::Blocking => Mode::Blocking,
-            AuditMode::BlockingStrict => Mode::BlockingStrict,
-        }
-    }
-}
-
-/// A duration as upstream's flags take it: `30s`, `1m30s`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = parse_duration(text).and_then(|duration| Duration::try_from(duration).ok());
-    parsed.ok_or_else(|| format!("{text:?} is no duration such as 30s or 1m30s"))
-}
-
-fn at_least_one() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..)
-}
-
+/// What the API server serves, and for how long.
 #[derive(Args, Clone)]
-pub struct AuditArgs {
-    /// Which requests are told of, and how much: a file of kind Policy, audit.k8s.io/v1
-    #[arg(long)]
-    pub audit_policy_file: Option<PathBuf>,
-    /// Where audit events are written, a line each; `-` is standard output
-    #[arg(long)]
-    pub audit_log_path: Option<PathBuf>,
-    /// Days that older audit logs are kept; 0 keeps them
-    #[arg(long, default_value_t = 0)]
-    pub audit_log_maxage: u32,
-    /// How many older audit logs are kept; 0 keeps all
-    #[arg(long, default_value_t = 0)]
-    pub audit_log_maxbackup: usize,
-    /// Megabytes after which a new audit log is begun
-    #[arg(long, default_value_t = 0)]
-    pub audit_log_maxsize: u64,
-    /// How a line of the audit log reads
-    #[arg(long, value_enum, default_value = "json")]
-    pub audit_log_format: LogFormat,
-    /// Whether requests wait for their events to be written
-    #[arg(long, value_enum, default_value = "blocking")]
-    pub audit_log_mode: AuditMode,
-    /// In batch mode, how many events may wait to be written; more are dropped
-    #[arg(long, default_value_t = 10_000, value_parser = at_least_one())]
-    pub audit_log_batch_buffer_size: usize,
-    /// In batch mode, how many events are written together at most
-    #[arg(long, default_value_t = 1)]
-    pub audit_log_batch_max_size: usize,
-    /// In batch mode, how long an event waits for others
-    #[arg(long, default_value = "0s", value_parser = duration)]
-    pub audit_log_batch_max_wait: Duration,
-    /// Where else audit events are sent: a kubeconfig that names an HTTPS server
-    #[arg(long)]
-    pub audit_webhook_config_file: Option<PathBuf>,
-    /// Whether requests wait for their events to be sent
-    #[arg(long, value_enum, default_value = "batch")]
-    pub audit_webhook_mode: AuditMode,
-    /// In batch mode, how many events may wait to be sent; more are dropped
-    #[arg(long, default_value_t = 10_000, value_parser = at_least_one())]
-    pub audit_webhook_batch_buffer_size: usize,
-    /// In batch mode, how many events are sent together at most
-    #[arg(long, default_value_t = 400)]
-    pub audit_webhook_batch_max_size: usize,
-    /// In batch mode, how long an event waits for others
-    #[arg(long, default_value = "30s", value_parser = duration)]
-    pub audit_webhook_batch_max_wait: Duration,
-    /// How long after a failure a batch is sent again
-    #[arg(long, default_value = "10s", value_parser = duration)]
-    pub audit_webhook_initial_backoff: Duration,
+pub struct ServingArgs {
+    /// Features to turn on or off, by upstream's names: `A=true,B=false`
+    #[arg(long, value_delimiter = ',')]
+    pub feature_gates: Vec<String>,
+    /// What a request that does not last may take; a client may ask for less
+    #[arg(long, default_value = "1m0s", value_parser = duration)]
+    pub request_timeout: Duration,
 }
 
-/// What is told, and where it goes.
-pub type Auditing = (Policy, Backends);
-
-impl AuditArgs {
-    /// The policy and where events go; none without either.
-    pub fn auditing(&self) -> anyhow::Result<Option<Auditing>> {
-        let Some(policy) = &self.audit_policy_file else {
-            if self.audit_log_path.is_some() || self.audit_webhook_config_file.is_some() {
-                tracing::warn!("No audit policy file provided, no events will be recorded");
-            }
-            return Ok(None);
-        };
-        let policy = Policy::load(policy).context("loading audit policy file")?;
-        let backends: Vec<_> = [self.log()?, self.webhook()?].into_iter().flatten().collect();
-        if backends.is_empty() {
-            tracing::warn!("no audit back end is configured: no events will be recorded");
+impl ServingArgs {
+    pub fn features(&self) -> anyhow::Result<Features> {
+        let features = Features::parse(self.feature_gates.iter().map(String::as_str));
+        let features = features.context("--feature-gates")?;
+        for name in features.without_effect() {
+            tracing::warn!(
+                feature = name,
+                "--feature-gates cannot switch this here; it stays as it is by default"
+            );
         }
-        Ok(Some((policy, backends)))
-    }
-
-    fn log(&self) -> anyhow::Result<Option<(Backend, Mode)>> {
-        let Some(path) = &self.audit_log_path else { return Ok(None) };
-        let config = LogConfig {
-            path: path.clone(),
-            max_age_days: self.audit_log_maxage,
-            max_backups: self.audit_log_maxbackup,
-            max_size_megabytes: self.audit_log_maxsize,
-        };
-        let file = LogFile::open(config)
-            .with_context(|| format!("ensureLogFile: cannot open {}", path.display()))?;
-        let format = match self.audit_log_format {
-            LogFormat::Json => Format::Json,
-            LogFormat::Legacy => Format::Legacy,
-        };
-        let batch = BatchConfig {
-            buffer_size: self.audit_log_batch_buffer_size,
-            max_size: self.audit_log_batch_max_size,
-            max_wait: self.audit_log_batch_max_wait,
-        };
-        Ok(Some((Backend::log(file, format), self.audit_log_mode.with(batch))))
-    }
-
-    fn webhook(&self) -> anyhow::Result<Option<(Backend, Mode)>> {
-        let Some(path) = &self.audit_webhook_config_file else { return Ok(None) };
-        let config = RestConfig::from_kubeconfig(path)
-            .with_context(|| format!("initializing audit webhook: {}", path.display()))?;
-        let server: http::Uri = config.server.parse().context("the audit webhook's server is no URL")?;
-        let transport: Arc<dyn client::Transport> = Https::new(&config)?;
-        let path = server.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let initial_backoff = self.audit_webhook_initial_backoff;
-        let batch = BatchConfig {
-            buffer_size: self.audit_webhook_batch_buffer_size,
-            max_size: self.audit_webhook_batch_max_size,
-            max_wait: self.audit_webhook_batch_max_wait,
-        };
-        let backend = Backend::Webhook { transport, path, initial_backoff };
-        Ok(Some((backend, self.audit_webhook_mode.with(batch))))
+        Ok(features)
     }
 }

@@ -4,13 +4,15 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use client::config::RestConfig;
+use client::leaderelection::Elector;
 use client::transport::Https;
 use client::{CancellationToken, Client, Informers, ServiceAccount};
 use network::{dns, proxy};
 
 use super::status::client_of;
-use crate::cli::{ComponentArgs, ControllerManagerArgs, DnsArgs, ProxyArgs};
-use crate::services::{Services, control_plane, interrupted};
+use crate::cli::{ComponentArgs, ControllerManagerArgs, DnsArgs, OneElectionArgs, ProxyArgs, SchedulerArgs};
+use crate::services::control_plane::{self, CONTROLLER_MANAGER, SCHEDULER};
+use crate::services::{Services, interrupted, leader};
 use crate::{logging, memory};
 
 /// Runs one service until Ctrl-C.
@@ -42,20 +44,32 @@ pub async fn until_interrupted(mut services: Services) -> anyhow::Result<ExitCod
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-pub fn scheduler(args: ComponentArgs) -> anyhow::Result<ExitCode> {
-    let (client, _) = client_of(&args.kubeconfig, "kube-scheduler")?;
-    run_one(&args, "kube-scheduler", |informers, stop| async move {
-        scheduler::run(client, informers, stop).await;
+pub fn scheduler(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
+    let (client, _) = client_of(&args.component.kubeconfig, SCHEDULER)?;
+    let elector = elector(&args.leader_election, &client, scheduler::DEFAULT_SCHEDULER_NAME, SCHEDULER)?;
+    run_one(&args.component, SCHEDULER, |informers, stop| async move {
+        leader::work(elector, stop, |stop| scheduler::run(client.clone(), informers.clone(), stop)).await;
         Ok(())
     })
 }
 
+/// What makes this process work only while it leads, unless it is to work all the time.
+fn elector(
+    args: &OneElectionArgs,
+    client: &Client,
+    component: &str,
+    lease: &str,
+) -> anyhow::Result<Option<Elector>> {
+    let lease = args.leader_elect_resource_name.as_deref().unwrap_or(lease);
+    let election = args.election.election(true)?;
+    Ok(election.map(|election| election.elector(client.clone(), component, lease)))
+}
+
 pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCode> {
-    let (client, config) = client_of(&args.component.kubeconfig, "kube-controller-manager")?;
+    let (client, config) = client_of(&args.component.kubeconfig, CONTROLLER_MANAGER)?;
+    let elector = elector(&args.leader_election, &client, CONTROLLER_MANAGER, CONTROLLER_MANAGER)?;
     let root_ca = match &args.root_ca_file {
-        Some(path) => {
-            std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?
-        }
+        Some(path) => read(path)?,
         None => String::from_utf8(config.certificate_authority.clone())
             .context("the certificate authority is not PEM")?,
     };
@@ -70,13 +84,13 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
         _ => None,
     };
     let (cluster_cidrs, disabled) = (args.cluster_cidr, control_plane::disabled_controllers(args.ingress));
-    run_one(&args.component, "kube-controller-manager", |informers, stop| async move {
+    run_one(&args.component, CONTROLLER_MANAGER, |informers, stop| async move {
         let config = controllers::Config { root_ca, signing, cluster_cidrs, disabled };
         let client_for = |account: &'static str| {
             let transport = ServiceAccount::new(client.clone(), anonymous.clone(), "kube-system", account);
             Client::new(transport, account)
         };
-        controllers::run(&config, client_for, &informers, stop).await;
+        leader::work(elector, stop, |stop| controllers::run(&config, client_for, &informers, stop)).await;
         Ok(())
     })
 }

@@ -152,6 +152,8 @@ async fn start(
         pki: &pki,
         node_ip,
         etcd: args.etcd.config()?,
+        // An etcd may have other servers; a store of one's own has not.
+        election: args.leader_election.election(!args.etcd.etcd_servers.is_empty())?,
         admission: args.admission.selection()?,
         runs_deciders: parts != Parts::ApiServer,
         ingress: args.ingress.ingress,
@@ -161,6 +163,8 @@ async fn start(
         encryption_reload: args.encryption.encryption_provider_config_automatic_reload,
         requests_in_flight_max: args.flow_control.requests_in_flight_max()?,
         signing_duration: args.signing.cluster_signing_duration,
+        features: args.serving.features()?,
+        request_timeout: args.serving.request_timeout,
     };
     let has_node = parts == Parts::Everything;
     let configuration = has_node.then(|| kubelet_configuration(args, layout, &settings)).transpose()?;

@@ -2,14 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use apiserver::audit::Auditor;
 use apiserver::audit::policy::Policy;
 use apiserver::audit::sink::Backends;
 use apiserver::authentication::{self, FrontProxies};
 use apiserver::authorization::Chain;
 use apiserver::encryption::Encryption;
+use apiserver::features::Features;
 use apiserver::tls::{Authorities, Serving, SharedTls};
 use apiserver::{AdmissionPlugins, ApiServer, Cidr, FRONT_PROXY_CLIENT, FrontProxy, GroupServed};
 use auth::jwt::SigningKey;
@@ -18,6 +20,7 @@ use auth::tokenfile::TokenFile;
 use auth::{RequestHeader, UserInfo};
 use client::certificate::Replaceable;
 use client::config::RestConfig;
+use client::leaderelection::Elector;
 use client::{CancellationToken, Client, Informers};
 use cluster::pki::{Identity, Leaf, Pki};
 use cluster::{Layout, Settings};
@@ -26,7 +29,8 @@ use store::Store;
 use tokio::net::TcpListener;
 
 use super::certificates::Keeper;
-use super::{Services, encryption_reload};
+use super::leader::Election;
+use super::{Services, encryption_reload, leader};
 
 /// Everything a control plane is made of, before it runs.
 pub struct Plan<'a> {
@@ -36,6 +40,8 @@ pub struct Plan<'a> {
     pub node_ip: IpAddr,
     /// Where the state is, when not in the cluster's own data.
     pub etcd: Option<store::EtcdConfig>,
+    /// How controllers and scheduler stand for the lead; none where no other process has theirs.
+    pub election: Option<Election>,
     pub admission: AdmissionPlugins,
     /// Whether controllers and scheduler run in this process, too.
     pub runs_deciders: bool,
@@ -46,6 +52,8 @@ pub struct Plan<'a> {
     pub requests_in_flight_max: u32,
     /// How long certificates hold that are signed on request.
     pub signing_duration: SignedDuration,
+    pub features: Features,
+    pub request_timeout: Duration,
     pub encryption: Option<Arc<Encryption>>,
     /// Whether its file is followed.
     pub encryption_reload: bool,
@@ -81,6 +89,9 @@ impl Api {
     }
 }
 
+/// What components are called, as user agents and as leases.
+pub const CONTROLLER_MANAGER: &str = "kube-controller-manager";
+pub const SCHEDULER: &str = "kube-scheduler";
 pub const AUTHENTICATED: &str = "system:authenticated";
 
 /// Who is believed, who decides and who is told, as the operator says.
@@ -135,30 +146,29 @@ impl Plan<'_> {
     }
 
     async fn open_store(&self, services: &mut Services) -> anyhow::Result<Store> {
+        let store = self.opened_store().await?;
+        if let Some(encryption) = self.encryption.clone().filter(|_| self.encryption_reload) {
+            let store = store.clone();
+            services.start("encryption-config", |stop| encryption_reload::run(encryption, store, stop));
+        }
+        Ok(store)
+    }
+
+    async fn opened_store(&self) -> anyhow::Result<Store> {
         if let Some(etcd) = &self.etcd {
-            // Objects go to etcd as the codec makes them; nothing there encrypts.
-            ensure!(
-                self.encryption.is_none(),
-                "--encryption-provider-config and --etcd-servers do not go together yet: \
-                 leave one of them out, or let etcd's own disks be encrypted"
-            );
-            let servers = etcd.servers.servers.join(", ");
-            return Store::open_etcd(etcd.clone())
-                .await
-                .with_context(|| format!("cannot use etcd at {servers}"));
+            let mut config = etcd.clone();
+            if let Some(encryption) = &self.encryption {
+                config.transformer = encryption.clone();
+            }
+            let servers = config.servers.servers.join(", ");
+            return Store::open_etcd(config).await.with_context(|| format!("cannot use etcd at {servers}"));
         }
         let path = self.layout.store();
         let mut config = store::Config::new(path.clone());
         if let Some(encryption) = &self.encryption {
             config.transformer = encryption.clone();
         }
-        let store = Store::open(config).await;
-        let store = store.with_context(|| format!("cannot open the store in {}", path.display()))?;
-        if let Some(encryption) = self.encryption.clone().filter(|_| self.encryption_reload) {
-            let store = store.clone();
-            services.start("encryption-config", |stop| encryption_reload::run(encryption, store, stop));
-        }
-        Ok(store)
+        Store::open(config).await.with_context(|| format!("cannot open the store in {}", path.display()))
     }
 
     fn config(&self, access: Access, keeper: &mut Keeper) -> anyhow::Result<apiserver::Config> {
@@ -173,6 +183,8 @@ impl Plan<'_> {
         config.anonymous_auth = self.anonymous_auth;
         config.tokens = self.tokens.clone();
         config.requests_in_flight_max = self.requests_in_flight_max;
+        config.set_features(self.features.clone());
+        config.request_timeout = self.request_timeout;
         config.client_ca = Some(self.pki.ca_certificate().to_owned());
         let leaf =
             Leaf::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"]);
@@ -250,18 +262,26 @@ impl Plan<'_> {
             disabled: disabled_controllers(self.ingress),
         };
         let (clients, informers) = (api.clone(), api.informers.clone());
+        let manager =
+            api.client(UserInfo::new("system:kube-controller-manager", [AUTHENTICATED]), CONTROLLER_MANAGER);
+        let elector = self.elector(&manager, CONTROLLER_MANAGER, CONTROLLER_MANAGER);
         services.start("controller-manager", |stop| async move {
             let client_for =
                 |name: &'static str| clients.client(UserInfo::service_account("kube-system", name, ""), name);
-            controllers::run(&config, client_for, &informers, stop).await;
+            leader::work(elector, stop, |stop| controllers::run(&config, client_for, &informers, stop)).await;
             Ok(())
         });
-        let client = api.client(UserInfo::new("system:kube-scheduler", [AUTHENTICATED]), "kube-scheduler");
+        let client = api.client(UserInfo::new("system:kube-scheduler", [AUTHENTICATED]), SCHEDULER);
+        let elector = self.elector(&client, scheduler::DEFAULT_SCHEDULER_NAME, SCHEDULER);
         let informers = api.informers.clone();
         services.start("scheduler", |stop| async move {
-            scheduler::run(client, informers, stop).await;
+            leader::work(elector, stop, |stop| scheduler::run(client.clone(), informers.clone(), stop)).await;
             Ok(())
         });
+    }
+
+    fn elector(&self, client: &Client, component: &str, lease: &str) -> Option<Elector> {
+        self.election.as_ref().map(|election| election.elector(client.clone(), component, lease))
     }
 }
 

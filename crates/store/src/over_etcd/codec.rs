@@ -7,9 +7,11 @@ use bytes::Bytes;
 use etcd::proto::KeyValue;
 
 use super::hub::revision;
+use super::values::Values;
 use crate::entry::{Draft, Entry};
 use crate::intern::Interner;
 use crate::key::Key;
+use crate::transform::{Freshness, TransformError};
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -33,21 +35,26 @@ pub trait Codec: Send + Sync {
 
 /// Makes entries of what etcd tells.
 pub(crate) struct Decoder {
-    /// What all keys begin with, a slash at its end.
-    pub(crate) prefix: Bytes,
-    codec: Arc<dyn Codec>,
+    values: Arc<Values>,
     interner: Interner,
+    /// Whether anything has shown that would be sealed in another way now.
+    pub(crate) has_seen_stale: bool,
 }
 
 impl Decoder {
-    pub(crate) fn new(prefix: &str, codec: Arc<dyn Codec>) -> Decoder {
-        Decoder { prefix: Bytes::copy_from_slice(prefix.as_bytes()), codec, interner: Interner::default() }
+    pub(crate) fn new(values: Arc<Values>) -> Decoder {
+        Decoder { values, interner: Interner::default(), has_seen_stale: false }
+    }
+
+    /// What all keys begin with.
+    pub(crate) fn prefix(&self) -> &Bytes {
+        &self.values.prefix
     }
 
     /// The object that a key of etcd's names; none for what is no object of this store.
     pub(crate) fn key(&mut self, full: &[u8]) -> Option<Key> {
-        let path = std::str::from_utf8(full.strip_prefix(&*self.prefix)?).ok()?;
-        let Key { resource, namespace, name } = self.codec.key(path)?;
+        let path = std::str::from_utf8(full.strip_prefix(&*self.values.prefix)?).ok()?;
+        let Key { resource, namespace, name } = self.values.codec.key(path)?;
         Some(Key {
             resource: self.interner.intern(&resource),
             namespace: self.interner.intern(&namespace),
@@ -55,23 +62,24 @@ impl Decoder {
         })
     }
 
-    /// An object as it is there. One that cannot be read is left out, and the log says so.
-    pub(crate) fn entry(&mut self, kv: &KeyValue) -> Option<Entry> {
-        let key = self.key(&kv.key)?;
-        let draft = match self.codec.decode(&key, &kv.value) {
+    /// An object as it is there, none if it cannot be read, of which the log tells. An error is one that no key opens.
+    pub(crate) fn entry(&mut self, key: Key, kv: &KeyValue) -> Result<Option<Entry>, TransformError> {
+        let (plain, freshness) = self.values.open(&key, &kv.value)?;
+        self.has_seen_stale |= freshness == Freshness::Stale;
+        let draft = match self.values.codec.decode(&key, &plain) {
             Ok(draft) => draft,
             Err(error) => {
                 tracing::error!(%key, %error, "an object in etcd cannot be read and does not show");
-                return None;
+                return Ok(None);
             }
         };
         let revision = revision(kv.mod_revision);
-        Some(Entry {
+        Ok(Some(Entry {
             key,
             revision,
             created: super::hub::revision(kv.create_revision),
             bytes: draft.finish(revision),
             meta: draft.meta.interned(&mut self.interner),
-        })
+        }))
     }
 }

@@ -17,6 +17,7 @@ use crate::config::Clock;
 use crate::entry::{Entry, Revision};
 use crate::history::{Event, EventKind};
 use crate::key::Key;
+use crate::log::OpenError;
 use crate::state::{Retention, State};
 
 /// A member that ends the watch at once is not asked without pause.
@@ -69,7 +70,7 @@ impl Feed {
 
     async fn follow(&mut self) -> Result<Infallible, Error> {
         let from = number(self.hub.shown().next());
-        let prefix = self.decoder.prefix.clone();
+        let prefix = self.decoder.prefix().clone();
         let mut watch = self.hub.client.watch(from, |version| range(&prefix, version)).await?;
         self.hub.set_followed(true);
         loop {
@@ -81,7 +82,7 @@ impl Feed {
     }
 
     /// What came between is not known: whoever watches must list again.
-    async fn reload(&mut self) -> Result<(), Error> {
+    async fn reload(&mut self) -> Result<(), OpenError> {
         let state = load::load(&self.hub.client, &mut self.decoder, self.retention).await?;
         let shown = state.revision();
         *self.hub.shared.state.write() = state;
@@ -109,9 +110,18 @@ impl Feed {
 
     fn change(&mut self, event: &EtcdEvent) -> Option<Change> {
         let kv = event.kv.as_ref()?;
-        match event.r#type() {
-            EventType::Put => self.decoder.entry(kv).map(Change::Put),
-            EventType::Delete => Some(Change::Delete(self.decoder.key(&kv.key)?, revision(kv.mod_revision))),
+        let (key, at) = (self.decoder.key(&kv.key)?, revision(kv.mod_revision));
+        if event.r#type() == EventType::Delete {
+            return Some(Change::Delete(key, at));
+        }
+        match self.decoder.entry(key.clone(), kv) {
+            Ok(Some(entry)) => Some(Change::Put(entry)),
+            // What stood there before is not true any more.
+            Ok(None) => Some(Change::Delete(key, at)),
+            Err(error) => {
+                tracing::error!(%key, %error, "no key opens what another server has encrypted; it does not show");
+                Some(Change::Delete(key, at))
+            }
         }
     }
 }

@@ -5,16 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use etcd::Client;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::EtcdConfig;
-use super::codec::Codec;
 use super::fresh::Behind;
+use super::values::Values;
 use crate::entry::Revision;
-use crate::key::Key;
 use crate::shared::Shared;
 
 /// A change under the prefix comes by itself within this time, mostly. What is behind then may be so because of a change
@@ -31,8 +28,7 @@ const SHOWS_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Hub {
     pub(crate) client: Arc<Client>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) codec: Arc<dyn Codec>,
-    prefix: String,
+    pub(crate) values: Arc<Values>,
     /// Everything up to here shows.
     shown: watch::Sender<Revision>,
     /// Somebody waits for a revision of which no event has come.
@@ -45,29 +41,15 @@ impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hub")
             .field("client", &self.client)
-            .field("prefix", &self.prefix)
+            .field("values", &self.values)
             .finish_non_exhaustive()
     }
 }
 
 impl Hub {
-    pub(crate) fn new(client: Arc<Client>, shared: Arc<Shared>, config: &EtcdConfig) -> Hub {
+    pub(crate) fn new(client: Arc<Client>, shared: Arc<Shared>, values: Arc<Values>) -> Hub {
         let shown = watch::Sender::new(shared.state.read().revision());
-        let (codec, prefix) = (config.codec.clone(), config.key_prefix());
-        Hub {
-            client,
-            shared,
-            codec,
-            prefix,
-            shown,
-            progress_wanted: Notify::new(),
-            followed: AtomicBool::new(true),
-        }
-    }
-
-    /// Where etcd keeps an object.
-    pub(crate) fn etcd_key(&self, key: &Key) -> Bytes {
-        format!("{}{}", self.prefix, self.codec.path(key)).into()
+        Hub { client, shared, values, shown, progress_wanted: Notify::new(), followed: AtomicBool::new(true) }
     }
 
     pub(crate) fn is_followed(&self) -> bool {

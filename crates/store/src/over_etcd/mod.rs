@@ -11,6 +11,8 @@ mod fresh;
 mod hub;
 mod lease;
 mod load;
+mod rewrite;
+mod values;
 mod write;
 
 use std::fmt;
@@ -18,23 +20,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd::Client;
+use etcd::proto::RangeRequest;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub use codec::{Codec, CodecError};
 pub use fresh::Behind;
+pub use write::Also;
 
 use crate::config::{Clock, Config};
-use crate::entry::Entry;
+use crate::entry::{Entry, Revision};
 use crate::key::Key;
 use crate::log::OpenError;
 use crate::queue::{CommitError, Expected, Op};
 use crate::shared::Shared;
 use crate::state::Retention;
+use crate::transform::{Identity, Transformer};
 use codec::Decoder;
 use feed::Feed;
 use fresh::Freshness;
 use hub::Hub;
 use lease::Leases;
+use values::Values;
 
 /// Where upstream keeps everything (`--etcd-prefix`).
 pub const PREFIX: &str = "/registry";
@@ -49,6 +56,8 @@ pub struct EtcdConfig {
     /// Everything is kept under this, a path.
     pub prefix: String,
     pub codec: Arc<dyn Codec>,
+    /// How values are encrypted.
+    pub transformer: Arc<dyn Transformer>,
     /// The most bytes of past changes kept in memory, for watches and for lists at older revisions.
     pub history_bytes_max: usize,
     /// Past changes older than this are dropped with the next write.
@@ -66,6 +75,7 @@ impl EtcdConfig {
             servers,
             prefix: PREFIX.to_owned(),
             codec,
+            transformer: Arc::new(Identity),
             history_bytes_max,
             history_age_max,
             compaction_interval: COMPACTION_INTERVAL,
@@ -94,6 +104,7 @@ pub(crate) struct EtcdEngine {
     hub: Arc<Hub>,
     fresh: Arc<Freshness>,
     leases: Leases,
+    rewrite_asked: Arc<Notify>,
     /// They end with the engine.
     _tasks: JoinSet<()>,
 }
@@ -102,19 +113,26 @@ impl EtcdEngine {
     /// Reads everything that is there, and follows it from then on.
     pub(crate) async fn open(config: EtcdConfig) -> Result<(EtcdEngine, Arc<Shared>), OpenError> {
         let client = Arc::new(Client::new(&config.servers)?);
-        let mut decoder = Decoder::new(&config.key_prefix(), config.codec.clone());
+        let values = Values::new(&config);
+        let mut decoder = Decoder::new(values.clone());
         let state = load::load(&client, &mut decoder, config.retention()).await?;
         let shared = Arc::new(Shared::new(state));
-        let hub = Arc::new(Hub::new(client.clone(), shared.clone(), &config));
+        let hub = Arc::new(Hub::new(client.clone(), shared.clone(), values));
         let fresh = Arc::new(Freshness::default());
         let mut tasks = JoinSet::new();
+        let rewrite_asked = Arc::new(Notify::new());
+        if decoder.has_seen_stale {
+            rewrite_asked.notify_one();
+        }
+        tasks.spawn(rewrite::run(hub.clone(), rewrite_asked.clone()));
         let feed = Feed::new(hub.clone(), decoder, config.retention(), config.clock.clone());
         tasks.spawn(feed.run());
         tasks.spawn(fresh.clone().run(client.clone()));
         if !config.compaction_interval.is_zero() {
             tasks.spawn(compact::run(client.clone(), config.compaction_interval));
         }
-        Ok((EtcdEngine { hub, fresh, leases: Leases::new(client), _tasks: tasks }, shared))
+        let leases = Leases::new(client);
+        Ok((EtcdEngine { hub, fresh, leases, rewrite_asked, _tasks: tasks }, shared))
     }
 
     pub(crate) async fn commit(
@@ -122,8 +140,23 @@ impl EtcdEngine {
         key: &Key,
         expected: Expected,
         op: Op,
+        also: &[Also],
     ) -> Result<Arc<Entry>, CommitError> {
-        write::commit(&self.hub, &self.leases, key, expected, &op).await
+        write::commit(&self.hub, &self.leases, key, expected, &op, also).await
+    }
+
+    /// When a path was last written, 0 for never; what was written by now shows.
+    pub(crate) async fn revision_of(&self, path: &str) -> Result<Revision, CommitError> {
+        let request = RangeRequest { key: self.hub.values.at(path), ..RangeRequest::default() };
+        let found =
+            self.hub.client.range(request).await.map_err(|error| CommitError::Etcd(Arc::new(error)))?;
+        self.hub.shows(hub::revision(found.header.unwrap_or_default().revision)).await?;
+        Ok(hub::revision(found.kvs.first().map_or(0, |found| found.mod_revision)))
+    }
+
+    /// Has everything sealed anew in the background.
+    pub(crate) fn ask_rewrite(&self) {
+        self.rewrite_asked.notify_one();
     }
 
     /// Whether the watch on etcd stands.

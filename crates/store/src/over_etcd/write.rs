@@ -5,13 +5,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etcd::Answer;
-use etcd::proto::{Compare, RequestOp, TxnRequest, TxnResponse};
+use etcd::proto::{Compare, KeyValue, RequestOp, TxnRequest, TxnResponse};
 
 use super::hub::{Hub, number, revision};
 use super::lease::Leases;
-use crate::entry::{Entry, Revision};
+use super::values::Values;
+use crate::entry::{Draft, Entry, Revision};
 use crate::key::Key;
 use crate::queue::{CommitError, Expected, OBJECT_BYTES_MAX, Op};
+
+/// What must change together with an object, or not at all.
+#[derive(Clone, Debug)]
+pub enum Also {
+    /// An object that is not there yet is made.
+    Create(Key, Draft),
+    /// An object goes, if it is there.
+    Remove(Key),
+    /// What is no object gets a new value at its path, if it was last written at this revision; 0 is never.
+    Replace { path: String, seen: Revision, value: Bytes },
+}
 
 /// What is asked of etcd.
 struct Request {
@@ -20,6 +32,9 @@ struct Request {
     /// None deletes.
     value: Option<Bytes>,
     ttl: Option<Duration>,
+    /// What else must be so, and changes then.
+    conditions: Vec<Compare>,
+    changes: Vec<RequestOp>,
 }
 
 /// What etcd did.
@@ -29,6 +44,8 @@ enum Outcome {
     Made(Revision),
     /// The object was not as expected, at this revision.
     Conflict(Revision),
+    /// The object was, but what was to change with it was not.
+    Overtaken(Revision),
 }
 
 pub(crate) async fn commit(
@@ -37,8 +54,9 @@ pub(crate) async fn commit(
     key: &Key,
     expected: Expected,
     op: &Op,
+    also: &[Also],
 ) -> Result<Arc<Entry>, CommitError> {
-    let request = request(hub, key, expected, op)?;
+    let request = request(hub, key, expected, op, also)?;
     match send(hub, leases, &request).await? {
         Outcome::Made(at) => {
             if let Err(error) = hub.shows(at).await {
@@ -47,6 +65,10 @@ pub(crate) async fn commit(
             }
             Ok(made(hub, key, at, op))
         }
+        Outcome::Overtaken(at) => {
+            hub.shows(at).await?;
+            Err(CommitError::Overtaken)
+        }
         Outcome::Conflict(at) => {
             hub.shows(at).await?;
             Err(CommitError::Conflict { current: hub.shared.state.read().get(key).cloned() })
@@ -54,7 +76,7 @@ pub(crate) async fn commit(
     }
 }
 
-fn request(hub: &Hub, key: &Key, expected: Expected, op: &Op) -> Result<Request, CommitError> {
+fn request(hub: &Hub, key: &Key, expected: Expected, op: &Op, also: &[Also]) -> Result<Request, CommitError> {
     let value = match op {
         Op::Delete(_) => None,
         Op::Put(draft) => {
@@ -62,10 +84,21 @@ fn request(hub: &Hub, key: &Key, expected: Expected, op: &Op) -> Result<Request,
             if bytes > OBJECT_BYTES_MAX {
                 return Err(CommitError::TooLarge { bytes });
             }
-            Some(hub.codec.encode(key, draft).map_err(|error| CommitError::Encode(Arc::new(error)))?)
+            Some(hub.values.encode(key, draft)?)
         }
     };
-    Ok(Request { key: hub.etcd_key(key), expected, value, ttl: hub.codec.ttl(key) })
+    let mut request = Request {
+        key: hub.values.key_of(key),
+        expected,
+        value,
+        ttl: hub.values.codec.ttl(key),
+        conditions: Vec::new(),
+        changes: Vec::new(),
+    };
+    for also in also {
+        request.add(&hub.values, also)?;
+    }
+    Ok(request)
 }
 
 async fn send(hub: &Hub, leases: &Leases, request: &Request) -> Result<Outcome, CommitError> {
@@ -94,6 +127,19 @@ fn failed(error: etcd::Error) -> CommitError {
 }
 
 impl Request {
+    fn add(&mut self, values: &Values, also: &Also) -> Result<(), CommitError> {
+        let mut put = |key: Bytes, seen: Revision, value: Bytes| {
+            self.conditions.push(Compare::mod_revision_is(key.clone(), number(seen)));
+            self.changes.push(RequestOp::put(key, value, 0));
+        };
+        match also {
+            Also::Create(key, draft) => put(values.key_of(key), Revision(0), values.encode(key, draft)?),
+            Also::Replace { path, seen, value } => put(values.at(path), *seen, value.clone()),
+            Also::Remove(key) => self.changes.push(RequestOp::delete(values.key_of(key))),
+        }
+        Ok(())
+    }
+
     fn transaction(&self, lease: i64) -> TxnRequest {
         let key = || self.key.clone();
         let mut compare = match self.expected {
@@ -109,7 +155,9 @@ impl Request {
             Some(value) => RequestOp::put(key(), value.clone(), lease),
             None => RequestOp::delete(key()),
         };
-        TxnRequest { compare, success: vec![change], failure: vec![RequestOp::get(key())] }
+        compare.extend(self.conditions.iter().cloned());
+        let success = std::iter::once(change).chain(self.changes.iter().cloned()).collect();
+        TxnRequest { compare, success, failure: vec![RequestOp::get(key())] }
     }
 
     /// A transaction that was sent twice finds its own doing in its way, if the first one was heard.
@@ -130,7 +178,16 @@ impl Request {
                 Outcome::Made(revision(found.mod_revision))
             }
             (None, None) if answer.repeated => Outcome::Made(now),
+            (_, found) if self.is_as_expected(found) => Outcome::Overtaken(now),
             _ => Outcome::Conflict(now),
+        }
+    }
+
+    fn is_as_expected(&self, found: Option<&KeyValue>) -> bool {
+        match self.expected {
+            Expected::Absent => self.value.is_some() && found.is_none(),
+            Expected::At(revision) => found.is_some_and(|found| found.mod_revision == number(revision)),
+            Expected::Any => self.value.is_some() || found.is_some(),
         }
     }
 }
@@ -153,7 +210,7 @@ fn made(hub: &Hub, key: &Key, at: Revision, op: &Op) -> Arc<Entry> {
 
 #[cfg(test)]
 mod tests {
-    use etcd::proto::{KeyValue, RangeResponse, ResponseHeader, ResponseOp, response_op};
+    use etcd::proto::{RangeResponse, ResponseHeader, ResponseOp, response_op};
 
     use super::*;
 
@@ -172,7 +229,14 @@ mod tests {
     fn check(value: Option<&'static str>, answer: Answer<TxnResponse>, expect: Outcome) {
         let expected = Expected::At(Revision(4));
         let value = value.map(Bytes::from);
-        let request = Request { key: "k".into(), expected, value, ttl: None };
+        let request = Request {
+            key: "k".into(),
+            expected,
+            value,
+            ttl: None,
+            conditions: Vec::new(),
+            changes: Vec::new(),
+        };
         assert_eq!(request.judge(&answer), expect, "{answer:?}");
     }
 
@@ -182,11 +246,17 @@ mod tests {
         check(Some("new"), answer(false, true, None), made(9));
         check(Some("new"), answer(false, false, Some(("new", 7))), conflict());
         check(Some("new"), answer(true, false, Some(("new", 7))), made(7));
-        check(Some("new"), answer(true, false, Some(("new", 4))), conflict());
+        check(Some("new"), answer(true, false, Some(("new", 3))), conflict());
         check(Some("new"), answer(true, false, Some(("other", 7))), conflict());
         check(Some("new"), answer(true, false, None), conflict());
         check(None, answer(true, false, None), made(9));
         check(None, answer(false, false, None), conflict());
         check(None, answer(true, false, Some(("other", 7))), conflict());
+    }
+
+    #[test]
+    fn an_object_that_is_as_expected_is_not_what_was_in_the_way() {
+        check(Some("new"), answer(false, false, Some(("old", 4))), Outcome::Overtaken(Revision(9)));
+        check(None, answer(false, false, Some(("old", 4))), Outcome::Overtaken(Revision(9)));
     }
 }

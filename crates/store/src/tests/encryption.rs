@@ -137,3 +137,63 @@ impl Transformer for PlainToo {
         opened.or_else(|_| Ok((data.to_vec(), Freshness::Stale)))
     }
 }
+
+async fn open_etcd_with(cluster: &Cluster, transformer: Arc<dyn Transformer>) -> Result<Store, OpenError> {
+    let config = EtcdConfig::new(cluster.config(), Arc::new(PlainCodec));
+    Store::open_etcd(EtcdConfig { transformer, ..config }).await
+}
+
+/// What etcd has for pod `a`.
+async fn in_etcd(cluster: &Cluster) -> Vec<u8> {
+    let key = "/registry/pods/default/a".into();
+    let found = cluster.client().range(etcd::proto::RangeRequest { key, ..Default::default() }).await;
+    found.expect("answers").kvs.first().map(|kv| kv.value.to_vec()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn etcd_has_what_the_transformer_made() {
+    let cluster = Cluster::start(1).await;
+    let store = open_etcd_with(&cluster, Turning::new(&[1])).await.expect("opens");
+    let written = put(&store, "a", "secret").await.expect("is written");
+    assert_eq!(text(&written), json("a", "secret", written.revision.0));
+    let sealed = in_etcd(&cluster).await;
+    assert!(!sealed.windows(6).any(|part| part == b"secret"));
+    assert_eq!(sealed[1] as usize, "/registry/pods/default/a".len(), "the place is the whole key");
+    let again = open_etcd_with(&cluster, Turning::new(&[1])).await.expect("opens");
+    assert_eq!(again.get(&pod("a")), Some(written));
+    let refused = open_etcd_with(&cluster, Turning::new(&[2])).await.expect_err("nothing reads it");
+    assert!(matches!(refused, OpenError::Unreadable { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn keys_are_rotated_in_etcd_too() {
+    let cluster = Cluster::start(1).await;
+    let keys = Turning::new(&[1, 2]);
+    let store = open_etcd_with(&cluster, keys.clone()).await.expect("opens");
+    let written = put(&store, "a", "secret").await.expect("is written");
+    let mut watch = store.watch(Scope::resource("pods"), written.revision).expect("is there");
+    keys.writes.store(2, Ordering::Relaxed);
+    store.rewrite();
+    while !matches!(watch.next().await.expect("goes on"), WatchItem::Event { .. }) {}
+    assert_eq!(in_etcd(&cluster).await[0], 2);
+    let store =
+        open_etcd_with(&cluster, Turning::new(&[2])).await.expect("the first key is not needed any more");
+    let found = store.get(&pod("a")).expect("is there");
+    assert_eq!(text(&found), json("a", "secret", found.revision.0));
+}
+
+#[tokio::test]
+async fn what_another_server_writes_unreadably_is_not_shown_as_it_was() {
+    let cluster = Cluster::start(1).await;
+    let keys = Turning::new(&[1, 2]);
+    let (one, other) =
+        tokio::join!(open_etcd_with(&cluster, keys.clone()), open_etcd_with(&cluster, Turning::new(&[1])));
+    let (one, other) = (one.expect("opens"), other.expect("opens"));
+    put(&one, "a", "first").await.expect("is written");
+    other.caught_up().await.expect("catches up");
+    assert!(other.get(&pod("a")).is_some());
+    keys.writes.store(2, Ordering::Relaxed);
+    put(&one, "a", "second").await.expect("is written");
+    other.caught_up().await.expect("catches up");
+    assert_eq!(other.get(&pod("a")), None);
+}
