@@ -378,7 +378,7 @@ fn agents_rights() -> [(Resource, &'static str, Value); 6] {
         })
     };
     let mut settings = rule("", &["configmaps"]);
-    settings["resourceNames"] = json!(["kube-dns"]);
+    settings["resourceNames"] = json!(network::dns::SETTINGS);
     let dns =
         [rule("", &["services", "namespaces"]), rule("discovery.k8s.io", &["endpointslices"]), settings];
     let network =

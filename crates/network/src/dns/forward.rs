@@ -1,4 +1,4 @@
-//! Asking the machine's own resolvers, those of `/etc/resolv.conf`.
+//! Asking other resolvers, such as those of `/etc/resolv.conf`.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -34,7 +34,7 @@ pub struct Resolvers {
     patience: Duration,
     attempts: usize,
     /// Each question begins with another resolver.
-    rotate: bool,
+    pub rotate: bool,
 }
 
 impl Resolvers {
