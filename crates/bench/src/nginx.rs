@@ -50,7 +50,7 @@ impl Nginx {
 
     /// Its master and its worker.
     pub fn pids(&self) -> Result<BTreeSet<u32>> {
-        process::with_descendants(&[self.process.id()])
+        process::with_descendants(self.process.id())
     }
 }
 

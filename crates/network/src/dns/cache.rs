@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::metrics::Kept;
 use super::settings::Caching;
 use super::wire::Forwarded;
 
@@ -36,8 +37,9 @@ impl Cache {
     }
 
     /// How many responses are held, those whose time is over included.
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    pub fn kept(&self) -> Kept {
+        let denial = self.entries.values().filter(|entry| entry.response.is_denial()).count();
+        Kept { success: self.entries.len() - denial, denial }
     }
 
     /// `caching` limits how long, whatever the response says.

@@ -43,8 +43,8 @@ impl Resolver {
     }
 
     pub fn metrics_text(&self) -> String {
-        let entries = self.cache.lock().len();
-        self.metrics.text(entries)
+        let kept = self.cache.lock().kept();
+        self.metrics.text(kept)
     }
 
     /// The answer, unless it takes another resolver.
@@ -77,7 +77,7 @@ impl Resolver {
     fn cached(&self, query: &Query, len_max: usize) -> Option<Vec<u8>> {
         let cache = self.cache.lock();
         let cached = cache.get(&key(query), Instant::now());
-        self.metrics.looked_up(cached.is_some());
+        self.metrics.looked_up(cached.map(|(response, _)| response.is_denial()));
         let (response, age) = cached?;
         let bytes = response.for_client(query, age);
         (bytes.len() <= len_max).then_some(bytes)
@@ -86,6 +86,7 @@ impl Resolver {
     /// The answer with the help of other resolvers; `whole` if the client can take all of it.
     pub async fn answer_from_others(&self, query: &Query, len_max: usize, whole: bool) -> Vec<u8> {
         let Ok(_permit) = self.forwards.try_acquire() else {
+            self.metrics.rejected();
             return Response::of(Code::ServerFailure).encode(query, len_max);
         };
         match self.zone.resolve(&query.name, query.kind) {

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::metrics::Transport;
+use super::metrics::Channel;
 use super::resolver::Resolver;
 use super::server::PAUSE;
 use super::wire::{TCP_LEN_MAX, parse_query};
@@ -26,8 +26,8 @@ pub(super) async fn serve(listener: TcpListener, resolver: Arc<Resolver>, stop: 
     loop {
         let permit = connections.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let serve = serve_connection(stream, resolver.clone());
+            Ok((stream, client)) => {
+                let serve = serve_connection(stream, Channel::tcp(client), resolver.clone());
                 let serve = stop.clone().run_until_cancelled_owned(serve);
                 tokio::spawn(async move {
                     if let Some(Err(error)) = serve.await {
@@ -44,23 +44,27 @@ pub(super) async fn serve(listener: TcpListener, resolver: Arc<Resolver>, stop: 
     }
 }
 
-async fn serve_connection(mut stream: TcpStream, resolver: Arc<Resolver>) -> io::Result<()> {
-    let mut query = Vec::new();
+async fn serve_connection(
+    mut stream: TcpStream,
+    channel: Channel,
+    resolver: Arc<Resolver>,
+) -> io::Result<()> {
+    let mut message = Vec::new();
     loop {
         let read = async {
             let length = stream.read_u16().await?;
-            query.resize(usize::from(length), 0);
-            stream.read_exact(&mut query).await
+            message.resize(usize::from(length), 0);
+            stream.read_exact(&mut message).await
         };
         timeout(IDLE, read).await??;
         let asked = Instant::now();
-        let answer = match parse_query(&query) {
+        let answer = match parse_query(&message) {
             Ok(query) => {
                 let answer = match resolver.answer_at_once(&query, TCP_LEN_MAX) {
                     Some(answer) => answer,
                     None => resolver.answer_from_others(&query, TCP_LEN_MAX, true).await,
                 };
-                resolver.metrics.answered(Transport::Tcp, query.kind, &answer, asked.elapsed());
+                resolver.metrics.answered(channel, query.kind, message.len(), &answer, asked.elapsed());
                 answer
             }
             Err(Some(answer)) => answer,

@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio::net::UdpSocket;
 
 use super::datagrams::Datagrams;
-use super::metrics::Transport;
+use super::metrics::Channel;
 use super::ready::Ready;
 use super::resolver::Resolver;
 use super::server::PAUSE;
@@ -54,13 +54,15 @@ async fn serve_batch(
         ready.take_changes();
     }
     for at in 0..count {
-        let client = datagrams.client(at);
+        let Some(client) = datagrams.client(at) else { continue };
         let (message, answer) = datagrams.exchange(at);
-        if let Some(query) = answer_at_once(resolver, ready.as_deref_mut(), message, asked, answer)
-            && let Some(client) = client
-        {
-            let (socket, resolver) = (socket.clone(), resolver.clone());
-            tokio::spawn(async move { answer_later(&socket, &resolver, &query, client, asked).await });
+        let came = (Channel::udp(client), message);
+        if let Some(query) = answer_at_once(resolver, ready.as_deref_mut(), came, asked, answer) {
+            let (socket, resolver, len) = (socket.clone(), resolver.clone(), message.len());
+            tokio::spawn(async move {
+                let answer = answer_later(&socket, &resolver, &query, client).await;
+                resolver.metrics.answered(Channel::udp(client), query.kind, len, &answer, asked.elapsed());
+            });
         }
     }
     datagrams.send(socket).await
@@ -70,7 +72,7 @@ async fn serve_batch(
 fn answer_at_once(
     resolver: &Resolver,
     ready: Option<&mut Ready>,
-    message: &[u8],
+    (channel, message): (Channel, &[u8]),
     asked: Instant,
     to: &mut Vec<u8>,
 ) -> Option<Query> {
@@ -100,7 +102,7 @@ fn answer_at_once(
             }
         },
     };
-    resolver.metrics.answered(Transport::Udp, kind, to, asked.elapsed());
+    resolver.metrics.answered(channel, kind, message.len(), to, asked.elapsed());
     None
 }
 
@@ -119,19 +121,13 @@ fn answer_and_keep(
     Some(whole)
 }
 
-async fn answer_later(
-    socket: &UdpSocket,
-    resolver: &Resolver,
-    query: &Query,
-    client: SocketAddr,
-    asked: Instant,
-) {
+async fn answer_later(socket: &UdpSocket, resolver: &Resolver, query: &Query, client: SocketAddr) -> Vec<u8> {
     let answer = resolver.answer_from_others(query, len_max(query.edns), false).await;
     // A client that is gone is no concern of ours.
     if let Err(error) = socket.send_to(&answer, client).await {
         tracing::debug!(%error, %client, "send DNS answer");
     }
-    resolver.metrics.answered(Transport::Udp, query.kind, &answer, asked.elapsed());
+    answer
 }
 
 /// What the client says it takes, within what we send.

@@ -164,20 +164,25 @@ impl Zone {
         }
     }
 
+    /// A headless Service without any endpoint has no name.
     fn service(&self, service: &Service, kind: u16) -> Found {
-        if kind == kind::SRV {
-            let mut found = Found::nothing();
-            for port in &service.spec.ports {
-                found.extend(self.srv(service, &port.name.to_ascii_lowercase(), &port.protocol));
-            }
-            return found;
+        let is_headless = service.spec.is_headless();
+        let addresses: BTreeSet<IpAddr> = if is_headless {
+            self.endpoints(service).iter().flat_map(|ready| ready.addresses()).collect()
+        } else {
+            cluster_ips(service).into_iter().collect()
+        };
+        if is_headless && addresses.is_empty() {
+            return Found::default();
         }
-        if !service.spec.is_headless() {
-            return Found::addresses(cluster_ips(service));
+        if kind != kind::SRV {
+            return Found::addresses(addresses);
         }
-        let addresses: BTreeSet<IpAddr> =
-            self.endpoints(service).iter().flat_map(|ready| ready.addresses()).collect();
-        Found::addresses(addresses)
+        let mut found = Found::nothing();
+        for port in &service.spec.ports {
+            found.extend(self.srv(service, &port.name.to_ascii_lowercase(), &port.protocol));
+        }
+        found
     }
 
     /// `HOSTNAME.SERVICE.NAMESPACE.svc`, or `_tcp.SERVICE...`, which only has names beneath it.
@@ -204,7 +209,8 @@ impl Zone {
         let known = service.spec.ports.iter().find(|candidate| {
             candidate.name.eq_ignore_ascii_case(port) && protocol_label(&candidate.protocol) == Some(protocol)
         });
-        known.map(|known| self.srv(&service, port, &known.protocol)).unwrap_or_default()
+        let found = known.map(|known| self.srv(&service, port, &known.protocol));
+        found.filter(|found| !found.data.is_empty()).unwrap_or_default()
     }
 
     fn srv(&self, service: &Service, port: &str, protocol: &str) -> Found {
