@@ -133,7 +133,7 @@ impl Plan {
         };
         if self.services_on_node {
             self.start_policy(services, clients.proxy.clone());
-            self.start_proxy(services, clients.proxy, &pod_cidrs);
+            self.start_proxy(services, clients.proxy, &pod_cidrs, &dns_addresses);
             self.start_dns(services, clients.dns, &dns_addresses);
         }
         let ingress_error = self.start_ingress(services, clients.ingress).await.err();
@@ -245,7 +245,13 @@ impl Plan {
         });
     }
 
-    fn start_proxy(&self, services: &mut Services, informers: Informers, pod_cidrs: &[IpNet]) {
+    fn start_proxy(
+        &self,
+        services: &mut Services,
+        informers: Informers,
+        pod_cidrs: &[IpNet],
+        dns_addresses: &[IpAddr],
+    ) {
         let pods = if self.cluster_cidrs.is_empty() { pod_cidrs } else { &self.cluster_cidrs };
         let networks = network::proxy::Networks {
             pods: pods.to_vec(),
@@ -259,6 +265,7 @@ impl Plan {
             cluster: self.layout.name().to_owned(),
             node_name: self.node_name.clone(),
             networks,
+            dns: if self.cluster_dns.is_empty() { Vec::new() } else { dns_addresses.to_vec() },
             healthz_address: Some((std::net::Ipv4Addr::UNSPECIFIED, healthz).into()),
             metrics_address: Some((std::net::Ipv4Addr::LOCALHOST, metrics).into()),
         };
@@ -341,7 +348,7 @@ fn dns_slice(labels: &Value, endpoint: IpAddr) -> (&'static str, Value) {
     let (name, family) = if endpoint.is_ipv4() { (DNS_NAME, "IPv4") } else { ("kube-dns-ipv6", "IPv6") };
     let mut labels = labels.clone();
     labels["kubernetes.io/service-name"] = DNS_NAME.into();
-    labels["endpointslice.kubernetes.io/managed-by"] = "coxswain".into();
+    labels["endpointslice.kubernetes.io/managed-by"] = network::proxy::DNS_MANAGER.into();
     let slice = json!({
         "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
         "metadata": {"name": name, "namespace": DNS_NAMESPACE, "labels": labels},
