@@ -34,8 +34,10 @@ pub async fn serve(address: std::net::IpAddr) -> Result<SocketAddr> {
 
 async fn answer_all(mut stream: TcpStream) -> Result<()> {
     stream.set_nodelay(true)?;
-    let response =
-        format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{BODY}", BODY.len());
+    let response = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
     let mut messages = Messages::new(&mut stream);
     while messages.head().await?.is_some() {
         messages.stream.write_all(response.as_bytes()).await?;
@@ -61,7 +63,8 @@ async fn ask_over_one(proxy: SocketAddr, request: &str, end: Instant) -> Result<
             return Ok(took);
         }
         messages.stream.write_all(request.as_bytes()).await?;
-        let response = tokio::time::timeout(PATIENCE, messages.response()).await.context("no response in time")?;
+        let response =
+            tokio::time::timeout(PATIENCE, messages.response()).await.context("no response in time")?;
         ensure!(response? == BODY.as_bytes(), "{proxy} did not pass on the backend's response");
         took.push(start.elapsed());
     }

@@ -86,7 +86,9 @@ impl Dns {
             .latencies("answer under this load", &took)
             .server_cpu("answer", cpu, usize::try_from(answers)?.max(1));
         Ok(match cpu {
-            Some(cpu) => report.row("answers per second of one core", answers as f64 / cpu.as_secs_f64(), "/s"),
+            Some(cpu) => {
+                report.row("answers per second of one core", answers as f64 / cpu.as_secs_f64(), "/s")
+            }
             None => report,
         })
     }
@@ -98,7 +100,8 @@ impl Dns {
             // Each begins elsewhere, so that they do not ask the same at the same time.
             let mut questions = questions.to_vec();
             questions.rotate_left(client * questions.len() / self.clients);
-            clients.push(tokio::task::spawn_blocking(move || ask(server, &questions, window, Stop::At(until))));
+            clients
+                .push(tokio::task::spawn_blocking(move || ask(server, &questions, window, Stop::At(until))));
         }
         let mut seen = Vec::new();
         for client in clients {

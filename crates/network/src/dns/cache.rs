@@ -98,7 +98,8 @@ mod tests {
     #[test]
     fn the_oldest_response_gives_way_when_the_cache_is_full() {
         let (mut cache, now) = (Cache::default(), Instant::now());
-        (0..=ENTRIES_MAX).for_each(|number| cache.put(key(number), response(Some(10)), Caching::default(), now));
+        (0..=ENTRIES_MAX)
+            .for_each(|number| cache.put(key(number), response(Some(10)), Caching::default(), now));
         assert_eq!(cache.entries.len(), ENTRIES_MAX);
         assert!(cache.get(&key(0), now).is_none() && cache.get(&key(ENTRIES_MAX), now).is_some());
     }

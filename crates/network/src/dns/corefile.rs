@@ -135,7 +135,10 @@ mod tests {
         assert_eq!((errors.line, errors.words.as_slice()), (2, ["errors".to_owned()].as_slice()));
         assert_eq!(forward.words, ["forward", ".", "192.0.2.1"]);
         assert_eq!(forward.block[0].words, ["policy", "random"]);
-        assert_eq!((blocks[1].zones.as_slice(), blocks[1].directives.len()), ([name("acme.test")].as_slice(), 0));
+        assert_eq!(
+            (blocks[1].zones.as_slice(), blocks[1].directives.len()),
+            ([name("acme.test")].as_slice(), 0)
+        );
     }
 
     #[test]

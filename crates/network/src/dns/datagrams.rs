@@ -83,8 +83,7 @@ impl Datagrams {
     pub fn client(&self, at: usize) -> Option<SocketAddr> {
         let address: *const libc::sockaddr_storage = &self.clients[at];
         // SAFETY: the kernel wrote an address of that length there.
-        let client =
-            unsafe { SockaddrStorage::from_raw(address.cast(), Some(self.client_lengths[at])) }?;
+        let client = unsafe { SockaddrStorage::from_raw(address.cast(), Some(self.client_lengths[at])) }?;
         let v4 = client.as_sockaddr_in().map(|v4| SocketAddr::V4(SocketAddrV4::from(*v4)));
         v4.or_else(|| client.as_sockaddr_in6().map(|v6| SocketAddr::V6(SocketAddrV6::from(*v6))))
     }
@@ -119,9 +118,8 @@ impl Datagrams {
         });
         let chosen = &mut headers[range];
         // SAFETY: each header points to an address and an answer of its own, which live through the call.
-        let sent = unsafe {
-            libc::sendmmsg(socket, chosen.as_mut_ptr(), chosen.len() as u32, libc::MSG_DONTWAIT)
-        };
+        let sent =
+            unsafe { libc::sendmmsg(socket, chosen.as_mut_ptr(), chosen.len() as u32, libc::MSG_DONTWAIT) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 }

@@ -22,7 +22,7 @@ mod zone;
 mod tests;
 
 pub use name::Name;
-pub use settings::NAMES as SETTINGS;
 pub use server::{Config, Error, Server, run};
+pub use settings::NAMES as SETTINGS;
 pub use upstreams::Upstreams;
 pub use zone::{Outcome, Zone};

@@ -193,7 +193,5 @@ impl Answer {
 
 /// Labels as sent, in lower case. Those of Kubernetes' names are never longer than a label may be.
 fn wire<'a>(labels: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = u8> {
-    labels.flat_map(|label| {
-        [label.len() as u8].into_iter().chain(label.iter().map(u8::to_ascii_lowercase))
-    })
+    labels.flat_map(|label| [label.len() as u8].into_iter().chain(label.iter().map(u8::to_ascii_lowercase)))
 }

@@ -31,8 +31,20 @@ const CACHE_DENIAL_TTL: Duration = Duration::from_secs(1800);
 
 /// Directives that are about CoreDNS itself, or what is so anyway.
 const MEANINGLESS: [&str; 14] = [
-    "bufsize", "debug", "errors", "health", "import", "kubernetes", "lameduck", "loadbalance", "log", "loop",
-    "minimal", "prometheus", "ready", "reload",
+    "bufsize",
+    "debug",
+    "errors",
+    "health",
+    "import",
+    "kubernetes",
+    "lameduck",
+    "loadbalance",
+    "log",
+    "loop",
+    "minimal",
+    "prometheus",
+    "ready",
+    "reload",
 ];
 
 /// All that is said.
@@ -156,7 +168,8 @@ impl Settings {
         let nameservers: Vec<String> = read(map, "upstreamNameservers", problem);
         let stubs = stub_domains.iter().filter_map(|(domain, to)| Some((Name::parse(domain)?, to)));
         for (zone, servers) in stubs.chain([(Name::default(), &nameservers)]) {
-            let to: Vec<Target> = servers.iter().filter_map(|server| address(server)).map(Target::Server).collect();
+            let to: Vec<Target> =
+                servers.iter().filter_map(|server| address(server)).map(Target::Server).collect();
             if !to.is_empty() {
                 let forward = Forward { from: zone.clone(), except: vec![], to, rotate: false };
                 self.domain(&zone).forwards.push(forward);
@@ -218,7 +231,9 @@ impl Forward {
         let from = Name::parse(from).ok_or_else(|| format!("{from:?} is not a name"))?;
         let target = |text: &&str| match text.strip_prefix('/') {
             Some(_) => Ok(Target::File(PathBuf::from(text))),
-            None => address(text).map(Target::Server).ok_or_else(|| format!("{text:?} is no address to forward to")),
+            None => address(text)
+                .map(Target::Server)
+                .ok_or_else(|| format!("{text:?} is no address to forward to")),
         };
         let to: Vec<Target> = to.iter().map(target).collect::<Result<_, _>>()?;
         if to.is_empty() {
@@ -228,7 +243,9 @@ impl Forward {
         let mut forward = Forward { from, except: vec![], to, rotate: true };
         for option in options {
             match option.words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-                ["except", names @ ..] => forward.except.extend(names.iter().filter_map(|name| Name::parse(name))),
+                ["except", names @ ..] => {
+                    forward.except.extend(names.iter().filter_map(|name| Name::parse(name)))
+                }
                 ["policy", policy] => forward.rotate = *policy != "sequential",
                 // How connections are kept, and which transport is tried first, is decided here.
                 _ => {}
@@ -245,7 +262,8 @@ impl Caching {
             seconds.map_err(|_| format!("{text:?} is no number of seconds"))
         };
         let mut caching = Caching { success: CACHE_SUCCESS_TTL, denial: CACHE_DENIAL_TTL };
-        if let Some(ttl) = words.first().filter(|word| word.starts_with(|digit: char| digit.is_ascii_digit())) {
+        if let Some(ttl) = words.first().filter(|word| word.starts_with(|digit: char| digit.is_ascii_digit()))
+        {
             caching = Caching { success: seconds(ttl)?, denial: seconds(ttl)? };
         }
         for option in options {
@@ -343,7 +361,8 @@ mod tests {
         let (settings, problems) = settings(&[("coredns-custom", data)]);
         assert!(problems.is_empty(), "{problems:?}");
         assert_eq!(asked(&settings, "www.acme.test"), [at("192.0.2.1:53")]);
-        let hosts = settings.find(&name("seven.test")).and_then(|domain| domain.hosts.as_ref()).expect("hosts");
+        let hosts =
+            settings.find(&name("seven.test")).and_then(|domain| domain.hosts.as_ref()).expect("hosts");
         assert_eq!((hosts.falls_through, hosts.ttl), (true, 9));
         assert_eq!(hosts.addresses(&name("Also.test")).collect::<Vec<_>>(), [ip("192.0.2.7")]);
         assert_eq!(hosts.names(ip("192.0.2.7")).count(), 2);
@@ -364,10 +383,15 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_told_and_left_out() {
         let corefile = ". {\n autopath @kubernetes\n forward . nowhere\n cache\n}\n";
-        let (settings, problems) =
-            settings(&[("coredns", json!({"Corefile": corefile})), ("kube-dns", json!({"stubDomains": "["}))]);
+        let (settings, problems) = settings(&[
+            ("coredns", json!({"Corefile": corefile})),
+            ("kube-dns", json!({"stubDomains": "["})),
+        ]);
         assert_eq!(problems.len(), 3, "{problems:?}");
         assert!(problems[0].contains("line 2") && problems[0].contains("autopath"), "{problems:?}");
-        assert_eq!(settings.find(&name("example.org")).map(|root| root.caching.success), Some(CACHE_SUCCESS_TTL));
+        assert_eq!(
+            settings.find(&name("example.org")).map(|root| root.caching.success),
+            Some(CACHE_SUCCESS_TTL)
+        );
     }
 }

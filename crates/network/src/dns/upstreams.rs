@@ -11,10 +11,10 @@ use api::view::core::ConfigMap;
 use client::{Informer, Informers};
 use parking_lot::RwLock;
 
+use super::Name;
 use super::forward::{ResolvConf, Resolvers};
 use super::settings::{Caching, Domain, Forward, Hosts, NAMES, Settings, Target};
 use super::wire::{Code, Data, Record, Response, kind};
-use super::Name;
 
 const NAMESPACE: &str = "kube-system";
 
@@ -87,12 +87,15 @@ impl Upstreams {
             let found: Vec<Arc<ConfigMap>> =
                 maps.iter().zip(NAMES).filter_map(|(map, name)| map.get(NAMESPACE, name)).collect();
             let get = |name: &str| found.iter().find(|map| map.metadata.name == name).map(|map| &**map);
-            self.use_settings(Settings::of(get, |problem| tracing::warn!(problem, "DNS settings of the cluster")));
+            self.use_settings(Settings::of(get, |problem| {
+                tracing::warn!(problem, "DNS settings of the cluster")
+            }));
         }
     }
 
     fn use_settings(&self, settings: Settings) {
-        let files = settings.files().map(|path| (path.clone(), ResolvConf::new(path.clone(), self.own.clone())));
+        let files =
+            settings.files().map(|path| (path.clone(), ResolvConf::new(path.clone(), self.own.clone())));
         let files = files.collect();
         *self.current.write() = Current { settings, files };
     }
@@ -100,12 +103,12 @@ impl Upstreams {
 
 impl Settings {
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.domains().iter().flat_map(Domain::forwards).flat_map(|forward| &forward.to).filter_map(|target| {
-            match target {
+        self.domains().iter().flat_map(Domain::forwards).flat_map(|forward| &forward.to).filter_map(
+            |target| match target {
                 Target::File(path) => Some(path),
                 Target::Server(_) => None,
-            }
-        })
+            },
+        )
     }
 }
 

@@ -17,7 +17,8 @@ fn a_kept_answer_is_the_one_that_would_be_given() {
     let resolver = Resolver::new(world.zone.clone(), Upstreams::new("/nowhere".into(), vec![]).into());
     let mut ready = Ready::new(&world.zone).expect("a domain of ordinary length");
     ready.take_changes();
-    let names = ["web", "redis", "redis-0.redis", "_http._tcp.web", "_redis._tcp.redis", "absent", "b.a.absent"];
+    let names =
+        ["web", "redis", "redis-0.redis", "_http._tcp.web", "_redis._tcp.redis", "absent", "b.a.absent"];
     let kinds = [kind::A, kind::AAAA, kind::SRV, kind::TXT];
     for (name, kind) in names.iter().flat_map(|name| kinds.map(|kind| (name, kind))) {
         for dnssec in [None, Some(false), Some(true)] {

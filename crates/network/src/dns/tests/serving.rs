@@ -189,7 +189,8 @@ fn questions_that_come_together_each_get_their_answer() {
     const COUNT: u16 = 200;
     serve("together", "", async |_| {
         let socket = UdpSocket::bind(at("127.0.0.3:0")).await.unwrap();
-        let names = ["web", "redis", "nowhere"].map(|name| Name::parse(&format!("{name}.default.svc.cluster.local")).unwrap());
+        let names = ["web", "redis", "nowhere"]
+            .map(|name| Name::parse(&format!("{name}.default.svc.cluster.local")).unwrap());
         let name_of = |id: u16| &names[usize::from(id) % names.len()];
         for id in 0..COUNT {
             socket.send_to(&encode_query(id, name_of(id), kind::A, None), at(SERVER)).await.unwrap();

@@ -53,7 +53,8 @@ impl Forwarded {
         let records = reader.records()?;
         let ttls = records.iter().map(|record| (record.ttl_at, record.ttl)).collect();
         let soa = records.iter().find(|record| record.kind == kind::SOA);
-        let denial_ttl = soa.and_then(|soa| bytes[soa.data.clone()].last_chunk()).copied().map(u32::from_be_bytes);
+        let denial_ttl =
+            soa.and_then(|soa| bytes[soa.data.clone()].last_chunk()).copied().map(u32::from_be_bytes);
         let addresses = records.into_iter().filter_map(|record| address_record(&bytes, record)).collect();
         Some(Forwarded { ttls, denial_ttl, addresses, bytes })
     }
@@ -75,7 +76,8 @@ impl Forwarded {
     /// its SOA says of denials (RFC 2308, section 5).
     pub fn ttl_min(&self) -> Option<u32> {
         let records = self.ttls.iter().map(|(_, ttl)| *ttl).min();
-        records.map(|ttl| self.denial_ttl.filter(|_| self.is_denial()).map_or(ttl, |minimum| ttl.min(minimum)))
+        records
+            .map(|ttl| self.denial_ttl.filter(|_| self.is_denial()).map_or(ttl, |minimum| ttl.min(minimum)))
     }
 
     /// The bytes for a client that asks the same: its id, the name as it spells it, and TTLs less
@@ -124,7 +126,11 @@ struct RawRecord {
 impl Edns {
     fn of(record: &RawRecord) -> Option<Edns> {
         let [_, version, high, _] = record.ttl.to_be_bytes();
-        (record.kind == kind::OPT).then_some(Edns { udp_len: record.class, version, dnssec: high & 0x80 != 0 })
+        (record.kind == kind::OPT).then_some(Edns {
+            udp_len: record.class,
+            version,
+            dnssec: high & 0x80 != 0,
+        })
     }
 }
 
