@@ -1,14 +1,20 @@
 //! Which address this machine is reached by, and what it is called.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+/// Addresses for documentation (RFC 5737, RFC 3849): any that are not this machine's own would do.
+const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// The address the kernel would use towards the world; `None` on a machine without a route.
 /// No packet is sent: connecting a datagram socket only looks the route up.
-pub fn outward() -> Option<IpAddr> {
-    // TEST-NET-1 (RFC 5737): any address that is not this machine's own would do.
-    const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 1), 9);
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(ELSEWHERE).ok()?;
+pub fn outward(v6: bool) -> Option<IpAddr> {
+    let (any, elsewhere): (IpAddr, IpAddr) = match v6 {
+        false => (Ipv4Addr::UNSPECIFIED.into(), ELSEWHERE_V4.into()),
+        true => (Ipv6Addr::UNSPECIFIED.into(), ELSEWHERE_V6.into()),
+    };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
+    socket.connect(SocketAddr::new(elsewhere, 9)).ok()?;
     let address = socket.local_addr().ok()?.ip();
     (!address.is_loopback() && !address.is_unspecified()).then_some(address)
 }
