@@ -43,7 +43,9 @@ pub enum Error {
     Newer(String, u32),
     #[error("settings file {0} cannot be written: {1}")]
     Write(String, std::io::Error),
-    #[error("ranges of pods and of Services must begin with the same family, and Services can have no family that pods lack")]
+    #[error(
+        "ranges of pods and of Services must begin with the same family, and Services can have no family that pods lack"
+    )]
     Families,
     #[error("this machine has {SLOTS_MAX} clusters already; remove one with `cox down --purge --name NAME`")]
     NoSlot,
@@ -161,11 +163,6 @@ impl Settings {
         Err(Error::Families)
     }
 
-    /// Whether addresses are of IPv6 where there can be only one.
-    pub fn prefers_v6(&self) -> bool {
-        self.cluster_cidrs.first().is_some_and(|first| first.addr().is_ipv6())
-    }
-
     /// Where Ingresses are served on each node, by HTTP and by HTTPS.
     pub fn ingress_ports(&self) -> (u16, u16) {
         let (http, https) = INGRESS_PORTS_OTHER;
@@ -242,7 +239,8 @@ mod tests {
                 assert_ne!(a.secure_port, b.secure_port);
                 assert_ne!(a.kubelet_port, b.kubelet_port);
                 assert!(a.node_ports.1 < b.node_ports.0 || b.node_ports.1 < a.node_ports.0);
-                let (pods, services) = (|of: &Settings| of.cluster_cidrs[0], |of: &Settings| of.service_cidrs[0]);
+                let (pods, services) =
+                    (|of: &Settings| of.cluster_cidrs[0], |of: &Settings| of.service_cidrs[0]);
                 for (x, y) in [(pods(a), pods(b)), (services(a), services(b)), (pods(a), services(b))] {
                     assert!(!x.contains(&y) && !y.contains(&x));
                 }
@@ -273,7 +271,7 @@ mod tests {
         let mut settings = Settings::of_slot(0, "n".into());
         settings.cluster_cidrs = ranges("fd42::/56,10.42.0.0/16");
         settings.service_cidrs = ranges("fd43::/112");
-        assert!(settings.prefers_v6() && settings.check_families().is_ok());
+        assert!(settings.check_families().is_ok());
         assert_eq!(settings.api_service_ips(), ["fd43::1".parse::<IpAddr>().expect("an address")]);
         for wrong in ["10.43.0.0/16", "fd43::/112,10.43.0.0/16,fd44::/112"] {
             settings.service_cidrs = ranges(wrong);

@@ -175,7 +175,7 @@ fn ask(server: SocketAddr, questions: &[Vec<u8>], window: usize, stop: Stop) -> 
     loop {
         let done = match stop {
             Stop::After(count) => seen.answers + seen.lost >= count,
-            Stop::At(end) => seen.answers % SAMPLE == 0 && Instant::now() >= end,
+            Stop::At(end) => seen.answers.is_multiple_of(SAMPLE) && Instant::now() >= end,
         };
         if done {
             return Ok(seen);
@@ -196,7 +196,7 @@ fn ask(server: SocketAddr, questions: &[Vec<u8>], window: usize, stop: Stop) -> 
                 let Some(at) = under_way.iter().position(|(asked, _)| *asked == id) else { continue };
                 let (_, asked) = under_way.remove(at).context("found just now")?;
                 seen.answers += 1;
-                if seen.answers % SAMPLE == 0 {
+                if seen.answers.is_multiple_of(SAMPLE) {
                     seen.took.push(asked.elapsed());
                 }
             }

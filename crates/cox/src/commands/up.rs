@@ -1,6 +1,6 @@
 //! `cox up`, `cox server`, `cox apiserver`: start a cluster, or its control plane alone.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -139,8 +139,8 @@ async fn start(
     };
     let settings = Settings::load_or_create(layout, &wishes, &cluster::address::hostname())?;
     // A machine without any network still has the address of its own pod network.
-    let outward = || cluster::address::outward(settings.prefers_v6());
-    let node_ip = args.node_ip.or_else(outward).or_else(|| settings.first_pod_ip());
+    let node_ips = cluster::address::of_node(&args.node_ip, &settings.cluster_cidrs);
+    let node_ip = node_ips.first().copied().or_else(|| settings.first_pod_ip());
     let node_ip = node_ip.context("the settings name no range of pods")?;
     let pki = Arc::new(Pki::open(&layout.pki(), layout.name(), Timestamp::now())?);
     progress.step("certificates and settings are in place");
@@ -213,6 +213,7 @@ async fn start_node(
         layout: layout.clone(),
         node_name: settings.node_name.clone(),
         node_ip,
+        node_ip_other: cluster::address::of_node(&args.node_ip, &settings.cluster_cidrs).get(1).copied(),
         cluster_domain: settings.cluster_domain.clone(),
         cluster_cidrs: settings.cluster_cidrs.clone(),
         service_cidrs: settings.service_cidrs.clone(),

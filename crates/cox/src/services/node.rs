@@ -31,6 +31,8 @@ pub struct Plan {
     pub layout: Layout,
     pub node_name: String,
     pub node_ip: IpAddr,
+    /// Its address of the other family, in a cluster of both.
+    pub node_ip_other: Option<IpAddr>,
     /// Of the names that DNS answers.
     pub cluster_domain: String,
     /// Pods here and elsewhere; empty means only this node's.
@@ -191,6 +193,7 @@ impl Plan {
         let config = kubelet::Config {
             node_name: self.node_name.clone(),
             node_ip: self.node_ip,
+            node_ip_other: self.node_ip_other,
             root_dir: self.layout.kubelet(),
             local_path_root: self.local_path.then(|| self.layout.kubelet().join("local-path")),
             node_labels: self.node_labels.clone(),
@@ -265,7 +268,7 @@ impl Plan {
             cluster: self.layout.name().to_owned(),
             node_name: self.node_name.clone(),
             networks,
-            dns: if self.cluster_dns.is_empty() { Vec::new() } else { dns_addresses.to_vec() },
+            dns: if self.kubelet.cluster_dns.is_empty() { Vec::new() } else { dns_addresses.to_vec() },
             healthz_address: Some((std::net::Ipv4Addr::UNSPECIFIED, healthz).into()),
             metrics_address: Some((std::net::Ipv4Addr::LOCALHOST, metrics).into()),
         };

@@ -34,12 +34,17 @@ pub struct Resolvers {
     patience: Duration,
     attempts: usize,
     /// Each question begins with another resolver.
-    pub rotate: bool,
+    rotate: bool,
 }
 
 impl Resolvers {
     pub fn new(addresses: Vec<SocketAddr>) -> Resolvers {
         Resolvers { addresses, patience: PATIENCE, attempts: ATTEMPTS, rotate: false }
+    }
+
+    /// Whether each question begins with another resolver.
+    pub fn rotating(self, rotate: bool) -> Resolvers {
+        Resolvers { rotate, ..self }
     }
 
     /// Every one, as often and in the order that it is to be asked.

@@ -65,7 +65,7 @@ impl Upstreams {
         };
         let all = forward.to.iter().flat_map(of_target);
         let addresses: Vec<SocketAddr> = all.filter(|address| !self.own.contains(&address.ip())).collect();
-        Resolvers { rotate: forward.rotate, ..Resolvers::new(addresses) }
+        Resolvers::new(addresses).rotating(forward.rotate)
     }
 
     /// The answer that stands in the settings themselves.
