@@ -99,7 +99,8 @@ impl Dns {
         for client in 0..self.clients {
             // Each begins elsewhere, so that they do not ask the same at the same time.
             let mut questions = questions.to_vec();
-            questions.rotate_left(client * questions.len() / self.clients);
+            let first = client * questions.len() / self.clients;
+            questions.rotate_left(first);
             clients
                 .push(tokio::task::spawn_blocking(move || ask(server, &questions, window, Stop::At(until))));
         }

@@ -9,7 +9,6 @@ use api::view::discovery::EndpointSlice;
 use client::informer::Delta;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::Name;
 use super::wire::{HEADER_LEN, Question, UDP_LEN_MIN, kind};
 use super::zone::Zone;
 use crate::service::service_name;

@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use super::Name;
 use super::forward::{ResolvConf, Resolvers};
 use super::settings::{Caching, Domain, Forward, Hosts, NAMES, Settings, Target};
-use super::wire::{Code, Data, Record, Response, kind};
+use super::wire::{Code, Data, Record, Response};
 
 const NAMESPACE: &str = "kube-system";
 
@@ -132,6 +132,7 @@ impl Hosts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dns::wire::kind;
     use crate::testing::{at, ip};
     use serde_json::json;
 
