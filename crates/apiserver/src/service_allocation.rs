@@ -102,6 +102,7 @@ impl Allocator {
         let mut errors = ErrorList::new();
         state.addresses.settle(object, old, &held.addresses, &mut errors);
         state.settle_ports(object, &held, &mut errors);
+        state.settle_health_check(object, &held, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -243,8 +244,20 @@ pub fn addresses_of(service: &Value) -> Vec<IpAddr> {
     addresses
 }
 
+/// Whether load balancers ask each node by a port of its own whether it has endpoints (upstream: `NeedsHealthCheck`).
+fn needs_health_check(service: &Value) -> bool {
+    str_at(service, &["spec", "type"]) == "LoadBalancer"
+        && str_at(service, &["spec", "externalTrafficPolicy"]) == "Local"
+}
+
+fn health_check_port(service: &Value) -> Option<u16> {
+    let number = service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64)?;
+    u16::try_from(number).ok().filter(|number| *number != 0)
+}
+
 fn holding(service: &Value) -> Holding {
     let mut numbers: Vec<u16> = ports(service).iter().filter_map(node_port).collect();
+    numbers.extend(health_check_port(service));
     numbers.sort_unstable();
     numbers.dedup();
     Holding { addresses: addresses_of(service), ports: numbers }
@@ -338,7 +351,7 @@ impl State {
             let target = port.get("port").and_then(Value::as_u64);
             // TCP and UDP on one port share one node port, as upstream has it.
             let chosen = number.or_else(|| claimed.get(&target).copied());
-            let chosen = chosen.or_else(|| self.free_port(&claimed));
+            let chosen = chosen.or_else(|| self.free_port(|number| claimed.values().any(|c| *c == number)));
             match chosen {
                 Some(chosen) => {
                     claimed.insert(target, chosen);
@@ -357,22 +370,45 @@ impl State {
         }
     }
 
+    /// After the ports, whose numbers it must not take.
+    fn settle_health_check(&mut self, service: &mut Value, held: &Holding, errors: &mut ErrorList) {
+        if !needs_health_check(service) {
+            return;
+        }
+        let path = Path::new("spec").child("healthCheckNodePort");
+        if let Some(number) = health_check_port(service) {
+            if !held.ports.contains(&number) {
+                errors.extend(self.refuse_number(number, &path));
+            }
+            return;
+        }
+        let claimed: Vec<u16> = ports(service).iter().filter_map(node_port).collect();
+        match self.free_port(|number| claimed.contains(&number)) {
+            Some(number) => service["spec"]["healthCheckNodePort"] = number.into(),
+            None => errors
+                .push(Error::internal(&path, "failed to allocate a HealthCheck NodePort: range is full")),
+        }
+    }
+
     fn refuse_port(&self, number: u16, index: usize) -> Option<Error> {
-        let path = Path::new("spec").child("ports").index(index).child("nodePort");
+        self.refuse_number(number, &Path::new("spec").child("ports").index(index).child("nodePort"))
+    }
+
+    fn refuse_number(&self, number: u16, path: &Path) -> Option<Error> {
         if !self.node_ports.contains(&number) {
             let (first, last) = (self.node_ports.start(), self.node_ports.end());
             let why = format!(
                 "provided port is not in the valid range. The range of valid ports is {first}-{last}"
             );
-            return Some(Error::invalid(&path, number, why));
+            return Some(Error::invalid(path, number, why));
         }
         let taken = self.ports.contains_key(&number);
-        taken.then(|| Error::invalid(&path, number, "provided port is already allocated"))
+        taken.then(|| Error::invalid(path, number, "provided port is already allocated"))
     }
 
-    fn free_port(&mut self, claimed: &HashMap<Option<u64>, u16>) -> Option<u16> {
+    fn free_port(&mut self, is_claimed: impl Fn(u16) -> bool) -> Option<u16> {
         let (first, last) = (*self.node_ports.start(), *self.node_ports.end());
-        let free = |port: &u16| !self.ports.contains_key(port) && !claimed.values().any(|c| c == port);
+        let free = |port: &u16| !self.ports.contains_key(port) && !is_claimed(*port);
         let port = (self.next_port..=last).chain(first..self.next_port).find(free)?;
         self.next_port = if port == last { first } else { port + 1 };
         Some(port)
@@ -449,6 +485,29 @@ mod tests {
         allocator.reserve(services(), &mut service, None).expect("there is room").keep(Some(&service));
         assert_eq!(service["spec"]["ports"][0]["nodePort"], 30001);
         assert_eq!(service["spec"]["ports"][1]["nodePort"], 30000);
+    }
+
+    #[test]
+    fn a_local_load_balancer_has_a_port_for_health_checks() {
+        let allocator = allocator("10.0.0.0/24", 30000..=30003);
+        let mut service = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [
+            {"port": 80, "protocol": "TCP"}, {"port": 443, "protocol": "TCP"}]}});
+        allocator.reserve(services(), &mut service, None).expect("there is room").keep(Some(&service));
+        assert_eq!(service["spec"]["healthCheckNodePort"], 30002);
+        let mut other = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+            "healthCheckNodePort": 30002, "ports": []}});
+        let errors = allocator.reserve(services(), &mut other, None).expect_err("is taken");
+        assert_eq!(
+            errors[0].to_string(),
+            "spec.healthCheckNodePort: Invalid value: 30002: provided port is already allocated"
+        );
+        let mut same = service.clone();
+        allocator.reserve(services(), &mut same, Some(&service)).expect("keeps").keep(Some(&same));
+        allocator.release(services(), &same);
+        assert!(allocator.state.lock().ports.is_empty());
+        let mut anywhere = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Cluster"}});
+        allocator.reserve(services(), &mut anywhere, None).expect("there is room").keep(Some(&anywhere));
+        assert!(anywhere["spec"].get("healthCheckNodePort").is_none());
     }
 
     #[test]

@@ -5,13 +5,16 @@
 mod commands;
 mod connection;
 mod document;
+mod http_load;
 mod kubeconfig;
 mod latency;
 mod mirror;
+mod nginx;
 mod pods;
 mod process;
 mod report;
 mod sandbox;
+mod services;
 #[cfg(test)]
 mod tests;
 

@@ -37,6 +37,11 @@ impl Selection {
     }
 }
 
+/// A process and everything below it, right now.
+pub fn with_descendants(root: u32) -> Result<BTreeSet<u32>> {
+    Ok(descendants(&[root], &parents()?))
+}
+
 fn all() -> Result<Vec<u32>> {
     let names = fs::read_dir("/proc")?.map(|entry| entry.map(|entry| entry.file_name()));
     let names = names.collect::<Result<Vec<_>, _>>()?;

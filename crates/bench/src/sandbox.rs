@@ -1,8 +1,9 @@
 //! A namespace of its own for each benchmark, emptied and removed at the end, however the benchmark ended.
 
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde_json::json;
@@ -68,6 +69,15 @@ impl Sandbox {
     /// The path of a core resource in the namespace.
     pub fn path(&self, resource: &str) -> String {
         format!("/api/v1/namespaces/{}/{resource}", self.namespace)
+    }
+
+    /// Our address on the way to the API server: one that EndpointSlices may name.
+    pub fn own_address(&self) -> Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((self.target.host.as_str(), self.target.port))?;
+        let own = socket.local_addr()?.ip();
+        ensure!(!own.is_loopback(), "the API server is reached over loopback, where no endpoint may be");
+        Ok(own)
     }
 
     pub async fn connect(&self) -> Result<Connection> {

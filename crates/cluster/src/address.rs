@@ -1,16 +1,35 @@
 //! Which address this machine is reached by, and what it is called.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use ipnet::IpNet;
+
+/// Addresses for documentation (RFC 5737, RFC 3849): any that are not this machine's own would do.
+const ELSEWHERE_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const ELSEWHERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// The address the kernel would use towards the world; `None` on a machine without a route.
 /// No packet is sent: connecting a datagram socket only looks the route up.
-pub fn outward() -> Option<IpAddr> {
-    // TEST-NET-1 (RFC 5737): any address that is not this machine's own would do.
-    const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 1), 9);
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(ELSEWHERE).ok()?;
+fn outward(v6: bool) -> Option<IpAddr> {
+    let (any, elsewhere): (IpAddr, IpAddr) = match v6 {
+        false => (Ipv4Addr::UNSPECIFIED.into(), ELSEWHERE_V4.into()),
+        true => (Ipv6Addr::UNSPECIFIED.into(), ELSEWHERE_V6.into()),
+    };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
+    socket.connect(SocketAddr::new(elsewhere, 9)).ok()?;
     let address = socket.local_addr().ok()?.ip();
     (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+/// The node's addresses, one for each family of `ranges` and in their order: those given, or else those towards the
+/// world. Without ranges, of IPv4.
+pub fn of_node(given: &[IpAddr], ranges: &[IpNet]) -> Vec<IpAddr> {
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    let families: Vec<bool> = ranges.iter().map(|range| range.addr().is_ipv6()).collect();
+    let families = if families.is_empty() { &[false][..] } else { &families };
+    families.iter().filter_map(|v6| outward(*v6)).collect()
 }
 
 /// The machine's name as a node name: lowercase, without what a DNS name cannot hold.

@@ -6,14 +6,15 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::files;
 use crate::layout::{Layout, known_clusters};
 
 /// The version of the settings file; a newer `cox` reads older ones.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Slots of a machine, the default cluster's included: their ranges end below 10.255.0.0.
 pub const SLOTS_MAX: u16 = 8;
 
@@ -22,7 +23,9 @@ const SECURE_PORT: u16 = 6443;
 /// Kubernetes' own kubelet port.
 const KUBELET_PORT: u16 = 10250;
 /// The DNS Service's place in the range of Services, where everybody's tools put it.
-const DNS_SERVICE_INDEX: u32 = 10;
+const DNS_SERVICE_INDEX: u8 = 10;
+/// The API server's own, the first that is given out.
+const API_SERVICE_INDEX: u8 = 1;
 /// Node ports of slot 0 are upstream's; other slots get equal parts of 20000 to 29999.
 const NODE_PORTS: (u16, u16) = (30000, 32767);
 const NODE_PORTS_OTHER_FIRST: u16 = 20000;
@@ -40,6 +43,10 @@ pub enum Error {
     Newer(String, u32),
     #[error("settings file {0} cannot be written: {1}")]
     Write(String, std::io::Error),
+    #[error(
+        "ranges of pods and of Services must begin with the same family, and Services can have no family that pods lack"
+    )]
+    Families,
     #[error("this machine has {SLOTS_MAX} clusters already; remove one with `cox down --purge --name NAME`")]
     NoSlot,
 }
@@ -50,13 +57,10 @@ pub struct Settings {
     pub version: u32,
     /// Which part of the machine's addresses and ports is the cluster's.
     pub slot: u16,
-    pub cluster_cidr: Ipv4Net,
-    pub service_cidr: Ipv4Net,
-    /// Of a dual-stack cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster_cidr_v6: Option<Ipv6Net>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service_cidr_v6: Option<Ipv6Net>,
+    /// Where pods are, one range per family; the first family is the one that counts where there can be only one.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Where Services are, likewise.
+    pub service_cidrs: Vec<IpNet>,
     pub secure_port: u16,
     pub kubelet_port: u16,
     pub node_ports: (u16, u16),
@@ -64,21 +68,19 @@ pub struct Settings {
     pub node_name: String,
 }
 
-/// What the user asked for when the cluster is made; `None` leaves it to the slot.
+/// What the user asked for when the cluster is made; `None` and no ranges leave it to the slot.
 #[derive(Clone, Debug, Default)]
 pub struct Wishes {
     pub secure_port: Option<u16>,
-    pub cluster_cidr: Option<Ipv4Net>,
-    pub service_cidr: Option<Ipv4Net>,
-    pub cluster_cidr_v6: Option<Ipv6Net>,
-    pub service_cidr_v6: Option<Ipv6Net>,
+    pub cluster_cidrs: Vec<IpNet>,
+    pub service_cidrs: Vec<IpNet>,
     pub node_name: Option<String>,
 }
 
 impl Settings {
     fn of_slot(slot: u16, node_name: String) -> Self {
         let octet = u8::try_from(42 + 2 * slot).expect("slots are few");
-        let net = |second: u8| Ipv4Net::new_assert(Ipv4Addr::new(10, second, 0, 0), 16);
+        let net = |second: u8| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, second, 0, 0), 16));
         let node_ports = match slot {
             0 => NODE_PORTS,
             other => {
@@ -89,10 +91,8 @@ impl Settings {
         Settings {
             version: VERSION,
             slot,
-            cluster_cidr: net(octet),
-            service_cidr: net(octet + 1),
-            cluster_cidr_v6: None,
-            service_cidr_v6: None,
+            cluster_cidrs: vec![net(octet)],
+            service_cidrs: vec![net(octet + 1)],
             secure_port: SECURE_PORT + slot,
             kubelet_port: KUBELET_PORT + 10 * slot,
             node_ports,
@@ -116,10 +116,15 @@ impl Settings {
             wishes.node_name.clone().unwrap_or_else(|| hostname.to_owned()),
         );
         settings.secure_port = wishes.secure_port.unwrap_or(settings.secure_port);
-        settings.cluster_cidr = wishes.cluster_cidr.unwrap_or(settings.cluster_cidr);
-        settings.service_cidr = wishes.service_cidr.unwrap_or(settings.service_cidr);
-        (settings.cluster_cidr_v6, settings.service_cidr_v6) =
-            (wishes.cluster_cidr_v6, wishes.service_cidr_v6);
+        for (ranges, wished) in [
+            (&mut settings.cluster_cidrs, &wishes.cluster_cidrs),
+            (&mut settings.service_cidrs, &wishes.service_cidrs),
+        ] {
+            if !wished.is_empty() {
+                ranges.clone_from(wished);
+            }
+        }
+        settings.check_families()?;
         let text = serde_json::to_vec_pretty(&settings).expect("settings always encode");
         let path = layout.settings();
         files::write(&path, &text, 0o600).map_err(|e| Error::Write(path.display().to_string(), e))?;
@@ -135,16 +140,27 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::Read(shown(), error.to_string())),
         };
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
         let bad = |e: serde_json::Error| Error::Read(shown(), e.to_string());
-        let version = serde_json::from_slice::<Versioned>(&bytes).map_err(bad)?.version;
-        if version > VERSION {
-            return Err(Error::Newer(shown(), version));
+        let mut stored: Map<String, Value> = serde_json::from_slice(&bytes).map_err(bad)?;
+        match stored.get("version").and_then(Value::as_u64) {
+            Some(version) if version > u64::from(VERSION) => {
+                return Err(Error::Newer(shown(), u32::try_from(version).unwrap_or(u32::MAX)));
+            }
+            Some(1) => upgrade(&mut stored),
+            _ => {}
         }
-        serde_json::from_slice(&bytes).map(Some).map_err(bad)
+        serde_json::from_value(stored.into()).map(Some).map_err(bad)
+    }
+
+    /// A Service's address and the pods behind it are of one family.
+    fn check_families(&self) -> Result<(), Error> {
+        let same = |pods: &IpNet, services: &IpNet| pods.addr().is_ipv4() == services.addr().is_ipv4();
+        let covered = self.service_cidrs.len() <= self.cluster_cidrs.len();
+        let pairs = self.cluster_cidrs.iter().zip(&self.service_cidrs);
+        if covered && pairs.into_iter().all(|(pods, services)| same(pods, services)) {
+            return Ok(());
+        }
+        Err(Error::Families)
     }
 
     /// Where Ingresses are served on each node, by HTTP and by HTTPS.
@@ -153,36 +169,37 @@ impl Settings {
         if self.slot == 0 { INGRESS_PORTS } else { (http + self.slot, https + self.slot) }
     }
 
-    fn service_address(&self, index: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.service_cidr.network()) + index)
-    }
-
-    /// Where pods are, IPv4 first.
-    pub fn cluster_cidrs(&self) -> Vec<IpNet> {
-        [IpNet::V4(self.cluster_cidr)].into_iter().chain(self.cluster_cidr_v6.map(IpNet::V6)).collect()
-    }
-
-    /// Where Services are, IPv4 first.
-    pub fn service_cidrs(&self) -> Vec<IpNet> {
-        [IpNet::V4(self.service_cidr)].into_iter().chain(self.service_cidr_v6.map(IpNet::V6)).collect()
-    }
-
-    /// The `kubernetes` Service.
-    pub fn api_service_ip(&self) -> Ipv4Addr {
-        self.service_address(1)
-    }
-
-    /// The `kube-dns` Service.
-    pub fn dns_service_ip(&self) -> Ipv4Addr {
-        self.service_address(DNS_SERVICE_INDEX)
+    /// The `kubernetes` Service in every family.
+    pub fn api_service_ips(&self) -> Vec<IpAddr> {
+        self.service_cidrs.iter().map(|range| nth(range, API_SERVICE_INDEX)).collect()
     }
 
     /// The `kube-dns` Service in every family.
     pub fn dns_service_ips(&self) -> Vec<IpAddr> {
-        let v6 = self.service_cidr_v6.map(|cidr| u128::from(cidr.network()) + u128::from(DNS_SERVICE_INDEX));
-        let v6 = v6.map(|number| IpAddr::V6(number.into()));
-        [IpAddr::V4(self.dns_service_ip())].into_iter().chain(v6).collect()
+        self.service_cidrs.iter().map(|range| nth(range, DNS_SERVICE_INDEX)).collect()
     }
+
+    /// The first address of a pod.
+    pub fn first_pod_ip(&self) -> Option<IpAddr> {
+        self.cluster_cidrs.first().map(|range| nth(range, 1))
+    }
+}
+
+fn nth(range: &IpNet, index: u8) -> IpAddr {
+    match range.network() {
+        IpAddr::V4(first) => IpAddr::V4((u32::from(first) + u32::from(index)).into()),
+        IpAddr::V6(first) => IpAddr::V6((u128::from(first) + u128::from(index)).into()),
+    }
+}
+
+/// Version 1 had one range of IPv4 each, and perhaps one of IPv6.
+fn upgrade(stored: &mut Map<String, Value>) {
+    for what in ["cluster", "service"] {
+        let ranges = ["Cidr", "CidrV6"].iter().filter_map(|key| stored.remove(&format!("{what}{key}")));
+        let ranges: Vec<Value> = ranges.collect();
+        stored.insert(format!("{what}Cidrs"), ranges.into());
+    }
+    stored.insert("version".into(), VERSION.into());
 }
 
 /// Keeps others from deciding while it lives. The folder itself is locked, so that no file stays behind.
@@ -222,16 +239,14 @@ mod tests {
                 assert_ne!(a.secure_port, b.secure_port);
                 assert_ne!(a.kubelet_port, b.kubelet_port);
                 assert!(a.node_ports.1 < b.node_ports.0 || b.node_ports.1 < a.node_ports.0);
-                for (x, y) in [
-                    (a.cluster_cidr, b.cluster_cidr),
-                    (a.service_cidr, b.service_cidr),
-                    (a.cluster_cidr, b.service_cidr),
-                ] {
+                let (pods, services) =
+                    (|of: &Settings| of.cluster_cidrs[0], |of: &Settings| of.service_cidrs[0]);
+                for (x, y) in [(pods(a), pods(b)), (services(a), services(b)), (pods(a), services(b))] {
                     assert!(!x.contains(&y) && !y.contains(&x));
                 }
             }
         }
-        assert_eq!(all[0].dns_service_ip().to_string(), "10.43.0.10");
+        assert_eq!(all[0].dns_service_ips(), ["10.43.0.10".parse::<IpAddr>().expect("an address")]);
     }
 
     #[test]
@@ -248,6 +263,34 @@ mod tests {
         std::fs::write(layout("b").settings(), "{\"version\": 99}").expect("writes");
         assert!(matches!(Settings::load(&layout("b")), Err(Error::Newer(_, 99))));
         files::remove(&base).expect("removes");
+    }
+
+    #[test]
+    fn the_first_family_is_the_one_that_counts() {
+        let ranges = |text: &str| text.split(',').map(|range| range.parse().expect("a range")).collect();
+        let mut settings = Settings::of_slot(0, "n".into());
+        settings.cluster_cidrs = ranges("fd42::/56,10.42.0.0/16");
+        settings.service_cidrs = ranges("fd43::/112");
+        assert!(settings.check_families().is_ok());
+        assert_eq!(settings.api_service_ips(), ["fd43::1".parse::<IpAddr>().expect("an address")]);
+        for wrong in ["10.43.0.0/16", "fd43::/112,10.43.0.0/16,fd44::/112"] {
+            settings.service_cidrs = ranges(wrong);
+            assert!(matches!(settings.check_families(), Err(Error::Families)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn settings_of_the_first_version_are_read() {
+        let mut stored = serde_json::to_value(Settings::of_slot(0, "n".into())).expect("encodes");
+        let stored = stored.as_object_mut().expect("an object");
+        for what in ["cluster", "service"] {
+            let ranges = stored.remove(&format!("{what}Cidrs")).expect("it is there");
+            stored.insert(format!("{what}Cidr"), ranges[0].clone());
+        }
+        stored.insert("clusterCidrV6".into(), "fd42::/56".into());
+        upgrade(stored);
+        let read: Settings = serde_json::from_value(stored.clone().into()).expect("reads");
+        assert_eq!((read.version, read.cluster_cidrs.len(), read.service_cidrs.len()), (VERSION, 2, 1));
     }
 
     #[test]

@@ -119,9 +119,9 @@ pub struct UpArgs {
     /// Port of the API server, when the cluster is made
     #[arg(long)]
     pub secure_port: Option<u16>,
-    /// Address by which this machine is known in the cluster; found if not given
-    #[arg(long)]
-    pub node_ip: Option<IpAddr>,
+    /// Address by which this machine is known in the cluster, or one per family; found if not given
+    #[arg(long, value_delimiter = ',')]
+    pub node_ip: Vec<IpAddr>,
     /// Name of this machine in the cluster, when the cluster is made; the host name if not given
     #[arg(long)]
     pub node_name: Option<String>,
@@ -290,9 +290,9 @@ pub struct AgentArgs {
     /// The ingress proxy's own way to the API server; the kubelet's if not given
     #[arg(long)]
     pub ingress_kubeconfig: Option<PathBuf>,
-    /// Address by which this machine is known in the cluster; found if not given
-    #[arg(long)]
-    pub node_ip: Option<IpAddr>,
+    /// Address by which this machine is known in the cluster, or one per family; found if not given
+    #[arg(long, value_delimiter = ',')]
+    pub node_ip: Vec<IpAddr>,
     /// Name of this machine in the cluster; the host name if not given
     #[arg(long)]
     pub node_name: Option<String>,

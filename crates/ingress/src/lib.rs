@@ -18,6 +18,7 @@ mod pool;
 mod proxy;
 mod shell;
 mod upgrade;
+mod workers;
 
 pub use proxy::Proxy;
 pub use shell::{Bound, Config, Error};

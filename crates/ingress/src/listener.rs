@@ -83,9 +83,13 @@ pub async fn serve(
         loop {
             match accept(&listener, &seats).await {
                 Ok((stream, address, seat)) => {
-                    let client = client(address, tls.is_some(), told.clone());
+                    let worker = proxy.workers.next();
+                    let forwarded = forwarded(address, tls.is_some(), told.clone());
+                    let pool = worker.pool.clone();
+                    let client = Client { address, is_secure: tls.is_some(), forwarded, pool };
                     let (proxy, tls, stop) = (proxy.clone(), tls.clone(), stop.clone());
-                    connections.spawn(connection(proxy, stream, client, tls, stop, seat));
+                    let serving = connection(proxy, stream, client, tls, stop, seat);
+                    connections.spawn_on(serving, &worker.runtime);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "cannot accept a connection");
@@ -105,29 +109,33 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     seats: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> std::io::Result<(std::net::TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let seat = seats.clone().acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, address) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, address, seat))
+    // The thread that serves it has it told of what arrives.
+    let stream = stream.into_std()?;
+    Ok((stream, SocketAddr::new(address.ip().to_canonical(), address.port()), seat))
 }
 
-fn client(address: SocketAddr, is_secure: bool, port: HeaderValue) -> Client {
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    let ip = HeaderValue::from_str(&address.ip().to_string()).expect("an address is of plain characters");
-    let proto = HeaderValue::from_static(if is_secure { "https" } else { "http" });
-    Client { address, is_secure, forwarded: Forwarded { client: ip, port, proto } }
+fn forwarded(address: SocketAddr, is_secure: bool, port: HeaderValue) -> Forwarded {
+    let client = HeaderValue::from_str(&address.ip().to_string()).expect("an address is of plain characters");
+    Forwarded { client, port, proto: HeaderValue::from_static(if is_secure { "https" } else { "http" }) }
 }
 
 async fn connection(
     proxy: Arc<Proxy>,
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     client: Client,
     tls: Option<TlsAcceptor>,
     stop: CancellationToken,
     _seat: OwnedSemaphorePermit,
 ) {
     let open = Open::new(proxy);
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "a connection cannot be served"),
+    };
     let Some(tls) = tls else { return serve_stream(&open.0, stream, client, builder(), stop).await };
     let stream = match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,

@@ -20,6 +20,7 @@ use crate::metrics::Registry;
 use crate::pool::{self, ConnectError, Pool, Sender};
 use crate::table::{Route, Table};
 use crate::upgrade;
+use crate::workers::Workers;
 
 /// Endpoints that are tried for one request (nginx tries all; each may take its time to fail).
 const ATTEMPTS_MAX: usize = 3;
@@ -29,17 +30,19 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 const HTTPS_PORT: u16 = 443;
 
 /// The other end of a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     pub address: SocketAddr,
     pub is_secure: bool,
     pub forwarded: Forwarded,
+    /// Where the connections to endpoints are that its requests may take.
+    pub pool: Arc<Pool>,
 }
 
 /// Answers requests by the newest table.
 pub struct Proxy {
     table: ArcSwap<Table>,
-    pool: Arc<Pool>,
+    pub workers: Workers,
     pub counters: Registry,
     /// Where clients are sent that come unencrypted.
     https_port: u16,
@@ -72,8 +75,10 @@ enum Sent {
 }
 
 impl Proxy {
-    pub fn new(https_port: u16) -> Proxy {
-        Proxy { table: ArcSwap::default(), pool: Arc::default(), counters: Registry::default(), https_port }
+    /// In the caller's network namespace.
+    pub fn new(https_port: u16) -> std::io::Result<Proxy> {
+        let workers = Workers::start()?;
+        Ok(Proxy { table: ArcSwap::default(), workers, counters: Registry::default(), https_port })
     }
 
     /// Puts a table to use: for requests and handshakes from now on. Those under way keep what they have found.
@@ -83,7 +88,8 @@ impl Proxy {
         let has_names = kept.iter().any(|endpoint| matches!(endpoint, Endpoint::Name(..)));
         self.table.store(Arc::new(table));
         // What a name led to is known to the connection alone; it ends when it has been idle.
-        self.pool.keep_only(|address| has_names || kept.contains(&Endpoint::Address(*address)));
+        let is_kept = |address: &SocketAddr| has_names || kept.contains(&Endpoint::Address(*address));
+        self.workers.pools().for_each(|pool| pool.keep_only(is_kept));
         self.counters.tables.fetch_add(1, Ordering::Relaxed);
         self.counters.forget_unused();
     }
@@ -174,12 +180,12 @@ impl Proxy {
                 }
             };
             for address in addresses.into_iter().take(ATTEMPTS_MAX) {
-                request = match self.send_over_idle(request, backend, address).await {
+                request = match send_over_idle(&client.pool, request, backend, address).await {
                     Sent::Answered(response) => return Ok(response),
                     Sent::Failed(failure) => return Err(failure),
                     Sent::Unsent(request) => request,
                 };
-                let sender = match self.pool.connect(address, backend.protocol).await {
+                let sender = match client.pool.connect(address, backend.protocol).await {
                     Ok(sender) => sender,
                     Err(error) => {
                         failure = self.not_connected(&error);
@@ -201,29 +207,6 @@ impl Proxy {
         tracing::debug!(%error, "an endpoint cannot be reached");
         self.counters.connect_failures.fetch_add(1, Ordering::Relaxed);
         Failure::Connect
-    }
-
-    /// Over the connections that are open already. A backend may close one at the very moment it is used again: what
-    /// may be repeated, and is known whole, is then given back as unsent.
-    async fn send_over_idle(
-        &self,
-        mut request: Request<Body>,
-        backend: &Backend,
-        address: SocketAddr,
-    ) -> Sent {
-        while let Some(sender) = self.pool.idle(address, backend.protocol) {
-            let is_shared = matches!(sender, Sender::H2c(_));
-            let copy = Copy::of(&request);
-            request = match (send_over(sender, request).await, copy) {
-                (Sent::Unsent(request), _) => request,
-                (Sent::Failed(Failure::Broken), Some(copy)) => copy.into_request(),
-                (sent, _) => return sent,
-            };
-            if is_shared {
-                self.pool.forget_shared(address);
-            }
-        }
-        Sent::Unsent(request)
     }
 
     fn switch(&self, response: &mut Response<Body>, client_side: OnUpgrade) {
@@ -267,6 +250,29 @@ impl Copy {
         *request.headers_mut() = self.headers;
         request
     }
+}
+
+/// Over the connections that are open already. A backend may close one at the very moment it is used again: what may
+/// be repeated, and is known whole, is then given back as unsent.
+async fn send_over_idle(
+    pool: &Arc<Pool>,
+    mut request: Request<Body>,
+    backend: &Backend,
+    address: SocketAddr,
+) -> Sent {
+    while let Some(sender) = pool.idle(address, backend.protocol) {
+        let is_shared = matches!(sender, Sender::H2c(_));
+        let copy = Copy::of(&request);
+        request = match (send_over(sender, request).await, copy) {
+            (Sent::Unsent(request), _) => request,
+            (Sent::Failed(Failure::Broken), Some(copy)) => copy.into_request(),
+            (sent, _) => return sent,
+        };
+        if is_shared {
+            pool.forget_shared(address);
+        }
+    }
+    Sent::Unsent(request)
 }
 
 async fn send_over(sender: Sender, mut request: Request<Body>) -> Sent {

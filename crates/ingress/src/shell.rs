@@ -33,6 +33,8 @@ pub enum Error {
     Listen { port: u16, source: io::Error },
     #[error("listen for metrics on {address}: {source}")]
     Metrics { address: SocketAddr, source: io::Error },
+    #[error("start the threads that proxy: {0}")]
+    Threads(io::Error),
     #[error("prepare TLS")]
     Tls(#[from] rustls::Error),
     #[error("make a certificate for hosts without one")]
@@ -83,7 +85,7 @@ impl Bound {
         informers: Informers,
         stop: CancellationToken,
     ) -> Result<(), Error> {
-        let proxy = Arc::new(Proxy::new(self.config.https_port));
+        let proxy = Arc::new(Proxy::new(self.config.https_port).map_err(Error::Threads)?);
         let tls = listener::acceptor(proxy.clone())?;
         if let Some(listening) = self.metrics {
             let counted = proxy.clone();
@@ -101,9 +103,10 @@ impl Bound {
         follower.make_table().await;
         tokio::join!(
             listener::serve(proxy.clone(), self.http, self.config.http_port, None, stop.clone()),
-            listener::serve(proxy, self.https, self.config.https_port, Some(tls), stop.clone()),
+            listener::serve(proxy.clone(), self.https, self.config.https_port, Some(tls), stop.clone()),
             stop.run_until_cancelled(follower.run()),
         );
+        proxy.workers.end();
         Ok(())
     }
 }

@@ -122,7 +122,7 @@ impl Drop for Serving {
 async fn serve(table: Table) -> Serving {
     let (plain, secure) = (listen().await, listen().await);
     let (http, https) = (plain.local_addr().unwrap(), secure.local_addr().unwrap());
-    let proxy = Arc::new(Proxy::new(https.port()));
+    let proxy = Arc::new(Proxy::new(https.port()).expect("threads"));
     proxy.swap(table);
     let stop = CancellationToken::new();
     let acceptor = listener::acceptor(proxy.clone()).expect("TLS");

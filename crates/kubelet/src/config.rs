@@ -13,6 +13,8 @@ use crate::kubeletconfig::KubeletConfiguration;
 pub struct Config {
     pub node_name: String,
     pub node_ip: IpAddr,
+    /// The node's address of the other family, in a cluster of both.
+    pub node_ip_other: Option<IpAddr>,
     /// Pod volumes and termination messages live below; upstream: `/var/lib/kubelet`.
     pub root_dir: PathBuf,
     /// Where the built-in provisioner's volumes of this node are; the node offers none without.
@@ -47,4 +49,11 @@ impl Config {
 
 fn port(number: i32) -> u16 {
     u16::try_from(number).expect("the configuration is validated")
+}
+
+impl Config {
+    /// The node's addresses, the one that counts first.
+    pub fn host_ips(&self) -> Vec<IpAddr> {
+        [self.node_ip].into_iter().chain(self.node_ip_other).collect()
+    }
 }

@@ -110,6 +110,7 @@ mod tests {
         Config {
             node_name: "n".into(),
             node_ip: [192, 0, 2, 1].into(),
+            node_ip_other: None,
             root_dir: "/r".into(),
             local_path_root: None,
             node_labels: Default::default(),

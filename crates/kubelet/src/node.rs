@@ -236,10 +236,14 @@ fn status(
                 "lastHeartbeatTime": time::format_time(now), "lastTransitionTime": time::format_time(since)})
         })
         .collect();
+    let host_ips =
+        config.host_ips().into_iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()}));
+    let hostname = json!({"type": "Hostname", "address": config.node_name});
+    let addresses: Vec<Value> = host_ips.chain([hostname]).collect();
     json!({
         "capacity": quantities(capacity.cpus * 1000, capacity.memory_bytes, capacity.storage_bytes),
         "allocatable": quantities(allocatable.milli_cpu, allocatable.memory_bytes, allocatable.ephemeral_storage_bytes),
-        "addresses": [{"type": "InternalIP", "address": config.node_ip.to_string()}, {"type": "Hostname", "address": config.node_name}],
+        "addresses": addresses,
         "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.port}},
         "nodeInfo": facts.info, "conditions": conditions, "images": images,
     })

@@ -4,7 +4,9 @@ mod churn;
 mod compare;
 mod create_pods;
 mod custom_kinds;
+mod dns;
 mod idle;
+mod ingress;
 mod list_pods;
 mod memory;
 mod mirror;
@@ -13,6 +15,7 @@ mod pod_burst;
 mod pod_latency;
 mod pod_memory;
 mod ready;
+mod services;
 mod start;
 mod watch_fanout;
 
@@ -54,6 +57,12 @@ pub enum Command {
     Mirror(mirror::Mirror),
     /// Memory that an idle pod costs beyond its own processes
     PodMemory(pod_memory::PodMemory),
+    /// Questions about many Services to a DNS server
+    Dns(dns::Dns),
+    /// How soon Services are programmed into the kernel, all of many, one more, one changed
+    Services(services::Services),
+    /// Small responses through the cluster's Ingress, and through nginx as a proxy
+    Ingress(ingress::Ingress),
 }
 
 impl Command {
@@ -74,6 +83,9 @@ impl Command {
             Command::Idle(command) => command.run().await,
             Command::Mirror(command) => command.run(cluster).await,
             Command::PodMemory(command) => command.run(cluster).await,
+            Command::Dns(command) => command.run(cluster).await,
+            Command::Services(command) => command.run(cluster).await,
+            Command::Ingress(command) => command.run(cluster).await,
         }
     }
 }

@@ -118,10 +118,11 @@ fn plan(
         None => Vec::new(),
     };
     let tls = kubelet_tls::of(&configuration, None, &client_ca)?;
-    let node_ip = args.node_ip.or_else(cluster::address::outward);
+    let mut node_ips = cluster::address::of_node(&args.node_ip, &args.cluster_cidr).into_iter();
     Ok(node::Plan {
         node_name: node_name(args.node_name),
-        node_ip: node_ip.context("this machine's address cannot be found; give it with --node-ip")?,
+        node_ip: node_ips.next().context("this machine's address cannot be found; give it with --node-ip")?,
+        node_ip_other: node_ips.next(),
         cluster_domain: configuration.cluster_domain.clone(),
         cluster_cidrs: args.cluster_cidr,
         service_cidrs: args.service_cluster_ip_range,

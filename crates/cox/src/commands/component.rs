@@ -112,6 +112,7 @@ pub fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {
             services: args.service_cluster_ip_range,
             node_ports: args.nodeport_addresses,
         },
+        dns: Vec::new(),
         healthz_address: Some(args.healthz_bind_address),
         metrics_address: Some(args.metrics_bind_address),
     };

@@ -68,14 +68,14 @@ pub async fn deploy(
 }
 
 fn next_steps(node_ip: IpAddr, port: u16, layout: &Layout) -> String {
-    let context = layout.context();
+    let (context, address) = (layout.context(), SocketAddr::new(node_ip, port));
     let down = if layout.name() == DEFAULT_NAME {
         "cox down".to_owned()
     } else {
         format!("cox down --name {}", layout.name())
     };
     format!(
-        "\nSee it:      curl http://{node_ip}:{port}\n\
+        "\nSee it:      curl http://{address}\n\
          Look around: kubectl --context {context} get pods -o wide\n\
          Scale it:    kubectl --context {context} scale deployment {NAME} --replicas 5\n\
          Stop it all: {down}"

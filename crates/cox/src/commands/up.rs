@@ -1,6 +1,6 @@
 //! `cox up`, `cox server`, `cox apiserver`: start a cluster, or its control plane alone.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use cluster::lock::Lock;
 use cluster::pki::{Identity, Leaf, Pki};
 use cluster::settings::Wishes;
 use cluster::{Layout, Settings, kubeconfig, preflight};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use kubelet::KubeletConfiguration;
 use kubelet::certificate::Shown;
@@ -129,20 +129,19 @@ async fn start(
     services: &mut Services,
     keeper: &mut Keeper,
 ) -> anyhow::Result<()> {
-    let (cluster_cidr, cluster_cidr_v6) = by_family("--cluster-cidr", &args.cluster_cidr)?;
-    let (service_cidr, service_cidr_v6) =
-        by_family("--service-cluster-ip-range", &args.service_cluster_ip_range)?;
+    check_families("--cluster-cidr", &args.cluster_cidr)?;
+    check_families("--service-cluster-ip-range", &args.service_cluster_ip_range)?;
     let wishes = Wishes {
         secure_port: args.secure_port,
-        cluster_cidr,
-        service_cidr,
-        cluster_cidr_v6,
-        service_cidr_v6,
+        cluster_cidrs: args.cluster_cidr.clone(),
+        service_cidrs: args.service_cluster_ip_range.clone(),
         node_name: args.node_name.clone(),
     };
     let settings = Settings::load_or_create(layout, &wishes, &cluster::address::hostname())?;
     // A machine without any network still has the address of its own pod network.
-    let node_ip = args.node_ip.or_else(cluster::address::outward).unwrap_or_else(|| own_address(&settings));
+    let node_ips = cluster::address::of_node(&args.node_ip, &settings.cluster_cidrs);
+    let node_ip = node_ips.first().copied().or_else(|| settings.first_pod_ip());
+    let node_ip = node_ip.context("the settings name no range of pods")?;
     let pki = Arc::new(Pki::open(&layout.pki(), layout.name(), Timestamp::now())?);
     progress.step("certificates and settings are in place");
 
@@ -174,7 +173,8 @@ async fn start(
         auditing: args.audit.auditing()?,
     };
     let api = plan.start_api(services, access, keeper).await?;
-    progress.step(&format!("API server answers on https://{node_ip}:{}", settings.secure_port));
+    let serving = SocketAddr::new(node_ip, settings.secure_port);
+    progress.step(&format!("API server answers on https://{serving}"));
     write_kubeconfigs(layout, &settings, &pki, keeper)?;
     if parts == Parts::ApiServer {
         return Ok(());
@@ -195,22 +195,12 @@ async fn start(
 }
 
 /// At most one range of each family.
-fn by_family(flag: &str, ranges: &[IpNet]) -> anyhow::Result<(Option<Ipv4Net>, Option<Ipv6Net>)> {
-    let (mut v4, mut v6) = (None, None);
-    for range in ranges {
-        let repeated = match range {
-            IpNet::V4(range) => v4.replace(*range).is_some(),
-            IpNet::V6(range) => v6.replace(*range).is_some(),
-        };
-        if repeated {
-            bail!("{flag} has two ranges of one family; give one of IPv4, one of IPv6, or one of each");
-        }
+fn check_families(flag: &str, ranges: &[IpNet]) -> anyhow::Result<()> {
+    let of_v4 = ranges.iter().filter(|range| range.addr().is_ipv4()).count();
+    if of_v4 > 1 || ranges.len() - of_v4 > 1 {
+        bail!("{flag} has two ranges of one family; give one of IPv4, one of IPv6, or one of each");
     }
-    Ok((v4, v6))
-}
-
-fn own_address(settings: &Settings) -> IpAddr {
-    Ipv4Addr::from(u32::from(settings.cluster_cidr.network()) + 1).into()
+    Ok(())
 }
 
 async fn start_node(
@@ -228,9 +218,10 @@ async fn start_node(
         layout: layout.clone(),
         node_name: settings.node_name.clone(),
         node_ip,
+        node_ip_other: cluster::address::of_node(&args.node_ip, &settings.cluster_cidrs).get(1).copied(),
         cluster_domain: settings.cluster_domain.clone(),
-        cluster_cidrs: settings.cluster_cidrs(),
-        service_cidrs: settings.service_cidrs(),
+        cluster_cidrs: settings.cluster_cidrs.clone(),
+        service_cidrs: settings.service_cidrs.clone(),
         kubelet_tls: Arc::new(tls.config),
         // In process nobody asks it for a certificate.
         shown: Shown { serving: tls.serving, client: None },

@@ -173,10 +173,10 @@ impl Plan<'_> {
 
     fn config(&self, access: Access, keeper: &mut Keeper) -> anyhow::Result<apiserver::Config> {
         let advertise = SocketAddr::new(self.node_ip, self.settings.secure_port);
-        let service_cidr: Cidr = self.settings.service_cidr.to_string().parse()?;
-        let mut config = apiserver::Config::new(advertise, service_cidr);
-        config.secondary_service_cidr =
-            self.settings.service_cidr_v6.map(|cidr| cidr.to_string().parse()).transpose()?;
+        let mut ranges = self.settings.service_cidrs.iter().map(|range| range.to_string().parse::<Cidr>());
+        let primary = ranges.next().context("the settings name no range of Services")??;
+        let mut config = apiserver::Config::new(advertise, primary);
+        config.secondary_service_cidr = ranges.next().transpose()?;
         config.node_ports = self.settings.node_ports.0..=self.settings.node_ports.1;
         config.admission = self.admission.clone();
         config.runs_control_plane = self.runs_deciders;
@@ -233,11 +233,8 @@ impl Plan<'_> {
             "localhost".to_owned(),
             self.settings.node_name.clone(),
         ]);
-        let mut addresses = vec![
-            Ipv4Addr::LOCALHOST.into(),
-            self.settings.api_service_ip().into(),
-            std::net::Ipv6Addr::LOCALHOST.into(),
-        ];
+        let mut addresses = vec![Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
+        addresses.extend(self.settings.api_service_ips());
         addresses.push(self.node_ip);
         let leaf = Leaf::server("apiserver", "kube-apiserver", names, addresses);
         let certificate = kept(keeper, self.pki, leaf)?;
@@ -258,7 +255,7 @@ impl Plan<'_> {
                 key: self.pki.ca_key(),
                 duration: self.signing_duration,
             }),
-            cluster_cidrs: self.settings.cluster_cidrs(),
+            cluster_cidrs: self.settings.cluster_cidrs.clone(),
             disabled: disabled_controllers(self.ingress),
         };
         let (clients, informers) = (api.clone(), api.informers.clone());

@@ -31,6 +31,8 @@ pub struct Plan {
     pub layout: Layout,
     pub node_name: String,
     pub node_ip: IpAddr,
+    /// Its address of the other family, in a cluster of both.
+    pub node_ip_other: Option<IpAddr>,
     /// Of the names that DNS answers.
     pub cluster_domain: String,
     /// Pods here and elsewhere; empty means only this node's.
@@ -133,7 +135,7 @@ impl Plan {
         };
         if self.services_on_node {
             self.start_policy(services, clients.proxy.clone());
-            self.start_proxy(services, clients.proxy, &pod_cidrs);
+            self.start_proxy(services, clients.proxy, &pod_cidrs, &dns_addresses);
             self.start_dns(services, clients.dns, &dns_addresses);
         }
         let ingress_error = self.start_ingress(services, clients.ingress).await.err();
@@ -191,6 +193,7 @@ impl Plan {
         let config = kubelet::Config {
             node_name: self.node_name.clone(),
             node_ip: self.node_ip,
+            node_ip_other: self.node_ip_other,
             root_dir: self.layout.kubelet(),
             local_path_root: self.local_path.then(|| self.layout.kubelet().join("local-path")),
             node_labels: self.node_labels.clone(),
@@ -245,7 +248,13 @@ impl Plan {
         });
     }
 
-    fn start_proxy(&self, services: &mut Services, informers: Informers, pod_cidrs: &[IpNet]) {
+    fn start_proxy(
+        &self,
+        services: &mut Services,
+        informers: Informers,
+        pod_cidrs: &[IpNet],
+        dns_addresses: &[IpAddr],
+    ) {
         let pods = if self.cluster_cidrs.is_empty() { pod_cidrs } else { &self.cluster_cidrs };
         let networks = network::proxy::Networks {
             pods: pods.to_vec(),
@@ -259,6 +268,7 @@ impl Plan {
             cluster: self.layout.name().to_owned(),
             node_name: self.node_name.clone(),
             networks,
+            dns: if self.kubelet.cluster_dns.is_empty() { Vec::new() } else { dns_addresses.to_vec() },
             healthz_address: Some((std::net::Ipv4Addr::UNSPECIFIED, healthz).into()),
             metrics_address: Some((std::net::Ipv4Addr::LOCALHOST, metrics).into()),
         };
@@ -341,7 +351,7 @@ fn dns_slice(labels: &Value, endpoint: IpAddr) -> (&'static str, Value) {
     let (name, family) = if endpoint.is_ipv4() { (DNS_NAME, "IPv4") } else { ("kube-dns-ipv6", "IPv6") };
     let mut labels = labels.clone();
     labels["kubernetes.io/service-name"] = DNS_NAME.into();
-    labels["endpointslice.kubernetes.io/managed-by"] = "coxswain".into();
+    labels["endpointslice.kubernetes.io/managed-by"] = network::proxy::DNS_MANAGER.into();
     let slice = json!({
         "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
         "metadata": {"name": name, "namespace": DNS_NAMESPACE, "labels": labels},
@@ -378,7 +388,7 @@ fn agents_rights() -> [(Resource, &'static str, Value); 6] {
         })
     };
     let mut settings = rule("", &["configmaps"]);
-    settings["resourceNames"] = json!(["kube-dns"]);
+    settings["resourceNames"] = json!(network::dns::SETTINGS);
     let dns =
         [rule("", &["services", "namespaces"]), rule("discovery.k8s.io", &["endpointslices"]), settings];
     let network =

@@ -2,6 +2,8 @@
 
 mod conditions;
 
+use std::net::IpAddr;
+
 use api::view::core::{
     Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus, Pod, PodIp, PodStatus, ResourceRequirements, VolumeMount,
@@ -21,7 +23,8 @@ const UNSEEN_EXIT_CODE: i32 = 137;
 
 /// Facts about the node that a pod's status repeats.
 pub struct NodeFacts<'a> {
-    pub host_ip: &'a str,
+    /// The node's addresses, at least one.
+    pub host_ips: &'a [IpAddr],
     /// The runtime's own name, the scheme of container ids.
     pub runtime_name: &'a str,
 }
@@ -57,8 +60,8 @@ pub fn pod_status(
         observed_generation: (pod.metadata.generation > 0).then_some(pod.metadata.generation),
         message: failure.map_or_else(|| pod.status.message.clone(), |f| f.message.clone()),
         reason: failure.map_or_else(|| pod.status.reason.clone(), |f| f.reason.clone()),
-        host_ip: node.host_ip.to_owned(),
-        host_ips: vec![PodIp { ip: node.host_ip.to_owned() }],
+        host_ip: node.host_ips.first().map(IpAddr::to_string).unwrap_or_default(),
+        host_ips: node.host_ips.iter().map(|ip| PodIp { ip: ip.to_string() }).collect(),
         pod_ip: ips.first().cloned().unwrap_or_default(),
         pod_ips: ips.into_iter().map(|ip| PodIp { ip }).collect(),
         start_time: pod.status.start_time.or(Some(now)),
@@ -120,7 +123,7 @@ fn refused(pod: &Pod, failure: &Failure, now: Timestamp) -> PodStatus {
 /// A finished pod keeps the addresses it had.
 fn pod_ips(pod: &Pod, observed: &Observed, node: &NodeFacts<'_>) -> Vec<String> {
     if pod.spec.host_network {
-        return vec![node.host_ip.to_owned()];
+        return node.host_ips.iter().map(IpAddr::to_string).collect();
     }
     match observed.ready_sandbox() {
         Some(sandbox) => sandbox.ips.clone(),

@@ -21,8 +21,8 @@ impl Worker {
         ended: bool,
         now: Timestamp,
     ) -> bool {
-        let host_ip = self.shared.config.node_ip.to_string();
-        let node = NodeFacts { host_ip: &host_ip, runtime_name: &self.shared.runtime_name };
+        let host_ips = self.shared.config.host_ips();
+        let node = NodeFacts { host_ips: &host_ips, runtime_name: &self.shared.runtime_name };
         let status = pod_status(pod, observed, &self.memory, &node, ended, now);
         if self.reported.as_ref() == Some(&status) {
             return true;

@@ -2,6 +2,7 @@
 //! (follows `startContainer` of the kubelet's generic runtime manager).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -248,7 +249,7 @@ impl Start {
         }
         let services = self.shared.services.list();
         let host_ip = self.shared.config.node_ip.to_string();
-        let host = [host_ip.clone()];
+        let host: Vec<String> = self.shared.config.host_ips().iter().map(IpAddr::to_string).collect();
         let facts = env::Facts {
             pod_ips: if self.pod.spec.host_network { &host } else { ips },
             host_ip: &host_ip,

@@ -3,16 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::metrics::Kept;
+use super::settings::Caching;
 use super::wire::Forwarded;
 
 /// Responses kept at once; a few hundred bytes each.
 pub const ENTRIES_MAX: usize = 4096;
-
-/// The longest a response is kept, whatever its TTL says (as CoreDNS' `cache 30`).
-const TTL_MAX: Duration = Duration::from_secs(30);
-
-/// How long a response without any record is kept.
-const NEGATIVE_TTL: Duration = Duration::from_secs(5);
 
 /// Response codes worth keeping: no error, and no such name.
 const CODES_KEPT: [u8; 2] = [0, 3];
@@ -41,15 +37,18 @@ impl Cache {
     }
 
     /// How many responses are held, those whose time is over included.
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    pub fn kept(&self) -> Kept {
+        let denial = self.entries.values().filter(|entry| entry.response.is_denial()).count();
+        Kept { success: self.entries.len() - denial, denial }
     }
 
-    pub fn put(&mut self, key: Key, response: Forwarded, now: Instant) {
+    /// `caching` limits how long, whatever the response says.
+    pub fn put(&mut self, key: Key, response: Forwarded, caching: Caching, now: Instant) {
         if response.is_truncated() || !CODES_KEPT.contains(&response.code()) {
             return;
         }
-        let ttl = response.ttl_min().map_or(NEGATIVE_TTL, |ttl| Duration::from_secs(ttl.into()).min(TTL_MAX));
+        let longest = if response.is_denial() { caching.denial } else { caching.success };
+        let ttl = response.ttl_min().map_or(longest, |ttl| Duration::from_secs(ttl.into()).min(longest));
         if ttl.is_zero() {
             return;
         }
@@ -87,7 +86,7 @@ mod tests {
         let start = Instant::now();
         for (ttl, kept) in [(Some(10), 10), (Some(3600), 30), (None, 5), (Some(0), 0)] {
             let mut cache = Cache::default();
-            cache.put(key(0), response(ttl), start);
+            cache.put(key(0), response(ttl), Caching::default(), start);
             let at = |seconds| start + Duration::from_secs(seconds);
             assert!(cache.get(&key(0), at(kept)).is_none(), "{ttl:?}");
             if kept > 0 {
@@ -99,7 +98,8 @@ mod tests {
     #[test]
     fn the_oldest_response_gives_way_when_the_cache_is_full() {
         let (mut cache, now) = (Cache::default(), Instant::now());
-        (0..=ENTRIES_MAX).for_each(|number| cache.put(key(number), response(Some(10)), now));
+        (0..=ENTRIES_MAX)
+            .for_each(|number| cache.put(key(number), response(Some(10)), Caching::default(), now));
         assert_eq!(cache.entries.len(), ENTRIES_MAX);
         assert!(cache.get(&key(0), now).is_none() && cache.get(&key(ENTRIES_MAX), now).is_some());
     }

@@ -1,4 +1,4 @@
-//! Asking the machine's own resolvers, those of `/etc/resolv.conf`.
+//! Asking other resolvers, such as those of `/etc/resolv.conf`.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -40,6 +40,11 @@ pub struct Resolvers {
 impl Resolvers {
     pub fn new(addresses: Vec<SocketAddr>) -> Resolvers {
         Resolvers { addresses, patience: PATIENCE, attempts: ATTEMPTS, rotate: false }
+    }
+
+    /// Whether each question begins with another resolver.
+    pub fn rotating(self, rotate: bool) -> Resolvers {
+        Resolvers { rotate, ..self }
     }
 
     /// Every one, as often and in the order that it is to be asked.

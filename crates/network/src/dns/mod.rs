@@ -3,10 +3,17 @@
 //! resolvers of the machine or of a stub domain. [`Zone`] decides answers, [`Server`] carries them over UDP and TCP.
 
 mod cache;
+mod corefile;
+mod datagrams;
 mod forward;
 mod metrics;
 mod name;
+mod ready;
+mod resolver;
 mod server;
+mod settings;
+mod tcp;
+mod udp;
 mod upstreams;
 mod wire;
 mod zone;
@@ -14,8 +21,8 @@ mod zone;
 #[cfg(test)]
 mod tests;
 
-pub use forward::ResolvConf;
 pub use name::Name;
 pub use server::{Config, Error, Server, run};
+pub use settings::NAMES as SETTINGS;
 pub use upstreams::Upstreams;
 pub use zone::{Outcome, Zone};

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use api::view::core::{Namespace, Service};
 use api::view::discovery::{Endpoint, EndpointPort, EndpointSlice};
 use client::Informer;
+use client::informer::Delta;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::Name;
 use super::wire::{Code, Data, Record, Response, kind};
@@ -62,6 +64,17 @@ impl Zone {
             slice.endpoints.iter().flat_map(|endpoint| endpoint.addresses.clone()).collect()
         });
         Zone { domain, services, slices, namespaces, own }
+    }
+
+    pub fn domain(&self) -> &Name {
+        &self.domain
+    }
+
+    /// Everything there is as added, then every change of what answers about Services are made from.
+    pub(super) fn changes(
+        &self,
+    ) -> (UnboundedReceiver<Delta<Service>>, UnboundedReceiver<Delta<EndpointSlice>>) {
+        (self.services.subscribe(), self.slices.subscribe())
     }
 
     /// Decides what a question of class IN gets.
@@ -151,20 +164,25 @@ impl Zone {
         }
     }
 
+    /// A headless Service without any endpoint has no name.
     fn service(&self, service: &Service, kind: u16) -> Found {
-        if kind == kind::SRV {
-            let mut found = Found::nothing();
-            for port in &service.spec.ports {
-                found.extend(self.srv(service, &port.name.to_ascii_lowercase(), &port.protocol));
-            }
-            return found;
+        let is_headless = service.spec.is_headless();
+        let addresses: BTreeSet<IpAddr> = if is_headless {
+            self.endpoints(service).iter().flat_map(|ready| ready.addresses()).collect()
+        } else {
+            cluster_ips(service).into_iter().collect()
+        };
+        if is_headless && addresses.is_empty() {
+            return Found::default();
         }
-        if !service.spec.is_headless() {
-            return Found::addresses(cluster_ips(service));
+        if kind != kind::SRV {
+            return Found::addresses(addresses);
         }
-        let addresses: BTreeSet<IpAddr> =
-            self.endpoints(service).iter().flat_map(|ready| ready.addresses()).collect();
-        Found::addresses(addresses)
+        let mut found = Found::nothing();
+        for port in &service.spec.ports {
+            found.extend(self.srv(service, &port.name.to_ascii_lowercase(), &port.protocol));
+        }
+        found
     }
 
     /// `HOSTNAME.SERVICE.NAMESPACE.svc`, or `_tcp.SERVICE...`, which only has names beneath it.
@@ -191,7 +209,8 @@ impl Zone {
         let known = service.spec.ports.iter().find(|candidate| {
             candidate.name.eq_ignore_ascii_case(port) && protocol_label(&candidate.protocol) == Some(protocol)
         });
-        known.map(|known| self.srv(&service, port, &known.protocol)).unwrap_or_default()
+        let found = known.map(|known| self.srv(&service, port, &known.protocol));
+        found.filter(|found| !found.data.is_empty()).unwrap_or_default()
     }
 
     fn srv(&self, service: &Service, port: &str, protocol: &str) -> Found {
@@ -282,7 +301,7 @@ impl Found {
     }
 
     fn addresses(addresses: impl IntoIterator<Item = IpAddr>) -> Found {
-        Found::records(addresses.into_iter().map(address_data))
+        Found::records(addresses.into_iter().map(Data::from))
     }
 
     fn extend(&mut self, other: Found) {
@@ -292,7 +311,7 @@ impl Found {
 
     fn add_srv(&mut self, port: u16, target: &Name, addresses: impl IntoIterator<Item = IpAddr>) {
         self.data.push(Data::Srv { priority: 0, weight: SRV_WEIGHT, port, target: target.clone() });
-        for data in addresses.into_iter().map(address_data) {
+        for data in addresses.into_iter().map(Data::from) {
             let record = Record { name: target.clone(), ttl: TTL, data };
             if !self.additional.contains(&record) {
                 self.additional.push(record);
@@ -349,13 +368,6 @@ impl Ready {
 
 fn protocol_label(name: &str) -> Option<&'static str> {
     service::protocol(name).map(Protocol::label)
-}
-
-fn address_data(address: IpAddr) -> Data {
-    match address {
-        IpAddr::V4(v4) => Data::A(v4),
-        IpAddr::V6(v6) => Data::Aaaa(v6),
-    }
 }
 
 fn dashed(address: IpAddr) -> String {

@@ -9,6 +9,7 @@ mod endpoints;
 mod health;
 mod kind;
 mod metrics;
+mod own_dns;
 pub mod plan;
 mod program;
 mod rules;
@@ -18,6 +19,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use own_dns::MANAGER as DNS_MANAGER;
 pub use plan::{Backends, Frontend, HealthCheck, NoEndpoints, Origin, Place, ServicePlan, plan};
 pub use program::{Applied, Program};
 pub use rules::Networks;

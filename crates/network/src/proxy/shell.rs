@@ -3,7 +3,7 @@
 //! that arrive while the kernel is busy are taken together.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::conntrack;
 use super::health::{Health, HealthPorts, healthz_handler, metrics_handler};
 use super::metrics::Metrics;
+use super::own_dns;
 use super::plan::{NoEndpoints, Place, ServicePlan, plan};
 use super::program::{Applied, Program};
 use super::rules::Networks;
@@ -53,6 +54,8 @@ pub struct Config {
     /// Endpoints with this node name are local.
     pub node_name: String,
     pub networks: Networks,
+    /// Where this node answers cluster DNS itself; empty if it does not.
+    pub dns: Vec<IpAddr>,
     /// Where `/healthz` and `/livez` are answered.
     pub healthz_address: Option<SocketAddr>,
     /// Where `/metrics` is answered.
@@ -103,8 +106,14 @@ pub(super) async fn run_with(sources: Sources, config: Config, stop: Cancellatio
     let program = Program::open(Names::of(&config.cluster).proxy_table(), config.networks.clone())?;
     let mut disturbance = program.disturbance()?;
     let place = Place { node: config.node_name.clone(), ..Place::default() };
-    let mut worker =
-        Worker { sources, place, tables: Tables::default(), changes: Changes::default(), program };
+    let mut worker = Worker {
+        sources,
+        place,
+        dns: config.dns,
+        tables: Tables::default(),
+        changes: Changes::default(),
+        program,
+    };
     let mut ports = HealthPorts::new(health.clone());
     loop {
         inbox.drain();
@@ -240,6 +249,7 @@ impl Inbox {
 struct Worker {
     sources: Sources,
     place: Place,
+    dns: Vec<IpAddr>,
     tables: Tables,
     /// Since the last success.
     changes: Changes,
@@ -270,8 +280,9 @@ impl Worker {
         for name in services {
             let plan = match self.sources.services.get(&name.namespace, &name.name) {
                 Some(service) => {
-                    let slices = slices_of(&self.sources.slices, &name.namespace, &name.name);
-                    plan(&service, &slices, &self.place)
+                    let slices = slices_of(&self.sources.slices, &name.namespace, &name.name).into_iter();
+                    let seen = slices.map(|slice| own_dns::seen_from(slice, &self.dns, &self.place.node));
+                    plan(&service, &seen.collect::<Vec<_>>(), &self.place)
                 }
                 None => ServicePlan::default(),
             };

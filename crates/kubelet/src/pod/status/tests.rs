@@ -1,5 +1,7 @@
 //! What is reported of a pod, by example.
 
+use std::net::Ipv4Addr;
+
 use apimachinery::json;
 use apimachinery::meta::find_condition;
 
@@ -7,7 +9,8 @@ use super::*;
 use crate::pod::memory::{ProbeState, Waiting};
 use crate::pod::testing::{container, sandbox};
 
-const NODE: NodeFacts<'static> = NodeFacts { host_ip: "192.0.2.1", runtime_name: "coxswain" };
+const NODE: NodeFacts<'static> =
+    NodeFacts { host_ips: &[IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))], runtime_name: "coxswain" };
 
 fn pod(spec: apimachinery::Value) -> Pod {
     let metadata = json!({"name": "p", "namespace": "d", "uid": "u", "generation": 1});

@@ -164,3 +164,15 @@ fn unready_endpoints_are_published_when_the_service_says_so() {
     let outcome = world.zone.resolve(&Name::parse("redis.default.svc.cluster.local").unwrap(), kind::A);
     assert_eq!(words(outcome).len(), 3);
 }
+
+#[test]
+fn a_headless_service_without_endpoints_has_no_name() {
+    let world = World::with_services();
+    world.slice("redis", json!([{"name": "redis", "port": 6380}]), json!([]));
+    for name in ["redis.default.svc.cluster.local", "_redis._tcp.redis.default.svc.cluster.local"] {
+        for kind in [kind::A, kind::SRV] {
+            let outcome = world.zone.resolve(&Name::parse(name).unwrap(), kind);
+            assert_eq!(words(outcome), ["NameError soa"], "{name} {kind}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The zone's answers by table, and the server over real sockets.
 
 mod answers;
+mod ready;
 mod serving;
 
 use api::view::core::{Namespace, Service};

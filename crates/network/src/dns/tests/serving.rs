@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use client::CancellationToken;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -11,7 +12,7 @@ use super::World;
 use crate::dns::wire::{
     Code, Data, Forwarded, Record, Response, TCP_LEN_MAX, UDP_LEN_MIN, encode_query, kind, parse_query,
 };
-use crate::dns::{Name, ResolvConf, Server, Upstreams};
+use crate::dns::{Name, Server, Upstreams};
 use crate::testing::{Namespace, PATIENCE, at, ip};
 
 const OUTSIDE: &str = "127.0.0.1:53";
@@ -79,17 +80,22 @@ fn addresses(answer: &Forwarded) -> Vec<IpAddr> {
 
 /// Runs `test` in a namespace with a server whose resolvers are `resolv_conf`'s.
 fn serve(name: &str, resolv_conf: &str, test: impl AsyncFnOnce(Asker) + Send + 'static) {
+    serve_world(name, resolv_conf, async |asker, _| test(asker).await);
+}
+
+/// The same with the objects behind the zone, to be changed.
+fn serve_world(name: &str, resolv_conf: &str, test: impl AsyncFnOnce(Asker, &World) + Send + 'static) {
     let path: PathBuf = std::env::temp_dir().join(format!("coxswain-dns-{}-{name}", std::process::id()));
     std::fs::write(&path, resolv_conf).unwrap();
-    let conf = ResolvConf::new(path.clone(), vec![ip("127.0.0.2")]);
+    let upstreams = Upstreams::new(path.clone(), vec![ip("127.0.0.2")]);
     Namespace::new().block_on(async move || {
         let world = World::with_services();
         let listen: [SocketAddr; 1] = [at(SERVER)];
-        let server = Server::bind(&listen, world.zone.clone(), Upstreams::new(conf).into()).await.unwrap();
+        let server = Server::bind(&listen, world.zone.clone(), upstreams.into()).await.unwrap();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(server.serve(stop.clone()));
         let outside = tokio::spawn(resolver_outside());
-        test(Asker { dnssec: Some(false) }).await;
+        test(Asker { dnssec: Some(false) }, &world).await;
         outside.abort();
         stop.cancel();
         serving.await.unwrap();
@@ -156,5 +162,48 @@ fn addresses_of_a_headless_service_take_turns() {
             first.push(addresses(&answer)[0]);
         }
         assert_ne!(first[0], first[1]);
+    });
+}
+
+#[test]
+fn an_answer_given_before_is_forgotten_when_its_service_changes() {
+    serve_world("changes", "", async |asker, world| {
+        let (web, later) = ("web.default.svc.cluster.local", "later.default.svc.cluster.local");
+        for _ in 0..2 {
+            assert_eq!(addresses(&asker.udp(web, kind::A).await), [ip("10.96.0.20")]);
+            assert_eq!(asker.udp(later, kind::A).await.code(), Code::NameError as u8);
+        }
+        world.service("web", json!({"clusterIP": "10.96.0.21", "clusterIPs": ["10.96.0.21"]}));
+        world.service("later", json!({"clusterIP": "10.96.0.22", "clusterIPs": ["10.96.0.22"]}));
+        assert_eq!(addresses(&asker.udp(web, kind::A).await), [ip("10.96.0.21")]);
+        assert_eq!(addresses(&asker.udp(later, kind::A).await), [ip("10.96.0.22")]);
+        let redis = "redis-0.redis.default.svc.cluster.local";
+        assert_eq!(addresses(&asker.udp(redis, kind::A).await), [ip("10.244.0.5")]);
+        world.slice("redis", json!([]), json!([{"addresses": ["10.244.0.8"], "hostname": "redis-0"}]));
+        assert_eq!(addresses(&asker.udp(redis, kind::A).await), [ip("10.244.0.8")]);
+    });
+}
+
+#[test]
+fn questions_that_come_together_each_get_their_answer() {
+    const COUNT: u16 = 200;
+    serve("together", "", async |_| {
+        let socket = UdpSocket::bind(at("127.0.0.3:0")).await.unwrap();
+        let names = ["web", "redis", "nowhere"]
+            .map(|name| Name::parse(&format!("{name}.default.svc.cluster.local")).unwrap());
+        let name_of = |id: u16| &names[usize::from(id) % names.len()];
+        for id in 0..COUNT {
+            socket.send_to(&encode_query(id, name_of(id), kind::A, None), at(SERVER)).await.unwrap();
+        }
+        let mut open: Vec<u16> = (0..COUNT).collect();
+        let mut buffer = [0; UDP_LEN_MIN];
+        while !open.is_empty() {
+            let received = tokio::time::timeout(PATIENCE, socket.recv(&mut buffer)).await;
+            let answer = buffer[..received.expect("all answers come").unwrap()].to_vec();
+            let id = u16::from_be_bytes([answer[0], answer[1]]);
+            let read = Forwarded::parse(answer, id, name_of(id), kind::A).expect("it answers the question");
+            assert_eq!(addresses(&read).len(), [1, 2, 0][usize::from(id) % names.len()]);
+            open.retain(|other| *other != id);
+        }
     });
 }

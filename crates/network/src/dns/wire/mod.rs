@@ -1,14 +1,16 @@
 //! Messages as RFC 1035 (and 2782, 3596, 6891) lay them out: reading queries, writing responses,
 //! and the little that forwarding needs to know of a response.
 
+mod question;
 mod read;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use question::Question;
 pub use read::{Forwarded, parse_query};
 pub use write::encode_query;
 
@@ -101,6 +103,15 @@ pub struct Response {
     pub answers: Vec<Record>,
     pub authority: Vec<Record>,
     pub additional: Vec<Record>,
+}
+
+impl From<IpAddr> for Data {
+    fn from(address: IpAddr) -> Data {
+        match address {
+            IpAddr::V4(v4) => Data::A(v4),
+            IpAddr::V6(v6) => Data::Aaaa(v6),
+        }
+    }
 }
 
 impl Data {

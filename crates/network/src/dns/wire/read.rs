@@ -31,6 +31,8 @@ pub struct Forwarded {
     pub bytes: Vec<u8>,
     /// Where TTLs are, and what they say.
     ttls: Vec<(usize, u32)>,
+    /// What the SOA record, if there is one, says of denials.
+    denial_ttl: Option<u32>,
     /// The answers of types we write ourselves, for following an alias.
     pub addresses: Vec<Record>,
 }
@@ -50,8 +52,11 @@ impl Forwarded {
         }
         let records = reader.records()?;
         let ttls = records.iter().map(|record| (record.ttl_at, record.ttl)).collect();
+        let soa = records.iter().find(|record| record.kind == kind::SOA);
+        let denial_ttl =
+            soa.and_then(|soa| bytes[soa.data.clone()].last_chunk()).copied().map(u32::from_be_bytes);
         let addresses = records.into_iter().filter_map(|record| address_record(&bytes, record)).collect();
-        Some(Forwarded { ttls, addresses, bytes })
+        Some(Forwarded { ttls, denial_ttl, addresses, bytes })
     }
 
     pub fn is_truncated(&self) -> bool {
@@ -62,9 +67,17 @@ impl Forwarded {
         self.bytes[3] & 0xf
     }
 
-    /// The shortest time any of its records lives, in seconds; `None` without records.
+    /// Whether it says that there is no such name, or nothing of the type.
+    pub fn is_denial(&self) -> bool {
+        self.bytes[6..8] == [0, 0]
+    }
+
+    /// The shortest time any of its records lives, in seconds; `None` without records. A denial lives no longer than
+    /// its SOA says of denials (RFC 2308, section 5).
     pub fn ttl_min(&self) -> Option<u32> {
-        self.ttls.iter().map(|(_, ttl)| *ttl).min()
+        let records = self.ttls.iter().map(|(_, ttl)| *ttl).min();
+        records
+            .map(|ttl| self.denial_ttl.filter(|_| self.is_denial()).map_or(ttl, |minimum| ttl.min(minimum)))
     }
 
     /// The bytes for a client that asks the same: its id, the name as it spells it, and TTLs less
@@ -95,9 +108,9 @@ fn address_record(bytes: &[u8], record: RawRecord) -> Option<Record> {
     Some(Record { name: record.name, ttl: record.ttl, data })
 }
 
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
+pub(super) struct Reader<'a> {
+    pub bytes: &'a [u8],
+    pub at: usize,
 }
 
 /// The fixed part of a record, and where its data is.
@@ -110,6 +123,17 @@ struct RawRecord {
     data: std::ops::Range<usize>,
 }
 
+impl Edns {
+    fn of(record: &RawRecord) -> Option<Edns> {
+        let [_, version, high, _] = record.ttl.to_be_bytes();
+        (record.kind == kind::OPT).then_some(Edns {
+            udp_len: record.class,
+            version,
+            dnssec: high & 0x80 != 0,
+        })
+    }
+}
+
 impl Reader<'_> {
     fn query(&mut self) -> Option<Query> {
         let (id, flags) = (read_u16(self.bytes, 0)?, read_u16(self.bytes, 2)?);
@@ -118,17 +142,18 @@ impl Reader<'_> {
             [6, 8, 10].into_iter().filter_map(|at| read_u16(self.bytes, at)).map(usize::from).sum();
         let mut edns = None;
         for _ in 0..records {
-            let record = self.record()?;
-            if record.kind == kind::OPT {
-                let [_, version, high, _] = record.ttl.to_be_bytes();
-                edns = Some(Edns { udp_len: record.class, version, dnssec: high & 0x80 != 0 });
-            }
+            edns = Edns::of(&self.record()?).or(edns);
         }
         let opcode = (flags >> 11 & 0xf) as u8;
         Some(Query { id, recursion_desired: flags & 0x100 != 0, opcode, name, kind, class, edns })
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    /// The one record there is, if it says what EDNS does.
+    pub fn edns(&mut self) -> Option<Edns> {
+        Edns::of(&self.record()?)
+    }
+
+    pub fn u16(&mut self) -> Option<u16> {
         let value = read_u16(self.bytes, self.at)?;
         self.at += 2;
         Some(value)
