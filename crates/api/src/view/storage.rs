@@ -118,6 +118,7 @@ pub struct CsiDriverSpec {
     pub fs_group_policy: Option<String>,
     pub token_requests: Vec<TokenRequest>,
     pub requires_republish: Option<bool>,
+    pub service_account_token_in_secrets: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

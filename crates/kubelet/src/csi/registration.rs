@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use api::resource::{CSI_NODES, NODES};
@@ -15,10 +15,14 @@ use api::view::storage::{CsiNode, CsiNodeDriver, VolumeNodeResources};
 use apimachinery::json;
 use client::{Client, PatchType};
 use nix::sys::inotify::AddWatchFlags;
+use apimachinery::quantity::Quantity;
+use csi::pluginregistration::RegistrationStatus;
+use csi::v1::NodeGetInfoResponse;
+use jiff::Timestamp;
 use tokio::sync::Mutex;
 
 use super::plugin::Plugin;
-use super::proto::{NodeGetInfoResponse, RegistrationStatus};
+use super::tear_down::unstage_unused;
 use crate::inotify::Changes;
 
 const KIND: &str = "CSIPlugin";
@@ -35,12 +39,36 @@ enum Error {
     CsiNode(#[from] client::Error),
 }
 
+/// What is known of a volume since its driver came. Whoever changes the volume holds it: drivers are promised one call at
+/// a time for each.
+#[derive(Debug, Default)]
+pub struct Turn {
+    pub is_staged: bool,
+    /// How large it was when it was last looked at.
+    pub capacity: Option<Quantity>,
+    /// The size to which the driver would not let it grow, and when.
+    pub refused: Option<(Quantity, Timestamp)>,
+}
+
 /// A registered driver.
 #[derive(Clone)]
 pub struct Driver {
     pub plugin: Plugin,
-    /// Held while it changes a volume: drivers are promised one call at a time for each.
-    pub turn: Arc<Mutex<()>>,
+    /// By volume handle; those that are staged, or that somebody changes.
+    turns: Arc<StdMutex<BTreeMap<String, Arc<Mutex<Turn>>>>>,
+}
+
+impl Driver {
+    fn new(plugin: Plugin) -> Self {
+        Driver { plugin, turns: Arc::default() }
+    }
+
+    pub fn turn(&self, handle: &str) -> Arc<Mutex<Turn>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = |turn: &Turn| turn.is_staged || turn.capacity.is_some();
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|turn| is_known(&turn)));
+        turns.entry(handle.to_owned()).or_default().clone()
+    }
 }
 
 /// The drivers of this node, by name.
@@ -69,7 +97,8 @@ pub struct Registry {
     pub drivers: Arc<Drivers>,
     pub client: Client,
     pub node_name: String,
-    pub dir: PathBuf,
+    /// The kubelet's folder; sockets are in `plugins_registry` of it.
+    pub root: PathBuf,
 }
 
 impl Registry {
@@ -77,7 +106,7 @@ impl Registry {
         let mut known: BTreeMap<Socket, String> = BTreeMap::new();
         loop {
             if let Err(error) = self.follow(&mut known).await {
-                let dir = self.dir.display();
+                let dir = self.root.display();
                 tracing::warn!(%dir, %error, "plugin registry cannot be watched, will retry");
             }
             tokio::time::sleep(RETRY).await;
@@ -85,11 +114,12 @@ impl Registry {
     }
 
     async fn follow(&self, known: &mut BTreeMap<Socket, String>) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)?;
+        let dir = self.root.join("plugins_registry");
+        fs::create_dir_all(&dir)?;
         let wanted = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
-        let mut changes = Changes::of(&self.dir, wanted)?;
+        let mut changes = Changes::of(&dir, wanted)?;
         loop {
-            let all_registered = self.compare(known, sockets(&self.dir)?).await;
+            let all_registered = self.compare(known, sockets(&dir)?).await;
             if all_registered {
                 changes.wait().await?;
             } else {
@@ -134,16 +164,19 @@ impl Registry {
 
     async fn try_register(&self, registrar: &Plugin, socket: &Path) -> Result<String, Error> {
         let info = registrar.info().await?;
-        let is_known = info.supported_versions.iter().any(|v| v.trim_start_matches('v').starts_with("1."));
-        if info.kind != KIND || !is_known {
-            return Err(Error::Kind { name: info.name, kind: info.kind, versions: info.supported_versions });
+        let is_of_version_1 = info.supported_versions.iter().any(|v| v.trim_start_matches('v').starts_with("1."));
+        if info.r#type != KIND || !is_of_version_1 {
+            return Err(Error::Kind { name: info.name, kind: info.r#type, versions: info.supported_versions });
         }
         let endpoint = info.endpoint.trim_start_matches("unix://");
         let plugin = Plugin::new(if endpoint.is_empty() { socket } else { Path::new(endpoint) });
         let node = plugin.node_info().await?;
         self.write_csi_node(&info.name, Some(&node)).await?;
-        self.drivers.set(&info.name, Some(Driver { plugin, turn: Arc::default() }));
+        let driver = Driver::new(plugin);
+        self.drivers.set(&info.name, Some(driver.clone()));
         tracing::info!(driver = info.name, "CSI driver registered");
+        let (name, root) = (info.name.clone(), self.root.clone());
+        tokio::spawn(async move { unstage_unused(&driver, &name, &root).await });
         Ok(info.name)
     }
 
@@ -218,7 +251,7 @@ fn sockets(dir: &Path) -> io::Result<Vec<Socket>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::csi::proto::Topology;
+    use csi::v1::Topology;
 
     #[test]
     fn a_driver_without_a_limit_has_none() {

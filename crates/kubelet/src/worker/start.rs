@@ -12,7 +12,7 @@ use runtime::cri;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::act::{RETRY, set_up_volumes};
+use super::act::{RETRY, set_up_volumes, tell_failed_mount};
 use super::{Outcome, PodEvents, Shared};
 use crate::images::{Image, Wanted};
 use crate::observe::{Observed, Sandbox};
@@ -89,7 +89,7 @@ impl Start {
         let sandbox = self.sandbox.as_ref().ok_or_else(|| Failure::new("ContainerCreating", ""))?;
         let (paths, refresh_at) =
             set_up_volumes(&self.shared, &self.pod, &self.volumes, &sandbox.ips).await.map_err(|error| {
-                events.pod(EventType::Warning, "FailedMount", error.to_string());
+                tell_failed_mount(events, &error);
                 Failure::new("ContainerCreating", "")
             })?;
         let places = volumes::Places { paths, images: volume_images };
@@ -181,6 +181,7 @@ impl Start {
         let mut mounts = volumes::mounts(root, &self.pod, spec, places, |text| {
             env::expand_all(text, |name| lookup.get(name).map(|v| (*v).to_owned()))
         })?;
+        let devices = volumes::devices(&self.pod, spec, places)?;
         let termination_message = self.termination_message(spec, &mut mounts)?;
         self.mount_hosts(spec, ips, &mut mounts)?;
         let log_path = format!("{}/{}.log", spec.name, self.attempt);
@@ -196,6 +197,7 @@ impl Start {
                 image_ref: image.reference,
                 env: environment,
                 mounts,
+                devices,
                 log_path,
                 termination_message: &termination_message,
                 memory_capacity: self.shared.memory_capacity,
