@@ -18,6 +18,8 @@ pub struct StorageClass {
     pub provisioner: String,
     pub reclaim_policy: Option<String>,
     pub mount_options: Vec<String>,
+    /// The provisioner's.
+    pub parameters: StringMap,
     pub allow_volume_expansion: Option<bool>,
     /// `Immediate` or `WaitForFirstConsumer`.
     pub volume_binding_mode: Option<String>,

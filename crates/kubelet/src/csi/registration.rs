@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use api::resource::{CSI_NODES, NODES};
@@ -19,7 +19,7 @@ use apimachinery::quantity::Quantity;
 use csi::pluginregistration::RegistrationStatus;
 use csi::v1::NodeGetInfoResponse;
 use jiff::Timestamp;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::plugin::Plugin;
 use super::tear_down::unstage_unused;
@@ -73,19 +73,26 @@ impl Driver {
 
 /// The drivers of this node, by name.
 #[derive(Default)]
-pub struct Drivers(RwLock<BTreeMap<String, Driver>>);
+pub struct Drivers(watch::Sender<BTreeMap<String, Driver>>);
 
 impl Drivers {
     pub fn get(&self, name: &str) -> Option<Driver> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.0.borrow().get(name).cloned()
+    }
+
+    /// Returns when the driver is there.
+    #[cfg(test)]
+    pub async fn registered(&self, name: &str) -> Driver {
+        let mut drivers = self.0.subscribe();
+        let found = drivers.wait_for(|drivers| drivers.contains_key(name)).await;
+        found.expect("the sender is here")[name].clone()
     }
 
     fn set(&self, name: &str, driver: Option<Driver>) {
-        let mut drivers = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        match driver {
-            Some(driver) => drivers.insert(name.to_owned(), driver),
-            None => drivers.remove(name),
-        };
+        self.0.send_modify(|drivers| match driver {
+            Some(driver) => drop(drivers.insert(name.to_owned(), driver)),
+            None => drop(drivers.remove(name)),
+        });
     }
 }
 
