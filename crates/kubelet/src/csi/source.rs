@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use api::storage::csi::hex_digest;
 use api::view::core::persistentvolume::volume_mode;
 use api::view::core::{
-    CsiPersistentVolumeSource, CsiVolumeSource, PersistentVolume, Pod, SecretReference,
+    CsiPersistentVolumeSource, CsiVolumeSource, PersistentVolume, Pod, SecretReference, Volume,
 };
 use apimachinery::quantity::Quantity;
 use csi::v1::node_service_capability::rpc::Type as Capability;
@@ -55,20 +55,22 @@ pub struct Source {
 }
 
 impl Source {
+    /// The volume of a claim that the pod uses under `used`.
     pub fn persistent(
-        name_in_pod: &str,
+        used: &Volume,
         volume: &PersistentVolume,
         source: &CsiPersistentVolumeSource,
     ) -> Self {
+        let is_read_only = used.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only);
         Source {
             name: volume.metadata.name.clone(),
-            name_in_pod: name_in_pod.to_owned(),
+            name_in_pod: used.name.clone(),
             driver: source.driver.clone(),
             handle: source.volume_handle.clone(),
             lifecycle: Lifecycle::Persistent,
             is_block: volume_mode(volume.spec.volume_mode.as_ref()) == "Block",
             fs_type: source.fs_type.clone(),
-            read_only: source.read_only,
+            read_only: source.read_only || is_read_only,
             attributes: source.volume_attributes.clone().into_iter().collect(),
             access_modes: volume.spec.access_modes.clone(),
             mount_options: volume.spec.mount_options.clone(),

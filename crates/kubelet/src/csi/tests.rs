@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use api::view::core::{PersistentVolume, Pod};
+use api::view::core::{PersistentVolume, Pod, Volume};
 use apimachinery::{Value, json};
 use bytes::Bytes;
 use client::transport::{Body, ResponseFuture, Transport};
@@ -165,7 +165,8 @@ fn source(mode: &str) -> Source {
         "accessModes": ["ReadWriteOnce"], "volumeMode": mode, "capacity": {"storage": "2Mi"},
         "csi": {"driver": "d", "volumeHandle": "h"}}}))
     .expect("a volume");
-    Source::persistent("data", &volume, volume.spec.csi.as_ref().expect("CSI"))
+    let used = Volume { name: "data".into(), ..Default::default() };
+    Source::persistent(&used, &volume, volume.spec.csi.as_ref().expect("CSI"))
 }
 
 fn mounted() -> AccessType {

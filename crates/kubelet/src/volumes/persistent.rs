@@ -45,7 +45,7 @@ pub async fn set_up(
     let is_block = volume_mode(persistent.spec.volume_mode.as_ref()) == "Block";
     check_use(pod, &volume.name, is_block)?;
     if let Some(source) = &persistent.spec.csi {
-        let source = csi::Source::persistent(&volume.name, &persistent, source);
+        let source = csi::Source::persistent(volume, &persistent, source);
         return csi::set_up(cx, pod, &source, Some(&claim)).await;
     }
     if let Some(root) = cx.local_path_root {
