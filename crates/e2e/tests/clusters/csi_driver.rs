@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use e2e::process::Background;
-use e2e::{Cluster, Kubectl, NODE_NAME, program};
+use e2e::{Background, Cluster, Kubectl, NODE_NAME, beside_the_tests};
 
 const DRIVER: &str = include_str!("../../../csi-hostpath/deploy.yaml");
 const PODS: &str = include_str!("manifests/csi-driver.yaml");
@@ -31,7 +30,7 @@ fn a_csi_driver_serves_claims_devices_and_pods_own_volumes() -> anyhow::Result<(
 }
 
 fn start_driver(cluster: &Cluster) -> anyhow::Result<Background> {
-    let path = program::beside_the_tests("csi-hostpath")?;
+    let path = beside_the_tests("csi-hostpath")?;
     let shown = |path: std::path::PathBuf| path.display().to_string();
     let args = [
         "--node-name",
