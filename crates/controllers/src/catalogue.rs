@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use crate::controller::Controller;
 use crate::{
     attachdetach, certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint,
-    endpointslice, endpointslicemirroring, ephemeral, expand, garbagecollector, ingress, job, namespace, nodeipam,
-    nodelifecycle, persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset,
+    endpointslice, endpointslicemirroring, ephemeral, expand, garbagecollector, ingress, job, namespace,
+    nodeipam, nodelifecycle, persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset,
     resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
     vacprotection, validatingadmissionpolicystatus,
 };

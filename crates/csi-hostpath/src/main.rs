@@ -1,6 +1,6 @@
 //! Runs the driver on a node until it is told to end, and its sidecar if it is given a cluster.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -63,19 +63,26 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         state_dir: arguments.state_dir,
         volumes_max: arguments.max_volumes_per_node,
     })?;
+    let sidecar = arguments.kubeconfig.as_deref().map(|path| sidecar(path, &driver)).transpose()?;
     let stop = CancellationToken::new();
-    if let Some(kubeconfig) = &arguments.kubeconfig {
-        let config = RestConfig::from_kubeconfig(kubeconfig)?;
-        let client = Client::new(Https::new(&config)?, "csi-hostpath");
-        let sidecar = Sidecar::new(client, driver.clone());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(sidecar.run(stop.clone())));
-    }
+    let following = async {
+        match &sidecar {
+            Some(sidecar) => sidecar.run(stop.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         served = driver::serve(driver, &arguments.kubelet_dir) => served?,
+        () = following => {}
         _ = terminated.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
     stop.cancel();
     Ok(())
+}
+
+fn sidecar(kubeconfig: &Path, driver: &Driver) -> Result<Sidecar, client::Error> {
+    let config = RestConfig::from_kubeconfig(kubeconfig)?;
+    Ok(Sidecar::new(Client::new(Https::new(&config)?, "csi-hostpath"), driver.clone()))
 }

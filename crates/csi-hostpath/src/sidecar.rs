@@ -29,8 +29,6 @@ pub enum Error {
     Malformed(String),
 }
 
-/// Cloning shares everything.
-#[derive(Clone)]
 pub struct Sidecar {
     client: Client,
     driver: Driver,
@@ -42,7 +40,7 @@ impl Sidecar {
     }
 
     /// Follows the cluster until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(&self, stop: CancellationToken) {
         let informers = Informers::new(self.client.clone(), stop);
         let (claims, volumes) = (informers.get::<Claim>(), informers.get::<Volume>());
         let attachments = informers.get::<Attachment>();
@@ -85,10 +83,7 @@ impl Sidecar {
 }
 
 /// Works on each object when it changes, and again later when that failed.
-async fn follow<V: Object>(
-    informer: &Informer<V>,
-    work: impl AsyncFn(Arc<V>) -> Result<(), Error>,
-) {
+async fn follow<V: Object>(informer: &Informer<V>, work: impl AsyncFn(Arc<V>) -> Result<(), Error>) {
     let queue = WorkQueue::<(String, String)>::new();
     let mut changes = informer.subscribe();
     loop {

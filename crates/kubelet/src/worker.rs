@@ -128,6 +128,8 @@ pub fn spawn(
     stop: CancellationToken,
 ) -> mpsc::Sender<Message> {
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
+    // A driver may want to publish again what a kubelet before this one published.
+    let stale = pod.spec.volumes.iter().any(|volume| volume.csi.is_some());
     let worker = Worker {
         shared,
         pod,
@@ -141,7 +143,7 @@ pub fn spawn(
         terminating: CancellationToken::new(),
         ended: CancellationToken::new(),
         refresh_at: None,
-        stale: false,
+        stale,
         volumes: Arc::default(),
         reported: None,
     };

@@ -8,6 +8,7 @@ use api::storage::csi::{attachment_name, unique_name};
 use api::view::core::{AttachedVolume, Node, PersistentVolume, Pod};
 use api::view::storage::VolumeAttachment;
 use apimachinery::json;
+use apimachinery::meta::{Condition, find_condition};
 use client::PatchType;
 use jiff::{SignedDuration, Timestamp};
 
@@ -169,7 +170,7 @@ fn detached_by_force_at(world: &World<'_>, attachment: &str) -> Option<Timestamp
 }
 
 pub fn is_ready(node: &Node) -> bool {
-    node.status.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True")
+    find_condition(&node.status.conditions, "Ready").is_some_and(Condition::is_true)
 }
 
 /// Others may make attachments of their own, under names of their own.

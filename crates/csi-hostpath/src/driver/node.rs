@@ -150,9 +150,8 @@ impl node_server::Node for Driver {
         &self,
         _: Request<NodeGetCapabilitiesRequest>,
     ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
-        let capability = |held: Capability| NodeServiceCapability {
-            r#type: Some(Type::Rpc(Rpc { r#type: held.into() })),
-        };
+        let capability =
+            |held: Capability| NodeServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: held.into() })) };
         Ok(Response::new(NodeGetCapabilitiesResponse { capabilities: HELD.map(capability).into() }))
     }
 

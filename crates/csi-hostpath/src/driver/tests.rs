@@ -70,7 +70,8 @@ async fn withdraw(driver: &Driver, id: &str, target: &Path, staging: &Path) {
 #[tokio::test]
 async fn a_folder_is_seen_by_a_pod_read_only_if_so_asked_and_keeps_its_data() {
     let root = tempfile::tempdir().expect("a folder");
-    let (driver, staging, target) = (driver(root.path()), root.path().join("staging"), root.path().join("target"));
+    let (driver, staging, target) =
+        (driver(root.path()), root.path().join("staging"), root.path().join("target"));
     create(&driver, "v", AccessType::Mount(MountVolume::default())).await;
     for _ in 0..2 {
         stage(&driver, "v", &staging).await;
@@ -97,7 +98,8 @@ async fn a_folder_is_seen_by_a_pod_read_only_if_so_asked_and_keeps_its_data() {
 #[tokio::test]
 async fn a_device_holds_data_and_grows_while_it_is_used() {
     let root = tempfile::tempdir().expect("a folder");
-    let (driver, staging, target) = (driver(root.path()), root.path().join("staging"), root.path().join("target"));
+    let (driver, staging, target) =
+        (driver(root.path()), root.path().join("staging"), root.path().join("target"));
     create(&driver, "b", AccessType::Block(BlockVolume {})).await;
     stage(&driver, "b", &staging).await;
     publish(&driver, "b", &target, HashMap::new(), false).await;

@@ -96,14 +96,18 @@ impl Volumes {
     fn dir(&self, id: &str) -> io::Result<PathBuf> {
         let is_plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         if !is_plain || id.is_empty() || id.starts_with('.') {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("volume {id:?} cannot be one of ours")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("volume {id:?} cannot be one of ours"),
+            ));
         }
         Ok(self.root.join(id))
     }
 }
 
 fn length(size_bytes: i64) -> io::Result<u64> {
-    u64::try_from(size_bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a size is not negative"))
+    u64::try_from(size_bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a size is not negative"))
 }
 
 #[cfg(test)]
@@ -133,7 +137,8 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let volumes = Volumes::open(root.path()).expect("opens");
         let made = volumes.create(volume("a", true)).expect("makes");
-        let size = |volume: &Volume| fs::metadata(volumes.data(volume).expect("a path")).expect("there").len();
+        let size =
+            |volume: &Volume| fs::metadata(volumes.data(volume).expect("a path")).expect("there").len();
         let grown = volumes.grow(&made, 3 << 20).expect("grows");
         assert_eq!((size(&made), volumes.grow(&grown, 1).expect("stays").size_bytes), (3 << 20, 3 << 20));
     }

@@ -55,13 +55,14 @@ impl Sidecar {
             }
             Next::Attach => {
                 let attached = self.publish(&self.handle(view, volumes)?).await;
-                self.tell(view, attached).await
+                self.tell_attachment(view, attached).await
             }
             Next::Detach => {
                 // Of a volume that is gone there is nothing to detach.
                 if let Ok(volume_id) = self.handle(view, volumes) {
                     let node_id = self.node().to_owned();
-                    let request = ControllerUnpublishVolumeRequest { volume_id, node_id, ..Default::default() };
+                    let request =
+                        ControllerUnpublishVolumeRequest { volume_id, node_id, ..Default::default() };
                     self.driver.controller_unpublish_volume(Request::new(request)).await?;
                 }
                 let others = view.metadata.finalizers.iter().map(String::as_str);
@@ -74,7 +75,8 @@ impl Sidecar {
         let name = attachment.spec.source.persistent_volume_name.as_deref().unwrap_or_default();
         let volume = volumes.get("", name).filter(|volume| self.owns(&volume.view));
         let csi = volume.and_then(|volume| volume.view.spec.csi.clone());
-        csi.map(|csi| csi.volume_handle).ok_or_else(|| Error::Malformed(format!("volume {name:?} is not known")))
+        csi.map(|csi| csi.volume_handle)
+            .ok_or_else(|| Error::Malformed(format!("volume {name:?} is not known")))
     }
 
     async fn publish(&self, volume_id: &str) -> Result<(), tonic::Status> {
@@ -83,7 +85,11 @@ impl Sidecar {
         self.driver.controller_publish_volume(Request::new(request)).await.map(drop)
     }
 
-    async fn tell(&self, attachment: &VolumeAttachment, done: Result<(), tonic::Status>) -> Result<(), Error> {
+    async fn tell_attachment(
+        &self,
+        attachment: &VolumeAttachment,
+        done: Result<(), tonic::Status>,
+    ) -> Result<(), Error> {
         let status = match &done {
             Ok(()) => json!({"attached": true, "attachError": null}),
             Err(status) => json!({"attached": false, "attachError": {
@@ -95,7 +101,11 @@ impl Sidecar {
         Ok(done?)
     }
 
-    async fn set_finalizers(&self, attachment: &VolumeAttachment, finalizers: Vec<&str>) -> Result<(), Error> {
+    async fn set_finalizers(
+        &self,
+        attachment: &VolumeAttachment,
+        finalizers: Vec<&str>,
+    ) -> Result<(), Error> {
         let meta = &attachment.metadata;
         let patch = json!({"metadata": {
             "uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers}});

@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::resource::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES};
-use api::view::core::persistentvolume::{
-    PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER, volume_mode,
-};
+use api::view::core::persistentvolume::{PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER, volume_mode};
 use api::view::core::{PersistentVolume, PersistentVolumeClaim};
 use api::view::storage::StorageClass;
 use apimachinery::{Value, json};
@@ -55,7 +53,9 @@ impl Sidecar {
             return Ok(());
         }
         let handle = view.spec.csi.as_ref().map(|csi| csi.volume_handle.clone()).unwrap_or_default();
-        self.driver.delete_volume(Request::new(DeleteVolumeRequest { volume_id: handle, ..Default::default() })).await?;
+        self.driver
+            .delete_volume(Request::new(DeleteVolumeRequest { volume_id: handle, ..Default::default() }))
+            .await?;
         let options = DeleteOptions { uid: Some(view.metadata.uid.clone()), ..Default::default() };
         match self.client.delete(PERSISTENT_VOLUMES, "", &view.metadata.name, &options).await {
             Err(error) if !error.is_not_found() => Err(error.into()),
@@ -118,7 +118,12 @@ fn fs_type(class: &StorageClass) -> String {
 }
 
 /// The object for a volume that was made.
-fn volume(claim: &PersistentVolumeClaim, class: &StorageClass, driver: &str, made: &csi::v1::Volume) -> Value {
+fn volume(
+    claim: &PersistentVolumeClaim,
+    class: &StorageClass,
+    driver: &str,
+    made: &csi::v1::Volume,
+) -> Value {
     let meta = &claim.metadata;
     let mut source = json!({
         "driver": driver, "volumeHandle": made.volume_id, "volumeAttributes": made.volume_context,
@@ -176,7 +181,11 @@ mod tests {
     #[test]
     fn a_claim_is_served_by_its_driver_on_its_node() {
         let check = |annotations: Value, expect: bool| {
-            assert_eq!(is_asked(&claim(annotations.clone(), "Filesystem"), "d", "here"), expect, "{annotations}");
+            assert_eq!(
+                is_asked(&claim(annotations.clone(), "Filesystem"), "d", "here"),
+                expect,
+                "{annotations}"
+            );
         };
         check(json!({STORAGE_PROVISIONER: "d"}), true);
         check(json!({STORAGE_PROVISIONER: "d", SELECTED_NODE: "here"}), true);
@@ -201,7 +210,9 @@ mod tests {
         assert_eq!(object["spec"]["capacity"]["storage"], "2097152");
         assert_eq!(object["spec"]["csi"]["nodeStageSecretRef"], json!({"name": "c-key", "namespace": "n"}));
         assert_eq!(object["spec"]["persistentVolumeReclaimPolicy"], "Retain");
-        assert!(volume(&claim(json!({}), "Block"), &class, "d", &made)["spec"]["csi"].get("fsType").is_none());
+        assert!(
+            volume(&claim(json!({}), "Block"), &class, "d", &made)["spec"]["csi"].get("fsType").is_none()
+        );
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Sidecar {
                     "allocatedResourceStatuses": {"storage": "NodeResizePending"},
                     "conditions": conditions(&claim.object, "FileSystemResizePending", WAITING, Timestamp::now()),
                 });
-                self.tell(&claim.view, status).await
+                self.tell_claim(&claim.view, status).await
             }
         }
     }
@@ -70,7 +70,7 @@ impl Sidecar {
                 "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"},
                 "conditions": conditions(&claim.object, "Resizing", "", Timestamp::now()),
             });
-            self.tell(&claim.view, started).await?;
+            self.tell_claim(&claim.view, started).await?;
         }
         let handle = volume.spec.csi.as_ref().map(|csi| csi.volume_handle.clone()).unwrap_or_default();
         let request = ControllerExpandVolumeRequest {
@@ -89,7 +89,7 @@ impl Sidecar {
         Ok(())
     }
 
-    async fn tell(&self, claim: &PersistentVolumeClaim, status: Value) -> Result<(), Error> {
+    async fn tell_claim(&self, claim: &PersistentVolumeClaim, status: Value) -> Result<(), Error> {
         let meta = &claim.metadata;
         let patch = json!({"metadata": {"uid": meta.uid}, "status": status});
         let written = self.client.patch(

@@ -52,9 +52,11 @@ fn in_writer(kubectl: &Kubectl, script: &str) -> anyhow::Result<String> {
 }
 
 fn containers_see_their_volumes(kubectl: &Kubectl) -> anyhow::Result<()> {
-    let said = in_writer(kubectl, "cat /files/x; stat -c %g /files; head -c 5 /dev/disk; echo mine > /own/y")?;
+    let said =
+        in_writer(kubectl, "cat /files/x; stat -c %g /files; head -c 5 /dev/disk; echo mine > /own/y")?;
     ensure!(said == "hello\n2000\nblock", "{said}");
-    let attached = kubectl.run(&["get", "volumeattachments", "-o", "jsonpath={.items[*].status.attached}"])?;
+    let attached =
+        kubectl.run(&["get", "volumeattachments", "-o", "jsonpath={.items[*].status.attached}"])?;
     ensure!(attached == "true true", "{attached}");
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use api::resource::{PERSISTENT_VOLUME_CLAIMS, PODS};
 use api::view::core::{ObjectReference, Pod};
-use apimachinery::quantity::Quantity;
 use apimachinery::meta::str_at;
+use apimachinery::quantity::Quantity;
 use apimachinery::{Value, json};
 use client::PatchType;
 use client::event::EventType;
@@ -101,7 +101,11 @@ fn is_infeasible(code: Code) -> bool {
 fn is_final(code: Code) -> bool {
     !matches!(
         code,
-        Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable | Code::ResourceExhausted | Code::Aborted
+        Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Unavailable
+            | Code::ResourceExhausted
+            | Code::Aborted
     )
 }
 
@@ -137,7 +141,11 @@ impl Growth<'_> {
             Ok(()) => {
                 (turn.capacity, turn.refused) = (Some(capacity), None);
                 self.succeeded(cx);
-                if due == Due::Announced { self.tell(cx, finished(self.claim, capacity)).await } else { Ok(()) }
+                if due == Due::Announced {
+                    self.tell(cx, finished(self.claim, capacity)).await
+                } else {
+                    Ok(())
+                }
             }
             Err(status) if status.code() == Code::Unimplemented && due == Due::HereToo => Ok(()),
             Err(status) => {
@@ -172,7 +180,10 @@ impl Growth<'_> {
     /// A driver that refuses while the volume is in use does not keep it from its pod.
     async fn failed(&self, cx: &Context<'_>, status: &tonic::Status) -> Result<(), String> {
         let why = super::rpc_error("Expander.NodeExpand failed to expand the volume", status);
-        let message = format!("NodeExpandVolume.NodeExpandVolume failed for volume {:?} : {why}", self.staging.source.name);
+        let message = format!(
+            "NodeExpandVolume.NodeExpandVolume failed for volume {:?} : {why}",
+            self.staging.source.name
+        );
         cx.recorder.event(&self.pod_reference(), EventType::Warning, "VolumeResizeFailed", message);
         if is_final(status.code())
             && let Some(told) = failed(self.claim, &why, is_infeasible(status.code()), cx.now)
@@ -202,7 +213,10 @@ impl Growth<'_> {
             PatchType::Merge,
             &patch,
         );
-        written.await.map(drop).map_err(|error| format!("patchPVCStatus failed to patch PVC {name:?}: {error}"))
+        written
+            .await
+            .map(drop)
+            .map_err(|error| format!("patchPVCStatus failed to patch PVC {name:?}: {error}"))
     }
 
     fn text(&self, path: &[&str]) -> &str {
@@ -290,6 +304,8 @@ mod tests {
         assert_eq!(infeasible["conditions"][2]["message"], "failed to expand pvc with no room");
         assert_eq!(told(&json!({"status": infeasible}), "no room", true), None);
         assert!(told(&old, "busy", false).expect("news").get("allocatedResourceStatuses").is_none());
-        assert!(is_infeasible(Code::OutOfRange) && !is_infeasible(Code::Internal) && !is_final(Code::Aborted));
+        assert!(
+            is_infeasible(Code::OutOfRange) && !is_infeasible(Code::Internal) && !is_final(Code::Aborted)
+        );
     }
 }

@@ -111,7 +111,12 @@ impl Place {
         absent_is_fine(removed).map_err(|error| failed(&self.path, error))?;
         let record = self.dir.join(RECORD);
         absent_is_fine(fs::remove_file(&record)).map_err(|error| failed(&record, error))?;
-        absent_is_fine(fs::remove_dir(&self.dir)).map_err(|error| failed(&self.dir, error))
+        absent_is_fine(fs::remove_dir(&self.dir)).map_err(|error| failed(&self.dir, error))?;
+        for parent in [self.path.parent(), self.dir.parent()].into_iter().flatten() {
+            // It stays while it holds what others have.
+            drop(fs::remove_dir(parent));
+        }
+        Ok(())
     }
 }
 

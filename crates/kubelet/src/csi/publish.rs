@@ -132,7 +132,8 @@ impl Publication<'_> {
             }
             let tokens = tokens(cx, self.pod, settings).await?;
             let are_secret = settings.spec.service_account_token_in_secrets == Some(true);
-            if are_secret { &mut secrets } else { &mut volume_context }.extend(tokens);
+            let told = if are_secret { &mut secrets } else { &mut volume_context };
+            told.extend(tokens);
         }
         let request = NodePublishVolumeRequest {
             volume_id: source.handle.clone(),

@@ -13,12 +13,12 @@ use api::resource::{CSI_NODES, NODES};
 use api::view::core::Node;
 use api::view::storage::{CsiNode, CsiNodeDriver, VolumeNodeResources};
 use apimachinery::json;
-use client::{Client, PatchType};
-use nix::sys::inotify::AddWatchFlags;
 use apimachinery::quantity::Quantity;
+use client::{Client, PatchType};
 use csi::pluginregistration::RegistrationStatus;
 use csi::v1::NodeGetInfoResponse;
 use jiff::Timestamp;
+use nix::sys::inotify::AddWatchFlags;
 use tokio::sync::{Mutex, watch};
 
 use super::plugin::Plugin;
@@ -66,7 +66,9 @@ impl Driver {
     pub fn turn(&self, handle: &str) -> Arc<Mutex<Turn>> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = |turn: &Turn| turn.is_staged || turn.capacity.is_some();
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|turn| is_known(&turn)));
+        turns.retain(|_, turn| {
+            Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|turn| is_known(&turn))
+        });
         turns.entry(handle.to_owned()).or_default().clone()
     }
 }
@@ -171,9 +173,14 @@ impl Registry {
 
     async fn try_register(&self, registrar: &Plugin, socket: &Path) -> Result<String, Error> {
         let info = registrar.info().await?;
-        let is_of_version_1 = info.supported_versions.iter().any(|v| v.trim_start_matches('v').starts_with("1."));
+        let is_of_version_1 =
+            info.supported_versions.iter().any(|v| v.trim_start_matches('v').starts_with("1."));
         if info.r#type != KIND || !is_of_version_1 {
-            return Err(Error::Kind { name: info.name, kind: info.r#type, versions: info.supported_versions });
+            return Err(Error::Kind {
+                name: info.name,
+                kind: info.r#type,
+                versions: info.supported_versions,
+            });
         }
         let endpoint = info.endpoint.trim_start_matches("unix://");
         let plugin = Plugin::new(if endpoint.is_empty() { socket } else { Path::new(endpoint) });

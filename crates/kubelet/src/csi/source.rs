@@ -8,10 +8,10 @@ use api::view::core::{
     CsiPersistentVolumeSource, CsiVolumeSource, PersistentVolume, Pod, SecretReference, Volume,
 };
 use apimachinery::quantity::Quantity;
+use csi::v1::VolumeCapability;
 use csi::v1::node_service_capability::rpc::Type as Capability;
 use csi::v1::volume_capability::access_mode::Mode;
 use csi::v1::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
-use csi::v1::VolumeCapability;
 
 pub type Texts = HashMap<String, String>;
 
@@ -56,11 +56,7 @@ pub struct Source {
 
 impl Source {
     /// The volume of a claim that the pod uses under `used`.
-    pub fn persistent(
-        used: &Volume,
-        volume: &PersistentVolume,
-        source: &CsiPersistentVolumeSource,
-    ) -> Self {
+    pub fn persistent(used: &Volume, volume: &PersistentVolume, source: &CsiPersistentVolumeSource) -> Self {
         let is_read_only = used.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only);
         Source {
             name: volume.metadata.name.clone(),
@@ -157,7 +153,8 @@ mod tests {
     use super::*;
 
     fn inline() -> Source {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u", "namespace": "n"}})).expect("a pod");
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"uid": "u", "namespace": "n"}})).expect("a pod");
         let source = json!({"driver": "d", "fsType": "ext4", "nodePublishSecretRef": {"name": "s"}});
         Source::inline(&pod, "v", &serde_json::from_value(source).expect("a source"))
     }

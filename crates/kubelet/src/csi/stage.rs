@@ -65,7 +65,11 @@ pub async fn attached(
 }
 
 /// The keys of a Secret that a volume refers to; of none there are none.
-pub async fn secrets(client: &Client, what: &str, reference: Option<&SecretReference>) -> Result<Texts, String> {
+pub async fn secrets(
+    client: &Client,
+    what: &str,
+    reference: Option<&SecretReference>,
+) -> Result<Texts, String> {
     let Some(SecretReference { name, namespace }) = reference else { return Ok(Texts::new()) };
     let failed = |why: String| format!("fetching {what} {namespace}/{name} failed: {why}");
     let found = crate::volumes::get_secret(client, namespace, name).await.map_err(failed)?;

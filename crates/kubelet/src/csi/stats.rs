@@ -29,7 +29,12 @@ pub async fn stats(drivers: &Drivers, root: &Path, uid: &str) -> Vec<Usage> {
             Ok(usage) => found.extend(usage),
             Err(status) => {
                 let (driver, volume) = (&record.driver_name, &record.volume_handle);
-                tracing::debug!(driver, volume, error = status.message(), "driver does not tell a volume's usage");
+                tracing::debug!(
+                    driver,
+                    volume,
+                    error = status.message(),
+                    "driver does not tell a volume's usage"
+                );
             }
         }
     }
@@ -50,7 +55,11 @@ async fn of_volume(
     let request = NodeGetVolumeStatsRequest {
         volume_id: record.volume_handle.clone(),
         volume_path: Place::published(root, uid, record).path.display().to_string(),
-        staging_target_path: if staged.dir.exists() { staged.path.display().to_string() } else { String::new() },
+        staging_target_path: if staged.dir.exists() {
+            staged.path.display().to_string()
+        } else {
+            String::new()
+        },
     };
     let answer = driver.plugin.stats(request).await?;
     Ok(Some(usage(&record.name_in_pod, &answer, held.contains(&Capability::VolumeCondition))))

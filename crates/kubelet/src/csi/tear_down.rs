@@ -44,7 +44,12 @@ pub async fn unstage_unused(driver: &Driver, name: &str, root: &Path) {
             continue;
         }
         if let Err(error) = unstage(driver, &record, &Place::staged(root, &record), &mut turn).await {
-            tracing::warn!(driver = name, volume = record.volume_handle, error, "unused volume remains staged");
+            tracing::warn!(
+                driver = name,
+                volume = record.volume_handle,
+                error,
+                "unused volume remains staged"
+            );
         }
     }
 }

@@ -18,8 +18,8 @@ use http_body_util::{BodyExt, Full};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::volumes::{Context, is_mounted};
 use crate::volumes::downward::Allocatable;
+use crate::volumes::{Context, is_mounted};
 
 /// Knows attachments, the driver and an empty CSINode; notes what is written.
 struct Api {

@@ -46,8 +46,7 @@ impl Volumes {
             return known.clone();
         }
         let (root, measured) = (config.root_dir.clone(), pods.clone());
-        let measure =
-            move || measured.iter().map(|pod| (pod.metadata.uid.clone(), of(&root, pod))).collect();
+        let measure = move || measured.iter().map(|pod| (pod.metadata.uid.clone(), of(&root, pod))).collect();
         let mut found: ByPod = tokio::task::spawn_blocking(measure).await.unwrap_or_default();
         for pod in &pods {
             let told = csi::stats(drivers, &config.root_dir, &pod.metadata.uid).await;

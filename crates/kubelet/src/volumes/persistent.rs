@@ -49,8 +49,7 @@ pub async fn set_up(
         return csi::set_up(cx, pod, &source, Some(&claim)).await;
     }
     if let Some(root) = cx.local_path_root {
-        local_path::make(root, &persistent)
-            .map_err(|e| format!("make the directory of PV {bound}: {e}"))?;
+        local_path::make(root, &persistent).map_err(|e| format!("make the directory of PV {bound}: {e}"))?;
     }
     let path = place(&found)?;
     if found["spec"]["local"].is_object() && !is_block {

@@ -8,8 +8,8 @@ use api::view::core::{
     ConfigMap, ConfigMapVolumeSource, DownwardApiVolumeSource, KeyToPath, Pod, ProjectedVolumeSource, Secret,
     SecretVolumeSource, ServiceAccountTokenProjection, VolumeProjection,
 };
-use apimachinery::{Value, json};
 use apimachinery::meta::str_at;
+use apimachinery::{Value, json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::Client;

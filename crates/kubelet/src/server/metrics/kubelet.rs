@@ -37,9 +37,9 @@ pub fn kubelet(node_name: &str, version: &str, counts: &Counts, claims: &[Claim<
     gauge("kubelet_desired_pods", "Pods that are to run here.", &desired);
     let of_claim = |namespace, claim| labels(&[("namespace", namespace), ("persistentvolumeclaim", claim)]);
     for (name, help, figure) in VOLUME_FIGURES {
-        let series = claims.iter().map(|(namespace, claim, volume)| {
-            (of_claim(namespace, claim), figure(&volume.fs) as f64)
-        });
+        let series = claims
+            .iter()
+            .map(|(namespace, claim, volume)| (of_claim(namespace, claim), figure(&volume.fs) as f64));
         gauge(name, help, &series.collect::<Vec<_>>());
     }
     let abnormal = claims.iter().filter_map(|(namespace, claim, volume)| {
