@@ -39,7 +39,7 @@ impl Driver {
         if context.get(EPHEMERAL).is_none_or(|value| value != "true") {
             return self.volume(id);
         }
-        let size_bytes = context.get(SIZE_ATTRIBUTE).map(|size| size.parse()).transpose();
+        let size_bytes = context.get(SIZE_ATTRIBUTE).map(|size| size.parse::<i64>()).transpose();
         let size_bytes = size_bytes.map_err(|_| Status::invalid_argument("size is not a number of bytes"))?;
         Ok(self.volumes.create(Volume {
             id: id.to_owned(),
