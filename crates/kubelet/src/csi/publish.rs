@@ -18,7 +18,7 @@ use super::place::{self, Place, Record};
 use super::registration::Turn;
 use super::source::{Lifecycle, Source, Texts};
 use super::stage::{Staging, attached, check_lifecycle, secrets, settings};
-use super::{Drivers, Error, not_registered, rpc_error};
+use super::{Error, not_registered, rpc_error};
 use crate::volumes::persistent::own_by_pod;
 use crate::volumes::{Context, is_mounted, service_account_token};
 
