@@ -42,7 +42,9 @@ impl NodeAuthorizer {
             ("", "persistentvolumeclaims") if request.subresource == "status" => {
                 self.check_status_update(node, request)
             }
-            ("", "persistentvolumeclaims" | "persistentvolumes")
+            // Upstream's nodes may only get these, and look at each again from time to time; ours are told of changes.
+            ("", "persistentvolumeclaims") => self.check_read(node, request),
+            ("", "persistentvolumes")
             | ("resource.k8s.io", "resourceclaims")
             | ("storage.k8s.io", "volumeattachments") => self.check_get(node, request),
             ("", "serviceaccounts") => self.check_service_account(node, request),

@@ -7,8 +7,8 @@ use jiff::SignedDuration;
 use crate::controller::Controller;
 use crate::{
     attachdetach, certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint,
-    endpointslice, endpointslicemirroring, ephemeral, garbagecollector, ingress, job, namespace, nodeipam,
-    nodelifecycle, persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset,
+    endpointslice, endpointslicemirroring, ephemeral, expand, garbagecollector, ingress, job, namespace,
+    nodeipam, nodelifecycle, persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset,
     resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
     vacprotection, validatingadmissionpolicystatus,
 };
@@ -82,6 +82,7 @@ pub static CATALOGUE: &[Row] = &[
     row("persistentvolume-controller", "persistent-volume-binder", persistentvolume::new, 1),
     row("attachdetach-controller", "attachdetach-controller", attachdetach::new, 5),
     row("ephemeral-volume-controller", "ephemeral-volume-controller", ephemeral::new, 5),
+    row("persistentvolume-expander-controller", "expand-controller", expand::new, 1),
     row("pvc-protection-controller", "pvc-protection-controller", pvcprotection::new, 1),
     row("pv-protection-controller", "pv-protection-controller", pvprotection::new, 1),
     row("volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", vacprotection::new, 1),

@@ -29,6 +29,7 @@ mod endpoint;
 mod endpointslice;
 mod endpointslicemirroring;
 mod ephemeral;
+mod expand;
 mod garbagecollector;
 mod ingress;
 mod job;

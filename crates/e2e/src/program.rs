@@ -18,6 +18,13 @@ pub fn cox() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+/// Another program of the workspace, which cargo builds beside the tests.
+pub fn beside_the_tests(name: &str) -> anyhow::Result<PathBuf> {
+    let path = profile_dir()?.join(name);
+    ensure!(path.is_file(), "{} does not exist; build it with `cargo build -p {name}`", path.display());
+    Ok(path)
+}
+
 /// cargo's folder of this build profile, `target/debug`: tests run from `deps` in it.
 pub fn profile_dir() -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;

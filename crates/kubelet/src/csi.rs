@@ -1,12 +1,45 @@
-//! CSI drivers on this node: found by their sockets, told to CSINode, and called to bring volumes into pods.
+//! CSI drivers on this node: found by their sockets, told to CSINode, and called to bring volumes into pods (follows
+//! upstream's `pkg/volume/csi`).
 
+mod expand;
+mod place;
 mod plugin;
-mod proto;
+mod publish;
 mod registration;
-mod volume;
+mod source;
+mod stage;
+mod stats;
+mod tear_down;
 
 #[cfg(test)]
 mod tests;
 
-pub use registration::{Driver, Drivers, Registry};
-pub use volume::{set_up, tear_down};
+pub use publish::set_up;
+pub use registration::{Drivers, Registry};
+pub use source::Source;
+pub use stats::{Usage, stats};
+pub use tear_down::tear_down;
+
+/// Why a volume is not in its pod yet.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The controllers have not attached it, and will tell.
+    #[error("volume {handle} has volume attachment {attachment} which is not attached yet")]
+    NotAttached { handle: String, attachment: String },
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<String> for Error {
+    fn from(why: String) -> Self {
+        Error::Failed(why)
+    }
+}
+
+fn rpc_error(what: &str, status: &tonic::Status) -> String {
+    format!("{what}: rpc error: code = {:?} desc = {}", status.code(), status.message())
+}
+
+fn not_registered(driver: &str) -> String {
+    format!("driver name {driver} not found in the list of registered CSI drivers")
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::resource::{NODES, PODS};
 use api::view::core::{Node, PersistentVolume, Pod, Service};
 use client::event::EventType;
-use client::{CancellationToken, Client, EventRecorder, Informers};
+use client::{CancellationToken, Client, EventRecorder, Informer, Informers};
 use runtime::cri;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -79,6 +79,7 @@ pub async fn run(
     let sysctls = Allowlist::new(&config.kubelet.allowed_unsafe_sysctls)?;
     let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));
     let nodes = informers.get_selected::<Node>(NODES, &format!("metadata.name={}", config.node_name));
+    let attachments = nodes.clone();
     let room = Room { allocatable: capacity.allocatable(), pods_max: capacity.pods };
     let (healthy, health) = watch::channel(true);
     let shared = Arc::new(Shared {
@@ -107,6 +108,7 @@ pub async fn run(
     let gate = Gate::new(shared.clone(), nodes, node::own(&shared.config), room, sysctls);
     let end = CancellationToken::new();
     let tasks = Tasks { shared: shared.clone(), stop: end.clone() };
+    tasks.follow_attachments(attachments);
     let events = tasks.start_local(healthy);
     tasks.start_upkeep(thresholds);
     let api = server::Server::new(shared.clone(), pods.clone());
@@ -170,6 +172,11 @@ impl Tasks {
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(task));
     }
 
+    fn follow_attachments(&self, nodes: Informer<Node>) {
+        let shared = self.shared.clone();
+        self.spawn(async move { shared.watched.follow_attachments(nodes).await });
+    }
+
     /// What needs no API server. Returns which pods change in the runtime.
     fn start_local(&self, healthy: watch::Sender<bool>) -> mpsc::Receiver<Option<String>> {
         let shared = &self.shared;
@@ -177,7 +184,7 @@ impl Tasks {
             drivers: shared.csi_drivers.clone(),
             client: shared.client.clone(),
             node_name: shared.config.node_name.clone(),
-            dir: shared.config.root_dir.join("plugins_registry"),
+            root: shared.config.root_dir.clone(),
         };
         self.spawn(registry.run());
         self.spawn(shared.containers.devices.clone().run());

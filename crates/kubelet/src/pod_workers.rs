@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::view::core::Pod;
 use apimachinery::meta::NamespacedName;
@@ -267,10 +268,25 @@ impl PodWorkers {
             if self.workers.contains_key(&name) {
                 continue;
             }
-            if let Err(error) = crate::volumes::tear_down(&self.shared.config.root_dir, &name) {
-                tracing::warn!(pod = name, %error, "files of a pod that is gone remain");
-            }
+            let remove = remove_orphaned_files(self.shared.clone(), name);
+            tokio::spawn(self.stop.clone().run_until_cancelled_owned(remove));
         }
+    }
+}
+
+/// Between attempts to take away the volumes of a pod that is gone: their drivers may not have come yet.
+const ORPHAN_RETRY: Duration = Duration::from_secs(2);
+
+/// Takes a pod's volumes away and then its files.
+async fn remove_orphaned_files(shared: Arc<Shared>, uid: String) {
+    let Shared { config, client, csi_drivers, .. } = &*shared;
+    let (root, node) = (&config.root_dir, &config.node_name);
+    while let Err(error) = crate::csi::tear_down(client, csi_drivers, root, node, &uid).await {
+        tracing::warn!(pod = uid, error, "volumes of a pod that is gone remain mounted, will retry");
+        tokio::time::sleep(ORPHAN_RETRY).await;
+    }
+    if let Err(error) = crate::volumes::tear_down(root, &uid) {
+        tracing::warn!(pod = uid, %error, "files of a pod that is gone remain");
     }
 }
 

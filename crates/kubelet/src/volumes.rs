@@ -19,15 +19,18 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use api::resource::{CONFIG_MAPS, SECRETS};
-use api::view::core::{Container, EmptyDirVolumeSource, Pod, Volume, VolumeMount, VolumeProjection};
+use api::view::core::{
+    Container, EmptyDirVolumeSource, Pod, Volume, VolumeDevice, VolumeMount, VolumeProjection,
+};
 use apimachinery::quantity::Quantity;
-use client::Client;
+use client::{Client, EventRecorder};
 use jiff::Timestamp;
 use runtime::cri;
 
-pub use mounts::is_mount_point;
+pub use mounts::is_mounted;
+pub use projected::service_account_token;
 
-use crate::csi::Drivers;
+use crate::csi::{self, Drivers};
 use downward::Allocatable;
 
 /// Why a volume is not there; worded for the pod's events.
@@ -35,13 +38,27 @@ use downward::Allocatable;
 pub enum Error {
     #[error("MountVolume.SetUp failed for volume {volume:?} : {why}")]
     SetUp { volume: String, why: String },
+    /// A controller is at it, and will tell.
+    #[error("volume {volume:?} is awaited: {why}")]
+    Awaited { volume: String, why: String },
     #[error("volume {0:?} has a type that this kubelet does not support")]
     Unsupported(String),
+}
+
+impl Error {
+    fn of_csi(volume: &str, error: csi::Error) -> Self {
+        let (volume, why) = (volume.to_owned(), error.to_string());
+        match error {
+            csi::Error::NotAttached { .. } => Error::Awaited { volume, why },
+            csi::Error::Failed(_) => Error::SetUp { volume, why },
+        }
+    }
 }
 
 /// What volumes may need beside the pod itself.
 pub struct Context<'a> {
     pub client: &'a Client,
+    pub recorder: &'a EventRecorder,
     pub root: &'a Path,
     pub local_path_root: Option<&'a Path>,
     pub csi_drivers: &'a Drivers,
@@ -121,7 +138,12 @@ async fn set_up_one(cx: &Context<'_>, pod: &Pod, volume: &Volume) -> Result<SetU
             Err(why) => Err(why),
         }
     } else if let Some(claim) = volume.claim_name(&pod.metadata.name) {
-        persistent::set_up(cx, pod, volume, &claim).await.map(|path| (path, None))
+        let set_up = persistent::set_up(cx, pod, volume, &claim).await;
+        Ok(set_up.map_err(|error| Error::of_csi(name, error))?)
+    } else if let Some(source) = &volume.csi {
+        let source = csi::Source::inline(pod, name, source);
+        let set_up = csi::set_up(cx, pod, &source, None).await;
+        Ok(set_up.map_err(|error| Error::of_csi(name, error))?)
     } else {
         return Err(Error::Unsupported(name.clone()));
     })
@@ -220,6 +242,21 @@ fn path_mount(pod: &Pod, mount: &VolumeMount, place: &Path) -> cri::Mount {
         } as i32,
         ..Default::default()
     }
+}
+
+/// The container's devices: volumes that it sees as such.
+pub fn devices(pod: &Pod, container: &Container, places: &Places) -> Result<Vec<cri::Device>, String> {
+    let device = |device: &VolumeDevice| {
+        let place = places.paths.get(&device.name);
+        let place = place.ok_or_else(|| format!("volume {:?} is not in the pod", device.name))?;
+        let permissions = if is_read_only(pod, &device.name) { "r" } else { "mrw" };
+        Ok(cri::Device {
+            container_path: device.device_path.clone(),
+            host_path: place.display().to_string(),
+            permissions: permissions.to_owned(),
+        })
+    };
+    container.volume_devices.iter().map(device).collect()
 }
 
 /// Nobody writes to an image.

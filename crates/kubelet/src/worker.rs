@@ -146,6 +146,8 @@ pub fn spawn(
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let longest = shared.config.kubelet.crash_loop_back_off.max_container_restart_period;
     let crashes = Backoff::up_to(longest.signed());
+    // A driver may want to publish again what a kubelet before this one published.
+    let stale = pod.spec.volumes.iter().any(|volume| volume.csi.is_some());
     let worker = Worker {
         shared,
         pod,
@@ -159,7 +161,7 @@ pub fn spawn(
         terminating: CancellationToken::new(),
         ended: CancellationToken::new(),
         refresh_at: None,
-        stale: false,
+        stale,
         volumes: Arc::default(),
         reported: None,
         resizing: false,

@@ -33,7 +33,9 @@ const TABLE: &[Row] = &[
     row("runtime", &[]),
     row("network", &["client"]),
     row("ingress", &["client", "network"]),
-    row("kubelet", &["client", "runtime"]),
+    row("csi", &[]),
+    row("csi-hostpath", &["client", "csi"]),
+    row("kubelet", &["client", "csi", "runtime"]),
     row("metricsserver", &["client"]),
     row("cluster", &["client", "store", "auth"]),
     row(

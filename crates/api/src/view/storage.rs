@@ -18,6 +18,8 @@ pub struct StorageClass {
     pub provisioner: String,
     pub reclaim_policy: Option<String>,
     pub mount_options: Vec<String>,
+    /// The provisioner's.
+    pub parameters: StringMap,
     pub allow_volume_expansion: Option<bool>,
     /// `Immediate` or `WaitForFirstConsumer`.
     pub volume_binding_mode: Option<String>,
@@ -118,6 +120,7 @@ pub struct CsiDriverSpec {
     pub fs_group_policy: Option<String>,
     pub token_requests: Vec<TokenRequest>,
     pub requires_republish: Option<bool>,
+    pub service_account_token_in_secrets: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -70,10 +70,12 @@ fn claims_are_read_one_by_one_and_their_status_written() {
     nodes.graph.apply(&pod("a"));
     for claim in ["claim", "p-scratch"] {
         check(&nodes, "get /persistentvolumeclaims", "ns", claim, true);
-        check(&nodes, "watch /persistentvolumeclaims", "ns", claim, false);
+        check(&nodes, "watch /persistentvolumeclaims", "ns", claim, true);
         check(&nodes, "patch /persistentvolumeclaims/status", "ns", claim, true);
         check(&nodes, "get /persistentvolumeclaims/status", "ns", claim, false);
     }
+    check(&nodes, "watch /persistentvolumeclaims", "ns", "other", false);
+    check(&nodes, "list /persistentvolumeclaims", "ns", "", false);
     for claim in ["p-one-x", "c2"] {
         check(&nodes, "get resource.k8s.io/resourceclaims", "ns", claim, true);
     }

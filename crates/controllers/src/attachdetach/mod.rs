@@ -3,6 +3,7 @@
 
 mod reconcile;
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use api::resource::{
@@ -13,11 +14,12 @@ use api::view::storage::{CsiDriver, VolumeAttachment};
 use async_trait::async_trait;
 use client::{Client, Delta, Informer, Informers};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::catalogue::Config;
 use crate::controller::{Controller, Key, Watches};
 use crate::plan::Plan;
-use reconcile::{Attachable, World, reconcile};
+use reconcile::{Attachable, World, is_ready, reconcile, unwanted};
 
 const PODS_BY_NODE: &str = "attachdetach-node";
 const PODS_BY_CLAIM: &str = "attachdetach-claim";
@@ -30,6 +32,8 @@ struct AttachDetach {
     volumes: Informer<PersistentVolume>,
     drivers: Informer<CsiDriver>,
     attachments: Informer<VolumeAttachment>,
+    /// Since when no pod wants an attachment, by node and name.
+    unwanted: Mutex<HashMap<String, BTreeMap<String, Timestamp>>>,
 }
 
 pub fn new(_: &Config, informers: &Informers, _: &Client) -> Box<dyn Controller> {
@@ -45,6 +49,7 @@ pub fn new(_: &Config, informers: &Informers, _: &Client) -> Box<dyn Controller>
         volumes: informers.get(),
         drivers: informers.get(),
         attachments: informers.get(),
+        unwanted: Mutex::default(),
     })
 }
 
@@ -56,7 +61,11 @@ fn node_key(name: &str) -> Option<Key> {
 impl Controller for AttachDetach {
     fn watch(&self, watches: &mut Watches) {
         watches.on(NODES, &self.nodes, |delta| match delta {
-            Delta::Updated { old, new } if old.status.volumes_in_use == new.status.volumes_in_use => {
+            Delta::Updated { old, new }
+                if old.status.volumes_in_use == new.status.volumes_in_use
+                    && is_ready(old) == is_ready(new)
+                    && old.spec.taints == new.spec.taints =>
+            {
                 Vec::new()
             }
             _ => vec![Key::new("", delta.object().metadata.name.clone())],
@@ -84,20 +93,42 @@ impl Controller for AttachDetach {
         watches.on(CSI_DRIVERS, &self.drivers, |_| Vec::new());
     }
 
-    async fn reconcile(&self, key: &Key, _: &Client, _: Timestamp) -> client::error::Result<Plan> {
+    async fn reconcile(&self, key: &Key, _: &Client, now: Timestamp) -> client::error::Result<Plan> {
         let pods = self.pods.by_index(PODS_BY_NODE, &key.name);
         let wanted: Vec<_> = pods.iter().flat_map(|pod| self.attachables(pod)).collect();
+        let attachments = self.attachments.list();
+        let unwanted_since = self.unwanted_since(&key.name, &unwanted(&key.name, &wanted, &attachments), now);
         let world = World {
             node_name: &key.name,
             node: self.nodes.get("", &key.name),
             wanted: &wanted,
-            attachments: &self.attachments.list(),
+            attachments: &attachments,
+            unwanted_since: &unwanted_since,
+            now,
         };
         Ok(reconcile(&world))
     }
 }
 
 impl AttachDetach {
+    /// Since when each of these is unwanted; of others that is forgotten.
+    fn unwanted_since(
+        &self,
+        node: &str,
+        unwanted: &[&VolumeAttachment],
+        now: Timestamp,
+    ) -> BTreeMap<String, Timestamp> {
+        let mut all = self.unwanted.lock();
+        let known = all.remove(node).unwrap_or_default();
+        let since = |name: &String| known.get(name).copied().unwrap_or(now);
+        let names = unwanted.iter().map(|attachment| &attachment.metadata.name);
+        let found: BTreeMap<String, Timestamp> = names.map(|name| (name.clone(), since(name))).collect();
+        if !found.is_empty() {
+            all.insert(node.to_owned(), found.clone());
+        }
+        found
+    }
+
     /// The volumes of a pod's claims that must be attached for it.
     fn attachables(&self, pod: &Arc<Pod>) -> Vec<Attachable> {
         if pod.is_terminal() {

@@ -1,6 +1,6 @@
 //! What one node's volumes need next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::resource::{NODES, PODS, VOLUME_ATTACHMENTS};
@@ -8,9 +8,15 @@ use api::storage::csi::{attachment_name, unique_name};
 use api::view::core::{AttachedVolume, Node, PersistentVolume, Pod};
 use api::view::storage::VolumeAttachment;
 use apimachinery::json;
+use apimachinery::meta::{Condition, find_condition};
 use client::PatchType;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::plan::{Action, Event, Plan, reference};
+use crate::taint::OUT_OF_SERVICE;
+
+/// How long a kubelet that is not heard of may keep a volume that no pod wants (upstream: `maxWaitForUnmountDuration`).
+const UNMOUNT_WAIT_MAX: SignedDuration = SignedDuration::from_mins(6);
 
 const FAILED: &str = "FailedAttachVolume";
 const SUCCEEDED: &str = "SuccessfulAttachVolume";
@@ -28,6 +34,9 @@ pub struct World<'a> {
     pub wanted: &'a [Attachable],
     /// Of all nodes.
     pub attachments: &'a [Arc<VolumeAttachment>],
+    /// Since when no pod of the node wants an attachment, by its name.
+    pub unwanted_since: &'a BTreeMap<String, Timestamp>,
+    pub now: Timestamp,
 }
 
 impl Attachable {
@@ -115,11 +124,25 @@ fn is_elsewhere(attachable: &Attachable, world: &World<'_>) -> bool {
         })
 }
 
-/// What neither a pod of the node wants nor its kubelet still uses.
+/// The node's attachments that no pod of it wants.
+pub fn unwanted<'a>(
+    node_name: &str,
+    wanted: &[Attachable],
+    attachments: &'a [Arc<VolumeAttachment>],
+) -> Vec<&'a VolumeAttachment> {
+    let wanted: BTreeSet<String> = wanted.iter().map(|a| a.attachment(node_name)).collect();
+    let is_unwanted = |attachment: &&VolumeAttachment| {
+        let name = &attachment.metadata.name;
+        attachment.spec.node_name == node_name && is_made_here(name) && !wanted.contains(name)
+    };
+    attachments.iter().map(AsRef::as_ref).filter(is_unwanted).collect()
+}
+
+/// What neither a pod of the node wants nor its kubelet still uses, or says so no more.
 fn detach(world: &World<'_>, plan: &mut Plan) {
-    let wanted: BTreeSet<String> = world.wanted.iter().map(|a| a.attachment(world.node_name)).collect();
     let in_use = world.node.as_ref().map(|node| node.status.volumes_in_use.as_slice()).unwrap_or_default();
-    for attachment in world.attachments {
+    let attachments = unwanted(world.node_name, world.wanted, world.attachments);
+    for attachment in attachments.into_iter().filter(|a| !a.metadata.is_being_deleted()) {
         let name = &attachment.metadata.name;
         // The name of an attachment holds the volume's: one that is used gives the same.
         let is_in_use =
@@ -128,11 +151,26 @@ fn detach(world: &World<'_>, plan: &mut Plan) {
                 parts
                     .is_some_and(|(driver, handle)| attachment_name(handle, driver, world.node_name) == *name)
             });
-        let is_ours = attachment.spec.node_name == world.node_name && is_made_here(name);
-        if is_ours && !wanted.contains(name) && !is_in_use && !attachment.metadata.is_being_deleted() {
-            plan.act(Action::delete(VOLUME_ATTACHMENTS, &attachment.metadata));
+        match detached_by_force_at(world, name).filter(|_| is_in_use) {
+            Some(at) if at > world.now => plan.requeue(at),
+            None if is_in_use => {}
+            _ => plan.act(Action::delete(VOLUME_ATTACHMENTS, &attachment.metadata)),
         }
     }
+}
+
+/// When a volume is taken from a node whose kubelet does not let go of it; `None` while the node is well.
+fn detached_by_force_at(world: &World<'_>, attachment: &str) -> Option<Timestamp> {
+    let node = world.node.as_ref()?;
+    if node.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE) {
+        return Some(world.now);
+    }
+    let since = world.unwanted_since.get(attachment)?;
+    (!is_ready(node)).then(|| *since + UNMOUNT_WAIT_MAX)
+}
+
+pub fn is_ready(node: &Node) -> bool {
+    find_condition(&node.status.conditions, "Ready").is_some_and(Condition::is_true)
 }
 
 /// Others may make attachments of their own, under names of their own.

@@ -1,6 +1,7 @@
 //! Whole clusters, each on a machine of its own, driven by real `kubectl`, with real containers.
 
 mod bad_input;
+mod csi_driver;
 mod durability;
 mod hostile_clients;
 mod ingress;

@@ -6,19 +6,23 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use api::resource::{CSI_NODES, NODES};
 use api::view::core::Node;
 use api::view::storage::{CsiNode, CsiNodeDriver, VolumeNodeResources};
 use apimachinery::json;
+use apimachinery::quantity::Quantity;
 use client::{Client, PatchType};
+use csi::pluginregistration::RegistrationStatus;
+use csi::v1::NodeGetInfoResponse;
+use jiff::Timestamp;
 use nix::sys::inotify::AddWatchFlags;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::plugin::Plugin;
-use super::proto::{NodeGetInfoResponse, RegistrationStatus};
+use super::tear_down::unstage_unused;
 use crate::inotify::Changes;
 
 const KIND: &str = "CSIPlugin";
@@ -35,29 +39,62 @@ enum Error {
     CsiNode(#[from] client::Error),
 }
 
+/// What is known of a volume since its driver came. Whoever changes the volume holds it: drivers are promised one call at
+/// a time for each.
+#[derive(Debug, Default)]
+pub struct Turn {
+    pub is_staged: bool,
+    /// How large it was when it was last looked at.
+    pub capacity: Option<Quantity>,
+    /// The size to which the driver would not let it grow, and when.
+    pub refused: Option<(Quantity, Timestamp)>,
+}
+
 /// A registered driver.
 #[derive(Clone)]
 pub struct Driver {
     pub plugin: Plugin,
-    /// Held while it changes a volume: drivers are promised one call at a time for each.
-    pub turn: Arc<Mutex<()>>,
+    /// By volume handle; those that are staged, or that somebody changes.
+    turns: Arc<StdMutex<BTreeMap<String, Arc<Mutex<Turn>>>>>,
+}
+
+impl Driver {
+    fn new(plugin: Plugin) -> Self {
+        Driver { plugin, turns: Arc::default() }
+    }
+
+    pub fn turn(&self, handle: &str) -> Arc<Mutex<Turn>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = |turn: &Turn| turn.is_staged || turn.capacity.is_some();
+        turns.retain(|_, turn| {
+            Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|turn| is_known(&turn))
+        });
+        turns.entry(handle.to_owned()).or_default().clone()
+    }
 }
 
 /// The drivers of this node, by name.
 #[derive(Default)]
-pub struct Drivers(RwLock<BTreeMap<String, Driver>>);
+pub struct Drivers(watch::Sender<BTreeMap<String, Driver>>);
 
 impl Drivers {
     pub fn get(&self, name: &str) -> Option<Driver> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.0.borrow().get(name).cloned()
+    }
+
+    /// Returns when the driver is there.
+    #[cfg(test)]
+    pub async fn registered(&self, name: &str) -> Driver {
+        let mut drivers = self.0.subscribe();
+        let found = drivers.wait_for(|drivers| drivers.contains_key(name)).await;
+        found.expect("the sender is here")[name].clone()
     }
 
     fn set(&self, name: &str, driver: Option<Driver>) {
-        let mut drivers = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        match driver {
-            Some(driver) => drivers.insert(name.to_owned(), driver),
-            None => drivers.remove(name),
-        };
+        self.0.send_modify(|drivers| match driver {
+            Some(driver) => drop(drivers.insert(name.to_owned(), driver)),
+            None => drop(drivers.remove(name)),
+        });
     }
 }
 
@@ -69,7 +106,8 @@ pub struct Registry {
     pub drivers: Arc<Drivers>,
     pub client: Client,
     pub node_name: String,
-    pub dir: PathBuf,
+    /// The kubelet's folder; sockets are in `plugins_registry` of it.
+    pub root: PathBuf,
 }
 
 impl Registry {
@@ -77,7 +115,7 @@ impl Registry {
         let mut known: BTreeMap<Socket, String> = BTreeMap::new();
         loop {
             if let Err(error) = self.follow(&mut known).await {
-                let dir = self.dir.display();
+                let dir = self.root.display();
                 tracing::warn!(%dir, %error, "plugin registry cannot be watched, will retry");
             }
             tokio::time::sleep(RETRY).await;
@@ -85,11 +123,12 @@ impl Registry {
     }
 
     async fn follow(&self, known: &mut BTreeMap<Socket, String>) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)?;
+        let dir = self.root.join("plugins_registry");
+        fs::create_dir_all(&dir)?;
         let wanted = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
-        let mut changes = Changes::of(&self.dir, wanted)?;
+        let mut changes = Changes::of(&dir, wanted)?;
         loop {
-            let all_registered = self.compare(known, sockets(&self.dir)?).await;
+            let all_registered = self.compare(known, sockets(&dir)?).await;
             if all_registered {
                 changes.wait().await?;
             } else {
@@ -134,16 +173,24 @@ impl Registry {
 
     async fn try_register(&self, registrar: &Plugin, socket: &Path) -> Result<String, Error> {
         let info = registrar.info().await?;
-        let is_known = info.supported_versions.iter().any(|v| v.trim_start_matches('v').starts_with("1."));
-        if info.kind != KIND || !is_known {
-            return Err(Error::Kind { name: info.name, kind: info.kind, versions: info.supported_versions });
+        let is_of_version_1 =
+            info.supported_versions.iter().any(|v| v.trim_start_matches('v').starts_with("1."));
+        if info.r#type != KIND || !is_of_version_1 {
+            return Err(Error::Kind {
+                name: info.name,
+                kind: info.r#type,
+                versions: info.supported_versions,
+            });
         }
         let endpoint = info.endpoint.trim_start_matches("unix://");
         let plugin = Plugin::new(if endpoint.is_empty() { socket } else { Path::new(endpoint) });
         let node = plugin.node_info().await?;
         self.write_csi_node(&info.name, Some(&node)).await?;
-        self.drivers.set(&info.name, Some(Driver { plugin, turn: Arc::default() }));
+        let driver = Driver::new(plugin);
+        self.drivers.set(&info.name, Some(driver.clone()));
         tracing::info!(driver = info.name, "CSI driver registered");
+        let (name, root) = (info.name.clone(), self.root.clone());
+        tokio::spawn(async move { unstage_unused(&driver, &name, &root).await });
         Ok(info.name)
     }
 
@@ -218,7 +265,7 @@ fn sockets(dir: &Path) -> io::Result<Vec<Socket>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::csi::proto::Topology;
+    use csi::v1::Topology;
 
     #[test]
     fn a_driver_without_a_limit_has_none() {

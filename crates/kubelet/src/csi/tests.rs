@@ -1,110 +1,30 @@
-//! A driver on a real socket, whose volumes are mounted for real, and an API server that notes what it is told.
+//! The example driver, registered by its sockets, brings real volumes to pods, and an API server notes what it is told.
 
-use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use api::view::core::{PersistentVolume, Pod};
+use api::view::core::{PersistentVolume, Pod, Volume};
 use apimachinery::{Value, json};
-use bytes::{BufMut, Bytes, BytesMut};
-use client::Client;
+use bytes::Bytes;
 use client::transport::{Body, ResponseFuture, Transport};
-use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use prost::Message;
-use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use client::{Client, EventRecorder};
+use csi::v1::CreateVolumeRequest;
+use csi::v1::controller_server::Controller;
+use csi::v1::volume_capability::{AccessType, BlockVolume, MountVolume};
+use csi_hostpath::driver::{Driver, Settings, serve};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tokio::task::JoinHandle;
 
-use super::proto::{
-    Capability, Empty, NodeGetCapabilitiesResponse, NodeGetInfoResponse, NodePublishVolumeRequest,
-    NodeServiceCapability, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest,
-    PluginInfo, Rpc,
-};
 use super::*;
-use crate::volumes::Context;
 use crate::volumes::downward::Allocatable;
+use crate::volumes::{Context, is_mounted};
 
-const NONE: Option<&str> = None;
-
-/// Does what the call asks for, as a driver would.
-fn perform(method: &str, message: &[u8]) -> Vec<u8> {
-    match method {
-        "GetInfo" => {
-            let versions = vec!["1.0.0".to_owned()];
-            let (kind, name) = ("CSIPlugin".to_owned(), "d".to_owned());
-            PluginInfo { kind, name, endpoint: String::new(), supported_versions: versions }.encode_to_vec()
-        }
-        "NodeGetInfo" => NodeGetInfoResponse { node_id: "id".into(), ..Default::default() }.encode_to_vec(),
-        "NodeGetCapabilities" => {
-            let rpc = Some(Rpc { kind: Capability::StageUnstageVolume.into() });
-            NodeGetCapabilitiesResponse { capabilities: vec![NodeServiceCapability { rpc }] }.encode_to_vec()
-        }
-        "NodeStageVolume" => {
-            let place = NodeStageVolumeRequest::decode(message).expect("a message").staging_target_path;
-            if !Path::new(&place).join("data").exists() {
-                mount(Some("tmpfs"), place.as_str(), Some("tmpfs"), MsFlags::empty(), NONE).expect("mounts");
-                fs::write(Path::new(&place).join("data"), "1").expect("writes");
-            }
-            Empty {}.encode_to_vec()
-        }
-        "NodePublishVolume" => {
-            let request = NodePublishVolumeRequest::decode(message).expect("a message");
-            let (from, to) = (request.staging_target_path.as_str(), request.target_path.as_str());
-            fs::create_dir_all(to).expect("makes");
-            mount(Some(from), to, NONE, MsFlags::MS_BIND, NONE).expect("binds");
-            Empty {}.encode_to_vec()
-        }
-        "NodeUnpublishVolume" => {
-            let place = NodeUnpublishVolumeRequest::decode(message).expect("a message").target_path;
-            umount2(place.as_str(), MntFlags::empty()).expect("unmounts");
-            Empty {}.encode_to_vec()
-        }
-        "NodeUnstageVolume" => {
-            let place = NodeUnstageVolumeRequest::decode(message).expect("a message").staging_target_path;
-            umount2(place.as_str(), MntFlags::empty()).expect("unmounts");
-            Empty {}.encode_to_vec()
-        }
-        _ => Empty {}.encode_to_vec(),
-    }
-}
-
-/// Serves the driver, and tells of each call once it is answered.
-async fn serve(listener: UnixListener, calls: mpsc::UnboundedSender<String>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let calls = calls.clone();
-        let answer = move |request: Request<Incoming>| {
-            let calls = calls.clone();
-            async move {
-                let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-                let sent = request.into_body().collect().await.expect("a body").to_bytes();
-                // Before each message: a byte that says whether it is compressed, and four of its length.
-                let message = perform(&method, &sent[5..]);
-                let mut framed = BytesMut::new();
-                framed.put_u8(0);
-                framed.put_u32(u32::try_from(message.len()).expect("it is small"));
-                framed.extend_from_slice(&message);
-                let trailers = HeaderMap::from_iter([("grpc-status".parse().expect("a name"), 0.into())]);
-                let frames =
-                    [Frame::data(framed.freeze()), Frame::trailers(trailers)].map(Ok::<_, Infallible>);
-                calls.send(method).ok();
-                let body = StreamBody::new(futures_util::stream::iter(frames));
-                Response::builder().header("content-type", "application/grpc").body(body)
-            }
-        };
-        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .serve_connection(TokioIo::new(stream), hyper::service::service_fn(answer));
-        tokio::spawn(connection);
-    }
-}
-
-/// Knows the driver, its attachment and an empty CSINode; notes what is written.
-#[derive(Default)]
+/// Knows attachments, the driver and an empty CSINode; notes what is written.
 struct Api {
     written: Mutex<Vec<(String, Value)>>,
+    is_attached: bool,
 }
 
 /// The way to it.
@@ -119,9 +39,11 @@ impl Transport for Way {
                 self.0.written.lock().expect("no panic").push((path.clone(), body));
             }
             let answer = if path.contains("/volumeattachments/") {
-                json!({"metadata": {"name": "a"}, "status": {"attached": true}})
+                json!({"metadata": {"name": "a"}, "status": {"attached": self.0.is_attached}})
             } else if path.contains("/csidrivers/") {
-                json!({"metadata": {"name": "d"}, "spec": {"attachRequired": true}})
+                json!({"metadata": {"name": "d"}, "spec": {
+                    "attachRequired": true, "fsGroupPolicy": "File", "podInfoOnMount": true,
+                    "volumeLifecycleModes": ["Persistent", "Ephemeral"]}})
             } else {
                 json!({"metadata": {"name": "n"}, "spec": {}})
             };
@@ -140,60 +62,211 @@ impl Api {
     }
 }
 
+/// A node with the driver on it; all of it goes at the end.
+struct Node {
+    root: PathBuf,
+    api: Arc<Api>,
+    client: Client,
+    recorder: EventRecorder,
+    drivers: Arc<Drivers>,
+    driver: Driver,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    async fn new(name: &str, is_attached: bool) -> Self {
+        let root = std::env::temp_dir().join(format!("csi-{name}-{}", std::process::id()));
+        let settings = Settings {
+            name: "d".into(),
+            node_id: "id".into(),
+            state_dir: root.join("state"),
+            volumes_max: 0,
+        };
+        let driver = Driver::new(settings).expect("opens");
+        let api = Arc::new(Api { written: Mutex::default(), is_attached });
+        let client = Client::new(Arc::new(Way(api.clone())), "kubelet");
+        let recorder = EventRecorder::new(client.clone(), "kubelet", "n");
+        let drivers = Arc::default();
+        let mut node = Node { root, api, client, recorder, drivers, driver, tasks: Vec::new() };
+        node.start().await;
+        node
+    }
+
+    /// The driver, and a kubelet that knows nothing of what was before.
+    async fn start(&mut self) {
+        self.drivers = Arc::default();
+        let (driver, root) = (self.driver.clone(), self.root.clone());
+        self.tasks.push(tokio::spawn(async move { serve(driver, &root).await.expect("serves") }));
+        let registry = Registry {
+            drivers: self.drivers.clone(),
+            client: self.client.clone(),
+            node_name: "n".into(),
+            root: self.root.clone(),
+        };
+        self.tasks.push(tokio::spawn(registry.run()));
+        self.drivers.registered("d").await;
+    }
+
+    fn stop(&mut self) {
+        self.tasks.drain(..).for_each(|task| task.abort());
+    }
+
+    async fn make(&self, handle: &str, access_type: AccessType) {
+        let capability = csi::v1::VolumeCapability { access_type: Some(access_type), access_mode: None };
+        let request = CreateVolumeRequest {
+            name: handle.into(),
+            volume_capabilities: vec![capability],
+            ..Default::default()
+        };
+        self.driver.create_volume(tonic::Request::new(request)).await.expect("makes");
+    }
+
+    async fn set_up(&self, pod: &Pod, source: &Source, claim: Option<&Value>) -> Result<PathBuf, Error> {
+        let cx = Context {
+            client: &self.client,
+            recorder: &self.recorder,
+            root: &self.root,
+            local_path_root: None,
+            csi_drivers: &self.drivers,
+            node_name: "n",
+            allocatable: Allocatable { milli_cpu: 0, memory_bytes: 0, ephemeral_storage_bytes: 0 },
+            pod_ips: &[],
+            host_ip: "",
+            now: jiff::Timestamp::UNIX_EPOCH,
+        };
+        set_up(&cx, pod, source, claim).await.map(|(path, _)| path)
+    }
+
+    async fn tear_down(&self, uid: &str) {
+        tear_down(&self.client, &self.drivers, &self.root, "n", uid).await.expect("takes away");
+    }
+
+    fn staged(&self, handle: &str) -> PathBuf {
+        let name = api::storage::csi::hex_digest(&[handle]);
+        self.root.join("plugins/kubernetes.io/csi/d").join(name)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+        crate::volumes::unmount_all(&self.root).expect("unmounts");
+        fs::remove_dir_all(&self.root).expect("removes");
+    }
+}
+
 fn pod(uid: &str) -> Pod {
-    serde_json::from_value(json!({"metadata": {"name": uid, "namespace": "x", "uid": uid}})).expect("a pod")
+    let pod = json!({"metadata": {"name": uid, "namespace": "x", "uid": uid}, "spec": {"securityContext": {"fsGroup": 4321}}});
+    serde_json::from_value(pod).expect("a pod")
 }
 
-async fn told(calls: &mut mpsc::UnboundedReceiver<String>, method: &str) {
-    while calls.recv().await.expect("the driver lives") != method {}
+fn source(mode: &str) -> Source {
+    let volume: PersistentVolume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "volumeMode": mode, "capacity": {"storage": "2Mi"},
+        "csi": {"driver": "d", "volumeHandle": "h"}}}))
+    .expect("a volume");
+    let used = Volume { name: "data".into(), ..Default::default() };
+    Source::persistent(&used, &volume, volume.spec.csi.as_ref().expect("CSI"))
 }
 
-fn staged(root: &Path) -> PathBuf {
-    let name = api::storage::csi::hex_digest(&["h"]);
-    root.join("plugins/kubernetes.io/csi/d").join(name)
+fn mounted() -> AccessType {
+    AccessType::Mount(MountVolume::default())
 }
 
 #[tokio::test]
-async fn a_driver_registers_and_its_volume_is_staged_once_for_all_pods_and_taken_away_with_the_last() {
-    let root = std::env::temp_dir().join(format!("csi-{}", std::process::id()));
-    let registry = root.join("plugins_registry");
-    fs::create_dir_all(&registry).expect("makes");
-    let (sender, mut calls) = mpsc::unbounded_channel();
-    tokio::spawn(serve(UnixListener::bind(registry.join("d.sock")).expect("binds"), sender));
-    let api = Arc::new(Api::default());
-    let client = Client::new(Arc::new(Way(api.clone())), "kubelet");
-    let drivers = Arc::<Drivers>::default();
-    let registry =
-        Registry { drivers: drivers.clone(), client: client.clone(), node_name: "n".into(), dir: registry };
-    let following = tokio::spawn(registry.run());
-    told(&mut calls, "NotifyRegistrationStatus").await;
-    assert_eq!(api.last("/csinodes/n", "/spec/drivers/0/nodeID"), "id");
-
-    let volume: PersistentVolume = serde_json::from_value(json!({"metadata": {"name": "v"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "csi": {"driver": "d", "volumeHandle": "h"}}}))
-    .expect("a volume");
-    let source = volume.spec.csi.clone().expect("CSI");
-    let cx = Context {
-        client: &client,
-        root: &root,
-        local_path_root: None,
-        csi_drivers: &drivers,
-        node_name: "n",
-        allocatable: Allocatable { milli_cpu: 0, memory_bytes: 0, ephemeral_storage_bytes: 0 },
-        pod_ips: &[],
-        host_ip: "",
-        now: jiff::Timestamp::UNIX_EPOCH,
-    };
+async fn a_volume_is_staged_once_for_all_pods_and_taken_away_with_the_last() {
+    let node = Node::new("shared", true).await;
+    assert_eq!(node.api.last("/csinodes/n", "/spec/drivers/0/nodeID"), "id");
+    node.make("h", mounted()).await;
     for uid in ["1", "2", "2"] {
-        let place = set_up(&cx, &pod(uid), &volume, &source).await.expect("mounts");
-        assert!(place.join("data").exists());
+        let place = node.set_up(&pod(uid), &source("Filesystem"), None).await.expect("mounts");
+        assert!(is_mounted(&place));
+        fs::write(place.join("data"), "1").expect("writes");
     }
-    assert_eq!(api.last("/nodes/n/status", "/status/volumesInUse"), json!(["kubernetes.io/csi/d^h"]));
-    tear_down(&client, &drivers, &root, "n", "1").await.expect("unmounts");
-    assert!(staged(&root).join("globalmount/data").exists());
-    tear_down(&client, &drivers, &root, "n", "2").await.expect("unmounts");
-    assert!(!staged(&root).exists());
-    assert_eq!(api.last("/nodes/n/status", "/status/volumesInUse"), json!([]));
-    following.abort();
-    fs::remove_dir_all(root).expect("removes");
+    use std::os::unix::fs::MetadataExt;
+    let group = fs::metadata(node.staged("h").join("globalmount")).expect("there").gid();
+    assert_eq!(group, 4321);
+    assert_eq!(node.api.last("/nodes/n/status", "/status/volumesInUse"), json!(["kubernetes.io/csi/d^h"]));
+    let usage = stats(&node.drivers, &node.root, "1").await;
+    assert_eq!((usage[0].name.as_str(), usage[0].is_abnormal), ("data", Some(false)));
+    node.tear_down("1").await;
+    assert!(node.staged("h").join("globalmount/data").exists());
+    node.tear_down("2").await;
+    assert!(!node.staged("h").exists());
+    assert_eq!(node.api.last("/nodes/n/status", "/status/volumesInUse"), json!([]));
+}
+
+#[tokio::test]
+async fn a_volume_that_is_not_attached_yet_is_awaited() {
+    let node = Node::new("unattached", false).await;
+    node.make("h", mounted()).await;
+    let refused = node.set_up(&pod("1"), &source("Filesystem"), None).await;
+    assert!(matches!(refused, Err(Error::NotAttached { .. })), "{refused:?}");
+    assert!(place::published(&node.root).is_empty());
+}
+
+#[tokio::test]
+async fn a_pods_own_volume_needs_no_attachment_and_goes_with_its_pod() {
+    let node = Node::new("inline", false).await;
+    let inline = serde_json::from_value(json!({"driver": "d"})).expect("a source");
+    let source = Source::inline(&pod("1"), "own", &inline);
+    let place = node.set_up(&pod("1"), &source, None).await.expect("mounts");
+    fs::write(place.join("data"), "1").expect("writes");
+    node.tear_down("1").await;
+    assert!(!place.exists() && !node.root.join("state").join(&source.handle).exists());
+}
+
+#[tokio::test]
+async fn a_device_is_brought_to_its_pod_and_taken_away() {
+    use std::os::unix::fs::FileTypeExt;
+    let node = Node::new("device", true).await;
+    node.make("h", AccessType::Block(BlockVolume {})).await;
+    for _ in 0..2 {
+        let place = node.set_up(&pod("1"), &source("Block"), None).await.expect("maps");
+        assert!(fs::metadata(&place).expect("there").file_type().is_block_device());
+    }
+    assert_eq!(stats(&node.drivers, &node.root, "1").await[0].name, "data");
+    node.tear_down("1").await;
+    assert!(place::published(&node.root).is_empty() && place::staged(&node.root).is_empty());
+}
+
+#[tokio::test]
+async fn a_claim_that_waits_for_its_node_is_told_that_its_volume_grew() {
+    let node = Node::new("grown", true).await;
+    node.make("h", mounted()).await;
+    let claim = json!({"metadata": {"name": "c", "namespace": "x", "uid": "cu"},
+        "spec": {"accessModes": ["ReadWriteOnce"]}, "status": {
+            "capacity": {"storage": "1Mi"}, "allocatedResourceStatuses": {"storage": "NodeResizePending"},
+            "conditions": [{"type": "FileSystemResizePending", "status": "True"}]}});
+    node.set_up(&pod("1"), &source("Filesystem"), None).await.expect("mounts");
+    node.set_up(&pod("1"), &source("Filesystem"), Some(&claim)).await.expect("grows");
+    let told = |field: &str| node.api.last("/persistentvolumeclaims/c/status", field);
+    assert_eq!((told("/status/capacity/storage"), told("/status/conditions")), (json!("2Mi"), json!([])));
+    node.tear_down("1").await;
+}
+
+#[tokio::test]
+async fn what_a_killed_kubelet_left_is_taken_away_by_the_next() {
+    let mut node = Node::new("killed", true).await;
+    node.make("h", mounted()).await;
+    let place = node.set_up(&pod("1"), &source("Filesystem"), None).await.expect("mounts");
+    node.stop();
+    node.start().await;
+    assert!(is_mounted(&place));
+    node.tear_down("1").await;
+    assert!(!place.exists() && !node.staged("h").exists());
+}
+
+#[tokio::test]
+async fn what_no_pod_has_is_unstaged_when_the_driver_comes() {
+    let node = Node::new("unused", true).await;
+    node.make("h", mounted()).await;
+    node.set_up(&pod("1"), &source("Filesystem"), None).await.expect("mounts");
+    let record = place::published(&node.root).remove(0);
+    let target = place::Place::published(&node.root, "1", &record);
+    nix::mount::umount2(&target.path, nix::mount::MntFlags::empty()).expect("unmounts");
+    target.remove().expect("removes");
+    let driver = node.drivers.registered("d").await;
+    tear_down::unstage_unused(&driver, "d", Path::new(&node.root)).await;
+    assert!(!node.staged("h").exists());
 }

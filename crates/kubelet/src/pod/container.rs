@@ -30,6 +30,8 @@ pub struct Start<'a> {
     pub image_ref: String,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<cri::Mount>,
+    /// Of volumes that are block devices.
+    pub block_devices: Vec<cri::Device>,
     /// Relative to the sandbox's log directory.
     pub log_path: String,
     /// On the node; empty when the container has no termination message.
@@ -82,6 +84,7 @@ pub fn container_config(pod: &Pod, spec: &Container, start: Start<'_>) -> cri::C
             .map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() })
             .collect(),
         mounts,
+        devices: start.block_devices,
         labels,
         annotations: annotations.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<HashMap<_, _>>(),
         log_path: start.log_path,

@@ -20,7 +20,7 @@ impl Server {
     }
 
     async fn volumes(&self) -> Arc<ByPod> {
-        self.stats.volumes.read(&self.shared.config, self.pods.list()).await
+        self.stats.volumes.read(&self.shared.config, &self.shared.csi_drivers, self.pods.list()).await
     }
 
     pub(super) async fn summary(&self) -> Result<Value, Refusal> {
@@ -47,7 +47,7 @@ impl Server {
         for pod in &pods {
             for volume in volumes.get(&pod.metadata.uid).into_iter().flatten() {
                 let Some(claim) = &volume.claim else { continue };
-                claims.push((pod.metadata.namespace.as_str(), claim.as_str(), volume.fs));
+                claims.push((pod.metadata.namespace.as_str(), claim.as_str(), volume));
             }
         }
         // Pods that share a claim tell of the same volume.

@@ -122,6 +122,9 @@ fn pod_stats(pod: &PodReading, reading: &Reading, volumes: &[Volume]) -> Value {
         if let Some(claim) = &volume.claim {
             shown["pvcRef"] = json!({"name": claim, "namespace": pod.namespace});
         }
+        if let Some(abnormal) = volume.is_abnormal {
+            shown["volumeHealthStats"] = json!({"abnormal": abnormal});
+        }
         shown
     };
     let processes = usage.process.as_ref().and_then(|process| number(process.process_count.as_ref()));

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Filesystem;
 use crate::config::Config;
+use crate::csi::{self, Drivers};
 use crate::eviction::usage::tree;
 use crate::volumes::pod_dir;
 
@@ -24,6 +25,8 @@ pub struct Volume {
     /// The claim that it was made for.
     pub claim: Option<String>,
     pub fs: Filesystem,
+    /// Whether its driver finds something wrong with it; `None` where none tells.
+    pub is_abnormal: Option<bool>,
 }
 
 /// By pod uid.
@@ -35,19 +38,32 @@ pub struct Volumes {
 }
 
 impl Volumes {
-    pub async fn read(&self, config: &Config, pods: Vec<Arc<Pod>>) -> Arc<ByPod> {
+    pub async fn read(&self, config: &Config, drivers: &Drivers, pods: Vec<Arc<Pod>>) -> Arc<ByPod> {
         let mut last = self.last.lock().await;
         if let Some((at, known)) = &*last
             && at.elapsed() < KEPT
         {
             return known.clone();
         }
-        let root = config.root_dir.clone();
-        let measure = move || pods.iter().map(|pod| (pod.metadata.uid.clone(), of(&root, pod))).collect();
-        let found: Arc<ByPod> = Arc::new(tokio::task::spawn_blocking(measure).await.unwrap_or_default());
+        let (root, measured) = (config.root_dir.clone(), pods.clone());
+        let measure = move || measured.iter().map(|pod| (pod.metadata.uid.clone(), of(&root, pod))).collect();
+        let mut found: ByPod = tokio::task::spawn_blocking(measure).await.unwrap_or_default();
+        for pod in &pods {
+            let told = csi::stats(drivers, &config.root_dir, &pod.metadata.uid).await;
+            let volumes = told.into_iter().filter_map(|usage| of_driver(pod, usage));
+            found.entry(pod.metadata.uid.clone()).or_default().extend(volumes);
+        }
+        let found = Arc::new(found);
         *last = Some((Instant::now(), found.clone()));
         found
     }
+}
+
+/// A volume that its driver tells of.
+fn of_driver(pod: &Pod, usage: csi::Usage) -> Option<Volume> {
+    let volume = pod.spec.volumes.iter().find(|volume| volume.name == usage.name)?;
+    let claim = volume.claim_name(&pod.metadata.name);
+    Some(Volume { name: usage.name, claim, fs: usage.fs, is_abnormal: usage.is_abnormal })
 }
 
 /// The pod's volumes that are on this node's disks or mounted below the pod's folder.
@@ -56,9 +72,11 @@ fn of(root: &Path, pod: &Pod) -> Vec<Volume> {
     let plugins: Vec<PathBuf> =
         std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     let find = |name: &str| plugins.iter().map(|plugin| plugin.join(name)).find(|path| path.exists());
-    let measured = pod.spec.volumes.iter().filter_map(|volume| {
+    // Drivers tell of their own.
+    let measured = pod.spec.volumes.iter().filter(|volume| volume.csi.is_none()).filter_map(|volume| {
         let claim = volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone());
-        Some(Volume { name: volume.name.clone(), claim, fs: measure(&find(&volume.name)?) })
+        let fs = measure(&find(&volume.name)?);
+        Some(Volume { name: volume.name.clone(), claim, fs, is_abnormal: None })
     });
     measured.collect()
 }

@@ -23,6 +23,13 @@ pub fn is_mount_point(dir: &Path) -> io::Result<bool> {
     Ok(fs::metadata(dir)?.dev() != fs::metadata(parent)?.dev())
 }
 
+/// Whether something is mounted at this very place, though it may be of the same file system as what is around it.
+pub fn is_mounted(place: &Path) -> bool {
+    let Ok(place) = fs::canonicalize(place) else { return false };
+    // A table that cannot be read says nothing: then nothing may be taken for gone.
+    fs::read("/proc/self/mountinfo").map_or(true, |table| mount_points(&table).contains(&place))
+}
+
 /// Detaches everything that is mounted at or below `root`, the innermost first.
 pub fn detach_below(root: &Path) -> io::Result<()> {
     // The kernel's table knows no links.
@@ -86,6 +93,20 @@ mod tests {
         assert!(is_mount_point(&dir).expect("there"));
         detach_below(&root).expect("detaches");
         assert!(!is_mount_point(&dir).expect("there"));
+        fs::remove_dir_all(root).expect("removes");
+    }
+
+    #[test]
+    fn a_folder_bound_within_its_file_system_counts_as_mounted() {
+        let root = std::env::temp_dir().join(format!("volume-bound-{}", std::process::id()));
+        let (from, to) = (root.join("from"), root.join("to"));
+        for dir in [&from, &to] {
+            fs::create_dir_all(dir).expect("makes");
+        }
+        let none: Option<&str> = None;
+        mount(Some(&from), &to, none, MsFlags::MS_BIND, none).expect("binds");
+        assert!(is_mounted(&to) && !is_mounted(&from) && !is_mounted(&root.join("absent")));
+        detach_below(&root).expect("detaches");
         fs::remove_dir_all(root).expect("removes");
     }
 

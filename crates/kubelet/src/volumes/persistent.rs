@@ -6,15 +6,22 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use api::resource::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES};
+use api::view::core::persistentvolume::volume_mode;
 use api::view::core::{HostPathVolumeSource, PersistentVolume, Pod, Volume};
 use apimachinery::Value;
 use apimachinery::meta::str_at;
+use jiff::Timestamp;
 
 use super::{Context, local_path};
 use crate::csi;
 
-/// Where the claim's volume is on this node.
-pub async fn set_up(cx: &Context<'_>, pod: &Pod, volume: &Volume, name: &str) -> Result<PathBuf, String> {
+/// Where the claim's volume is on this node, and when to call again.
+pub async fn set_up(
+    cx: &Context<'_>,
+    pod: &Pod,
+    volume: &Volume,
+    name: &str,
+) -> Result<(PathBuf, Option<Timestamp>), csi::Error> {
     let namespace = &pod.metadata.namespace;
     let claim: Value = cx
         .client
@@ -22,10 +29,10 @@ pub async fn set_up(cx: &Context<'_>, pod: &Pod, volume: &Volume, name: &str) ->
         .await
         .map_err(|e| format!("failed to fetch PVC {namespace}/{name}: {e}"))?;
     if volume.ephemeral.is_some() && !belongs_to(&claim, pod) {
-        return Err(format!(
+        return Err(csi::Error::Failed(format!(
             "PVC {namespace}/{name} was not created for pod {namespace}/{} (pod is not owner)",
             pod.metadata.name
-        ));
+        )));
     }
     let bound = bound_volume(&claim)?;
     let found: Value = cx
@@ -34,18 +41,37 @@ pub async fn set_up(cx: &Context<'_>, pod: &Pod, volume: &Volume, name: &str) ->
         .await
         .map_err(|e| format!("failed to fetch PV {bound}: {e}"))?;
     check_claim(&found, &claim)?;
-    let volume: PersistentVolume = serde_json::from_value(found.clone()).map_err(|e| e.to_string())?;
-    if let Some(source) = &volume.spec.csi {
-        return csi::set_up(cx, pod, &volume, source).await;
+    let persistent: PersistentVolume = serde_json::from_value(found.clone()).map_err(|e| e.to_string())?;
+    let is_block = volume_mode(persistent.spec.volume_mode.as_ref()) == "Block";
+    check_use(pod, &volume.name, is_block)?;
+    if let Some(source) = &persistent.spec.csi {
+        let source = csi::Source::persistent(volume, &persistent, source);
+        return csi::set_up(cx, pod, &source, Some(&claim)).await;
     }
     if let Some(root) = cx.local_path_root {
-        local_path::make(root, &volume).map_err(|e| format!("make the directory of PV {bound}: {e}"))?;
+        local_path::make(root, &persistent).map_err(|e| format!("make the directory of PV {bound}: {e}"))?;
     }
     let path = place(&found)?;
-    if found["spec"]["local"].is_object() {
+    if found["spec"]["local"].is_object() && !is_block {
         own_by_pod(&path, pod).map_err(|e| format!("applyFSGroup failed for vol {bound}: {e}"))?;
     }
-    Ok(path)
+    Ok((path, None))
+}
+
+/// A device is no folder: containers must name a volume as what it is.
+fn check_use(pod: &Pod, name: &str, is_block: bool) -> Result<(), String> {
+    let (mode, wrong) = if is_block { ("Block", "volumeMounts") } else { ("Filesystem", "volumeDevices") };
+    let is_misused = crate::pod::all_containers(pod).any(|(container, _)| {
+        if is_block {
+            container.volume_mounts.iter().any(|mount| mount.name == name)
+        } else {
+            container.volume_devices.iter().any(|device| device.name == name)
+        }
+    });
+    if is_misused {
+        return Err(format!("volume {name} has volumeMode {mode}, but is specified in {wrong}"));
+    }
+    Ok(())
 }
 
 fn belongs_to(claim: &Value, pod: &Pod) -> bool {
@@ -149,6 +175,19 @@ mod tests {
         let volume = |uid: &str| json!({"metadata": {"name": "v"}, "spec": {"claimRef": {"uid": uid}}});
         assert!(check_claim(&volume("1"), &claim("Bound", "v")).is_ok());
         assert!(check_claim(&volume("2"), &claim("Bound", "v")).is_err());
+    }
+
+    #[test]
+    fn a_volume_is_used_as_what_it_is() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [
+            {"name": "a", "volumeMounts": [{"name": "files"}], "volumeDevices": [{"name": "disk"}]}]}}))
+        .expect("a pod");
+        assert!(check_use(&pod, "files", false).is_ok() && check_use(&pod, "disk", true).is_ok());
+        assert_eq!(
+            check_use(&pod, "files", true).expect_err("a mount"),
+            "volume files has volumeMode Block, but is specified in volumeMounts"
+        );
+        assert!(check_use(&pod, "disk", false).is_err());
     }
 
     #[test]

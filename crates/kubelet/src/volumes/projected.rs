@@ -8,8 +8,8 @@ use api::view::core::{
     ConfigMap, ConfigMapVolumeSource, DownwardApiVolumeSource, KeyToPath, Pod, ProjectedVolumeSource, Secret,
     SecretVolumeSource, ServiceAccountTokenProjection, VolumeProjection,
 };
-use apimachinery::json;
 use apimachinery::meta::str_at;
+use apimachinery::{Value, json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::Client;
@@ -68,7 +68,7 @@ pub async fn projected(
     let mut refresh_at = None;
     for projection in &source.sources {
         if let Some(token) = &projection.service_account_token {
-            let (file, renew_at) = service_account_token(cx, pod, token, dir).await?;
+            let (file, renew_at) = projected_token(cx, pod, token, dir).await?;
             insert(&mut payload, &token.path, file, source.default_mode);
             refresh_at = [refresh_at, Some(renew_at)].into_iter().flatten().min();
         } else {
@@ -159,7 +159,7 @@ fn insert(payload: &mut Payload, path: &str, bytes: Vec<u8>, mode: Option<i32>) 
 }
 
 /// The token on disk while it is fresh, else a new one; and when it will not be fresh any more.
-async fn service_account_token(
+async fn projected_token(
     cx: &Context<'_>,
     pod: &Pod,
     source: &ServiceAccountTokenProjection,
@@ -170,26 +170,37 @@ async fn service_account_token(
     {
         return Ok((bytes, renew_at));
     }
+    let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS_DEFAULT);
+    let status = service_account_token(cx.client, pod, &source.audience, Some(seconds)).await?;
+    let token = str_at(&status, &["token"]).as_bytes().to_vec();
+    let renew_at = renewal(&token).unwrap_or(cx.now + SignedDuration::from_secs(TOKEN_SECONDS_DEFAULT));
+    Ok((token, renew_at))
+}
+
+/// A token of the pod's service account, as the status of a TokenRequest; an empty audience is the API server's.
+pub async fn service_account_token(
+    client: &Client,
+    pod: &Pod,
+    audience: &str,
+    expiration_seconds: Option<i64>,
+) -> Result<Value, String> {
     let account =
         if pod.spec.service_account_name.is_empty() { "default" } else { &pod.spec.service_account_name };
-    let audiences = if source.audience.is_empty() { vec![] } else { vec![source.audience.as_str()] };
-    let request = json!({
+    let audiences = if audience.is_empty() { vec![] } else { vec![audience] };
+    let mut request = json!({
         "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
         "spec": {
             "audiences": audiences,
-            "expirationSeconds": source.expiration_seconds.unwrap_or(TOKEN_SECONDS_DEFAULT),
             "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": pod.metadata.name, "uid": pod.metadata.uid},
         },
     });
+    if let Some(seconds) = expiration_seconds {
+        request["spec"]["expirationSeconds"] = seconds.into();
+    }
     let namespace = &pod.metadata.namespace;
-    let answer = cx
-        .client
-        .create_subresource(SERVICE_ACCOUNTS, namespace, account, "token", &request)
-        .await
-        .map_err(|e| format!("failed to fetch token: {e}"))?;
-    let token = str_at(&answer, &["status", "token"]).as_bytes().to_vec();
-    let renew_at = renewal(&token).unwrap_or(cx.now + SignedDuration::from_secs(TOKEN_SECONDS_DEFAULT));
-    Ok((token, renew_at))
+    let answer = client.create_subresource(SERVICE_ACCOUNTS, namespace, account, "token", &request).await;
+    let mut answer = answer.map_err(|e| format!("failed to fetch token: {e}"))?;
+    Ok(answer["status"].take())
 }
 
 /// 80 % of the token's life, at most a day after its start (upstream: `token_manager.requiresRefresh`).

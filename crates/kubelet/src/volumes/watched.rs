@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use api::resource::{CONFIG_MAPS, PERSISTENT_VOLUME_CLAIMS, Resource, SECRETS};
 use api::view::Object;
-use api::view::core::Pod;
+use api::view::core::{Node, Pod};
 use apimachinery::meta::ObjectMeta;
-use client::{CancellationToken, Client, Informer};
+use client::{CancellationToken, Client, Delta, Informer};
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -50,11 +50,13 @@ type Key = (&'static str, String, String);
 pub struct Watched {
     client: Client,
     made: Mutex<HashMap<Key, Weak<Watch>>>,
+    /// Counts the times that the volumes attached to the node changed.
+    attached: watch::Sender<u64>,
 }
 
 impl Watched {
     pub fn new(client: Client) -> Self {
-        Watched { client, made: Mutex::default() }
+        Watched { client, made: Mutex::default(), attached: watch::Sender::new(0) }
     }
 
     /// What the pod refers to, from now on.
@@ -65,7 +67,23 @@ impl Watched {
             .map(|(plural, name)| self.watch((plural, namespace.clone(), name)))
             .map(|watch| (watch.changes.subscribe(), watch))
             .collect();
-        Subscription { watches }
+        let uses_claims = pod.spec.volumes.iter().any(|v| v.claim_name(&pod.metadata.name).is_some());
+        Subscription { watches, attached: uses_claims.then(|| self.attached.subscribe()) }
+    }
+
+    /// Tells pods with claims of volumes that come to the node, for ever.
+    pub async fn follow_attachments(&self, nodes: Informer<Node>) {
+        let mut deltas = nodes.subscribe();
+        drop(nodes);
+        while let Some(delta) = deltas.recv().await {
+            let is_change = match &delta {
+                Delta::Updated { old, new } => old.status.volumes_attached != new.status.volumes_attached,
+                Delta::Added(_) | Delta::Deleted(_) => false,
+            };
+            if is_change {
+                self.attached.send_modify(|count| *count += 1);
+            }
+        }
     }
 
     fn watch(&self, key: Key) -> Arc<Watch> {
@@ -108,13 +126,16 @@ async fn follow(informer: Informer<Changed>, watch: Weak<Watch>) {
 /// A pod's watches, kept as long as this is.
 pub struct Subscription {
     watches: Vec<(watch::Receiver<u64>, Arc<Watch>)>,
+    /// Of the node's volumes; its sender lives as long as the node's kubelet.
+    attached: Option<watch::Receiver<u64>>,
 }
 
 impl Subscription {
     /// Waits for the next change of any of the objects.
     pub async fn changed(&mut self) {
+        let objects = self.watches.iter_mut().map(|(changes, _)| changes);
         let changes: Vec<_> =
-            self.watches.iter_mut().map(|(changes, _)| Box::pin(changes.changed())).collect();
+            objects.chain(&mut self.attached).map(|changes| Box::pin(changes.changed())).collect();
         if changes.is_empty() {
             return std::future::pending().await;
         }

@@ -133,7 +133,11 @@ async fn create_sandbox(
     };
     let refresh_at = match set_up_volumes(&shared, &pod, &volumes, &[]).await {
         Ok((_, refresh_at)) => refresh_at,
-        Err(error) => return fail("FailedMount", error.to_string()),
+        Err(error) => {
+            tell_failed_mount(&events, &error);
+            let retry = Some((Timestamp::now() + RETRY, error.to_string()));
+            return Outcome { sandbox_retry: retry, ..Default::default() };
+        }
     };
     if let Err(error) = shared.cgroups.set(&pod, &resources) {
         return fail("FailedCreatePodContainer", format!("unable to ensure pod container exists: {error}"));
@@ -173,6 +177,7 @@ pub async fn set_up_volumes(
     let host_ip = shared.config.node_ip.to_string();
     let context = volumes::Context {
         client: &shared.client,
+        recorder: &shared.recorder,
         root: &shared.config.root_dir,
         local_path_root: shared.config.local_path_root.as_deref(),
         csi_drivers: &shared.csi_drivers,
@@ -186,6 +191,13 @@ pub async fn set_up_volumes(
     volumes::set_up(&context, pod).await
 }
 
+/// What is awaited has not failed.
+pub fn tell_failed_mount(events: &PodEvents<'_>, error: &volumes::Error) {
+    if !matches!(error, volumes::Error::Awaited { .. }) {
+        events.pod(EventType::Warning, "FailedMount", error.to_string());
+    }
+}
+
 async fn refresh(
     shared: Arc<Shared>,
     pod: Arc<Pod>,
@@ -196,7 +208,7 @@ async fn refresh(
         Ok((_, refresh_at)) => refresh_at,
         Err(error) => {
             let events = PodEvents { recorder: &shared.recorder, pod: &pod };
-            events.pod(EventType::Warning, "FailedMount", error.to_string());
+            tell_failed_mount(&events, &error);
             Some(Timestamp::now() + REFRESH_RETRY)
         }
     };

@@ -13,7 +13,7 @@ use runtime::cri;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::act::{RETRY, set_up_volumes};
+use super::act::{RETRY, set_up_volumes, tell_failed_mount};
 use super::{Outcome, PodEvents, Shared};
 use crate::cm::Pinned;
 use crate::images::{Image, Wanted};
@@ -92,7 +92,7 @@ impl Start {
         let sandbox = self.sandbox.as_ref().ok_or_else(|| Failure::new("ContainerCreating", ""))?;
         let (paths, refresh_at) =
             set_up_volumes(&self.shared, &self.pod, &self.volumes, &sandbox.ips).await.map_err(|error| {
-                events.pod(EventType::Warning, "FailedMount", error.to_string());
+                tell_failed_mount(events, &error);
                 Failure::new("ContainerCreating", "")
             })?;
         let places = volumes::Places { paths, images: volume_images };
@@ -189,6 +189,7 @@ impl Start {
         let mut mounts = volumes::mounts(root, &self.pod, spec, places, |text| {
             env::expand_all(text, |name| lookup.get(name).map(|v| (*v).to_owned()))
         })?;
+        let block_devices = volumes::devices(&self.pod, spec, places)?;
         let termination_message = self.termination_message(spec, &mut mounts)?;
         self.mount_hosts(spec, ips, &mut mounts)?;
         let devices = self.shared.containers.devices.start_options(&self.pod, spec).await?;
@@ -205,6 +206,7 @@ impl Start {
                 image_ref: image.reference,
                 env: environment,
                 mounts,
+                block_devices,
                 log_path,
                 termination_message: &termination_message,
                 machine: &self.shared.machine,

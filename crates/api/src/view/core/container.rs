@@ -24,6 +24,7 @@ pub struct Container {
     /// Looked at in order before the policy; the first that matches decides.
     pub restart_policy_rules: Vec<ContainerRestartRule>,
     pub volume_mounts: Vec<VolumeMount>,
+    pub volume_devices: Vec<VolumeDevice>,
     pub liveness_probe: Option<Probe>,
     pub readiness_probe: Option<Probe>,
     pub startup_probe: Option<Probe>,
@@ -162,6 +163,13 @@ pub struct VolumeMount {
     pub sub_path: String,
     pub sub_path_expr: String,
     pub mount_propagation: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeDevice {
+    pub name: String,
+    pub device_path: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,10 +1,10 @@
 //! The volumes a pod brings along.
 
 use apimachinery::Value;
+use apimachinery::meta::StringMap;
 use serde::{Deserialize, Serialize};
 
-use super::ObjectFieldSelector;
-use super::ResourceFieldSelector;
+use super::{LocalObjectReference, ObjectFieldSelector, ResourceFieldSelector};
 
 /// A named volume; exactly one source is set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,18 @@ pub struct Volume {
     /// A claim made for the pod, named `POD-VOLUME`.
     pub ephemeral: Option<EphemeralVolumeSource>,
     pub image: Option<ImageVolumeSource>,
+    /// A volume that a driver makes for the pod alone.
+    pub csi: Option<CsiVolumeSource>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CsiVolumeSource {
+    pub driver: String,
+    pub read_only: Option<bool>,
+    pub fs_type: Option<String>,
+    pub volume_attributes: StringMap,
+    pub node_publish_secret_ref: Option<LocalObjectReference>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

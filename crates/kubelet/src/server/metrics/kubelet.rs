@@ -4,6 +4,7 @@ use client::metrics::{head, sample};
 
 use super::labels;
 use crate::stats::Filesystem;
+use crate::stats::volumes::Volume;
 
 /// What runs, by the runtime's word.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +16,7 @@ pub struct Counts {
 }
 
 /// A volume of a claim, by namespace and name of the claim.
-pub type Claim<'a> = (&'a str, &'a str, Filesystem);
+pub type Claim<'a> = (&'a str, &'a str, &'a Volume);
 
 pub fn kubelet(node_name: &str, version: &str, counts: &Counts, claims: &[Claim<'_>]) -> String {
     let mut text = String::new();
@@ -34,12 +35,18 @@ pub fn kubelet(node_name: &str, version: &str, counts: &Counts, claims: &[Claim<
     gauge("kubelet_running_containers", "Containers by their state.", &containers);
     let desired = one(labels(&[("static", "")]), counts.desired_pods as f64);
     gauge("kubelet_desired_pods", "Pods that are to run here.", &desired);
+    let of_claim = |namespace, claim| labels(&[("namespace", namespace), ("persistentvolumeclaim", claim)]);
     for (name, help, figure) in VOLUME_FIGURES {
-        let series = claims.iter().map(|(namespace, claim, fs)| {
-            (labels(&[("namespace", namespace), ("persistentvolumeclaim", claim)]), figure(fs) as f64)
-        });
+        let series = claims
+            .iter()
+            .map(|(namespace, claim, volume)| (of_claim(namespace, claim), figure(&volume.fs) as f64));
         gauge(name, help, &series.collect::<Vec<_>>());
     }
+    let abnormal = claims.iter().filter_map(|(namespace, claim, volume)| {
+        Some((of_claim(namespace, claim), f64::from(u8::from(volume.is_abnormal?))))
+    });
+    let help = "Whether a claim's volume is abnormal (1) or not (0).";
+    gauge("kubelet_volume_stats_health_status_abnormal", help, &abnormal.collect::<Vec<_>>());
     text
 }
 

@@ -1,0 +1,81 @@
+//! The example CSI driver on a cluster: volumes made, attached, mounted, grown and deleted, over the death of the node's
+//! process.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use e2e::{Background, Cluster, Kubectl, NODE_NAME, beside_the_tests};
+
+const DRIVER: &str = include_str!("../../../csi-hostpath/deploy.yaml");
+const PODS: &str = include_str!("manifests/csi-driver.yaml");
+/// What the driver may take to be known to the kubelet.
+const REGISTRATION_DEADLINE: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_csi_driver_serves_claims_devices_and_pods_own_volumes() -> anyhow::Result<()> {
+    let cluster = Cluster::start(&["busybox-1"])?;
+    let kubectl = cluster.kubectl()?;
+    let driver = start_driver(&cluster)?;
+    kubectl.apply(DRIVER)?;
+    kubectl.apply(PODS)?;
+    kubectl.wait("pod/writer", "condition=Ready")?;
+    containers_see_their_volumes(&kubectl)?;
+    claims_grow(&kubectl)?;
+    cluster.kill()?;
+    cluster.up(&[])?;
+    ensure!(in_writer(&kubectl, "cat /files/x")? == "hello\n");
+    everything_goes_with_its_users(&kubectl)?;
+    drop(driver);
+    cluster.finish()
+}
+
+fn start_driver(cluster: &Cluster) -> anyhow::Result<Background> {
+    let path = beside_the_tests("csi-hostpath")?;
+    let shown = |path: std::path::PathBuf| path.display().to_string();
+    let args = [
+        "--node-name",
+        NODE_NAME,
+        "--state-dir",
+        &shown(cluster.scratch()?.join("volumes")),
+        "--kubelet-dir",
+        &shown(cluster.data().join("kubelet")),
+        "--kubeconfig",
+        &shown(cluster.home().join(".kube/config")),
+    ];
+    let mut driver = cluster.machine().background(&shown(path), &args)?;
+    driver.line_with("has registered the driver", REGISTRATION_DEADLINE)?;
+    Ok(driver)
+}
+
+fn in_writer(kubectl: &Kubectl, script: &str) -> anyhow::Result<String> {
+    kubectl.run(&["exec", "writer", "--", "sh", "-c", script])
+}
+
+fn containers_see_their_volumes(kubectl: &Kubectl) -> anyhow::Result<()> {
+    let said =
+        in_writer(kubectl, "cat /files/x; stat -c %g /files; head -c 5 /dev/disk; echo mine > /own/y")?;
+    ensure!(said == "hello\n2000\nblock", "{said}");
+    let attached =
+        kubectl.run(&["get", "volumeattachments", "-o", "jsonpath={.items[*].status.attached}"])?;
+    ensure!(attached == "true true", "{attached}");
+    Ok(())
+}
+
+fn claims_grow(kubectl: &Kubectl) -> anyhow::Result<()> {
+    for claim in ["pvc/files", "pvc/disk"] {
+        let patch = r#"{"spec": {"resources": {"requests": {"storage": "20Mi"}}}}"#;
+        kubectl.run(&["patch", claim, "-p", patch])?;
+        kubectl.wait_for_field(claim, ".status.capacity.storage", "20Mi")?;
+    }
+    let size = in_writer(kubectl, "blockdev --getsize64 /dev/disk")?;
+    ensure!(size.trim() == (20 << 20).to_string(), "the device has {size} bytes");
+    Ok(())
+}
+
+fn everything_goes_with_its_users(kubectl: &Kubectl) -> anyhow::Result<()> {
+    kubectl.run(&["delete", "pod/writer", "pvc/files", "pvc/disk"])?;
+    for kind in ["volumeattachments", "persistentvolumes"] {
+        kubectl.run(&["wait", "--for=delete", kind, "--all", "--timeout=60s"])?;
+    }
+    Ok(())
+}
