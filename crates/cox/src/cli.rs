@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 mod access;
 mod etcd;
+mod runtime;
 mod server;
 
 pub use access::{AuthorizationArgs, BelievedArgs};
@@ -150,9 +151,8 @@ pub struct UpArgs {
     pub ingress: IngressArgs,
     #[command(flatten)]
     pub kubelet: KubeletArgs,
-    /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
-    #[arg(long)]
-    pub container_runtime_endpoint: Option<String>,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
     /// Log more (COX_LOG filters finely)
     #[arg(short, long)]
     pub verbose: bool,
@@ -303,9 +303,8 @@ pub struct AgentArgs {
     pub ingress: IngressArgs,
     #[command(flatten)]
     pub kubelet: KubeletArgs,
-    /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
-    #[arg(long)]
-    pub container_runtime_endpoint: Option<String>,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 }
 
 /// Where claims get their volumes.

@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod control_plane;
 mod encryption_reload;
+mod image_directory;
 pub mod local_path;
 pub mod metrics;
 pub mod node;

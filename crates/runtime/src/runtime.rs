@@ -66,7 +66,7 @@ impl Runtime {
         let layers_in_use = state.layers_in_use();
         let images = Arc::new(Store::open(&config.data_dir, &layers_in_use)?);
         let runtime = Arc::new(Runtime {
-            registry: Registry::new(config.plain_http_registries.clone()),
+            registry: Registry::open(config.registries.clone())?,
             shims: Spawner::new(config.shim.clone()),
             cgroups,
             images,

@@ -159,7 +159,7 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
         service_cidrs: args.service_cluster_ip_range,
         kubelet_port: args.port,
         kubelet_tls: Arc::new(tls),
-        runtime_endpoint: args.container_runtime_endpoint,
+        runtime: args.runtime.plan(&layout),
         cni: args.cluster_network.cni(),
         ingress: args.ingress.ports(node::INGRESS_PORTS).filter(|_| parts == Agent::Node),
         kubelet: args.kubelet.settings(),

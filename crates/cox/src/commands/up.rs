@@ -220,7 +220,7 @@ async fn start_node(
         service_cidrs: settings.service_cidrs(),
         kubelet_port: settings.kubelet_port,
         kubelet_tls: Arc::new(kubelet_tls(settings, pki, node_ip, keeper)?),
-        runtime_endpoint: args.container_runtime_endpoint.clone(),
+        runtime: args.runtime.plan(layout),
         cni: args.cluster_network.cni(),
         local_path: args.storage.local_path,
         ingress: args.ingress.ports(settings.ingress_ports()),

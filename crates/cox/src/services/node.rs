@@ -15,6 +15,7 @@ use runtime::{CriClients, Runtime};
 use tokio::sync::{oneshot, watch};
 
 use super::Services;
+use super::image_directory;
 use super::pod_network::{BuiltIn, Detached, Plugins};
 
 /// Where cluster DNS answers on each node.
@@ -36,8 +37,7 @@ pub struct Plan {
     pub kubelet_port: u16,
     /// Of the kubelet's own API.
     pub kubelet_tls: Arc<rustls::ServerConfig>,
-    /// Another CRI runtime than the built-in one.
-    pub runtime_endpoint: Option<String>,
+    pub runtime: RuntimePlan,
     /// Folder of CNI configurations and those of plugins, instead of the built-in pod network.
     pub cni: Option<(PathBuf, Vec<PathBuf>)>,
     /// Whether the node offers directories as volumes.
@@ -49,21 +49,37 @@ pub struct Plan {
     pub services_on_node: bool,
 }
 
+/// Which runtime runs the containers, and where its images come from.
+pub struct RuntimePlan {
+    /// Another CRI runtime than the built-in one.
+    pub endpoint: Option<String>,
+    /// The built-in one's `registries.yaml`.
+    pub registries: PathBuf,
+    /// Archives of images that it is to have.
+    pub image_archives: PathBuf,
+}
+
 /// The built-in runtime's settings, with the network it is to use.
-fn runtime_config(layout: &Layout, network: Arc<dyn runtime::PodNetwork>) -> anyhow::Result<runtime::Config> {
+fn runtime_config(
+    layout: &Layout,
+    registries: PathBuf,
+    network: Arc<dyn runtime::PodNetwork>,
+) -> anyhow::Result<runtime::Config> {
     Ok(runtime::Config {
         data_dir: layout.runtime(),
         state_dir: layout.run().join("runtime"),
         cgroup_root: layout.cgroup(),
         shim: std::env::current_exe().context("cannot find this program's own file")?,
         network,
-        plain_http_registries: Vec::new(),
+        registries,
     })
 }
 
 /// Stops and removes every pod of the node.
 pub async fn remove_pods(layout: &Layout) -> anyhow::Result<()> {
-    let runtime = Runtime::open(runtime_config(layout, Arc::new(Detached))?).await?;
+    // Nothing is pulled: whatever the user's file says, and be it nonsense, pods can be removed.
+    let registries = PathBuf::new();
+    let runtime = Runtime::open(runtime_config(layout, registries, Arc::new(Detached))?).await?;
     let removed = runtime.teardown_all().await;
     runtime.close();
     Ok(removed?)
@@ -141,14 +157,17 @@ impl Plan {
         services: &mut Services,
         network: watch::Receiver<Option<network::PodNetwork>>,
     ) -> anyhow::Result<(CriClients, Option<Arc<Runtime>>)> {
-        if let Some(endpoint) = &self.runtime_endpoint {
+        if let Some(endpoint) = &self.runtime.endpoint {
             return Ok((runtime::connect(endpoint).await?, None));
         }
         let pods: Arc<dyn runtime::PodNetwork> = match self.cni() {
             Some(cni) => Arc::new(Plugins(cni)),
             None => Arc::new(BuiltIn::new(network)),
         };
-        let runtime = Runtime::open(runtime_config(&self.layout, pods)?).await?;
+        let config = runtime_config(&self.layout, self.runtime.registries.clone(), pods)?;
+        let runtime = Runtime::open(config).await?;
+        let (taking, archives) = (runtime.clone(), self.runtime.image_archives.clone());
+        services.start("images", |stop| image_directory::run(taking, archives, stop));
         let (serving, socket) = (runtime.clone(), self.layout.cri_socket());
         services.start("runtime", |stop| async move {
             let served = serving.clone().serve(&socket, stop).await;

@@ -200,7 +200,7 @@ pub async fn open(dir: &Path, cgroup_root: &str) -> Arc<Runtime> {
         cgroup_root: cgroup_root.to_owned(),
         shim: env!("CARGO_BIN_EXE_runtime-shim").into(),
         network: Arc::new(NoNetwork),
-        plain_http_registries: Vec::new(),
+        registries: dir.join("registries.yaml"),
     };
     Runtime::open(config).await.unwrap()
 }
