@@ -18,6 +18,7 @@ pub use etcd::EtcdArgs;
 pub use server::{AuditArgs, AuthenticationArgs, EncryptionArgs, FlowControlArgs};
 
 pub use self::kubelet::KubeletArgs;
+pub use self::runtime::RuntimeArgs;
 
 #[derive(Parser)]
 #[command(

@@ -40,7 +40,7 @@ async fn an_end_while_the_agent_is_away_is_reported_with_its_code() {
         ..Default::default()
     }];
     let id = node.run(&sandbox, config).await;
-    node.runtime.close();
+    node.close();
     // Opening blocks until the container reads; closing lets it go on.
     tokio::task::spawn_blocking(move || drop(std::fs::File::options().write(true).open(fifo).unwrap()))
         .await
