@@ -84,6 +84,30 @@ impl Cluster {
         Ok(dir)
     }
 
+    /// What a running cluster's node holds for pods: compared before and after they lived.
+    pub fn census(&self) -> anyhow::Result<Traces> {
+        Traces::of(&self.census_scope())
+    }
+
+    /// What differs from an earlier census.
+    pub fn difference_since(&self, before: &Traces) -> anyhow::Result<Vec<String>> {
+        before.difference_now(&self.census_scope())
+    }
+
+    fn census_scope(&self) -> Scope<'_> {
+        let data = self.machine.root().join(self.data().strip_prefix("/").unwrap_or(&self.dir));
+        let kept = ["runtime/sandboxes", "runtime/containers", "runtime/tmp", "kubelet/pods", "log/pods"];
+        let mut folders = kept.map(|folder| data.join(folder)).to_vec();
+        folders.push(self.dir.join("run").join(&self.name).join("runtime"));
+        Scope { machine: &self.machine, cgroup: &self.name, folders }
+    }
+
+    /// Open files of the cluster's one process.
+    pub fn descriptors(&self) -> anyhow::Result<usize> {
+        let open = self.machine.root().join("proc").join(self.pid()?.to_string()).join("fd");
+        Ok(fs::read_dir(open)?.count())
+    }
+
     pub fn data(&self) -> PathBuf {
         self.dir.join("data").join(&self.name)
     }
@@ -127,8 +151,21 @@ impl Cluster {
         })
     }
 
+    /// PSS of the cluster's one process.
+    pub fn memory_kilobytes(&self) -> anyhow::Result<u64> {
+        let path = self.machine.root().join("proc").join(self.pid()?.to_string()).join("smaps_rollup");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("it tells the PSS")?;
+        line.trim().trim_end_matches(" kB").parse().context("the PSS is a number")
+    }
+
+    pub fn is_running(&self) -> anyhow::Result<bool> {
+        let pid = self.pid()?;
+        Ok(self.machine.processes()?.iter().any(|process| process.pid == pid))
+    }
+
     /// The cluster's one process.
-    fn pid(&self) -> anyhow::Result<u32> {
+    pub fn pid(&self) -> anyhow::Result<u32> {
         let path = self.dir.join("run").join(&self.name).join("lock");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         text.trim().parse().context("the lock names a process")

@@ -5,6 +5,7 @@
 //! does.
 
 mod cluster;
+pub mod faults;
 mod http;
 mod images;
 mod kubectl;
@@ -12,6 +13,8 @@ mod load;
 mod machine;
 mod process;
 mod program;
+mod random;
+mod registry;
 mod slots;
 mod traces;
 
@@ -23,4 +26,5 @@ pub use load::{Load, Report};
 pub use machine::{Machine, NODE_IP, Process};
 pub use process::{Background, Finished};
 pub use program::kubectls;
+pub use registry::Registry;
 pub use traces::Traces;

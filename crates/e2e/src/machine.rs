@@ -2,6 +2,7 @@
 //!
 //! Its first process waits for the test: when the test ends, however it ends, the kernel removes all that ran there.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,8 @@ pub struct Machine {
 pub struct Process {
     /// As the machine sees it.
     pub pid: u32,
+    /// What it calls itself.
+    pub name: String,
     pub command: String,
 }
 
@@ -150,7 +153,9 @@ impl Machine {
             // One may end while we look.
             let Ok(bytes) = fs::read(proc.join(&name).join("cmdline")) else { continue };
             let words = String::from_utf8_lossy(&bytes);
-            found.push(Process { pid, command: words.trim_end_matches('\0').replace('\0', " ") });
+            let command = words.trim_end_matches('\0').replace('\0', " ");
+            let name = fs::read_to_string(proc.join(&name).join("comm")).unwrap_or_default();
+            found.push(Process { pid, name: name.trim_end().to_owned(), command });
         }
         found.sort();
         Ok(found)
@@ -164,6 +169,14 @@ impl Machine {
             std::thread::sleep(UNTIL_STEP);
         }
         Ok(())
+    }
+
+    /// The network namespaces that processes of the machine are in.
+    pub fn networks(&self) -> anyhow::Result<BTreeSet<String>> {
+        let proc = self.root().join("proc");
+        let of = |process: Process| fs::read_link(proc.join(process.pid.to_string()).join("ns/net")).ok();
+        let links = self.processes()?.into_iter().filter_map(of);
+        Ok(links.map(|link| link.display().to_string()).collect())
     }
 
     /// Sends SIGKILL to a process of the machine.

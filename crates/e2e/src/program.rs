@@ -18,11 +18,12 @@ pub fn cox() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// cargo's folder of this build profile, `target/debug`: tests run from `deps` in it.
+/// cargo's folder of this build profile, `target/debug`: programs are in it, tests in its folder `deps`.
 pub fn profile_dir() -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let dir = test.parent().and_then(Path::parent).context("tests are in target/PROFILE/deps")?;
-    Ok(dir.to_owned())
+    let program = std::env::current_exe()?;
+    let dir = program.parent().context("a program is in a folder")?;
+    let profile = if dir.ends_with("deps") { dir.parent() } else { Some(dir) };
+    Ok(profile.context("tests are in target/PROFILE/deps")?.to_owned())
 }
 
 /// Every kubectl of this machine, by version; `kubectl` itself where there are no others.

@@ -45,6 +45,7 @@ impl Traces {
         found.insert("cgroups", cgroups(scope.cgroup));
         let commands = machine.processes()?.into_iter().map(|process| process.command);
         found.insert("processes", commands.collect());
+        found.insert("network namespaces", machine.networks()?);
         let mut files = BTreeSet::new();
         for folder in scope.folders.iter().filter(|folder| folder.exists()) {
             files.insert(folder.display().to_string());
@@ -81,7 +82,7 @@ impl Traces {
     }
 }
 
-/// Control groups with `name` in their own, of all controllers and both versions.
+/// Control groups with `name` in theirs or in that of one around them, of all controllers and both versions.
 fn cgroups(name: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
@@ -92,8 +93,10 @@ fn cgroups(name: &str) -> BTreeSet<String> {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            if entry.file_name().to_string_lossy().contains(name) {
+            // Of those of the name, all that is in them.
+            if path.to_string_lossy().contains(name) {
                 found.insert(path.display().to_string());
+                open.push((path, depth));
             } else if depth < CGROUP_DEPTH {
                 open.push((path, depth + 1));
             }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod durability;
+mod faults;
 mod hostile_clients;
 mod ingress;
 mod kubectl_verbs;
