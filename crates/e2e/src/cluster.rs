@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
+use crate::containerd::Containerd;
 use crate::http::{self, Answer};
 use crate::kubectl::Kubectl;
 use crate::machine::{Machine, NODE_IP};
@@ -28,9 +29,18 @@ const POD_NAMES: &str = r#"jsonpath={range .items[*]}{.metadata.namespace} {.met
 /// Tells clusters of one test program apart.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
+/// Whose containers a cluster runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    BuiltIn,
+    Containerd,
+}
+
 pub struct Cluster {
     name: String,
     machine: Arc<Machine>,
+    /// Ends before the machine does.
+    containerd: Option<Containerd>,
     /// Holds everything of the test: `bin`, `home`, `data`, `etc`, `run`.
     dir: PathBuf,
     before: Traces,
@@ -55,18 +65,37 @@ impl Cluster {
         }
         let machine = Arc::new(Machine::start()?);
         let before = Traces::of(&scope(&machine, &name, &dir))?;
-        Ok(Cluster { name, machine, dir, before, finished: false, _slot: slot })
+        Ok(Cluster { name, machine, containerd: None, dir, before, finished: false, _slot: slot })
     }
 
     /// A running cluster with these images.
     pub fn start(image_names: &[&str]) -> anyhow::Result<Self> {
-        let cluster = Cluster::prepare()?;
-        cluster.up(&[])?;
-        for name in image_names {
-            let archive = images::archive(name)?;
-            cluster.cox(&["image", "import"], &[&archive.display().to_string()])?.success()?;
+        Cluster::start_on(Runtime::BuiltIn, image_names)
+    }
+
+    pub fn start_on(runtime: Runtime, image_names: &[&str]) -> anyhow::Result<Self> {
+        let mut cluster = Cluster::prepare()?;
+        if runtime == Runtime::Containerd {
+            let dir = cluster.scratch()?.join("containerd");
+            cluster.containerd = Some(Containerd::start(&cluster.machine, &dir)?);
         }
+        cluster.restart()?;
+        image_names.iter().try_for_each(|name| cluster.import(name))?;
         Ok(cluster)
+    }
+
+    /// Starts the cluster's process, with the runtime that it began with.
+    pub fn restart(&self) -> anyhow::Result<()> {
+        let flags = self.containerd.as_ref().map(Containerd::flags).unwrap_or_default();
+        self.up(&flags.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
+    }
+
+    fn import(&self, image: &str) -> anyhow::Result<()> {
+        if let Some(containerd) = &self.containerd {
+            return containerd.import(&self.machine, image);
+        }
+        let archive = images::archive(image)?;
+        self.cox(&["image", "import"], &[&archive.display().to_string()])?.success().map(drop)
     }
 
     pub fn name(&self) -> &str {

@@ -5,6 +5,7 @@
 //! does.
 
 mod cluster;
+mod containerd;
 pub mod faults;
 mod http;
 mod images;
@@ -18,7 +19,7 @@ mod registry;
 mod slots;
 mod traces;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Runtime};
 pub use http::{Answer, get};
 pub use images::archive;
 pub use kubectl::Kubectl;
