@@ -4,12 +4,15 @@
 
 mod commands;
 mod connection;
+mod cri;
 mod document;
+mod image;
 mod kubeconfig;
 mod latency;
 mod mirror;
 mod pods;
 mod process;
+mod registry;
 mod report;
 mod sandbox;
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod compare;
 mod create_pods;
 mod custom_kinds;
 mod idle;
+mod image_pull;
 mod list_pods;
 mod memory;
 mod mirror;
@@ -47,6 +48,8 @@ pub enum Command {
     Start(start::Start),
     /// Memory and CPU of a cluster that does nothing
     Idle(idle::Idle),
+    /// A large image from a registry on this machine, by one container runtime or two in turn
+    ImagePull(image_pull::ImagePull),
     /// Play request scripts against two API servers and compare the answers
     Mirror(mirror::Mirror),
     /// Memory that an idle pod costs beyond its own processes
@@ -68,6 +71,7 @@ impl Command {
             Command::PodBurst(command) => command.run(cluster).await,
             Command::Start(command) => command.run().await,
             Command::Idle(command) => command.run().await,
+            Command::ImagePull(command) => command.run().await,
             Command::Mirror(command) => command.run(cluster).await,
             Command::PodMemory(command) => command.run(cluster).await,
         }
