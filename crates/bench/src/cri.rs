@@ -42,7 +42,9 @@ impl ImageService {
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
         let connected = Endpoint::from_static("http://cri").connect_with_connector(connector).await;
-        Ok(ImageService { grpc: Grpc::new(connected.with_context(|| format!("no runtime answers at {endpoint}"))?) })
+        Ok(ImageService {
+            grpc: Grpc::new(connected.with_context(|| format!("no runtime answers at {endpoint}"))?),
+        })
     }
 
     pub async fn pull(&mut self, image: &str) -> Result<()> {

@@ -65,7 +65,8 @@ impl Image {
         collect(from, &mut wanted, &mut files)?;
         ensure!(wanted == 0, "{} holds too few files for such an image", from.display());
         let each = files.len().div_ceil(layers.max(1));
-        let pack = |(index, files): (usize, &[PathBuf])| Layer::pack(&dir.join(format!("layer-{index}")), files);
+        let pack =
+            |(index, files): (usize, &[PathBuf])| Layer::pack(&dir.join(format!("layer-{index}")), files);
         Ok(Image { layers: files.chunks(each).enumerate().map(pack).collect::<Result<_>>()? })
     }
 

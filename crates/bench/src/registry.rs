@@ -71,7 +71,9 @@ async fn serve(listener: TcpListener, things: Arc<Mutex<HashMap<String, Thing>>>
             let found = things.lock().expect("nobody panics with it").get(path_of(&request)).cloned();
             answer(request.method().clone(), path_of(&request) == "/v2/", found)
         });
-        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+        );
     }
 }
 

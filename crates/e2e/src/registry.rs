@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::images;
 use crate::machine::{Machine, NODE_IP};
 use crate::process::{self, Background};
-use crate::images;
 
 /// Where a registry without TLS is expected: on the machine itself.
 const PLAIN: &str = "127.0.0.1:5000";
@@ -62,7 +62,8 @@ impl Registry {
             if self.is_tls { &tls } else { "" }
         );
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
-        let mut registry = machine.background("docker-registry", &["serve", &config.display().to_string()])?;
+        let mut registry =
+            machine.background("docker-registry", &["serve", &config.display().to_string()])?;
         registry.line_with("listening on", START_DEADLINE)?;
         Ok(registry)
     }

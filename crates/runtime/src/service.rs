@@ -149,9 +149,10 @@ impl RuntimeService for Service {
             let path = std::path::Path::new(&sandbox.config.log_directory).join(&record.config.log_path);
             status.log_path = path.display().to_string();
         }
-        let info = info(request.verbose, || {
-            json!({"sandboxID": record.sandbox_id, "pid": record.pid, "config": record.config})
-        });
+        let info = info(
+            request.verbose,
+            || json!({"sandboxID": record.sandbox_id, "pid": record.pid, "config": record.config}),
+        );
         Ok(Response::new(ContainerStatusResponse { status: Some(status), info }))
     }
 

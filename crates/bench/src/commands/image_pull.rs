@@ -67,7 +67,8 @@ impl ImagePull {
             }
         }
         let [ours, theirs] = took.map(|took| Latencies::new(took).percentile(50.0).as_secs_f64());
-        let versus = self.versus.is_some().then(|| Versus { value: theirs, ratio: theirs / ours, reach: Some(REACH) });
+        let versus =
+            self.versus.is_some().then(|| Versus { value: theirs, ratio: theirs / ours, reach: Some(REACH) });
         let mut report = Report::new("image-pull")
             .row("layers", self.layers as f64, "")
             .megabytes("image", image.plain_bytes())

@@ -106,7 +106,8 @@ fn fill_the_disk(world: &World) -> anyhow::Result<()> {
     let path = data_seen_from_here(world)?.join("filler");
     let mut file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     let block = vec![0; BLOCK_BYTES];
-    let full = (0..).map(|_| file.write_all(&block)).find_map(Result::err).context("it ends with an error")?;
+    let full =
+        (0..).map(|_| file.write_all(&block)).find_map(Result::err).context("it ends with an error")?;
     ensure!(full.kind() == std::io::ErrorKind::StorageFull, "filling the disk: {full}");
     // The rest of it, byte by byte.
     while file.write_all(&[0]).is_ok() {}

@@ -78,7 +78,10 @@ impl Written {
             names.lines().filter_map(|line| line.strip_prefix("configmap/")).map(str::to_owned).collect();
         let lost: Vec<&String> = self.created.difference(&there).collect();
         let risen: Vec<&String> = self.deleted.intersection(&there).collect();
-        ensure!(lost.is_empty() && risen.is_empty(), "acknowledged and lost: {lost:?}; back again: {risen:?}");
+        ensure!(
+            lost.is_empty() && risen.is_empty(),
+            "acknowledged and lost: {lost:?}; back again: {risen:?}"
+        );
         ensure!(!self.created.is_empty(), "nothing was acknowledged");
         kubectl.run(&["delete", "configmaps", "-l", LABEL])?;
         Ok(self.created.len() + self.deleted.len())

@@ -53,7 +53,8 @@ pub fn import_changed(store: &Store, dir: &Path) -> Result<Vec<Imported>> {
         found.push(Imported { archive, result });
     }
     if ledger != before {
-        let bytes = serde_json::to_vec(&ledger).map_err(|e| Error::malformed("list of imported archives", e))?;
+        let bytes =
+            serde_json::to_vec(&ledger).map_err(|e| Error::malformed("list of imported archives", e))?;
         write_atomically(&path, &bytes).map_err(Error::io("write", &path))?;
     }
     Ok(found)

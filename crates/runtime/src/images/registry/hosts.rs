@@ -10,11 +10,12 @@ use std::path::Path;
 
 use http::Uri;
 use regex::Regex;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::auth::Credentials;
 use super::tls::TlsFiles;
-use crate::images::{Error, Reference, Result};
+use crate::images::manifest::null_as_default;
+use crate::images::{Error, Reference};
 
 const DOCKER_DOMAIN: &str = "docker.io";
 const DOCKER_REGISTRY: &str = "registry-1.docker.io";
@@ -85,7 +86,7 @@ impl Endpoint {
 
 impl Registries {
     /// Reads and checks the file.
-    pub fn load(path: &Path) -> Result<Registries> {
+    pub fn load(path: &Path) -> Result<Registries, Error> {
         let text = match std::fs::read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Registries::default()),
@@ -216,15 +217,6 @@ fn rewritten(rules: &BTreeMap<String, String>, repository: &str) -> String {
         (result != repository).then(|| result.into_owned())
     });
     changed.unwrap_or_else(|| repository.to_owned())
-}
-
-/// A key without a value is as good as none.
-fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -84,7 +84,8 @@ impl HttpClient {
             return exchange(stream, request).await;
         }
         let name = ServerName::try_from(host.to_owned())?;
-        let tls = self.tls.get_or_init(|| tls::connector(&self.files)).as_ref().map_err(|reason| reason.clone())?;
+        let tls =
+            self.tls.get_or_init(|| tls::connector(&self.files)).as_ref().map_err(|reason| reason.clone())?;
         exchange(tls.connect(name, stream).await?, request).await
     }
 }

@@ -41,8 +41,7 @@ impl Session<'_> {
         let body = self.get(host, &format!("blobs/{}", layer.digest), "layer").await?;
         let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
         let dir = dir.to_owned();
-        let unpacking =
-            blocking(move || layer::unpack(Pieces { pieces, current: Bytes::new() }, &dir));
+        let unpacking = blocking(move || layer::unpack(Pieces { pieces, current: Bytes::new() }, &dir));
         let (fetched, unpacked) = tokio::join!(fetch(host, body, layer, sender), unpacking);
         match fetched {
             // Cut short or forged: what the unpacking makes of that says less.

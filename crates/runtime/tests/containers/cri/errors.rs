@@ -19,7 +19,10 @@ async fn refusals(cri: &CriClients, id: &str) -> Vec<(&'static str, Status)> {
             found.push((stringify!($name), client.$name($request).await.map(drop).unwrap_err()))
         };
     }
-    call!(pod_sandbox_status, PodSandboxStatusRequest { pod_sandbox_id: pod_sandbox_id.clone(), verbose: false });
+    call!(
+        pod_sandbox_status,
+        PodSandboxStatusRequest { pod_sandbox_id: pod_sandbox_id.clone(), verbose: false }
+    );
     call!(pod_sandbox_stats, PodSandboxStatsRequest { pod_sandbox_id: pod_sandbox_id.clone() });
     call!(port_forward, PortForwardRequest { pod_sandbox_id: pod_sandbox_id.clone(), port: vec![80] });
     call!(create_container, CreateContainerRequest { pod_sandbox_id, config, sandbox_config: None });
@@ -67,11 +70,8 @@ async fn requests_that_lack_something_are_refused() {
     let nameless = RunPodSandboxRequest { config, runtime_handler: String::new() };
     assert_eq!(code(client.run_pod_sandbox(nameless).await.map(drop)), Code::InvalidArgument);
 
-    let create = |config| CreateContainerRequest {
-        pod_sandbox_id: sandbox.clone(),
-        config,
-        sandbox_config: None,
-    };
+    let create =
+        |config| CreateContainerRequest { pod_sandbox_id: sandbox.clone(), config, sandbox_config: None };
     assert_eq!(code(client.create_container(create(None)).await.map(drop)), Code::InvalidArgument);
     let nameless = ContainerConfig { metadata: None, ..shell("main", "") };
     assert_eq!(code(client.create_container(create(Some(nameless))).await.map(drop)), Code::InvalidArgument);
@@ -80,7 +80,10 @@ async fn requests_that_lack_something_are_refused() {
     assert_eq!(code(client.create_container(create(Some(imageless))).await.map(drop)), Code::NotFound);
 
     let unknown_handler = RunPodSandboxRequest {
-        config: Some(PodSandboxConfig { metadata: Some(PodSandboxMetadata::default()), ..Default::default() }),
+        config: Some(PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata::default()),
+            ..Default::default()
+        }),
         runtime_handler: "kata".to_owned(),
     };
     assert_eq!(code(client.run_pod_sandbox(unknown_handler).await.map(drop)), Code::InvalidArgument);
@@ -124,7 +127,8 @@ async fn a_container_can_only_do_what_its_state_allows() {
 async fn a_client_that_leaves_abandons_nothing_half_way() {
     let mut node = Node::new().await;
     let mut client = node.cri.runtime.clone();
-    let request = RunPodSandboxRequest { config: Some(node.sandbox_config()), runtime_handler: String::new() };
+    let request =
+        RunPodSandboxRequest { config: Some(node.sandbox_config()), runtime_handler: String::new() };
     let mut events = client.get_container_events(GetEventsRequest {}).await.unwrap().into_inner();
     let leaving = tokio::spawn(async move { client.run_pod_sandbox(request).await.map(drop) });
     // The request is under way once its folder is there.
@@ -139,7 +143,8 @@ async fn a_client_that_leaves_abandons_nothing_half_way() {
             break;
         }
     }
-    let list = node.cri.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await.unwrap().into_inner();
+    let list =
+        node.cri.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await.unwrap().into_inner();
     assert_eq!(list.items.len(), 1);
     assert_eq!(list.items[0].state(), PodSandboxState::SandboxReady);
     node.finish().await;

@@ -47,7 +47,8 @@ async fn sandboxes_are_listed_by_id_state_and_labels() {
         items.sort_by_key(|item| item.created_at);
         assert_eq!(items.iter().map(|item| &item.id).collect::<Vec<_>>(), expect, "{filter:?}");
     }
-    let list = node.cri.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await.unwrap().into_inner();
+    let list =
+        node.cri.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await.unwrap().into_inner();
     let item = list.items.iter().find(|item| item.id == one).unwrap();
     assert_eq!((&item.labels, item.annotations["note"].as_str()), (&labels("one"), "one"));
     assert_eq!(item.metadata.as_ref().unwrap().name, "one");
@@ -86,6 +87,9 @@ async fn containers_and_their_stats_are_listed_by_id_pod_state_and_labels() {
     }
     let request = ListPodSandboxStatsRequest { filter: None };
     let stats = node.cri.runtime.list_pod_sandbox_stats(request).await.unwrap().into_inner().stats;
-    assert_eq!(stats.iter().map(|stats| stats.attributes.as_ref().unwrap().id.clone()).collect::<Vec<_>>(), [one]);
+    assert_eq!(
+        stats.iter().map(|stats| stats.attributes.as_ref().unwrap().id.clone()).collect::<Vec<_>>(),
+        [one]
+    );
     node.finish().await;
 }

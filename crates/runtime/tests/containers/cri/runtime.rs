@@ -20,7 +20,8 @@ async fn the_runtime_tells_version_conditions_and_configuration() {
     let config = client.runtime_config(RuntimeConfigRequest {}).await.unwrap().into_inner();
     assert_eq!(config.linux.unwrap().cgroup_driver(), CgroupDriver::Cgroupfs);
     let network_config = Some(NetworkConfig { pod_cidr: "10.0.0.0/24".to_owned() });
-    let update = UpdateRuntimeConfigRequest { runtime_config: Some(::runtime::cri::RuntimeConfig { network_config }) };
+    let update =
+        UpdateRuntimeConfigRequest { runtime_config: Some(::runtime::cri::RuntimeConfig { network_config }) };
     client.update_runtime_config(update).await.unwrap();
     node.finish().await;
 }
