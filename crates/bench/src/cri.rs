@@ -61,6 +61,6 @@ impl ImageService {
         let codec = ProstCodec::<ImageRequest, Anything>::default();
         let path = PathAndQuery::from_static(path);
         let answer = self.grpc.unary(tonic::Request::new(request), path, codec).await;
-        answer.map(drop).with_context(|| format!("{image}"))
+        answer.map(drop).with_context(|| image.to_owned())
     }
 }

@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{Method, Request, Response, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
@@ -67,7 +67,7 @@ impl Registry {
 async fn serve(listener: TcpListener, things: Arc<Mutex<HashMap<String, Thing>>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let things = things.clone();
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: Request<Incoming>| {
             let found = things.lock().expect("nobody panics with it").get(path_of(&request)).cloned();
             answer(request.method().clone(), path_of(&request) == "/v2/", found)
         });
@@ -77,12 +77,15 @@ async fn serve(listener: TcpListener, things: Arc<Mutex<HashMap<String, Thing>>>
     }
 }
 
-fn path_of<B>(request: &Request<B>) -> &str {
+fn path_of(request: &Request<Incoming>) -> &str {
     request.uri().path()
 }
 
+fn empty() -> Body {
+    Full::default().map_err(|never| match never {}).boxed_unsync()
+}
+
 async fn answer(method: Method, is_root: bool, found: Option<Thing>) -> Result<Response<Body>, io::Error> {
-    let empty = || Full::default().map_err(|never| match never {}).boxed_unsync();
     let Some(Thing { media_type, blob }) = found else {
         let mut response = Response::new(empty());
         *response.status_mut() = if is_root { http::StatusCode::OK } else { http::StatusCode::NOT_FOUND };
@@ -97,7 +100,7 @@ async fn answer(method: Method, is_root: bool, found: Option<Thing>) -> Result<R
 }
 
 async fn body_of(blob: Blob) -> Result<Body, io::Error> {
-    let tail = stream::iter([Ok(blob.tail)]);
+    let tail = stream::iter([Ok::<_, io::Error>(blob.tail)]);
     let Some(path) = blob.file else { return Ok(StreamBody::new(tail.map_ok(Frame::data)).boxed_unsync()) };
     let file = tokio::fs::File::open(path).await?;
     let pieces = stream::try_unfold(file, |mut file| async move {

@@ -18,7 +18,7 @@ pub use etcd::EtcdArgs;
 pub use server::{AuditArgs, AuthenticationArgs, EncryptionArgs, FlowControlArgs};
 
 pub use self::kubelet::KubeletArgs;
-pub use self::runtime::RuntimeArgs;
+pub use self::runtime::{RuntimeAloneArgs, RuntimeArgs};
 
 #[derive(Parser)]
 #[command(
@@ -68,6 +68,8 @@ pub enum Command {
     ControllerManager(ControllerManagerArgs),
     /// Run the kubelet alone against any API server
     Kubelet(AgentArgs),
+    /// Run the container runtime alone, for any kubelet and for crictl
+    Runtime(RuntimeAloneArgs),
     /// Run the service proxy alone against any API server
     Proxy(ProxyArgs),
     /// Run cluster DNS alone against any API server

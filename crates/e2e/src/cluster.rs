@@ -124,11 +124,17 @@ impl Cluster {
     }
 
     fn census_scope(&self) -> Scope<'_> {
-        let data = self.machine.root().join(self.data().strip_prefix("/").unwrap_or(&self.dir));
+        let data = self.data_on_machine();
         let kept = ["runtime/sandboxes", "runtime/containers", "runtime/tmp", "kubelet/pods", "log/pods"];
         let mut folders = kept.map(|folder| data.join(folder)).to_vec();
         folders.push(self.dir.join("run").join(&self.name).join("runtime"));
         Scope { machine: &self.machine, cgroup: &self.name, folders }
+    }
+
+    /// The data as the machine sees it, which may have mounted something there.
+    fn data_on_machine(&self) -> PathBuf {
+        let data = self.data();
+        self.machine.root().join(data.strip_prefix("/").unwrap_or(&data))
     }
 
     /// Open files of the cluster's one process.
@@ -254,7 +260,7 @@ impl Cluster {
             }
             Err(error) => eprintln!("{error:#}"),
         }
-        let log = fs::read_to_string(self.data().join("log/cox.log")).unwrap_or_default();
+        let log = fs::read_to_string(self.data_on_machine().join("log/cox.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         eprintln!("--- the last {LOG_LINES} lines of cox.log");
         lines[lines.len().saturating_sub(LOG_LINES)..].iter().for_each(|line| eprintln!("{line}"));

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -48,7 +49,8 @@ const NETWORK: &str = r#"{"cniVersion": "0.4.0", "name": "pods", "plugins": [
 
 pub struct Containerd {
     dir: PathBuf,
-    _serving: Background,
+    /// Locked by nobody; it makes this shareable between threads.
+    _serving: Mutex<Background>,
 }
 
 impl Containerd {
@@ -62,7 +64,7 @@ impl Containerd {
         machine.run("mount", &["-t", "tmpfs", "sockets", SHIM_SOCKETS])?.success()?;
         let mut serving = machine.background("containerd", &["--config", &config.display().to_string()])?;
         serving.line_with("containerd successfully booted", START_DEADLINE)?;
-        let containerd = Containerd { dir: dir.to_owned(), _serving: serving };
+        let containerd = Containerd { dir: dir.to_owned(), _serving: Mutex::new(serving) };
         containerd.import(machine, SANDBOX_IMAGE)?;
         Ok(containerd)
     }

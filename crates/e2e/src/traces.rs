@@ -43,8 +43,7 @@ impl Traces {
         let places = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned);
         found.insert("mounts", places.collect());
         found.insert("cgroups", cgroups(scope.cgroup));
-        let commands = machine.processes()?.into_iter().map(|process| process.command);
-        found.insert("processes", commands.collect());
+        found.insert("processes", processes(machine)?);
         found.insert("network namespaces", machine.networks()?);
         let mut files = BTreeSet::new();
         for folder in scope.folders.iter().filter(|folder| folder.exists()) {
@@ -80,6 +79,15 @@ impl Traces {
             std::thread::sleep(SETTLE_STEP);
         }
     }
+}
+
+/// Each command, with how many there are of it.
+fn processes(machine: &Machine) -> anyhow::Result<BTreeSet<String>> {
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+    for process in machine.processes()? {
+        *counted.entry(process.command).or_default() += 1;
+    }
+    Ok(counted.into_iter().map(|(command, count)| format!("{count} x {command}")).collect())
 }
 
 /// Control groups with `name` in theirs or in that of one around them, of all controllers and both versions.

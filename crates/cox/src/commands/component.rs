@@ -1,5 +1,5 @@
 //! Single components against any API server: `cox scheduler`, `cox controller-manager`, `cox kubelet`, `cox proxy`,
-//! `cox dns`, and `cox agent`, a whole node.
+//! `cox dns`, and `cox agent`, a whole node. `cox runtime` needs no API server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use client::{CancellationToken, Client, Informers, ServiceAccount};
 use network::{dns, proxy};
 
 use super::status::client_of;
-use crate::cli::{AgentArgs, ComponentArgs, ControllerManagerArgs, DnsArgs, ProxyArgs};
+use crate::cli::{AgentArgs, ComponentArgs, ControllerManagerArgs, DnsArgs, ProxyArgs, RuntimeAloneArgs};
 use crate::progress::Progress;
 use crate::services::{Services, control_plane, interrupted, node};
 use crate::{control, logging, memory};
@@ -90,6 +90,27 @@ fn read(path: &std::path::Path) -> anyhow::Result<String> {
 
 fn node_name(given: Option<String>) -> String {
     given.unwrap_or_else(cluster::address::hostname)
+}
+
+pub fn runtime(args: RuntimeAloneArgs) -> anyhow::Result<ExitCode> {
+    logging::start(args.verbose);
+    let layout = args.cluster.layout()?;
+    let (conf_dir, bin_dirs) = args
+        .network
+        .cni()
+        .context("a runtime alone has no network of its own; name that of CNI plugins with --cni-conf-dir")?;
+    super::block_on(async {
+        memory::return_in_background();
+        let _lock = cluster::lock::Lock::take(&layout.lock())?;
+        let mut services = Services::default();
+        let network = node::plugins(&layout, &conf_dir, &bin_dirs);
+        let runtime =
+            node::start_built_in(&layout, &args.images.plan(&layout), network, &mut services).await?;
+        let listener = control::listen(&layout)?;
+        services.start("control", |stop| control::serve(listener, Some(runtime), stop));
+        Progress::on_terminal().step(&format!("the runtime answers at {}", layout.cri_socket().display()));
+        until_interrupted(services).await
+    })
 }
 
 pub fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! One node: container runtime, kubelet, pod network, service proxy, DNS and ingress proxy.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -49,14 +49,19 @@ pub struct Plan {
     pub services_on_node: bool,
 }
 
-/// Which runtime runs the containers, and where its images come from.
+/// Which runtime runs the containers.
 pub struct RuntimePlan {
     /// Another CRI runtime than the built-in one.
     pub endpoint: Option<String>,
-    /// The built-in one's `registries.yaml`.
+    pub images: ImagePlan,
+}
+
+/// Where the built-in runtime's images come from.
+pub struct ImagePlan {
+    /// `registries.yaml`.
     pub registries: PathBuf,
-    /// Archives of images that it is to have.
-    pub image_archives: PathBuf,
+    /// Folder of archives.
+    pub archives: PathBuf,
 }
 
 /// The built-in runtime's settings, with the network it is to use.
@@ -73,6 +78,32 @@ fn runtime_config(
         network,
         registries,
     })
+}
+
+/// Starts the runtime on its socket, with the images that lie ready for it.
+pub async fn start_built_in(
+    layout: &Layout,
+    images: &ImagePlan,
+    network: Arc<dyn runtime::PodNetwork>,
+    services: &mut Services,
+) -> anyhow::Result<Arc<Runtime>> {
+    let runtime = Runtime::open(runtime_config(layout, images.registries.clone(), network)?).await?;
+    let (taking, archives) = (runtime.clone(), images.archives.clone());
+    services.start("images", |stop| image_directory::run(taking, archives, stop));
+    let (serving, socket) = (runtime.clone(), layout.cri_socket());
+    services.start("runtime", |stop| async move {
+        let served = serving.clone().serve(&socket, stop).await;
+        serving.close();
+        Ok(served?)
+    });
+    Ok(runtime)
+}
+
+/// The pod network that plugins make.
+pub fn plugins(layout: &Layout, conf_dir: &Path, bin_dirs: &[PathBuf]) -> Arc<dyn runtime::PodNetwork> {
+    let state_dir = layout.network().join("cni");
+    let (conf_dir, bin_dirs) = (conf_dir.to_owned(), bin_dirs.to_vec());
+    Arc::new(Plugins(network::cni::Cni::new(network::cni::Config { conf_dir, bin_dirs, state_dir })))
 }
 
 /// Stops and removes every pod of the node.
@@ -160,27 +191,12 @@ impl Plan {
         if let Some(endpoint) = &self.runtime.endpoint {
             return Ok((runtime::connect(endpoint).await?, None));
         }
-        let pods: Arc<dyn runtime::PodNetwork> = match self.cni() {
-            Some(cni) => Arc::new(Plugins(cni)),
+        let pods: Arc<dyn runtime::PodNetwork> = match &self.cni {
+            Some((conf_dir, bin_dirs)) => plugins(&self.layout, conf_dir, bin_dirs),
             None => Arc::new(BuiltIn::new(network)),
         };
-        let config = runtime_config(&self.layout, self.runtime.registries.clone(), pods)?;
-        let runtime = Runtime::open(config).await?;
-        let (taking, archives) = (runtime.clone(), self.runtime.image_archives.clone());
-        services.start("images", |stop| image_directory::run(taking, archives, stop));
-        let (serving, socket) = (runtime.clone(), self.layout.cri_socket());
-        services.start("runtime", |stop| async move {
-            let served = serving.clone().serve(&socket, stop).await;
-            serving.close();
-            Ok(served?)
-        });
+        let runtime = start_built_in(&self.layout, &self.runtime.images, pods, services).await?;
         Ok((runtime.clone().in_process(), Some(runtime)))
-    }
-
-    fn cni(&self) -> Option<network::cni::Cni> {
-        let (conf_dir, bin_dirs) = self.cni.clone()?;
-        let state_dir = self.layout.network().join("cni");
-        Some(network::cni::Cni::new(network::cni::Config { conf_dir, bin_dirs, state_dir }))
     }
 
     fn start_kubelet(

@@ -6,6 +6,7 @@ mod strikes;
 mod workload;
 mod writes;
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,7 @@ pub fn run(seed: u64, until: Until) -> anyhow::Result<Report> {
         Err(error) => println!("seed {seed}: {error:#}"),
     }
     let report = result?;
-    world.cluster.finish()?;
+    world.end()?;
     Ok(report)
 }
 
@@ -80,6 +81,11 @@ impl std::fmt::Display for Report {
     }
 }
 
+/// Where the data of all clusters of the test's machine lies.
+fn data_root(cluster: &Cluster) -> anyhow::Result<PathBuf> {
+    Ok(cluster.data().parent().context("a cluster's data is in the folder of all")?.to_owned())
+}
+
 /// The cluster and all that happens to it.
 pub struct World {
     cluster: Cluster,
@@ -96,7 +102,7 @@ pub struct World {
 impl World {
     fn make(seed: u64) -> anyhow::Result<Self> {
         let cluster = Cluster::prepare()?;
-        let data = cluster.data().parent().context("a cluster's data is in the folder of all")?.to_owned();
+        let data = data_root(&cluster)?;
         std::fs::create_dir_all(&data)?;
         let size = format!("size={DATA_MEGABYTES}m");
         let data = data.display().to_string();
@@ -114,6 +120,15 @@ impl World {
         world.serve_registry()?;
         world.registry.push(world.cluster.machine(), "web-1", "web:1")?;
         Ok(world)
+    }
+
+    /// The cluster goes, and then the file system that only it had.
+    fn end(self) -> anyhow::Result<()> {
+        self.cluster.cox(&["down"], &["--purge"])?.success()?;
+        let data = data_root(&self.cluster)?;
+        self.cluster.machine().run("umount", &[&data.display().to_string()])?.success()?;
+        std::fs::remove_dir(&data)?;
+        self.cluster.finish()
     }
 
     /// Faults one after the other while the load goes on, and then the whole looked over.
@@ -144,7 +159,7 @@ impl World {
                 (strike.happen)(self).with_context(|| format!("when {}", strike.name))?;
                 report.faults.push(strike.name);
                 std::thread::sleep(self.pause());
-                if report.faults.len() % FAULTS_BETWEEN_CHECKS == 0 {
+                if report.faults.len().is_multiple_of(FAULTS_BETWEEN_CHECKS) {
                     workload::rolls_out(&self.kubectl)
                         .with_context(|| format!("after {:?}", report.faults))?;
                 }

@@ -123,9 +123,7 @@ fn fill_the_disk(world: &World) -> anyhow::Result<()> {
 
 /// The file system that only the test's machine has.
 fn data_seen_from_here(world: &World) -> anyhow::Result<PathBuf> {
-    let data = world.cluster.data();
-    let root = data.parent().context("a cluster's data is in the folder of all")?;
-    Ok(world.cluster.machine().root().join(root.strip_prefix("/")?))
+    Ok(world.cluster.machine().root().join(super::data_root(&world.cluster)?.strip_prefix("/")?))
 }
 
 fn lose_the_registry(world: &World) -> anyhow::Result<()> {

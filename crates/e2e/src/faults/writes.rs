@@ -62,7 +62,7 @@ impl Written {
             Ok(finished) if finished.status.success() => drop(self.created.insert(name.clone())),
             _ => std::thread::sleep(PAUSE),
         }
-        if number % DELETE_EVERY == 0 && self.created.contains(&name) {
+        if number.is_multiple_of(DELETE_EVERY) && self.created.contains(&name) {
             // Whether one is there that nobody acknowledged to have deleted cannot be said.
             self.created.remove(&name);
             if kubectl.run(&["delete", &format!("configmap/{name}")]).is_ok() {

@@ -83,7 +83,7 @@ fn images_are_there_whose_archives_are_put_into_the_folder() -> anyhow::Result<(
     fs::create_dir(&folder)?;
     fs::copy(archive("web-1")?, folder.join("before.tar"))?;
     cluster.up(&["--images-dir", &folder.display().to_string()])?;
-    let has = |name: &str| {
+    let has = |name: &str| -> anyhow::Result<bool> {
         let list = cluster.cox(&["image", "list"], &[])?.success()?;
         Ok(list.contains(name))
     };
