@@ -19,7 +19,7 @@ use crate::traces::{Scope, Traces};
 use crate::{images, program};
 
 /// What starting or stopping a cluster may take; a debug build on a busy machine.
-const LIFE_DEADLINE: Duration = Duration::from_secs(120);
+pub const LIFE_DEADLINE: Duration = Duration::from_secs(120);
 /// Lines of the log that a failure shows.
 const LOG_LINES: usize = 150;
 
@@ -102,6 +102,11 @@ impl Cluster {
         &self.name
     }
 
+    /// The `cox` that is tested.
+    pub fn program(&self) -> PathBuf {
+        self.dir.join("bin/cox")
+    }
+
     pub fn machine(&self) -> &Arc<Machine> {
         &self.machine
     }
@@ -132,7 +137,7 @@ impl Cluster {
     }
 
     /// The data as the machine sees it, which may have mounted something there.
-    fn data_on_machine(&self) -> PathBuf {
+    pub fn data_on_machine(&self) -> PathBuf {
         let data = self.data();
         self.machine.root().join(data.strip_prefix("/").unwrap_or(&data))
     }
@@ -163,7 +168,7 @@ impl Cluster {
 
     /// As `cox`, for this cluster or its neighbour.
     pub fn cox_for(&self, name: &str, command: &[&str], rest: &[&str]) -> anyhow::Result<Finished> {
-        let mut made = self.machine.command(&self.dir.join("bin/cox"), LIFE_DEADLINE);
+        let mut made = self.machine.command(&self.program(), LIFE_DEADLINE);
         made.args(command).args(["--name", name]);
         for (flag, folder) in [("--data-dir", "data"), ("--config-dir", "etc"), ("--run-dir", "run")] {
             made.arg(flag).arg(self.dir.join(folder));

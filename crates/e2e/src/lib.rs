@@ -16,6 +16,7 @@ mod process;
 mod program;
 mod random;
 mod registry;
+mod second_node;
 mod slots;
 mod traces;
 
@@ -28,4 +29,5 @@ pub use machine::{Machine, NODE_IP, Process};
 pub use process::{Background, Finished};
 pub use program::kubectls;
 pub use registry::Registry;
+pub use second_node::SecondNode;
 pub use traces::Traces;

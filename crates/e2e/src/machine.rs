@@ -18,6 +18,9 @@ use crate::process::{self, Background, Finished};
 pub const NODE_IP: &str = "10.199.0.2";
 /// The machine's host name, and so the node's.
 pub const NODE_NAME: &str = "e2e-node";
+/// The same of a second machine beside it.
+pub const SECOND_IP: &str = "10.199.0.3";
+pub const SECOND_NAME: &str = "e2e-second";
 /// What one command gets, unless it is given more.
 pub const COMMAND_SECONDS: u64 = 120;
 
@@ -28,14 +31,25 @@ const UNTIL_STEP: Duration = Duration::from_millis(50);
 const BOOT: &str = "set -e
 hostname \"$1\"
 ip link set lo up
+case $2 in
+'') ;;
+*)
 ip link add eth0 type veth peer name wire
 ip addr add \"$2/24\" dev eth0
 ip link set eth0 up
 ip link set wire up
 ip route add default via 10.199.0.1
+esac
 echo ready
 cat > /dev/null
 :";
+
+/// What makes the other end of a machine's wire the network of one that has none yet.
+const PLUG_IN: &str = "set -e
+ip link set wire name eth0
+ip addr add \"$1/24\" dev eth0
+ip link set eth0 up
+ip route add default via 10.199.0.1";
 
 pub struct Machine {
     /// `unshare`, the first process's parent; its standard input keeps the machine alive.
@@ -56,10 +70,27 @@ pub struct Process {
 
 impl Machine {
     pub fn start() -> anyhow::Result<Self> {
+        Machine::boot(NODE_NAME, NODE_IP)
+    }
+
+    /// A second machine, at the other end of the first one's wire.
+    pub fn beside(first: &Machine) -> anyhow::Result<Self> {
+        let second = Machine::boot(SECOND_NAME, "")?;
+        // Into the network only: the process is named as this side sees it.
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &first.init.to_string(), "--net", "--", "ip", "link", "set", "wire"]);
+        command.args(["netns", &second.init.to_string()]);
+        process::run(command, "ip link set wire netns".to_owned(), "")?.success()?;
+        second.run("sh", &["-c", PLUG_IN, "sh", SECOND_IP])?.success()?;
+        Ok(second)
+    }
+
+    /// A machine with this address, or without a network.
+    fn boot(name: &str, address: &str) -> anyhow::Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "tests with real containers need root");
         let mut holder = Command::new("unshare")
             .args(["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"])
-            .args(["--propagation", "private", "--", "sh", "-c", BOOT, "init", NODE_NAME, NODE_IP])
+            .args(["--propagation", "private", "--", "sh", "-c", BOOT, "init", name, address])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

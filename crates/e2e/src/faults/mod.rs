@@ -16,7 +16,7 @@ pub use self::lives::{Lives, live};
 use self::strikes::STRIKES;
 use self::writes::Writer;
 use crate::random::Random;
-use crate::{Background, Cluster, Kubectl, Load, NODE_IP, Registry, Traces, images};
+use crate::{Background, Cluster, Kubectl, Load, NODE_IP, Registry, SecondNode, Traces, images};
 
 /// Between two faults, while the load goes on.
 const PAUSE_MILLISECONDS: std::ops::Range<usize> = 500..3000;
@@ -91,11 +91,12 @@ pub struct World {
     cluster: Cluster,
     kubectl: Kubectl,
     random: Mutex<Random>,
+    second: SecondNode,
     registry: Registry,
     /// While it serves.
     serving: Mutex<Option<Background>>,
-    /// Of the cluster that runs nothing yet.
-    before: Traces,
+    /// Of both nodes, which run nothing yet.
+    before: [Traces; 2],
     descriptors_before: usize,
 }
 
@@ -112,11 +113,17 @@ impl World {
             let archive = images::archive(name)?.display().to_string();
             cluster.cox(&["image", "import"], &["--pin", &archive])?.success()?;
         }
-        let kubectl = cluster.kubectl()?;
+        let (kubectl, second) = (cluster.kubectl()?, SecondNode::join(&cluster)?);
+        IMAGES.iter().try_for_each(|name| second.import(name))?;
+        cluster.machine().until("the second node is there", || {
+            Ok(kubectl.run(&["get", "nodes", "-o", "name"])?.lines().count() == 2)
+        })?;
+        kubectl.run(&["wait", "nodes", "--all", "--for=condition=Ready", "--timeout=90s"])?;
         let random = Mutex::new(Random::new(seed));
-        let (before, descriptors_before) = (cluster.census()?, cluster.descriptors()?);
+        let before = [cluster.census()?, second.census()?];
+        let descriptors_before = cluster.descriptors()?;
         let (registry, serving) = (Registry::plain(&cluster.scratch()?), Mutex::new(None));
-        let world = World { cluster, kubectl, random, registry, serving, before, descriptors_before };
+        let world = World { cluster, kubectl, random, second, registry, serving, before, descriptors_before };
         world.serve_registry()?;
         world.registry.push(world.cluster.machine(), "web-1", "web:1")?;
         Ok(world)
@@ -124,6 +131,7 @@ impl World {
 
     /// The cluster goes, and then the file system that only it had.
     fn end(self) -> anyhow::Result<()> {
+        self.second.leave()?;
         self.cluster.cox(&["down"], &["--purge"])?.success()?;
         let data = data_root(&self.cluster)?;
         self.cluster.machine().run("umount", &[&data.display().to_string()])?.success()?;
@@ -185,8 +193,10 @@ impl World {
     fn nothing_is_left(&self) -> anyhow::Result<()> {
         workload::remove(&self.kubectl)?;
         self.stop_registry();
-        let left = self.cluster.difference_since(&self.before)?;
+        let left = self.cluster.difference_since(&self.before[0])?;
         ensure!(left.is_empty(), "the node is not as it was:\n{}", left.join("\n"));
+        let left = self.second.difference_since(&self.before[1])?;
+        ensure!(left.is_empty(), "the second node is not as it was:\n{}", left.join("\n"));
         let descriptors = self.cluster.descriptors()?;
         ensure!(
             descriptors <= self.descriptors_before + DESCRIPTORS_MORE_MAX,

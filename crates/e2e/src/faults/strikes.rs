@@ -14,7 +14,7 @@ pub struct Strike {
     pub happen: fn(&World) -> anyhow::Result<()>,
 }
 
-pub const STRIKES: [Strike; 9] = [
+pub const STRIKES: [Strike; 11] = [
     Strike { name: "the cluster's process is killed", happen: kill_the_process },
     Strike { name: "it is killed while pods start and end", happen: kill_the_process_in_a_burst },
     Strike { name: "it is killed again while it starts", happen: kill_the_process_twice },
@@ -23,6 +23,8 @@ pub const STRIKES: [Strike; 9] = [
     Strike { name: "the zygote is killed", happen: kill_the_zygote },
     Strike { name: "containers are killed", happen: kill_containers },
     Strike { name: "the disk is full", happen: fill_the_disk },
+    Strike { name: "the second node is cut off", happen: cut_off },
+    Strike { name: "the second node's agent is killed", happen: kill_the_agent },
     Strike { name: "the registry is down", happen: lose_the_registry },
 ];
 
@@ -33,6 +35,8 @@ const ZYGOTE: &str = "cox-zygote";
 const CONTAINERS: usize = 3;
 /// How long the disk stays full.
 const FULL_MILLISECONDS: std::ops::Range<usize> = 2000..8000;
+/// How long a node is cut off: often long enough for the cluster to give it up for now, which takes 40 s.
+const CUT_MILLISECONDS: std::ops::Range<usize> = 3000..60_000;
 /// How far a start or a roll-out gets before it is disturbed.
 const MIDST_MILLISECONDS: std::ops::Range<usize> = 50..1500;
 /// What a file is written with to fill a disk.
@@ -66,7 +70,7 @@ fn kill_the_process_twice(world: &World) -> anyhow::Result<()> {
 }
 
 fn kill_a_shim(world: &World) -> anyhow::Result<()> {
-    kill_one(world, &processes(world, |process| process.name == SHIM)?)
+    kill_one(world, |process| process.name == SHIM)
 }
 
 fn kill_a_shim_unseen(world: &World) -> anyhow::Result<()> {
@@ -76,30 +80,40 @@ fn kill_a_shim_unseen(world: &World) -> anyhow::Result<()> {
 }
 
 fn kill_the_zygote(world: &World) -> anyhow::Result<()> {
-    kill_one(world, &processes(world, |process| process.name == ZYGOTE)?)
+    kill_one(world, |process| process.name == ZYGOTE)
 }
 
 fn kill_containers(world: &World) -> anyhow::Result<()> {
     let is_ours = |process: &Process| {
         process.command.starts_with("nginx: master") || process.command.contains("sleep 100000")
     };
-    for _ in 0..CONTAINERS {
-        kill_one(world, &processes(world, is_ours)?)?;
-    }
-    Ok(())
+    (0..CONTAINERS).try_for_each(|_| kill_one(world, is_ours))
 }
 
-fn processes(world: &World, wanted: impl Fn(&Process) -> bool) -> anyhow::Result<Vec<Process>> {
-    Ok(world.cluster.machine().processes()?.into_iter().filter(wanted).collect())
+/// Of all such processes on both nodes one, if there is one just now; it may end by itself before.
+fn kill_one(world: &World, wanted: impl Fn(&Process) -> bool) -> anyhow::Result<()> {
+    let mut found = Vec::new();
+    for machine in [world.cluster.machine(), world.second.machine()] {
+        let processes = machine.processes()?;
+        found.extend(processes.into_iter().filter(&wanted).map(|process| (machine, process.pid)));
+    }
+    let victim = world.random().one_of(&found).copied();
+    match victim {
+        Some((machine, pid)) => machine.run("kill", &["-9", &pid.to_string()]).map(drop),
+        None => Ok(()),
+    }
 }
 
-/// One of them, if there is one just now; it may end by itself before.
-fn kill_one(world: &World, among: &[Process]) -> anyhow::Result<()> {
-    let victim = world.random().one_of(among).map(|process| process.pid);
-    if let Some(pid) = victim {
-        world.cluster.machine().run("kill", &["-9", &pid.to_string()])?;
-    }
-    Ok(())
+fn cut_off(world: &World) -> anyhow::Result<()> {
+    world.second.cut_off()?;
+    std::thread::sleep(world.random().duration(CUT_MILLISECONDS));
+    world.second.mend()
+}
+
+fn kill_the_agent(world: &World) -> anyhow::Result<()> {
+    world.second.kill();
+    std::thread::sleep(world.random().duration(MIDST_MILLISECONDS));
+    world.second.start()
 }
 
 fn fill_the_disk(world: &World) -> anyhow::Result<()> {
