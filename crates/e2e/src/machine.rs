@@ -31,15 +31,13 @@ const UNTIL_STEP: Duration = Duration::from_millis(50);
 const BOOT: &str = "set -e
 hostname \"$1\"
 ip link set lo up
-case $2 in
-'') ;;
-*)
+if [ -n \"$2\" ]; then
 ip link add eth0 type veth peer name wire
 ip addr add \"$2/24\" dev eth0
 ip link set eth0 up
 ip link set wire up
 ip route add default via 10.199.0.1
-esac
+fi
 echo ready
 cat > /dev/null
 :";
@@ -76,13 +74,24 @@ impl Machine {
     /// A second machine, at the other end of the first one's wire.
     pub fn beside(first: &Machine) -> anyhow::Result<Self> {
         let second = Machine::boot(SECOND_NAME, "")?;
-        // Into the network only: the process is named as this side sees it.
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &first.init.to_string(), "--net", "--", "ip", "link", "set", "wire"]);
-        command.args(["netns", &second.init.to_string()]);
-        process::run(command, "ip link set wire netns".to_owned(), "")?.success()?;
+        first.hand_wire_to(&second)?;
         second.run("sh", &["-c", PLUG_IN, "sh", SECOND_IP])?.success()?;
         Ok(second)
+    }
+
+    /// Gives the wire back, without which the first machine would lose its own end of it too.
+    pub fn unplug(&self, first: &Machine) -> anyhow::Result<()> {
+        self.run("sh", &["-c", "ip link set eth0 down && ip link set eth0 name wire"])?.success()?;
+        self.hand_wire_to(first)?;
+        first.run("ip", &["link", "set", "wire", "up"])?.success().map(drop)
+    }
+
+    fn hand_wire_to(&self, other: &Machine) -> anyhow::Result<()> {
+        // Into the network only: the process is named as this side sees it.
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.init.to_string(), "--net", "--", "ip", "link", "set", "wire"]);
+        command.args(["netns", &other.init.to_string()]);
+        process::run(command, "ip link set wire netns".to_owned(), "")?.success().map(drop)
     }
 
     /// A machine with this address, or without a network.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 
@@ -45,6 +45,9 @@ add rule inet cut out oifname eth0 drop
 
 pub struct SecondNode {
     machine: Machine,
+    /// The one it is wired to.
+    first: Arc<Machine>,
+    has_left: bool,
     /// Of the agent's cluster folders.
     name: String,
     dir: PathBuf,
@@ -60,6 +63,8 @@ impl SecondNode {
         fs::create_dir_all(dir.join("home"))?;
         let node = SecondNode {
             machine,
+            first: cluster.machine().clone(),
+            has_left: false,
             name: cluster.neighbour(),
             dir,
             program: cluster.program(),
@@ -175,9 +180,22 @@ impl SecondNode {
         }
     }
 
-    /// The node goes for good; its machine with it.
-    pub fn leave(self) -> anyhow::Result<()> {
+    /// The node goes for good.
+    pub fn leave(&mut self) -> anyhow::Result<()> {
+        self.has_left = true;
         self.kill();
-        self.cox(&["down"], &["--purge"])?.success().map(drop)
+        self.cox(&["down"], &["--purge"])?.success()?;
+        self.machine.unplug(&self.first)
+    }
+}
+
+impl Drop for SecondNode {
+    fn drop(&mut self) {
+        // The machine takes all with it but control groups.
+        if !self.has_left
+            && let Err(error) = self.leave()
+        {
+            eprintln!("the second node: {error:#}");
+        }
     }
 }

@@ -88,10 +88,10 @@ fn data_root(cluster: &Cluster) -> anyhow::Result<PathBuf> {
 
 /// The cluster and all that happens to it.
 pub struct World {
+    second: SecondNode,
     cluster: Cluster,
     kubectl: Kubectl,
     random: Mutex<Random>,
-    second: SecondNode,
     registry: Registry,
     /// While it serves.
     serving: Mutex<Option<Background>>,
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// The cluster goes, and then the file system that only it had.
-    fn end(self) -> anyhow::Result<()> {
+    fn end(mut self) -> anyhow::Result<()> {
         self.second.leave()?;
         self.cluster.cox(&["down"], &["--purge"])?.success()?;
         let data = data_root(&self.cluster)?;
