@@ -68,10 +68,11 @@ impl Runtime {
             message: String::new(),
         };
         let dir = self.container_dir(&id);
-        for dir in [dir.clone(), dir.join("upper"), dir.join("work"), dir.join("rootfs")] {
-            fs::create_dir(&dir).map_err(Error::io("create folder", &dir))?;
+        if let Err(error) = make_folders(&dir).and_then(|()| record::save(&dir, &record)) {
+            // As on a full disk: without a record nobody would ever remove it.
+            remove_dir(&dir).map_err(Error::io("remove", &dir))?;
+            return Err(error);
         }
-        record::save(&dir, &record)?;
         self.state.lock().containers.insert(id.clone(), record);
         self.emit(&id, &sandbox.id, ContainerEventType::ContainerCreatedEvent);
         Ok(id)
@@ -318,6 +319,13 @@ impl Runtime {
             })
             .collect()
     }
+}
+
+fn make_folders(dir: &Path) -> Result<()> {
+    for dir in [dir.to_owned(), dir.join("upper"), dir.join("work"), dir.join("rootfs")] {
+        fs::create_dir(&dir).map_err(Error::io("create folder", &dir))?;
+    }
+    Ok(())
 }
 
 /// A container may have written a lot.

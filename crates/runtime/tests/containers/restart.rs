@@ -98,3 +98,16 @@ async fn shims_outlive_the_process_they_were_forked_from() {
     assert_eq!(node.exec(&id, &["/bin/echo", "old"]).await.stdout, b"old\n");
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_agent_had_only_begun_is_removed_by_the_next() {
+    let mut node = Node::new().await;
+    let folders =
+        ["data/sandboxes", "data/containers", "state/sandboxes"].map(|dir| node.dir.path().join(dir));
+    node.close();
+    folders.iter().for_each(|folder| std::fs::create_dir_all(folder.join("begun/upper")).unwrap());
+    node.restart().await;
+    let left = folders.iter().filter(|folder| folder.join("begun").exists()).count();
+    assert_eq!(left, 0);
+    node.finish().await;
+}
