@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use crate::cluster::{Cluster, LIFE_DEADLINE};
 use crate::images;
-use crate::machine::{Machine, NODE_IP, SECOND_IP, SECOND_NAME};
+use crate::machine::{Machine, SECOND_IP, SECOND_NAME};
 use crate::process::{self, Background};
 use crate::traces::{Scope, Traces};
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 
 use super::{FLAGS, World};
-use crate::Process;
+use crate::{Machine, Process};
 
 pub struct Strike {
     pub name: &'static str,
@@ -93,7 +93,8 @@ fn kill_containers(world: &World) -> anyhow::Result<()> {
 /// Of all such processes on both nodes one, if there is one just now; it may end by itself before.
 fn kill_one(world: &World, wanted: impl Fn(&Process) -> bool) -> anyhow::Result<()> {
     let mut found = Vec::new();
-    for machine in [world.cluster.machine(), world.second.machine()] {
+    let first: &Machine = world.cluster.machine();
+    for machine in [first, world.second.machine()] {
         let processes = machine.processes()?;
         found.extend(processes.into_iter().filter(&wanted).map(|process| (machine, process.pid)));
     }
