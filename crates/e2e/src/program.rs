@@ -1,6 +1,6 @@
 //! Where the programs are that the tests run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 
