@@ -11,13 +11,16 @@ use anyhow::Context as _;
 use crate::process::{find, run};
 
 /// A program and the package that brings it.
-const NEEDED: [(&str, &str); 15] = [
+const NEEDED: [(&str, &str); 18] = [
     ("busybox", "busybox-static"),
     ("nginx", "nginx-light"),
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("openssl", "openssl"),
     ("etcd", "etcd-server"),
     // Google's package of the same program conflicts with Debian's, so this one comes only where there is none.
     ("kubectl", "kubernetes-client"),

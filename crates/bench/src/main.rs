@@ -4,14 +4,17 @@
 
 mod commands;
 mod connection;
+mod cri;
 mod document;
 mod http_load;
+mod image;
 mod kubeconfig;
 mod latency;
 mod mirror;
 mod nginx;
 mod pods;
 mod process;
+mod registry;
 mod report;
 mod sandbox;
 mod services;

@@ -119,6 +119,16 @@ impl Layout {
         self.roots.config.join(file)
     }
 
+    /// Mirrors, credentials and authorities of image registries, if the user wants any.
+    pub fn registries(&self) -> PathBuf {
+        self.roots.config.join("registries.yaml")
+    }
+
+    /// Archives of images that the node is to have.
+    pub fn image_archives(&self) -> PathBuf {
+        self.data().join("images")
+    }
+
     /// A component's own kubeconfig, for running it as a process of its own.
     pub fn component_kubeconfig(&self, component: &str) -> PathBuf {
         self.data().join("kubeconfig").join(component)

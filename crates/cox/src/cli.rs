@@ -9,6 +9,7 @@ mod access;
 mod audit;
 mod etcd;
 mod leader;
+mod runtime;
 mod server;
 
 pub use access::{AuthorizationArgs, BelievedArgs};
@@ -22,6 +23,7 @@ pub use leader::{LeaderElectionArgs, OneElectionArgs};
 pub use server::{AuthenticationArgs, EncryptionArgs, FlowControlArgs, ServingArgs};
 
 pub use self::kubelet::{KubeletArgs, given};
+pub use self::runtime::{RuntimeAloneArgs, RuntimeArgs};
 
 #[derive(Parser)]
 #[command(
@@ -71,6 +73,8 @@ pub enum Command {
     ControllerManager(ControllerManagerArgs),
     /// Run the kubelet alone against any API server
     Kubelet(AgentArgs),
+    /// Run the container runtime alone, for any kubelet and for crictl
+    Runtime(RuntimeAloneArgs),
     /// Run the service proxy alone against any API server
     Proxy(ProxyArgs),
     /// Run cluster DNS alone against any API server
@@ -161,9 +165,8 @@ pub struct UpArgs {
     pub signing: SigningArgs,
     #[command(flatten)]
     pub kubelet: KubeletArgs,
-    /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
-    #[arg(long)]
-    pub container_runtime_endpoint: Option<String>,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
     /// Log more (COX_LOG filters finely)
     #[arg(short, long)]
     pub verbose: bool,
@@ -328,9 +331,8 @@ pub struct AgentArgs {
     pub ingress: IngressArgs,
     #[command(flatten)]
     pub kubelet: KubeletArgs,
-    /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
-    #[arg(long)]
-    pub container_runtime_endpoint: Option<String>,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 }
 
 /// What the cluster signs.

@@ -27,6 +27,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Kubelet(args) => agent::agent(args, agent::Agent::KubeletAlone),
         Command::Scheduler(args) => component::scheduler(args),
         Command::ControllerManager(args) => component::controller_manager(args),
+        Command::Runtime(args) => component::runtime(args),
         Command::Proxy(args) => component::proxy(args),
         Command::Dns(args) => component::dns(args),
         Command::Version(args) => version(args.output),

@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod control_plane;
 mod encryption_reload;
+mod image_directory;
 pub mod kubelet_tls;
 pub mod leader;
 pub mod local_path;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
+use crate::containerd::Containerd;
 use crate::http::{self, Answer};
 use crate::kubectl::Kubectl;
 use crate::machine::{Machine, NODE_IP};
@@ -18,7 +19,7 @@ use crate::traces::{Scope, Traces};
 use crate::{images, program};
 
 /// What starting or stopping a cluster may take; a debug build on a busy machine.
-const LIFE_DEADLINE: Duration = Duration::from_secs(120);
+pub const LIFE_DEADLINE: Duration = Duration::from_secs(120);
 /// Lines of the log that a failure shows.
 const LOG_LINES: usize = 150;
 
@@ -28,8 +29,17 @@ const POD_NAMES: &str = r#"jsonpath={range .items[*]}{.metadata.namespace} {.met
 /// Tells clusters of one test program apart.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
+/// Whose containers a cluster runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    BuiltIn,
+    Containerd,
+}
+
 pub struct Cluster {
     name: String,
+    /// Ends before the machine does.
+    containerd: Option<Containerd>,
     machine: Arc<Machine>,
     /// Holds everything of the test: `bin`, `home`, `data`, `etc`, `run`.
     dir: PathBuf,
@@ -55,22 +65,46 @@ impl Cluster {
         }
         let machine = Arc::new(Machine::start()?);
         let before = Traces::of(&scope(&machine, &name, &dir))?;
-        Ok(Cluster { name, machine, dir, before, finished: false, _slot: slot })
+        Ok(Cluster { name, machine, containerd: None, dir, before, finished: false, _slot: slot })
     }
 
     /// A running cluster with these images.
     pub fn start(image_names: &[&str]) -> anyhow::Result<Self> {
-        let cluster = Cluster::prepare()?;
-        cluster.up(&[])?;
-        for name in image_names {
-            let archive = images::archive(name)?;
-            cluster.cox(&["image", "import"], &[&archive.display().to_string()])?.success()?;
+        Cluster::start_on(Runtime::BuiltIn, image_names)
+    }
+
+    pub fn start_on(runtime: Runtime, image_names: &[&str]) -> anyhow::Result<Self> {
+        let mut cluster = Cluster::prepare()?;
+        if runtime == Runtime::Containerd {
+            let dir = cluster.scratch()?.join("containerd");
+            cluster.containerd = Some(Containerd::start(&cluster.machine, &dir)?);
         }
+        cluster.restart()?;
+        image_names.iter().try_for_each(|name| cluster.import(name))?;
         Ok(cluster)
+    }
+
+    /// Starts the cluster's process, with the runtime that it began with.
+    pub fn restart(&self) -> anyhow::Result<()> {
+        let flags = self.containerd.as_ref().map(Containerd::flags).unwrap_or_default();
+        self.up(&flags.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
+    }
+
+    fn import(&self, image: &str) -> anyhow::Result<()> {
+        if let Some(containerd) = &self.containerd {
+            return containerd.import(&self.machine, image);
+        }
+        let archive = images::archive(image)?;
+        self.cox(&["image", "import"], &[&archive.display().to_string()])?.success().map(drop)
     }
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The `cox` that is tested.
+    pub fn program(&self) -> PathBuf {
+        self.dir.join("bin/cox")
     }
 
     pub fn machine(&self) -> &Arc<Machine> {
@@ -82,6 +116,36 @@ impl Cluster {
         let dir = self.dir.join("scratch");
         fs::create_dir_all(&dir)?;
         Ok(dir)
+    }
+
+    /// What a running cluster's node holds for pods: compared before and after they lived.
+    pub fn census(&self) -> anyhow::Result<Traces> {
+        Traces::of(&self.census_scope())
+    }
+
+    /// What differs from an earlier census.
+    pub fn difference_since(&self, before: &Traces) -> anyhow::Result<Vec<String>> {
+        before.difference_now(&self.census_scope())
+    }
+
+    fn census_scope(&self) -> Scope<'_> {
+        let data = self.data_on_machine();
+        let kept = ["runtime/sandboxes", "runtime/containers", "runtime/tmp", "kubelet/pods", "log/pods"];
+        let mut folders = kept.map(|folder| data.join(folder)).to_vec();
+        folders.push(self.dir.join("run").join(&self.name).join("runtime"));
+        Scope { machine: &self.machine, cgroup: &self.name, folders }
+    }
+
+    /// The data as the machine sees it, which may have mounted something there.
+    pub fn data_on_machine(&self) -> PathBuf {
+        let data = self.data();
+        self.machine.root().join(data.strip_prefix("/").unwrap_or(&data))
+    }
+
+    /// Open files of the cluster's one process.
+    pub fn descriptors(&self) -> anyhow::Result<usize> {
+        let open = self.machine.root().join("proc").join(self.pid()?.to_string()).join("fd");
+        Ok(fs::read_dir(open)?.count())
     }
 
     pub fn data(&self) -> PathBuf {
@@ -104,7 +168,7 @@ impl Cluster {
 
     /// As `cox`, for this cluster or its neighbour.
     pub fn cox_for(&self, name: &str, command: &[&str], rest: &[&str]) -> anyhow::Result<Finished> {
-        let mut made = self.machine.command(&self.dir.join("bin/cox"), LIFE_DEADLINE);
+        let mut made = self.machine.command(&self.program(), LIFE_DEADLINE);
         made.args(command).args(["--name", name]);
         for (flag, folder) in [("--data-dir", "data"), ("--config-dir", "etc"), ("--run-dir", "run")] {
             made.arg(flag).arg(self.dir.join(folder));
@@ -127,8 +191,21 @@ impl Cluster {
         })
     }
 
+    /// PSS of the cluster's one process.
+    pub fn memory_kilobytes(&self) -> anyhow::Result<u64> {
+        let path = self.machine.root().join("proc").join(self.pid()?.to_string()).join("smaps_rollup");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("it tells the PSS")?;
+        line.trim().trim_end_matches(" kB").parse().context("the PSS is a number")
+    }
+
+    pub fn is_running(&self) -> anyhow::Result<bool> {
+        let pid = self.pid()?;
+        Ok(self.machine.processes()?.iter().any(|process| process.pid == pid))
+    }
+
     /// The cluster's one process.
-    fn pid(&self) -> anyhow::Result<u32> {
+    pub fn pid(&self) -> anyhow::Result<u32> {
         let path = self.dir.join("run").join(&self.name).join("lock");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         text.trim().parse().context("the lock names a process")
@@ -160,7 +237,9 @@ impl Cluster {
         // Older versions of kubectl cache in the home folder, whatever they are told.
         remove_dir(&self.home().join(".kube/cache"))?;
         self.cox(&["down"], &["--purge"])?.success()?;
-        let left = self.left_behind()?;
+        let mut left = self.left_behind()?;
+        // What another runtime and its plugins leave is theirs, and goes with the machine; control groups would not.
+        left.retain(|line| self.containerd.is_none() || line.starts_with("cgroups"));
         ensure!(left.is_empty(), "`cox down --purge` left the machine different:\n{}", left.join("\n"));
         self.finished = true;
         Ok(())
@@ -188,7 +267,7 @@ impl Cluster {
             }
             Err(error) => eprintln!("{error:#}"),
         }
-        let log = fs::read_to_string(self.data().join("log/cox.log")).unwrap_or_default();
+        let log = fs::read_to_string(self.data_on_machine().join("log/cox.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         eprintln!("--- the last {LOG_LINES} lines of cox.log");
         lines[lines.len().saturating_sub(LOG_LINES)..].iter().for_each(|line| eprintln!("{line}"));

@@ -35,7 +35,12 @@ pub struct Kubectl {
     context: Option<String>,
     /// More environment, such as `KUBE_EDITOR`.
     environment: Vec<(String, String)>,
+    /// What one command gets.
+    deadline: Duration,
 }
+
+/// What a patient one gets.
+const PATIENT_DEADLINE: Duration = Duration::from_secs(600);
 
 impl Kubectl {
     pub fn new(machine: Arc<Machine>, program: PathBuf, home: PathBuf, cache: PathBuf) -> Self {
@@ -47,6 +52,7 @@ impl Kubectl {
             namespace: "default".to_owned(),
             context: None,
             environment: Vec::new(),
+            deadline: Duration::from_secs(COMMAND_SECONDS),
         }
     }
 
@@ -57,6 +63,11 @@ impl Kubectl {
     /// Another context of the kubeconfig than its current one.
     pub fn in_context(&self, context: &str) -> Self {
         Kubectl { context: Some(context.to_owned()), ..self.clone() }
+    }
+
+    /// For what may take long.
+    pub fn patient(&self) -> Self {
+        Kubectl { deadline: PATIENT_DEADLINE, ..self.clone() }
     }
 
     /// Another version of the program.
@@ -92,7 +103,7 @@ impl Kubectl {
     }
 
     fn attempt_once(&self, args: &[&str], input: &str) -> anyhow::Result<Finished> {
-        let command = self.machine.command(&self.program, Duration::from_secs(COMMAND_SECONDS));
+        let command = self.machine.command(&self.program, self.deadline);
         process::run(self.prepare(command, args), self.shown(args), input)
     }
 

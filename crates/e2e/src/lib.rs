@@ -5,6 +5,8 @@
 //! does.
 
 mod cluster;
+mod containerd;
+pub mod faults;
 mod http;
 mod images;
 mod kubectl;
@@ -12,10 +14,13 @@ mod load;
 mod machine;
 mod process;
 mod program;
+mod random;
+mod registry;
+mod second_node;
 mod slots;
 mod traces;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Runtime};
 pub use http::{Answer, get};
 pub use images::archive;
 pub use kubectl::Kubectl;
@@ -23,4 +28,6 @@ pub use load::{Load, Report};
 pub use machine::{Machine, NODE_IP, NODE_NAME, Process};
 pub use process::{Background, Finished};
 pub use program::{beside_the_tests, kubectls};
+pub use registry::Registry;
+pub use second_node::SecondNode;
 pub use traces::Traces;

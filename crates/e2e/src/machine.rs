@@ -2,6 +2,7 @@
 //!
 //! Its first process waits for the test: when the test ends, however it ends, the kernel removes all that ran there.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ use crate::process::{self, Background, Finished};
 pub const NODE_IP: &str = "10.199.0.2";
 /// The machine's host name, and so the node's.
 pub const NODE_NAME: &str = "e2e-node";
+/// The same of a second machine beside it.
+pub const SECOND_IP: &str = "10.199.0.3";
+pub const SECOND_NAME: &str = "e2e-second";
 /// What one command gets, unless it is given more.
 pub const COMMAND_SECONDS: u64 = 120;
 
@@ -27,14 +31,23 @@ const UNTIL_STEP: Duration = Duration::from_millis(50);
 const BOOT: &str = "set -e
 hostname \"$1\"
 ip link set lo up
+if [ -n \"$2\" ]; then
 ip link add eth0 type veth peer name wire
 ip addr add \"$2/24\" dev eth0
 ip link set eth0 up
 ip link set wire up
 ip route add default via 10.199.0.1
+fi
 echo ready
 cat > /dev/null
 :";
+
+/// What makes the other end of a machine's wire the network of one that has none yet.
+const PLUG_IN: &str = "set -e
+ip link set wire name eth0
+ip addr add \"$1/24\" dev eth0
+ip link set eth0 up
+ip route add default via 10.199.0.1";
 
 pub struct Machine {
     /// `unshare`, the first process's parent; its standard input keeps the machine alive.
@@ -48,15 +61,45 @@ pub struct Machine {
 pub struct Process {
     /// As the machine sees it.
     pub pid: u32,
+    /// What it calls itself.
+    pub name: String,
     pub command: String,
 }
 
 impl Machine {
     pub fn start() -> anyhow::Result<Self> {
+        Machine::boot(NODE_NAME, NODE_IP)
+    }
+
+    /// A second machine, at the other end of the first one's wire.
+    pub fn beside(first: &Machine) -> anyhow::Result<Self> {
+        let second = Machine::boot(SECOND_NAME, "")?;
+        first.hand_wire_to(&second)?;
+        second.run("sh", &["-c", PLUG_IN, "sh", SECOND_IP])?.success()?;
+        Ok(second)
+    }
+
+    /// Gives the wire back, without which the first machine would lose its own end of it too.
+    pub fn unplug(&self, first: &Machine) -> anyhow::Result<()> {
+        self.run("sh", &["-c", "ip link set eth0 down && ip link set eth0 name wire"])?.success()?;
+        self.hand_wire_to(first)?;
+        first.run("ip", &["link", "set", "wire", "up"])?.success().map(drop)
+    }
+
+    fn hand_wire_to(&self, other: &Machine) -> anyhow::Result<()> {
+        // Into the network only: the process is named as this side sees it.
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.init.to_string(), "--net", "--", "ip", "link", "set", "wire"]);
+        command.args(["netns", &other.init.to_string()]);
+        process::run(command, "ip link set wire netns".to_owned(), "")?.success().map(drop)
+    }
+
+    /// A machine with this address, or without a network.
+    fn boot(name: &str, address: &str) -> anyhow::Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "tests with real containers need root");
         let mut holder = Command::new("unshare")
             .args(["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child"])
-            .args(["--propagation", "private", "--", "sh", "-c", BOOT, "init", NODE_NAME, NODE_IP])
+            .args(["--propagation", "private", "--", "sh", "-c", BOOT, "init", name, address])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -150,7 +193,9 @@ impl Machine {
             // One may end while we look.
             let Ok(bytes) = fs::read(proc.join(&name).join("cmdline")) else { continue };
             let words = String::from_utf8_lossy(&bytes);
-            found.push(Process { pid, command: words.trim_end_matches('\0').replace('\0', " ") });
+            let command = words.trim_end_matches('\0').replace('\0', " ");
+            let name = fs::read_to_string(proc.join(&name).join("comm")).unwrap_or_default();
+            found.push(Process { pid, name: name.trim_end().to_owned(), command });
         }
         found.sort();
         Ok(found)
@@ -164,6 +209,14 @@ impl Machine {
             std::thread::sleep(UNTIL_STEP);
         }
         Ok(())
+    }
+
+    /// The network namespaces that processes of the machine are in.
+    pub fn networks(&self) -> anyhow::Result<BTreeSet<String>> {
+        let proc = self.root().join("proc");
+        let of = |process: Process| fs::read_link(proc.join(process.pid.to_string()).join("ns/net")).ok();
+        let links = self.processes()?.into_iter().filter_map(of);
+        Ok(links.map(|link| link.display().to_string()).collect())
     }
 
     /// Sends SIGKILL to a process of the machine.

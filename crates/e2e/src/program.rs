@@ -1,6 +1,6 @@
 //! Where the programs are that the tests run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 
@@ -25,11 +25,12 @@ pub fn beside_the_tests(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// cargo's folder of this build profile, `target/debug`: tests run from `deps` in it.
+/// cargo's folder of this build profile, `target/debug`: programs are in it, tests in its folder `deps`.
 pub fn profile_dir() -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let dir = test.parent().and_then(Path::parent).context("tests are in target/PROFILE/deps")?;
-    Ok(dir.to_owned())
+    let program = std::env::current_exe()?;
+    let dir = program.parent().context("a program is in a folder")?;
+    let profile = if dir.ends_with("deps") { dir.parent() } else { Some(dir) };
+    Ok(profile.context("tests are in target/PROFILE/deps")?.to_owned())
 }
 
 /// Every kubectl of this machine, by version; `kubectl` itself where there are no others.

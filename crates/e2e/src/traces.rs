@@ -43,8 +43,8 @@ impl Traces {
         let places = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned);
         found.insert("mounts", places.collect());
         found.insert("cgroups", cgroups(scope.cgroup));
-        let commands = machine.processes()?.into_iter().map(|process| process.command);
-        found.insert("processes", commands.collect());
+        found.insert("processes", processes(machine)?);
+        found.insert("network namespaces", machine.networks()?);
         let mut files = BTreeSet::new();
         for folder in scope.folders.iter().filter(|folder| folder.exists()) {
             files.insert(folder.display().to_string());
@@ -81,7 +81,16 @@ impl Traces {
     }
 }
 
-/// Control groups with `name` in their own, of all controllers and both versions.
+/// Each command, with how many there are of it.
+fn processes(machine: &Machine) -> anyhow::Result<BTreeSet<String>> {
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+    for process in machine.processes()? {
+        *counted.entry(process.command).or_default() += 1;
+    }
+    Ok(counted.into_iter().map(|(command, count)| format!("{count} x {command}")).collect())
+}
+
+/// Control groups with `name` in theirs or in that of one around them, of all controllers and both versions.
 fn cgroups(name: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
@@ -92,8 +101,10 @@ fn cgroups(name: &str) -> BTreeSet<String> {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            if entry.file_name().to_string_lossy().contains(name) {
+            // Of those of the name, all that is in them.
+            if path.to_string_lossy().contains(name) {
                 found.insert(path.display().to_string());
+                open.push((path, depth));
             } else if depth < CGROUP_DEPTH {
                 open.push((path, depth + 1));
             }

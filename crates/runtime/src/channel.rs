@@ -83,6 +83,7 @@ impl Runtime {
         let listener = bound().map_err(Error::io("listen on", socket))?;
         let service = Service { runtime: self };
         Server::builder()
+            .layer(tower::layer::layer_fn(OnOwnTask))
             .add_service(
                 RuntimeServiceServer::new(service.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX),
             )
@@ -121,14 +122,15 @@ where
     S: Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    BoxCloneSyncService::new(InProcess(server))
+    BoxCloneSyncService::new(OnOwnTask(server))
 }
 
-/// A tonic server called as a function.
+/// A tonic server that goes on with what it was asked whether or not the asker stays: who leaves must not abandon a
+/// start, a pull or a removal half way.
 #[derive(Clone)]
-struct InProcess<S>(S);
+struct OnOwnTask<S>(S);
 
-impl<S> TowerService<http::Request<Body>> for InProcess<S>
+impl<S> TowerService<http::Request<Body>> for OnOwnTask<S>
 where
     S: TowerService<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -142,7 +144,6 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        // On a task of its own: a caller that leaves must not abandon a start or a removal half way.
         let answer = tokio::spawn(self.0.call(request));
         Box::pin(async move {
             match answer.await {

@@ -17,8 +17,8 @@ pub struct Config {
     /// Program started as `PROGRAM runtime-shim ..`; it calls `shim_main` with what follows.
     pub shim: PathBuf,
     pub network: Arc<dyn PodNetwork>,
-    /// Registries spoken to without TLS, besides those on this machine.
-    pub plain_http_registries: Vec<String>,
+    /// `registries.yaml`: mirrors, credentials and authorities of registries. It need not be there.
+    pub registries: PathBuf,
 }
 
 /// A sandbox to connect.

@@ -68,15 +68,13 @@ impl Runtime {
             message: String::new(),
         };
         let dir = self.container_dir(&id);
-        for dir in [dir.clone(), dir.join("upper"), dir.join("work"), dir.join("rootfs")] {
-            fs::create_dir(&dir).map_err(Error::io("create folder", &dir))?;
+        // What the overlay's own root folder is like.
+        let root = user_namespace(&sandbox.config).ok().flatten().map(|users| users.first_id);
+        if let Err(error) = make_folders(&dir, root).and_then(|()| record::save(&dir, &record)) {
+            // As on a full disk: without a record nobody would ever remove it.
+            remove_dir(&dir).map_err(Error::io("remove", &dir))?;
+            return Err(error);
         }
-        if let Ok(Some(users)) = user_namespace(&sandbox.config) {
-            // What the overlay's own root folder is like.
-            let (upper, root) = (dir.join("upper"), Some(users.first_id));
-            chown(&upper, root, root).map_err(Error::io("chown", &upper))?;
-        }
-        record::save(&dir, &record)?;
         self.state.lock().containers.insert(id.clone(), record);
         self.emit(&id, &sandbox.id, ContainerEventType::ContainerCreatedEvent);
         Ok(id)
@@ -323,6 +321,18 @@ impl Runtime {
             })
             .collect()
     }
+}
+
+/// The folders of a container, the one that it writes into given to its root user where that is not the node's.
+fn make_folders(dir: &Path, root: Option<u32>) -> Result<()> {
+    for dir in [dir.to_owned(), dir.join("upper"), dir.join("work"), dir.join("rootfs")] {
+        fs::create_dir(&dir).map_err(Error::io("create folder", &dir))?;
+    }
+    let upper = dir.join("upper");
+    if root.is_some() {
+        chown(&upper, root, root).map_err(Error::io("chown", &upper))?;
+    }
+    Ok(())
 }
 
 /// A container may have written a lot.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use crate::Error;
@@ -12,7 +13,7 @@ use crate::cri::{
     PullImageResponse, RemoveImageRequest, RemoveImageResponse,
 };
 use crate::images::{self, Credentials, Reference};
-use crate::service::{Service, off_thread};
+use crate::service::{Service, info, off_thread};
 use crate::stats::filesystem_usage;
 
 #[tonic::async_trait]
@@ -31,9 +32,13 @@ impl ImageService for Service {
         &self,
         request: Request<ImageStatusRequest>,
     ) -> Result<Response<ImageStatusResponse>, Status> {
-        let name = request.into_inner().image.unwrap_or_default().image;
-        let image = self.runtime.images.get(&name);
-        Ok(Response::new(ImageStatusResponse { image: image.as_ref().map(describe), info: HashMap::new() }))
+        let request = request.into_inner();
+        let image = self.runtime.images.get(&request.image.unwrap_or_default().image);
+        let info = image.as_ref().map(|image| {
+            info(request.verbose, || json!({"imageSpec": {"config": image.config}, "layers": image.layers}))
+        });
+        let info = info.unwrap_or_default();
+        Ok(Response::new(ImageStatusResponse { image: image.as_ref().map(describe), info }))
     }
 
     async fn pull_image(

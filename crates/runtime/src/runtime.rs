@@ -1,7 +1,7 @@
 //! The runtime's state: what sandboxes and containers there are, kept on disk, and the watch over their shims.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -66,7 +66,7 @@ impl Runtime {
         let layers_in_use = state.layers_in_use();
         let images = Arc::new(Store::open(&config.data_dir, &layers_in_use)?);
         let runtime = Arc::new(Runtime {
-            registry: Registry::new(config.plain_http_registries.clone()),
+            registry: Registry::open(config.registries.clone())?,
             shims: Spawner::new(config.shim.clone()),
             cgroups,
             images,
@@ -290,6 +290,18 @@ impl Runtime {
 }
 
 impl State {
+    /// Folders of sandboxes that were never recorded: nothing was started in them yet.
+    fn unknown_folders(&self, dir: &Path) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
+            let entry = entry.map_err(Error::io("read", dir))?;
+            if !self.sandboxes.contains_key(&*entry.file_name().to_string_lossy()) {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
+    }
+
     fn layers_in_use(&self) -> BTreeSet<String> {
         let layers = |container: &ContainerRecord| {
             container.volume_layers.values().flatten().chain(&container.layers).cloned().collect::<Vec<_>>()
@@ -302,13 +314,15 @@ fn load_state(config: &Config) -> Result<State> {
     let (sandboxes, mut incomplete) = record::load::<SandboxRecord>(&config.data_dir.join("sandboxes"))?;
     let (containers, more) = record::load::<ContainerRecord>(&config.data_dir.join("containers"))?;
     incomplete.extend(more);
+    let state = State {
+        sandboxes: sandboxes.into_iter().map(|sandbox| (sandbox.id.clone(), sandbox)).collect(),
+        containers: containers.into_iter().map(|container| (container.id.clone(), container)).collect(),
+    };
+    incomplete.extend(state.unknown_folders(&config.state_dir.join("sandboxes"))?);
     for dir in incomplete {
         remove_dir(&dir).map_err(Error::io("remove", &dir))?;
     }
-    Ok(State {
-        sandboxes: sandboxes.into_iter().map(|sandbox| (sandbox.id.clone(), sandbox)).collect(),
-        containers: containers.into_iter().map(|container| (container.id.clone(), container)).collect(),
-    })
+    Ok(state)
 }
 
 fn by_prefix<T: Clone>(records: &BTreeMap<String, T>, id: &str) -> Option<T> {

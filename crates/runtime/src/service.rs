@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
+use serde_json::json;
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 
@@ -81,7 +82,7 @@ impl RuntimeService for Service {
         let request = request.into_inner();
         answer(self.runtime.sandbox(&request.pod_sandbox_id).map(|record| PodSandboxStatusResponse {
             status: Some(sandbox::status(&record)),
-            info: info(request.verbose, record.shim),
+            info: info(request.verbose, || json!({"pid": record.shim, "config": record.config})),
             containers_statuses: self.runtime.statuses_of(&record.id),
             timestamp: now(),
         }))
@@ -148,7 +149,10 @@ impl RuntimeService for Service {
             let path = std::path::Path::new(&sandbox.config.log_directory).join(&record.config.log_path);
             status.log_path = path.display().to_string();
         }
-        let info = info(request.verbose, record.pid);
+        let info = info(
+            request.verbose,
+            || json!({"sandboxID": record.sandbox_id, "pid": record.pid, "config": record.config}),
+        );
         Ok(Response::new(ContainerStatusResponse { status: Some(status), info }))
     }
 
@@ -246,7 +250,7 @@ impl RuntimeService for Service {
         Ok(Response::new(UpdateRuntimeConfigResponse {}))
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+    async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusResponse> {
         let condition =
             |kind: &str| RuntimeCondition { r#type: kind.to_owned(), status: true, ..Default::default() };
         let features = RuntimeHandlerFeatures {
@@ -257,7 +261,7 @@ impl RuntimeService for Service {
             status: Some(RuntimeStatus {
                 conditions: ["RuntimeReady", "NetworkReady"].map(condition).to_vec(),
             }),
-            info: HashMap::new(),
+            info: if request.into_inner().verbose { self.configuration() } else { HashMap::new() },
             runtime_handlers: vec![RuntimeHandler { name: String::new(), features: Some(features) }],
             features: Some(RuntimeFeatures { supplemental_groups_policy: true }),
         }))
@@ -316,9 +320,21 @@ fn has_user_namespaces() -> bool {
     allowed.trim().parse::<u64>().is_ok_and(|allowed| allowed > 0)
 }
 
-fn info(verbose: bool, pid: i32) -> HashMap<String, String> {
-    if !verbose {
-        return HashMap::new();
+impl Service {
+    /// What `crictl info` shows.
+    fn configuration(&self) -> HashMap<String, String> {
+        let config = &self.runtime.config;
+        let config = json!({
+            "dataDir": config.data_dir,
+            "stateDir": config.state_dir,
+            "cgroupRoot": config.cgroup_root,
+            "registries": config.registries,
+        });
+        HashMap::from([("config".to_owned(), config.to_string())])
     }
-    HashMap::from([("info".to_owned(), format!("{{\"pid\":{pid}}}"))])
+}
+
+/// What a verbose answer has beyond the plain one: one JSON text.
+pub(crate) fn info(verbose: bool, tell: impl FnOnce() -> serde_json::Value) -> HashMap<String, String> {
+    if verbose { HashMap::from([("info".to_owned(), tell().to_string())]) } else { HashMap::new() }
 }

@@ -12,7 +12,7 @@ const API_HITS: &str = include_str!("catalogue/hits.sh");
 const API_START: &str = include_str!("catalogue/api.sh");
 
 pub fn images() -> anyhow::Result<Vec<Image>> {
-    Ok(vec![busybox()?, web("1")?, web("2")?, api("1")?, api("2")?, redis()?])
+    Ok(vec![busybox()?, pause()?, web("1")?, web("2")?, api("1")?, api("2")?, redis()?])
 }
 
 /// A shell with the usual commands, at the root of every image here.
@@ -37,6 +37,11 @@ fn busybox() -> anyhow::Result<Image> {
         ports: &[],
         stop_signal: None,
     })
+}
+
+/// Does nothing for as long as its pod lives.
+fn pause() -> anyhow::Result<Image> {
+    Ok(Image { name: "pause", entrypoint: &["sleep", "2147483647"], command: &[], ..busybox()? })
 }
 
 /// nginx: says its version and its pod's name at `/`, hands `/api/hits` on to the Service `api`.

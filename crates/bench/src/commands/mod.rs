@@ -6,6 +6,7 @@ mod create_pods;
 mod custom_kinds;
 mod dns;
 mod idle;
+mod image_pull;
 mod ingress;
 mod list_pods;
 mod memory;
@@ -53,6 +54,8 @@ pub enum Command {
     Ready(ready::Ready),
     /// Memory and CPU of a cluster that does nothing
     Idle(idle::Idle),
+    /// A large image from a registry on this machine, by one container runtime or two in turn
+    ImagePull(image_pull::ImagePull),
     /// Play request scripts against two API servers and compare the answers
     Mirror(mirror::Mirror),
     /// Memory that an idle pod costs beyond its own processes
@@ -81,6 +84,7 @@ impl Command {
             Command::Start(command) => command.run().await,
             Command::Ready(command) => command.run(cluster).await,
             Command::Idle(command) => command.run().await,
+            Command::ImagePull(command) => command.run().await,
             Command::Mirror(command) => command.run(cluster).await,
             Command::PodMemory(command) => command.run(cluster).await,
             Command::Dns(command) => command.run(cluster).await,

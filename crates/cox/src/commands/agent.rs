@@ -82,7 +82,7 @@ fn configuration(args: &AgentArgs, layout: &Layout) -> anyhow::Result<KubeletCon
         ("port", json!(args.port)),
         ("clusterDNS", json!(dns)),
         ("clusterDomain", json!(args.cluster_domain)),
-        ("containerRuntimeEndpoint", json!(args.container_runtime_endpoint)),
+        ("containerRuntimeEndpoint", json!(args.runtime.container_runtime_endpoint)),
         ("tlsCertFile", json!(args.tls_cert_file)),
         ("tlsPrivateKeyFile", json!(args.tls_private_key_file)),
     ]);
@@ -128,6 +128,7 @@ fn plan(
         service_cidrs: args.service_cluster_ip_range,
         kubelet_tls: Arc::new(tls.config),
         shown: Shown { serving: tls.serving, client },
+        images: args.runtime.images.plan(&layout),
         cni: args.cluster_network.cni(),
         ingress: args.ingress.ports(node::INGRESS_PORTS).filter(|_| parts == Agent::Node),
         kubelet: configuration,

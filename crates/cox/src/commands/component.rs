@@ -1,4 +1,5 @@
-//! Single components against any API server: `cox scheduler`, `cox controller-manager`, `cox proxy`, `cox dns`.
+//! Single components against any API server: `cox scheduler`, `cox controller-manager`, `cox proxy`, `cox dns`. `cox
+//! runtime` needs no API server.
 
 use std::process::ExitCode;
 
@@ -10,10 +11,11 @@ use client::{CancellationToken, Client, Informers, ServiceAccount};
 use network::{dns, proxy};
 
 use super::status::client_of;
-use crate::cli::{ComponentArgs, ControllerManagerArgs, DnsArgs, OneElectionArgs, ProxyArgs, SchedulerArgs};
+use crate::cli::{ComponentArgs, ControllerManagerArgs, DnsArgs, OneElectionArgs, ProxyArgs, RuntimeAloneArgs, SchedulerArgs};
 use crate::services::control_plane::{self, CONTROLLER_MANAGER, SCHEDULER};
-use crate::services::{Services, interrupted, leader};
-use crate::{logging, memory};
+use crate::progress::Progress;
+use crate::services::{Services, interrupted, leader, node};
+use crate::{control, logging, memory};
 
 /// Runs one service until Ctrl-C.
 fn run_one<F>(
@@ -101,6 +103,27 @@ fn read(path: &std::path::Path) -> anyhow::Result<String> {
 
 pub fn node_name(given: Option<String>) -> String {
     given.unwrap_or_else(cluster::address::hostname)
+}
+
+pub fn runtime(args: RuntimeAloneArgs) -> anyhow::Result<ExitCode> {
+    logging::start(args.verbose);
+    let layout = args.cluster.layout()?;
+    let (conf_dir, bin_dirs) = args
+        .network
+        .cni()
+        .context("a runtime alone has no network of its own; name that of CNI plugins with --cni-conf-dir")?;
+    super::block_on(async {
+        memory::return_in_background();
+        let _lock = cluster::lock::Lock::take(&layout.lock())?;
+        let mut services = Services::default();
+        let network = node::plugins(&layout, &conf_dir, &bin_dirs);
+        let runtime =
+            node::start_built_in(&layout, &args.images.plan(&layout), network, &mut services).await?;
+        let listener = control::listen(&layout)?;
+        services.start("control", |stop| control::serve(listener, Some(runtime), stop));
+        Progress::on_terminal().step(&format!("the runtime answers at {}", layout.cri_socket().display()));
+        until_interrupted(services).await
+    })
 }
 
 pub fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {

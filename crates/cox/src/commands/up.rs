@@ -225,6 +225,7 @@ async fn start_node(
         kubelet_tls: Arc::new(tls.config),
         // In process nobody asks it for a certificate.
         shown: Shown { serving: tls.serving, client: None },
+        images: args.runtime.images.plan(layout),
         cni: args.cluster_network.cni(),
         local_path: args.storage.local_path,
         ingress: args.ingress.ports(settings.ingress_ports()),
@@ -270,7 +271,7 @@ fn kubelet_configuration(
         pod_logs_dir: layout.pod_logs().display().to_string(),
         cgroup_root: layout.cgroup(),
     };
-    args.kubelet.load(&own, given([("containerRuntimeEndpoint", json!(args.container_runtime_endpoint))]))
+    args.kubelet.load(&own, given([("containerRuntimeEndpoint", json!(args.runtime.container_runtime_endpoint))]))
 }
 
 /// Where the cluster is to sign the certificate on request, the one made here serves until then.

@@ -1,7 +1,7 @@
 //! One node: container runtime, kubelet, pod network, service proxy, DNS and ingress proxy.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -18,6 +18,7 @@ use runtime::{CriClients, Runtime};
 use tokio::sync::{oneshot, watch};
 
 use super::Services;
+use super::image_directory;
 use super::pod_network::{BuiltIn, Detached, Plugins};
 
 /// Where cluster DNS answers on each node.
@@ -42,6 +43,8 @@ pub struct Plan {
     pub kubelet_tls: Arc<rustls::ServerConfig>,
     /// The kubelet's certificates, where they can be replaced.
     pub shown: Shown,
+    /// Where the built-in runtime's images come from.
+    pub images: ImagePlan,
     /// Folder of CNI configurations and those of plugins, instead of the built-in pod network.
     pub cni: Option<(PathBuf, Vec<PathBuf>)>,
     /// Whether the node offers directories as volumes.
@@ -55,21 +58,61 @@ pub struct Plan {
     pub services_on_node: bool,
 }
 
+/// Where the built-in runtime's images come from.
+pub struct ImagePlan {
+    /// `registries.yaml`.
+    pub registries: PathBuf,
+    /// Folder of archives.
+    pub archives: PathBuf,
+}
+
 /// The built-in runtime's settings, with the network it is to use.
-fn runtime_config(layout: &Layout, network: Arc<dyn runtime::PodNetwork>) -> anyhow::Result<runtime::Config> {
+fn runtime_config(
+    layout: &Layout,
+    registries: PathBuf,
+    network: Arc<dyn runtime::PodNetwork>,
+) -> anyhow::Result<runtime::Config> {
     Ok(runtime::Config {
         data_dir: layout.runtime(),
         state_dir: layout.run().join("runtime"),
         cgroup_root: layout.cgroup(),
         shim: std::env::current_exe().context("cannot find this program's own file")?,
         network,
-        plain_http_registries: Vec::new(),
+        registries,
     })
+}
+
+/// Starts the runtime on its socket, with the images that lie ready for it.
+pub async fn start_built_in(
+    layout: &Layout,
+    images: &ImagePlan,
+    network: Arc<dyn runtime::PodNetwork>,
+    services: &mut Services,
+) -> anyhow::Result<Arc<Runtime>> {
+    let runtime = Runtime::open(runtime_config(layout, images.registries.clone(), network)?).await?;
+    let (taking, archives) = (runtime.clone(), images.archives.clone());
+    services.start("images", |stop| image_directory::run(taking, archives, stop));
+    let (serving, socket) = (runtime.clone(), layout.cri_socket());
+    services.start("runtime", |stop| async move {
+        let served = serving.clone().serve(&socket, stop).await;
+        serving.close();
+        Ok(served?)
+    });
+    Ok(runtime)
+}
+
+/// The pod network that plugins make.
+pub fn plugins(layout: &Layout, conf_dir: &Path, bin_dirs: &[PathBuf]) -> Arc<dyn runtime::PodNetwork> {
+    let state_dir = layout.network().join("cni");
+    let (conf_dir, bin_dirs) = (conf_dir.to_owned(), bin_dirs.to_vec());
+    Arc::new(Plugins(network::cni::Cni::new(network::cni::Config { conf_dir, bin_dirs, state_dir })))
 }
 
 /// Stops and removes every pod of the node.
 pub async fn remove_pods(layout: &Layout) -> anyhow::Result<()> {
-    let runtime = Runtime::open(runtime_config(layout, Arc::new(Detached))?).await?;
+    // Nothing is pulled: whatever the user's file says, and be it nonsense, pods can be removed.
+    let registries = PathBuf::new();
+    let runtime = Runtime::open(runtime_config(layout, registries, Arc::new(Detached))?).await?;
     let removed = runtime.teardown_all().await;
     runtime.close();
     Ok(removed?)
@@ -160,28 +203,16 @@ impl Plan {
             images.is_empty(),
             "imageServiceEndpoint {images:?} needs a containerRuntimeEndpoint: the built-in runtime has its own images"
         );
-        let pods: Arc<dyn runtime::PodNetwork> = match self.cni() {
-            Some(cni) => Arc::new(Plugins(cni)),
+        let pods: Arc<dyn runtime::PodNetwork> = match &self.cni {
+            Some((conf_dir, bin_dirs)) => plugins(&self.layout, conf_dir, bin_dirs),
             None => Arc::new(BuiltIn::new(network)),
         };
-        let runtime = Runtime::open(runtime_config(&self.layout, pods)?).await?;
-        let (serving, socket) = (runtime.clone(), self.layout.cri_socket());
-        services.start("runtime", |stop| async move {
-            let served = serving.clone().serve(&socket, stop).await;
-            serving.close();
-            Ok(served?)
-        });
+        let runtime = start_built_in(&self.layout, &self.images, pods, services).await?;
         Ok((runtime.clone().in_process(), Some(runtime)))
     }
 
     fn kubelet_port(&self) -> u16 {
         u16::try_from(self.kubelet.port).expect("the configuration is validated")
-    }
-
-    fn cni(&self) -> Option<network::cni::Cni> {
-        let (conf_dir, bin_dirs) = self.cni.clone()?;
-        let state_dir = self.layout.network().join("cni");
-        Some(network::cni::Cni::new(network::cni::Config { conf_dir, bin_dirs, state_dir }))
     }
 
     fn start_kubelet(

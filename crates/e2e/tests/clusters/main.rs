@@ -3,6 +3,7 @@
 mod bad_input;
 mod csi_driver;
 mod durability;
+mod faults;
 mod hostile_clients;
 mod ingress;
 mod kubectl_verbs;

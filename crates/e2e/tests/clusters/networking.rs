@@ -1,13 +1,22 @@
 //! Services from pods and from the node, names, the node itself, and what has no endpoints.
 
 use anyhow::ensure;
-use e2e::{Cluster, Kubectl, NODE_IP};
+use e2e::{Cluster, Kubectl, NODE_IP, Runtime};
 
 const PODS: &str = include_str!("manifests/networking.yaml");
 
 #[test]
 fn services_names_and_addresses() -> anyhow::Result<()> {
-    let cluster = Cluster::start(&["busybox-1"])?;
+    services_names_and_addresses_on(Runtime::BuiltIn)
+}
+
+#[test]
+fn services_names_and_addresses_with_containerd() -> anyhow::Result<()> {
+    services_names_and_addresses_on(Runtime::Containerd)
+}
+
+fn services_names_and_addresses_on(runtime: Runtime) -> anyhow::Result<()> {
+    let cluster = Cluster::start_on(runtime, &["busybox-1"])?;
     let kubectl = cluster.kubectl()?;
     kubectl.apply(PODS)?;
     for pod in ["server", "client", "on-node"] {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use e2e::{Cluster, Kubectl};
+use e2e::{Cluster, Kubectl, Runtime};
 
 /// Pods that are wanted at once.
 const MANY: usize = 30;
@@ -28,7 +28,16 @@ spec:
 
 #[test]
 fn pods_come_and_go() -> anyhow::Result<()> {
-    let cluster = Cluster::start(&["busybox-1"])?;
+    pods_come_and_go_on(Runtime::BuiltIn)
+}
+
+#[test]
+fn pods_come_and_go_with_containerd() -> anyhow::Result<()> {
+    pods_come_and_go_on(Runtime::Containerd)
+}
+
+fn pods_come_and_go_on(runtime: Runtime) -> anyhow::Result<()> {
+    let cluster = Cluster::start_on(runtime, &["busybox-1"])?;
     let kubectl = cluster.kubectl()?;
     a_container_is_told_before_it_is_ended(&cluster, &kubectl)?;
     one_that_does_not_listen_is_killed_after_its_grace(&kubectl)?;

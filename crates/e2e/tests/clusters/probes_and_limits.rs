@@ -1,13 +1,22 @@
 //! What a kubelet owes its pods: init containers, configuration, volumes, tokens, probes, limits, restarts.
 
 use anyhow::ensure;
-use e2e::{Cluster, Kubectl};
+use e2e::{Cluster, Kubectl, Runtime};
 
 const PODS: &str = include_str!("manifests/probes.yaml");
 
 #[test]
 fn probes_and_limits() -> anyhow::Result<()> {
-    let cluster = Cluster::start(&["busybox-1"])?;
+    probes_and_limits_on(Runtime::BuiltIn)
+}
+
+#[test]
+fn probes_and_limits_with_containerd() -> anyhow::Result<()> {
+    probes_and_limits_on(Runtime::Containerd)
+}
+
+fn probes_and_limits_on(runtime: Runtime) -> anyhow::Result<()> {
+    let cluster = Cluster::start_on(runtime, &["busybox-1"])?;
     let kubectl = cluster.kubectl()?;
     kubectl.apply(PODS)?;
     configuration_reaches_the_container(&kubectl)?;

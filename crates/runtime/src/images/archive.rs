@@ -60,6 +60,7 @@ struct Found {
     names: Vec<Reference>,
     config: Vec<u8>,
     layers: Vec<LayerMember>,
+    /// Of the list of manifests, if there is one.
     manifest_digest: Option<String>,
 }
 
@@ -132,7 +133,7 @@ fn oci_images(members: &Members) -> Result<Vec<Found>> {
         .manifests
         .iter()
         .map(|descriptor| {
-            let (digest, manifest) = resolve(members, descriptor)?;
+            let manifest = resolve(members, descriptor)?;
             let named = NAME_ANNOTATIONS.iter().find_map(|key| descriptor.annotations.get(*key));
             let names = named.map(|name| Reference::parse(name)).transpose()?;
             Ok(Found {
@@ -146,17 +147,17 @@ fn oci_images(members: &Members) -> Result<Vec<Found>> {
                         digest: Some(layer.digest),
                     })
                     .collect(),
-                manifest_digest: Some(digest),
+                manifest_digest: Some(descriptor.digest.clone()),
             })
         })
         .collect()
 }
 
-fn resolve(members: &Members, descriptor: &Descriptor) -> Result<(String, ImageManifest)> {
+fn resolve(members: &Members, descriptor: &Descriptor) -> Result<ImageManifest> {
     let mut at = descriptor.clone();
     for _ in 0..NESTING_MAX {
         match Manifest::parse(&members.read_blob("image manifest", &at)?)?.resolve()? {
-            Resolved::Image(manifest) => return Ok((at.digest, manifest)),
+            Resolved::Image(manifest) => return Ok(manifest),
             Resolved::Platform(descriptor) => at = descriptor,
         }
     }

@@ -25,8 +25,8 @@ pub enum Error {
     Malformed { what: &'static str, reason: String },
     #[error("{what} is larger than {max} bytes")]
     TooLarge { what: &'static str, max: u64 },
-    #[error("image {0} is used by a container")]
-    InUse(String),
+    #[error("{path} is not valid: {reason}")]
+    Registries { path: PathBuf, reason: String },
     #[error("{operation} {path}")]
     Io { operation: &'static str, path: PathBuf, source: std::io::Error },
 }
@@ -50,7 +50,7 @@ impl Error {
             }
             Error::Denied { .. } => tonic::Code::PermissionDenied,
             Error::Unreachable { .. } => tonic::Code::Unavailable,
-            Error::InUse(_) => tonic::Code::FailedPrecondition,
+            Error::Registries { .. } => tonic::Code::FailedPrecondition,
             Error::DigestMismatch { .. } | Error::Malformed { .. } | Error::TooLarge { .. } => {
                 tonic::Code::DataLoss
             }

@@ -71,7 +71,7 @@ pub fn digest_of(bytes: &[u8]) -> String {
     digest_text(Sha256::new_with_prefix(bytes))
 }
 
-fn digest_text(hash: Sha256) -> String {
+pub fn digest_text(hash: Sha256) -> String {
     let mut text = String::from("sha256:");
     for byte in hash.finalize() {
         text.push_str(&format!("{byte:02x}"));

@@ -147,8 +147,8 @@ impl ImageConfig {
     }
 }
 
-/// Go writes an empty list as `null`.
-fn null_as_default<'de, D, T>(deserializer: D) -> std::result::Result<T, D::Error>
+/// Go writes an empty list as `null`, people a YAML key without a value.
+pub fn null_as_default<'de, D, T>(deserializer: D) -> std::result::Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,

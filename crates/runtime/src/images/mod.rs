@@ -1,6 +1,7 @@
 //! Images: names, the content store, unpacked layers, archives, registries.
 
 mod archive;
+mod directory;
 mod error;
 mod layer;
 mod manifest;
@@ -12,6 +13,7 @@ mod store;
 mod tests;
 
 pub use archive::import;
+pub use directory::{Imported, import_changed};
 pub use error::{Error, Result};
 pub use manifest::{ContainerConfig, ImageConfig};
 pub use reference::Reference;

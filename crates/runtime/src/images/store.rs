@@ -69,6 +69,8 @@ pub struct Store {
 /// Layers on their way in. Dropped without `Store::commit` it takes them away again.
 pub struct Staging {
     pub dir: PathBuf,
+    /// How many folders were made in it.
+    folders: usize,
     layers: Vec<(PathBuf, Unpacked)>,
 }
 
@@ -81,17 +83,29 @@ impl Drop for Staging {
 }
 
 impl Staging {
-    /// Unpacks a layer and checks that it is the one expected.
-    pub fn unpack(&mut self, reader: impl std::io::Read, expected: Option<&str>) -> Result<&Unpacked> {
-        let dir = self.dir.join(format!("layer-{}", self.layers.len()));
+    /// An empty folder for another layer.
+    pub fn folder(&mut self) -> Result<PathBuf> {
+        let dir = self.dir.join(format!("layer-{}", self.folders));
+        self.folders += 1;
         fs::create_dir(&dir).map_err(Error::io("create folder", &dir))?;
-        let unpacked = layer::unpack(reader, &dir)?;
+        Ok(dir)
+    }
+
+    /// Takes a folder with an unpacked layer, and checks that it is the one expected.
+    pub fn add(&mut self, dir: PathBuf, unpacked: Unpacked, expected: Option<&str>) -> Result<&Unpacked> {
         if let Some(expected) = expected.filter(|expected| **expected != unpacked.diff_id) {
-            let (expected, found) = (expected.to_owned(), unpacked.diff_id.clone());
+            let (expected, found) = (expected.to_owned(), unpacked.diff_id);
             return Err(Error::DigestMismatch { what: "unpacked layer", expected, found });
         }
         self.layers.push((dir, unpacked));
         Ok(&self.layers[self.layers.len() - 1].1)
+    }
+
+    /// Unpacks a layer and checks that it is the one expected.
+    pub fn unpack(&mut self, reader: impl std::io::Read, expected: Option<&str>) -> Result<&Unpacked> {
+        let dir = self.folder()?;
+        let unpacked = layer::unpack(reader, &dir)?;
+        self.add(dir, unpacked, expected)
     }
 
     pub fn has(&self, diff_id: &str) -> bool {
@@ -126,7 +140,7 @@ impl Store {
     pub fn stage(&self) -> Result<Staging> {
         let dir = self.dir.join("tmp").join(random_id());
         fs::create_dir(&dir).map_err(Error::io("create folder", &dir))?;
-        Ok(Staging { dir, layers: Vec::new() })
+        Ok(Staging { dir, folders: 0, layers: Vec::new() })
     }
 
     pub fn has_layer(&self, diff_id: &str) -> bool {

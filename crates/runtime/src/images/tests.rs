@@ -317,13 +317,18 @@ fn answer<B>(server: &Server, host: &str, request: &http::Request<B>) -> http::R
     }
 }
 
-/// A registry with `app:v1` behind a manifest list.
+/// A registry with `app:v1`, whose layer is compressed with gzip, or should be.
 fn registry(layer: &[u8], stored: &[u8], token: Option<&'static str>) -> Server {
+    Server { token, ..registry_of(layer, &gzip(layer), stored) }
+}
+
+/// A registry with `app:v1` behind a manifest list: its layer, what the manifest says it is stored as, and how it is.
+fn registry_of(layer: &[u8], promised: &[u8], stored: &[u8]) -> Server {
     let config = config_of(&[layer]);
     let manifest = format!(
         r#"{{"config":{{"digest":"{}"}},"layers":[{{"digest":"{}"}}]}}"#,
         digest_of(config.as_bytes()),
-        digest_of(&gzip(layer))
+        digest_of(promised)
     );
     let list = format!(
         r#"{{"manifests":[{{"digest":"sha256:{}","platform":{{"os":"linux","architecture":"s390x"}}}},
@@ -337,14 +342,22 @@ fn registry(layer: &[u8], stored: &[u8], token: Option<&'static str>) -> Server 
         ("/v2/app/manifests/v1".to_owned(), list.into_bytes()),
         (format!("/v2/app/manifests/{}", digest_of(manifest.as_bytes())), manifest.clone().into_bytes()),
         (blob(config.as_bytes()), config.clone().into_bytes()),
-        (blob(&gzip(layer)), stored.to_vec()),
+        (blob(promised), stored.to_vec()),
     ]);
-    Server { answers, token }
+    Server { answers, token: None }
+}
+
+/// A mirror of `docker.io` on this machine.
+fn with_mirrors(given: &Given, hosts: &[&str]) {
+    let endpoints: Vec<String> = hosts.iter().map(|host| format!("http://{host}")).collect();
+    let text = format!("mirrors: {{docker.io: {{endpoint: {endpoints:?}, rewrite: {{'^library/': ''}}}}}}");
+    fs::write(given.dir.path().join("registries.yaml"), text).unwrap();
 }
 
 async fn pull(given: &Given, name: &str) -> Result<ImageRef> {
     let reference = Reference::parse(name).unwrap();
-    Registry::new(Vec::new()).pull(given.store.clone(), &reference, Credentials::default()).await
+    let registry = Registry::open(given.dir.path().join("registries.yaml"))?;
+    registry.pull(given.store.clone(), &reference, Credentials::default()).await
 }
 
 #[tokio::test]
@@ -380,6 +393,72 @@ async fn what_is_missing_and_what_is_unreachable_are_told_apart() {
     let unreachable = pull(&given, "127.0.0.1:1/app:v1").await.unwrap_err();
     assert_eq!(unreachable.code(), tonic::Code::Unavailable);
     assert!(unreachable.to_string().contains("connect to 127.0.0.1:1"), "{unreachable}");
+}
+
+#[tokio::test]
+async fn an_image_comes_from_the_first_mirror_that_has_it() {
+    let layer = tar_of(&[("file", "pulled")]);
+    let given = Given::new();
+    let without = serve(|_| Server { answers: HashMap::new(), token: None }).await;
+    let forging = serve(|_| registry(&layer, &gzip(&tar_of(&[("file", "forged")])), None)).await;
+    let honest = serve(|_| registry(&layer, &gzip(&layer), None)).await;
+    // Nothing listens on port 1.
+    with_mirrors(&given, &["127.0.0.1:1", &without, &forging, &honest]);
+    pull(&given, "app:v1").await.unwrap();
+    assert_eq!(given.layer_file("docker.io/library/app:v1", "file"), "pulled");
+}
+
+#[tokio::test]
+async fn an_image_is_known_by_the_digest_of_its_list() {
+    let layer = tar_of(&[("file", "pulled")]);
+    let given = Given::new();
+    let mut server = registry(&layer, &gzip(&layer), None);
+    let list = server.answers["/v2/app/manifests/v1"].clone();
+    let digest = digest_of(&list);
+    server.answers.insert(format!("/v2/app/manifests/{digest}"), list);
+    let name = format!("{}/app@{digest}", serve(|_| server).await);
+    pull(&given, &name).await.unwrap();
+    assert_eq!(given.store.get(&name).unwrap().repo_digests, [name]);
+}
+
+#[tokio::test]
+async fn layers_are_pulled_whatever_their_compression() {
+    let layer = tar_of(&[("file", "pulled")]);
+    for stored in [layer.clone(), gzip(&layer), zstd::encode_all(layer.as_slice(), 3).unwrap()] {
+        let given = Given::new();
+        let host = serve(|_| registry_of(&layer, &stored, &stored)).await;
+        pull(&given, &format!("{host}/app:v1")).await.unwrap();
+        assert_eq!(given.layer_file(&format!("{host}/app:v1"), "file"), "pulled");
+    }
+}
+
+#[test]
+fn only_archives_that_have_changed_are_imported_from_a_folder() {
+    let (given, folder) = (Given::new(), TempDir::new().unwrap());
+    let layer = tar_of(&[("a", "1")]);
+    let put = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+    let imported = || {
+        let found = import_changed(&given.store, folder.path()).unwrap();
+        let names = found.iter().map(|one| {
+            let name = one.archive.file_name().unwrap().to_string_lossy();
+            format!("{name} {}", if one.result.is_ok() { "imported" } else { "refused" })
+        });
+        names.collect::<Vec<_>>()
+    };
+    put("one.tar", &docker_archive("one:1", &layer, &layer));
+    put("two.tar.gz", &gzip(&docker_archive("two:1", &layer, &layer)));
+    put("broken.tar", b"not an archive");
+    put("notes.txt", b"not even called one");
+    assert_eq!(imported(), ["broken.tar refused", "one.tar imported", "two.tar.gz imported"]);
+    assert!(given.store.get("one:1").unwrap().pinned);
+    fs::remove_file(folder.path().join("broken.tar")).unwrap();
+    assert!(imported().is_empty());
+
+    let other = tar_of(&[("a", "another")]);
+    put("one.tar", &docker_archive("one:2", &other, &other));
+    assert_eq!(imported(), ["one.tar imported"]);
+    given.store.remove("two:1", &BTreeSet::new()).unwrap();
+    assert_eq!(imported(), ["two.tar.gz imported"], "what was removed comes back");
 }
 
 proptest! {

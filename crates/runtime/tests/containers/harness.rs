@@ -1,5 +1,5 @@
-//! A runtime of its own per test: folders, cgroup and image. `Node::finish` removes all and checks that nothing is left;
-//! a test that panics removes what it can.
+//! A runtime of its own per test, reached over its socket as any CRI client does: folders, cgroup and image.
+//! `Node::finish` removes all and checks that nothing is left; a test that panics removes what it can.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use runtime::cri::*;
 use runtime::{Config, CriClients, PodNetwork, PodNetworkRequest, Runtime, images};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 pub const IMAGE: &str = "docker.io/library/busybox:test";
 /// Nothing in these tests takes this long unless it hangs.
@@ -39,6 +40,8 @@ pub struct Node {
     pub cri: CriClients,
     pub dir: TempDir,
     pub cgroup_root: String,
+    /// Ends the service on the socket.
+    serving: CancellationToken,
 }
 
 impl Drop for Node {
@@ -69,20 +72,27 @@ impl Node {
         let cgroup_root = format!("/coxswain-test-{}-{number}", std::process::id());
         let runtime = open(dir.path(), &cgroup_root).await;
         images::import(runtime.images(), busybox_archive().as_slice()).unwrap();
-        Node { cri: runtime.clone().in_process(), runtime, dir, cgroup_root }
+        let (cri, serving) = serve(&runtime, dir.path()).await;
+        Node { cri, runtime, dir, cgroup_root, serving }
     }
 
     /// The agent ends and starts again; shims live on.
     pub async fn restart(&mut self) {
-        self.runtime.close();
+        self.close();
         self.runtime = open(self.dir.path(), &self.cgroup_root).await;
-        self.cri = self.runtime.clone().in_process();
+        (self.cri, self.serving) = serve(&self.runtime, self.dir.path()).await;
+    }
+
+    /// The agent ends; shims live on.
+    pub fn close(&self) {
+        self.serving.cancel();
+        self.runtime.close();
     }
 
     /// Removes everything and checks that nothing is left.
     pub async fn finish(self) {
         self.runtime.teardown_all().await.unwrap();
-        self.runtime.close();
+        self.close();
         let left = |dir: &str| std::fs::read_dir(self.dir.path().join(dir)).unwrap().count();
         assert_eq!([left("data/sandboxes"), left("data/containers"), left("state/sandboxes")], [0, 0, 0]);
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -200,9 +210,27 @@ pub async fn open(dir: &Path, cgroup_root: &str) -> Arc<Runtime> {
         cgroup_root: cgroup_root.to_owned(),
         shim: env!("CARGO_BIN_EXE_runtime-shim").into(),
         network: Arc::new(NoNetwork),
-        plain_http_registries: Vec::new(),
+        registries: dir.join("registries.yaml"),
     };
     Runtime::open(config).await.unwrap()
+}
+
+/// Puts a runtime on its socket, and connects to it.
+async fn serve(runtime: &Arc<Runtime>, dir: &Path) -> (CriClients, CancellationToken) {
+    let (socket, stop) = (dir.join("cri.sock"), CancellationToken::new());
+    // A socket of the instance before would be connected to.
+    if socket.exists() {
+        std::fs::remove_file(&socket).unwrap();
+    }
+    let serving = runtime.clone();
+    tokio::spawn({
+        let (socket, stop) = (socket.clone(), stop.clone());
+        async move { serving.serve(&socket, stop).await.unwrap() }
+    });
+    while !socket.exists() {
+        tokio::task::yield_now().await;
+    }
+    (runtime::connect(&format!("unix://{}", socket.display())).await.unwrap(), stop)
 }
 
 /// A container that runs a shell script and logs to `NAME.log`.

@@ -164,28 +164,6 @@ async fn removals_may_be_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn other_programs_reach_the_runtime_through_its_socket() {
-    let node = Node::new().await;
-    let (socket, stop) = (node.dir.path().join("cri.sock"), tokio_util::sync::CancellationToken::new());
-    let serving = {
-        let (runtime, socket, stop) = (node.runtime.clone(), socket.clone(), stop.clone());
-        tokio::spawn(async move { runtime.serve(&socket, stop).await })
-    };
-    while !socket.exists() {
-        tokio::task::yield_now().await;
-    }
-    let mut clients = runtime::connect(&format!("unix://{}", socket.display())).await.unwrap();
-    let version = clients.runtime.version(VersionRequest::default()).await.unwrap().into_inner();
-    assert_eq!((version.runtime_name.as_str(), version.runtime_api_version.as_str()), ("coxswain", "v1"));
-    let images = clients.images.list_images(ListImagesRequest::default()).await.unwrap().into_inner().images;
-    assert_eq!(images[0].repo_tags, [IMAGE]);
-    drop(clients);
-    stop.cancel();
-    serving.await.unwrap().unwrap();
-    node.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn name_service_settings_of_the_pod_are_written() {
     let mut node = Node::new().await;
     let mut config = node.sandbox_config();

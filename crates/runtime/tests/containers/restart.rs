@@ -40,7 +40,7 @@ async fn an_end_while_the_agent_is_away_is_reported_with_its_code() {
         ..Default::default()
     }];
     let id = node.run(&sandbox, config).await;
-    node.runtime.close();
+    node.close();
     // Opening blocks until the container reads; closing lets it go on.
     tokio::task::spawn_blocking(move || drop(std::fs::File::options().write(true).open(fifo).unwrap()))
         .await
@@ -96,5 +96,18 @@ async fn shims_outlive_the_process_they_were_forked_from() {
     let second = node.run_sandbox(config).await;
     assert_eq!(node.script(&second, shell("other", "echo new")).await, (0, "new\n".to_owned()));
     assert_eq!(node.exec(&id, &["/bin/echo", "old"]).await.stdout, b"old\n");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_agent_had_only_begun_is_removed_by_the_next() {
+    let mut node = Node::new().await;
+    let folders =
+        ["data/sandboxes", "data/containers", "state/sandboxes"].map(|dir| node.dir.path().join(dir));
+    node.close();
+    folders.iter().for_each(|folder| std::fs::create_dir_all(folder.join("begun/upper")).unwrap());
+    node.restart().await;
+    let left = folders.iter().filter(|folder| folder.join("begun").exists()).count();
+    assert_eq!(left, 0);
     node.finish().await;
 }

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 /// What the kubelet found in pull secrets.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     pub username: String,
     pub password: String,
@@ -23,6 +23,10 @@ impl Credentials {
             password: password.to_owned(),
             registry_token: None,
         })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.username.is_empty() && self.registry_token.is_none()
     }
 
     pub fn basic(&self) -> Option<String> {

@@ -1,6 +1,6 @@
 //! A small HTTP client: GET with redirects, over TCP or TLS, one connection per request.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,34 +8,29 @@ use http::{Request, Response, Uri, header};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::tls::{self, TlsFiles};
+
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const REDIRECTS_MAX: usize = 5;
-/// Where distributions keep the certificates they trust.
-const CERTIFICATE_FILES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// Why no answer came; the text goes into `Error::Unreachable`.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub struct HttpClient {
+    files: TlsFiles,
+    /// Made of the files when it is first needed.
     tls: OnceLock<Result<TlsConnector, String>>,
 }
 
 impl HttpClient {
-    pub fn new() -> HttpClient {
-        HttpClient { tls: OnceLock::new() }
+    pub fn new(files: TlsFiles) -> HttpClient {
+        HttpClient { files, tls: OnceLock::new() }
     }
 
     /// Follows redirects; the authorization goes only to the host it is meant for.
@@ -89,7 +84,8 @@ impl HttpClient {
             return exchange(stream, request).await;
         }
         let name = ServerName::try_from(host.to_owned())?;
-        let tls = self.tls.get_or_init(connector).as_ref().map_err(|reason| reason.clone())?;
+        let tls =
+            self.tls.get_or_init(|| tls::connector(&self.files)).as_ref().map_err(|reason| reason.clone())?;
         exchange(tls.connect(name, stream).await?, request).await
     }
 }
@@ -118,20 +114,4 @@ fn redirected(from: &Uri, location: &str) -> Result<Uri, Failure> {
         return Err(format!("redirect from https to {to}").into());
     }
     Ok(to)
-}
-
-fn connector() -> Result<TlsConnector, String> {
-    let mut roots = RootCertStore::empty();
-    let file = CERTIFICATE_FILES.iter().find(|file| std::path::Path::new(file).exists());
-    if let Some(file) = file {
-        let certificates = CertificateDer::pem_file_iter(file).map_err(|e| format!("read {file}: {e}"))?;
-        roots.add_parsable_certificates(certificates.filter_map(Result::ok));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }

@@ -1,0 +1,52 @@
+//! What runs the containers, and where their images come from.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use cluster::Layout;
+
+use super::{ClusterArgs, NetworkArgs};
+use crate::services::node::ImagePlan;
+
+/// `cox runtime`.
+#[derive(Args, Clone)]
+pub struct RuntimeAloneArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    #[command(flatten)]
+    pub images: ImageArgs,
+    /// Log more (COX_LOG filters finely)
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct RuntimeArgs {
+    /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
+    #[arg(long)]
+    pub container_runtime_endpoint: Option<String>,
+    #[command(flatten)]
+    pub images: ImageArgs,
+}
+
+/// Where the images of the built-in runtime come from.
+#[derive(Args, Clone)]
+pub struct ImageArgs {
+    /// Mirrors, credentials and authorities of image registries; registries.yaml in the folder of kubeconfigs if not given
+    #[arg(long, value_name = "FILE")]
+    pub private_registry: Option<PathBuf>,
+    /// Folder of image archives that this node is to have; `images` in the cluster's data if not given
+    #[arg(long, value_name = "DIR")]
+    pub images_dir: Option<PathBuf>,
+}
+
+impl ImageArgs {
+    pub fn plan(&self, layout: &Layout) -> ImagePlan {
+        ImagePlan {
+            registries: self.private_registry.clone().unwrap_or_else(|| layout.registries()),
+            archives: self.images_dir.clone().unwrap_or_else(|| layout.image_archives()),
+        }
+    }
+}
