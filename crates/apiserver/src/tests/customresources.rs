@@ -84,7 +84,7 @@ async fn a_definition_is_served_in_the_very_next_request() {
         .await;
     let names: Vec<&str> =
         groups["resources"].as_array().expect("a list").iter().filter_map(|r| r["name"].as_str()).collect();
-    assert_eq!(names, ["widgets", "widgets/scale", "widgets/status"]);
+    assert_eq!(names, ["widgets", "widgets/status", "widgets/scale"]);
     let index = fixture.check("GET /openapi/v3", Value::Null, 200, json!({})).await;
     assert!(index["paths"]["apis/example.com/v1"].is_object());
     let document = fixture.check("GET /openapi/v3/apis/example.com/v1", Value::Null, 200, json!({})).await;
