@@ -503,7 +503,7 @@ mod tests {
         );
         let mut same = service.clone();
         allocator.reserve(services(), &mut same, Some(&service)).expect("keeps").keep(Some(&same));
-        allocator.release(services(), &same);
+        allocator.state.lock().give_back(&holding(&same));
         assert!(allocator.state.lock().ports.is_empty());
         let mut anywhere = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Cluster"}});
         allocator.reserve(services(), &mut anywhere, None).expect("there is room").keep(Some(&anywhere));

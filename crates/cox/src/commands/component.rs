@@ -11,9 +11,12 @@ use client::{CancellationToken, Client, Informers, ServiceAccount};
 use network::{dns, proxy};
 
 use super::status::client_of;
-use crate::cli::{ComponentArgs, ControllerManagerArgs, DnsArgs, OneElectionArgs, ProxyArgs, RuntimeAloneArgs, SchedulerArgs};
-use crate::services::control_plane::{self, CONTROLLER_MANAGER, SCHEDULER};
+use crate::cli::{
+    ComponentArgs, ControllerManagerArgs, DnsArgs, OneElectionArgs, ProxyArgs, RuntimeAloneArgs,
+    SchedulerArgs,
+};
 use crate::progress::Progress;
+use crate::services::control_plane::{self, CONTROLLER_MANAGER, SCHEDULER};
 use crate::services::{Services, interrupted, leader, node};
 use crate::{control, logging, memory};
 

@@ -271,7 +271,8 @@ fn kubelet_configuration(
         pod_logs_dir: layout.pod_logs().display().to_string(),
         cgroup_root: layout.cgroup(),
     };
-    args.kubelet.load(&own, given([("containerRuntimeEndpoint", json!(args.runtime.container_runtime_endpoint))]))
+    args.kubelet
+        .load(&own, given([("containerRuntimeEndpoint", json!(args.runtime.container_runtime_endpoint))]))
 }
 
 /// Where the cluster is to sign the certificate on request, the one made here serves until then.
