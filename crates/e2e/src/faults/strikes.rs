@@ -35,7 +35,7 @@ const ZYGOTE: &str = "cox-zygote";
 const CONTAINERS: usize = 3;
 /// How long the disk stays full.
 const FULL_MILLISECONDS: std::ops::Range<usize> = 2000..8000;
-/// How long a node is cut off: often long enough for the cluster to give it up for now, which takes 40 s.
+/// How long a node is cut off: often long enough for the cluster to give it up, which takes 40 s.
 const CUT_MILLISECONDS: std::ops::Range<usize> = 3000..60_000;
 /// How far a start or a roll-out gets before it is disturbed.
 const MIDST_MILLISECONDS: std::ops::Range<usize> = 50..1500;
