@@ -6,23 +6,40 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
+use serde_json::Value;
 
 use crate::cluster::{Cluster, LIFE_DEADLINE};
 use crate::images;
-use crate::machine::{Machine, SECOND_IP, SECOND_NAME};
+use crate::machine::{Machine, NODE_IP, SECOND_IP, SECOND_NAME};
 use crate::process::{self, Background};
 use crate::traces::{Scope, Traces};
 
-/// Ranges and addresses of the first cluster of a machine.
-const NETWORK_FLAGS: [&str; 6] = [
-    "--cluster-cidr",
-    "10.42.0.0/16",
-    "--service-cluster-ip-range",
-    "10.43.0.0/16",
-    "--cluster-dns",
-    "10.43.0.10",
-];
-const SERVER: &str = "https://10.199.0.2:6443";
+/// What its settings say of a cluster that another node has to know.
+struct Network {
+    server: String,
+    flags: Vec<String>,
+}
+
+impl Network {
+    fn of(cluster: &Cluster) -> anyhow::Result<Self> {
+        let settings = cluster.data_on_machine().join("cluster.json");
+        let text = fs::read(&settings).with_context(|| format!("cannot read {}", settings.display()))?;
+        let settings: Value = serde_json::from_slice(&text)?;
+        let first =
+            |field: &str| settings[field][0].as_str().map(str::to_owned).context("a range is missing");
+        let (pods, services) = (first("clusterCidrs")?, first("serviceCidrs")?);
+        let dns =
+            cluster.kubectl()?.run(&["get", "service/kube-dns", "-n", "kube-system", "-o", CLUSTER_IP])?;
+        let flags =
+            ["--cluster-cidr", &pods, "--service-cluster-ip-range", &services, "--cluster-dns", dns.trim()];
+        Ok(Network {
+            server: format!("https://{NODE_IP}:{}", settings["securePort"]),
+            flags: flags.map(str::to_owned).to_vec(),
+        })
+    }
+}
+
+const CLUSTER_IP: &str = "jsonpath={.spec.clusterIP}";
 
 /// What a node needs to be one, signed by the cluster's own authority.
 const MAKE_CERTIFICATES: &str = "set -e
@@ -52,6 +69,7 @@ pub struct SecondNode {
     name: String,
     dir: PathBuf,
     program: PathBuf,
+    network: Network,
     agent: Mutex<Option<Background>>,
 }
 
@@ -68,6 +86,7 @@ impl SecondNode {
             name: cluster.neighbour(),
             dir,
             program: cluster.program(),
+            network: Network::of(cluster)?,
             agent: Mutex::default(),
         };
         node.make_credentials(&cluster.data_on_machine())?;
@@ -89,13 +108,16 @@ impl SecondNode {
             let from = data.join("kubeconfig").join(component);
             let text =
                 fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()))?;
-            fs::write(self.dir.join(component), text.replace("https://127.0.0.1:6443", SERVER))?;
+            let server = text.split_once("server: ").and_then(|(_, rest)| rest.lines().next());
+            let server = server.context("a kubeconfig names its server")?;
+            fs::write(self.dir.join(component), text.replace(server, &self.network.server))?;
         }
         let file = |name: &str| self.dir.join(name).display().to_string();
         let kubeconfig = format!(
             "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
-             clusters: [{{name: c, cluster: {{server: '{SERVER}', certificate-authority: '{}'}}}}], \
+             clusters: [{{name: c, cluster: {{server: '{}', certificate-authority: '{}'}}}}], \
              users: [{{name: u, user: {{client-certificate: '{}', client-key: '{}'}}}}]}}",
+            self.network.server,
             file("ca.crt"),
             file("kubelet.crt"),
             file("kubelet.key")
@@ -107,7 +129,7 @@ impl SecondNode {
     pub fn start(&self) -> anyhow::Result<()> {
         let file = |name: &str| self.dir.join(name).display().to_string();
         let mut command = self.machine.background_command(&self.program);
-        command.arg("agent").args(self.folders()).args(NETWORK_FLAGS);
+        command.arg("agent").args(self.folders()).args(&self.network.flags);
         command.args(["--node-name", SECOND_NAME, "--node-ip", SECOND_IP]);
         for (flag, name) in [
             ("--kubeconfig", "kubelet"),

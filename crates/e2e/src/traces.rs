@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -113,13 +114,20 @@ fn cgroups(name: &str) -> BTreeSet<String> {
     found
 }
 
+/// Everything below a folder. What goes while one looks is not there.
 fn walk(dir: &Path, found: &mut BTreeSet<String>) -> anyhow::Result<()> {
-    for entry in fs::read_dir(dir)? {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let path = entry.path();
         found.insert(path.display().to_string());
-        if entry.file_type()?.is_dir() {
-            walk(&path, found)?;
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => walk(&path, found)?,
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
         }
     }
     Ok(())

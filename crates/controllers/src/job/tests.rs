@@ -107,7 +107,7 @@ fn a_pod_that_is_released_or_orphaned_waits_for_nobody() {
     let mut cluster = cluster(&[]);
     turn(&mut cluster);
     let name = running(&cluster)[0].clone();
-    cluster.edit(PODS, "n", &name, |pod| pod["metadata"]["labels"] = Value::Null);
+    cluster.edit(PODS, "n", &name, |pod| pod["metadata"]["labels"] = json!({}));
     turn(&mut cluster);
     let released = cluster.get::<Pod>("n", &name).expect("it runs on");
     assert!(released.metadata.controller().is_none() && !pods::is_tracked(&released));

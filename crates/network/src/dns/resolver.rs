@@ -10,7 +10,7 @@ use super::cache::{Cache, Key};
 use super::metrics::Metrics;
 use super::settings::Caching;
 use super::upstreams::Upstreams;
-use super::wire::{Code, Forwarded, Query, Record, Response, TCP_LEN_MAX};
+use super::wire::{Code, Forwarded, Query, Record, Response, TCP_LEN_MAX, kind};
 use super::zone::{Outcome, Zone};
 use super::{Name, forward};
 
@@ -61,9 +61,11 @@ impl Resolver {
         }
         match self.zone.resolve(&query.name, query.kind) {
             Outcome::Answer(mut response) => {
-                // Clients commonly take the first address: give each a turn.
-                let turn = usize::from(query.id).checked_rem(response.answers.len()).unwrap_or_default();
-                response.answers.rotate_left(turn);
+                // Clients commonly take the first address: give each a turn. SRV records have priorities for that.
+                if matches!(query.kind, kind::A | kind::AAAA) {
+                    let turn = usize::from(query.id).checked_rem(response.answers.len()).unwrap_or_default();
+                    response.answers.rotate_left(turn);
+                }
                 Some(response.encode(query, len_max))
             }
             Outcome::Forward => match self.upstreams.by_hand(&query.name, query.kind) {

@@ -19,6 +19,9 @@ use super::{sys, syscalls};
 /// A profile is a list of names: larger ones are not read.
 const PROFILE_BYTES_MAX: u64 = 1 << 20;
 
+/// A number that no system call has on any architecture.
+const NO_CALL: i64 = i32::MAX as i64;
+
 /// Calls of this machine with the answer to each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeccompProfile {
@@ -157,8 +160,8 @@ fn program<'r>(
     by_call.extend(unconditional.into_iter().map(|call| (call, Vec::new())));
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     if by_call.is_empty() {
-        // The compiler wants two answers that differ; no call has the number -1.
-        by_call.insert(-1, Vec::new());
+        // The compiler wants two answers that differ.
+        by_call.insert(NO_CALL, Vec::new());
     }
     SeccompFilter::new(by_call, otherwise.action(), matched.action(), arch)?.try_into()
 }

@@ -4,6 +4,8 @@ mod answers;
 mod ready;
 mod serving;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use api::view::core::{Namespace, Service};
 use api::view::discovery::EndpointSlice;
 use client::Informer;
@@ -19,6 +21,8 @@ struct World {
     services: Feeder<Service>,
     slices: Feeder<EndpointSlice>,
     _namespaces: Feeder<Namespace>,
+    /// By it informers tell that something has changed.
+    revision: AtomicU64,
 }
 
 impl World {
@@ -30,17 +34,29 @@ impl World {
         namespace_feed.apply(serde_json::from_value(namespace).expect("a Namespace"));
         let domain = Name::parse("cluster.local").expect("a name");
         let zone = Zone::new(domain, services, slices, namespaces, vec![ip("10.244.0.1")]);
-        World { zone, services: service_feed, slices: slice_feed, _namespaces: namespace_feed }
+        World {
+            zone,
+            services: service_feed,
+            slices: slice_feed,
+            _namespaces: namespace_feed,
+            revision: AtomicU64::new(1),
+        }
+    }
+
+    fn next_revision(&self) -> String {
+        self.revision.fetch_add(1, Ordering::Relaxed).to_string()
     }
 
     fn service(&self, name: &str, spec: Value) {
-        let object = json!({"metadata": {"namespace": "default", "name": name}, "spec": spec});
+        let metadata = json!({"namespace": "default", "name": name, "resourceVersion": self.next_revision()});
+        let object = json!({"metadata": metadata, "spec": spec});
         self.services.apply(serde_json::from_value(object).expect("a Service"));
     }
 
     fn slice(&self, service: &str, ports: Value, endpoints: Value) {
         let object = json!({
             "metadata": {"namespace": "default", "name": format!("{service}-1"),
+                "resourceVersion": self.next_revision(),
                 "labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
         });

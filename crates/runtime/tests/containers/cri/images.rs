@@ -66,7 +66,7 @@ async fn pulls_that_cannot_succeed_say_why() {
     let mut node = Node::new().await;
     for (image, code) in [
         ("", Code::InvalidArgument),
-        ("Upper/case", Code::InvalidArgument),
+        ("upper/CASE", Code::InvalidArgument),
         // Nothing listens on port 1.
         ("127.0.0.1:1/app:v1", Code::Unavailable),
     ] {
