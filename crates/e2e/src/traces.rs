@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::machine::Machine;
 
+/// What is there that was not before; the opposite is lost.
+pub const LEFT_BEHIND: &str = "left behind";
+
 /// What a process that was killed gets to disappear.
 const SETTLE: Duration = Duration::from_secs(10);
 const SETTLE_STEP: Duration = Duration::from_millis(100);
@@ -60,7 +63,7 @@ impl Traces {
         let mut found = Vec::new();
         for (what, before) in &self.0 {
             let after = &after.0[what];
-            found.extend(after.difference(before).map(|line| format!("{what}: left behind: {line}")));
+            found.extend(after.difference(before).map(|line| format!("{what}: {LEFT_BEHIND}: {line}")));
             // Mounts of the real machine, which this one inherited, go when their files do.
             if *what != "mounts" {
                 found.extend(before.difference(after).map(|line| format!("{what}: lost: {line}")));

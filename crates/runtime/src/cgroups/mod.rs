@@ -33,6 +33,8 @@ const DEVICES_ALLOWED: [&str; 11] = [
     "c 5:2 rwm",
     "c 136:* rwm",
 ];
+/// Where systemd mounts version 2 beside version 1.
+const UNIFIED: &str = "unified";
 const SHARES_MIN: i64 = 2;
 const SHARES_MAX: i64 = 262_144;
 
@@ -68,6 +70,17 @@ impl Cgroups {
             }
             Cgroups::V2(mount) => vec![mount.join(relative)],
         }
+    }
+
+    /// The folders that go with a cgroup. Beside version 1, other runtimes make their cgroups in version 2 too, where it
+    /// is mounted as systemd does, and leave those above them behind.
+    fn dirs_to_remove(&self, path: &str) -> Vec<PathBuf> {
+        let mut dirs = self.dirs(path);
+        if let Cgroups::V1(hierarchies) = self {
+            let beside = hierarchies.first().and_then(|hierarchy| hierarchy.mount.parent());
+            dirs.extend(beside.map(|dir| dir.join(UNIFIED).join(path.trim_start_matches('/'))));
+        }
+        dirs
     }
 
     fn dir(&self, controller: &str, path: &str) -> Option<PathBuf> {
@@ -192,7 +205,7 @@ impl Cgroups {
     pub async fn remove(&self, path: &str) -> io::Result<()> {
         let mut delay = REMOVE_DELAY_MIN;
         loop {
-            match self.dirs(path).iter().try_for_each(|dir| remove_tree(dir)) {
+            match self.dirs_to_remove(path).iter().try_for_each(|dir| remove_tree(dir)) {
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy && delay < REMOVE_DELAY_MAX => {
                     self.kill_all(path);
                     tokio::time::sleep(delay).await;
@@ -205,7 +218,7 @@ impl Cgroups {
 
     /// Removes a cgroup if nothing is in it.
     pub fn remove_if_empty(&self, path: &str) {
-        for dir in self.dirs(path) {
+        for dir in self.dirs_to_remove(path) {
             if let Err(error) = fs::remove_dir(&dir) {
                 tracing::debug!(dir = %dir.display(), %error, "cgroup stays");
             }
