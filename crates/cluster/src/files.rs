@@ -33,10 +33,11 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a folder only if nothing is in it.
+/// Removes a folder only if nothing is in it and no file system is mounted on it.
 pub fn remove_if_empty(path: &Path) -> io::Result<()> {
+    use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
     match std::fs::remove_dir(path) {
-        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => Err(e),
+        Err(e) if !matches!(e.kind(), NotFound | DirectoryNotEmpty | ResourceBusy) => Err(e),
         _ => Ok(()),
     }
 }

@@ -10,7 +10,14 @@ use std::time::{Duration, Instant};
 use crate::machine::Machine;
 
 /// What is there that was not before; the opposite is lost.
-pub const LEFT_BEHIND: &str = "left behind";
+const LEFT_BEHIND: &str = "left behind";
+
+/// Of differences, those of what is there now. Where something was still going when it was first looked at, only these
+/// matter.
+pub fn left_behind(mut differences: Vec<String>) -> Vec<String> {
+    differences.retain(|line| line.contains(LEFT_BEHIND));
+    differences
+}
 
 /// What a process that was killed gets to disappear.
 const SETTLE: Duration = Duration::from_secs(10);

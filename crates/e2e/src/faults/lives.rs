@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-use crate::traces::LEFT_BEHIND;
+use crate::traces::left_behind;
 use crate::{Cluster, Kubectl};
 
 /// Pods at a time, in one Job after the other.
@@ -53,9 +53,7 @@ pub fn live(count: usize) -> anyhow::Result<Lives> {
     let started = Instant::now();
     run_jobs(&kubectl, count)?;
     let took = started.elapsed();
-    let mut left = cluster.difference_since(&before)?;
-    // The last of the warm-up may still have been going when it was looked at.
-    left.retain(|line| line.contains(LEFT_BEHIND));
+    let left = left_behind(cluster.difference_since(&before)?);
     ensure!(left.is_empty(), "of {count} pods there is left:\n{}", left.join("\n"));
     let descriptors = (descriptors, cluster.descriptors()?);
     ensure!(

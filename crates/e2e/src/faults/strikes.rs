@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 
 use super::{FLAGS, World};
-use crate::{Machine, Process};
+use crate::{Machine, NODE_NAME, Process};
 
 pub struct Strike {
     pub name: &'static str,
@@ -144,7 +144,9 @@ fn data_seen_from_here(world: &World) -> anyhow::Result<PathBuf> {
 fn lose_the_registry(world: &World) -> anyhow::Result<()> {
     world.stop_registry();
     let image = format!("--image={}/web:1", world.registry.address);
-    world.kubectl.run(&["run", "pulled", &image, "--image-pull-policy=Always"])?;
+    // The registry is on the first node's loopback address.
+    let there = format!("--overrides={{\"spec\": {{\"nodeName\": \"{NODE_NAME}\"}}}}");
+    world.kubectl.run(&["run", "pulled", &image, "--image-pull-policy=Always", &there])?;
     let reason = ".status.containerStatuses[0].state.waiting.reason";
     world.kubectl.wait_for_field("pod/pulled", reason, "ImagePullBackOff")?;
     world.serve_registry()?;
