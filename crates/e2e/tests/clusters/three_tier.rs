@@ -86,17 +86,16 @@ fn change_everything(cluster: &Cluster, kubectl: &Kubectl, port: u16) -> anyhow:
 
     kubectl.run(&["set", "image", "deployment/web", "web=test.local/web:2"])?;
     kubectl.rolled_out("web")?;
-    let front = cluster.get(port, "/")?;
-    ensure!(front.body.starts_with("web 2 on web-"), "{front:?}");
+    // Pods that end still answer on connections that they have.
+    let machine = cluster.machine();
+    machine.until("web 2 answers", || Ok(cluster.get(port, "/")?.body.starts_with("web 2 on web-")))?;
     kubectl.run(&["set", "image", "deployment/api", "api=test.local/api:2"])?;
     kubectl.rolled_out("api")?;
-    let answer = hits(cluster, port)?;
-    ensure!(answer["version"] == "2", "{answer}");
+    machine.until("version 2 of the API answers", || Ok(hits(cluster, port)?["version"] == "2"))?;
 
     kubectl.run(&["rollout", "undo", "deployment/web"])?;
     kubectl.rolled_out("web")?;
-    let front = cluster.get(port, "/")?;
-    ensure!(front.body.starts_with("web 1 on web-"), "{front:?}");
+    machine.until("web 1 answers again", || Ok(cluster.get(port, "/")?.body.starts_with("web 1 on web-")))?;
     let history = kubectl.run(&["rollout", "history", "deployment/web"])?;
     ensure!(history.lines().any(|line| line.starts_with('3')), "{history}");
 
