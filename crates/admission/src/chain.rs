@@ -27,6 +27,8 @@ use crate::runtimeclass::RuntimeClass;
 use crate::serviceaccount::ServiceAccount;
 use crate::storageobjectinuseprotection::StorageObjectInUseProtection;
 
+use Halves::{Admit, Both, Validate};
+
 /// Upstream's names of the plugins that ask others, which the API server carries out after all that decide by
 /// themselves, as their place at the end of the order has it.
 pub const MUTATING_POLICY: &str = "MutatingAdmissionPolicy";
@@ -50,59 +52,78 @@ pub trait Plugin: Send + Sync {
     }
 }
 
+/// Which halves of a plugin do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Halves {
+    Admit,
+    Validate,
+    Both,
+}
+
+impl Halves {
+    fn admits(self) -> bool {
+        self != Halves::Validate
+    }
+
+    fn validates(self) -> bool {
+        self != Halves::Admit
+    }
+}
+
 /// A row of the table of plugins.
 struct Row {
     name: &'static str,
+    halves: Halves,
     /// Whether it runs unless the operator says otherwise.
     default_on: bool,
     /// None for those that ask others.
     make: Option<fn() -> Box<dyn Plugin>>,
 }
 
-const fn on(name: &'static str, make: fn() -> Box<dyn Plugin>) -> Row {
-    Row { name, default_on: true, make: Some(make) }
+const fn on(name: &'static str, halves: Halves, make: fn() -> Box<dyn Plugin>) -> Row {
+    Row { name, halves, default_on: true, make: Some(make) }
 }
 
-const fn off(name: &'static str, make: fn() -> Box<dyn Plugin>) -> Row {
-    Row { name, default_on: false, make: Some(make) }
+const fn off(name: &'static str, halves: Halves, make: fn() -> Box<dyn Plugin>) -> Row {
+    Row { name, halves, default_on: false, make: Some(make) }
 }
 
-const fn asks_others(name: &'static str) -> Row {
-    Row { name, default_on: true, make: None }
+const fn asks_others(name: &'static str, halves: Halves) -> Row {
+    Row { name, halves, default_on: true, make: None }
 }
 
 /// In upstream's order (`AllOrderedPlugins`).
 const PLUGINS: [Row; 30] = [
-    on("NamespaceLifecycle", || Box::new(NamespaceLifecycle)),
-    off("LimitPodHardAntiAffinityTopology", || Box::new(LimitPodHardAntiAffinityTopology)),
-    on("LimitRanger", || Box::new(LimitRanger)),
-    on("ServiceAccount", || Box::new(ServiceAccount)),
-    on("NodeRestriction", || Box::new(NodeRestriction)),
-    on("TaintNodesByCondition", || Box::new(TaintNodesByCondition)),
-    off("AlwaysPullImages", || Box::new(AlwaysPullImages)),
-    on("PodSecurity", || Box::new(PodSecurity::default())),
-    on("Priority", || Box::new(Priority)),
-    on("DefaultTolerationSeconds", || Box::new(DefaultTolerationSeconds)),
-    off("ExtendedResourceToleration", || Box::new(ExtendedResourceToleration)),
-    on("DefaultStorageClass", || Box::new(DefaultStorageClass)),
-    on("StorageObjectInUseProtection", || Box::new(StorageObjectInUseProtection)),
-    off("OwnerReferencesPermissionEnforcement", || Box::new(OwnerReferencesPermissionEnforcement)),
-    on("PersistentVolumeClaimResize", || Box::new(PersistentVolumeClaimResize)),
-    on("RuntimeClass", || Box::new(RuntimeClass)),
-    on("CertificateApproval", || Box::new(CertificateApproval)),
-    on("CertificateSigning", || Box::new(CertificateSigning)),
-    on("ClusterTrustBundleAttest", || Box::new(ClusterTrustBundleAttest)),
-    on("CertificateSubjectRestriction", || Box::new(CertificateSubjectRestriction)),
-    on("DefaultIngressClass", || Box::new(DefaultIngressClass)),
-    off("DenyServiceExternalIPs", || Box::new(DenyServiceExternalIPs)),
-    on("PodTopologyLabels", || Box::new(PodTopologyLabels)),
-    on("PodResizeValidator", || Box::new(PodResizeValidator)),
-    asks_others(MUTATING_POLICY),
-    asks_others(MUTATING_WEBHOOK),
-    asks_others(VALIDATING_POLICY),
-    asks_others(VALIDATING_WEBHOOK),
-    asks_others(resourcequota::NAME),
-    off("AlwaysDeny", || Box::new(AlwaysDeny)),
+    on("NamespaceLifecycle", Admit, || Box::new(NamespaceLifecycle)),
+    off("LimitPodHardAntiAffinityTopology", Validate, || Box::new(LimitPodHardAntiAffinityTopology)),
+    on("LimitRanger", Both, || Box::new(LimitRanger)),
+    on("ServiceAccount", Both, || Box::new(ServiceAccount)),
+    on("NodeRestriction", Admit, || Box::new(NodeRestriction)),
+    on("TaintNodesByCondition", Admit, || Box::new(TaintNodesByCondition)),
+    off("AlwaysPullImages", Both, || Box::new(AlwaysPullImages)),
+    on("PodSecurity", Validate, || Box::new(PodSecurity::default())),
+    on("Priority", Both, || Box::new(Priority)),
+    on("DefaultTolerationSeconds", Admit, || Box::new(DefaultTolerationSeconds)),
+    off("ExtendedResourceToleration", Admit, || Box::new(ExtendedResourceToleration)),
+    on("DefaultStorageClass", Admit, || Box::new(DefaultStorageClass)),
+    on("StorageObjectInUseProtection", Admit, || Box::new(StorageObjectInUseProtection)),
+    off("OwnerReferencesPermissionEnforcement", Validate, || Box::new(OwnerReferencesPermissionEnforcement)),
+    on("PersistentVolumeClaimResize", Validate, || Box::new(PersistentVolumeClaimResize)),
+    on("RuntimeClass", Both, || Box::new(RuntimeClass)),
+    on("CertificateApproval", Validate, || Box::new(CertificateApproval)),
+    on("CertificateSigning", Validate, || Box::new(CertificateSigning)),
+    on("ClusterTrustBundleAttest", Validate, || Box::new(ClusterTrustBundleAttest)),
+    on("CertificateSubjectRestriction", Validate, || Box::new(CertificateSubjectRestriction)),
+    on("DefaultIngressClass", Admit, || Box::new(DefaultIngressClass)),
+    off("DenyServiceExternalIPs", Validate, || Box::new(DenyServiceExternalIPs)),
+    on("PodTopologyLabels", Admit, || Box::new(PodTopologyLabels)),
+    on("PodResizeValidator", Validate, || Box::new(PodResizeValidator)),
+    asks_others(MUTATING_POLICY, Admit),
+    asks_others(MUTATING_WEBHOOK, Admit),
+    asks_others(VALIDATING_POLICY, Validate),
+    asks_others(VALIDATING_WEBHOOK, Validate),
+    asks_others(resourcequota::NAME, Validate),
+    off("AlwaysDeny", Both, || Box::new(AlwaysDeny)),
 ];
 
 /// `--enable-admission-plugins` and `--disable-admission-plugins`.
@@ -170,9 +191,16 @@ impl Plugin for AlwaysDeny {
     }
 }
 
+/// A plugin with its place among the names.
+struct Placed {
+    place: usize,
+    halves: Halves,
+    plugin: Box<dyn Plugin>,
+}
+
 /// Plugins in the order in which they are asked.
 pub struct Chain {
-    plugins: Vec<Box<dyn Plugin>>,
+    plugins: Vec<Placed>,
     /// All that run, those that ask others included.
     names: Vec<&'static str>,
 }
@@ -186,8 +214,12 @@ impl Chain {
     /// What the operator chose, in upstream's order.
     pub fn selected(selection: &Selection) -> Self {
         let rows = || PLUGINS.iter().filter(|row| selection.runs(row));
+        let placed = |(place, row): (usize, &Row)| {
+            let plugin = (row.make?)();
+            Some(Placed { place, halves: row.halves, plugin })
+        };
         Chain {
-            plugins: rows().filter_map(|row| row.make).map(|make| make()).collect(),
+            plugins: rows().enumerate().filter_map(placed).collect(),
             names: rows().map(|row| row.name).collect(),
         }
     }
@@ -200,14 +232,39 @@ impl Chain {
         self.names.contains(&name)
     }
 
-    /// The mutating half, after defaulting and before validation.
-    pub fn admit(&self, request: &Request<'_>, object: &mut Value, world: &dyn World) -> Result<(), Status> {
-        self.plugins.iter().try_for_each(|plugin| plugin.admit(request, object, world))
+    /// The mutating half, after defaulting and before validation. `asked` is told of each plugin that has such a half,
+    /// by its place among [`Chain::names`], and whether it let the request through.
+    pub fn admit(
+        &self,
+        request: &Request<'_>,
+        object: &mut Value,
+        world: &dyn World,
+        asked: &mut dyn FnMut(usize, bool),
+    ) -> Result<(), Status> {
+        self.plugins.iter().try_for_each(|Placed { place, halves, plugin }| {
+            let outcome = plugin.admit(request, object, world);
+            if halves.admits() {
+                asked(*place, outcome.is_ok());
+            }
+            outcome
+        })
     }
 
-    /// The validating half, right before the commit.
-    pub fn validate(&self, request: &Request<'_>, object: &Value, world: &dyn World) -> Result<(), Status> {
-        self.plugins.iter().try_for_each(|plugin| plugin.validate(request, object, world))
+    /// The validating half, right before the commit, told of in the same way.
+    pub fn validate(
+        &self,
+        request: &Request<'_>,
+        object: &Value,
+        world: &dyn World,
+        asked: &mut dyn FnMut(usize, bool),
+    ) -> Result<(), Status> {
+        self.plugins.iter().try_for_each(|Placed { place, halves, plugin }| {
+            let outcome = plugin.validate(request, object, world);
+            if halves.validates() {
+                asked(*place, outcome.is_ok());
+            }
+            outcome
+        })
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use api::core::pod::resources::list;
+use api::validation::is_extended_resource;
 use apimachinery::meta::value_at;
 use apimachinery::{Status, Value, json};
 
@@ -27,7 +28,7 @@ impl Plugin for ExtendedResourceToleration {
         });
         let extended: BTreeSet<String> = containers
             .flat_map(|c| list(c, "requests").into_keys())
-            .filter(|name| is_extended(name))
+            .filter(|name| is_extended_resource(name))
             .collect();
         if extended.is_empty() {
             return Ok(());
@@ -40,10 +41,6 @@ impl Plugin for ExtendedResourceToleration {
         pod["spec"]["tolerations"] = all.into();
         Ok(())
     }
-}
-
-fn is_extended(name: &str) -> bool {
-    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
 }
 
 #[cfg(test)]

@@ -9,6 +9,13 @@ pub mod policy;
 pub mod typechecking;
 pub mod webhook;
 
+/// When admission looks at an object: to change it, or to judge what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Mutating,
+    Validating,
+}
+
 /// Names that end so are kept for configuration in files, from a later release on.
 const STATIC_SUFFIX: &str = ".static.k8s.io";
 

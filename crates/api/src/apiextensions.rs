@@ -89,6 +89,12 @@ impl Strategy for CustomResourceDefinition {
         keep(obj, old, "spec");
     }
 
+    fn validate_new(&self, obj: &Value, metadata: ErrorList) -> ErrorList {
+        let mut errors = validation::with_required_name(obj, metadata);
+        errors.extend(self.validate(obj));
+        errors
+    }
+
     fn validate(&self, obj: &Value) -> ErrorList {
         validation::validate(obj, None)
     }

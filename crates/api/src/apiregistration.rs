@@ -1,6 +1,6 @@
 //! The group `apiregistration.k8s.io`: APIService (follows `k8s.io/kube-aggregator/pkg/registry/apiservice`).
 
-use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::field::{Error, ErrorList};
 use apimachinery::managedfields::{Set, reset_fields_and_metadata};
 use apimachinery::meta::str_at;
 use apimachinery::{Value, json, names};
@@ -25,9 +25,12 @@ const COLUMNS: [Column; 4] = [
     AGE,
 ];
 
+/// A group and a version, with their priorities.
+pub type LocalService = (&'static str, &'static str, i64, i64);
+
 /// Groups and versions that this server itself serves, with the priorities that order them: of the group among groups,
 /// and of the version in its group (follows `DefaultGenericAPIServicePriorities`).
-pub const LOCAL: &[(&str, &str, i64, i64)] = &[
+pub const LOCAL: &[LocalService] = &[
     ("", "v1", 18_000, 1),
     ("admissionregistration.k8s.io", "v1", 16_700, 15),
     ("apiextensions.k8s.io", "v1", 16_700, 15),
@@ -89,9 +92,15 @@ impl Strategy for APIService {
         }
     }
 
+    fn validate_new(&self, obj: &Value, metadata: ErrorList) -> ErrorList {
+        let mut errors = required_name(obj);
+        errors.extend(metadata);
+        errors.extend(self.validate(obj));
+        errors
+    }
+
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        required_name(obj, &mut errors);
         let spec = At::root(obj).get("spec");
         let (group, version) = (spec.get("group"), spec.get("version"));
         if group.is_empty() && version.text() != "v1" {
@@ -178,14 +187,14 @@ fn availability(obj: &Value) -> String {
 }
 
 /// It is named after what it serves.
-fn required_name(obj: &Value, errors: &mut ErrorList) {
-    let name = str_at(obj, &["metadata", "name"]);
+fn required_name(obj: &Value) -> ErrorList {
     let required = format!("{}.{}", str_at(obj, &["spec", "version"]), str_at(obj, &["spec", "group"]));
-    if name != required && names::is_path_segment_name(name).is_empty() {
-        let path = Path::new("metadata").child("name");
-        let detail = format!("must be `spec.version+\".\"+spec.group`: {required:?}");
-        errors.push(Error::invalid(&path, name, detail));
-    }
+    let given = ["generateName", "name"].map(|field| At::root(obj).at(&["metadata", field]));
+    let is_wrong = |name: &&At| {
+        !name.is_empty() && name.text() != required && names::is_path_segment_name(name.text()).is_empty()
+    };
+    let wrong = given.iter().filter(is_wrong);
+    wrong.map(|name| name.invalid(format!("must be `spec.version+\".\"+spec.group`: {required:?}"))).collect()
 }
 
 fn local(spec: &At, errors: &mut ErrorList) {
@@ -262,7 +271,7 @@ mod tests {
             ],
         );
         expect_errors(
-            &APIService.validate(&service("x", json!({}))),
+            &APIService.validate_new(&service("x", json!({})), ErrorList::new()),
             &["metadata.name: Invalid value: \"x\": must be `spec.version+\".\"+spec.group`: \"v1.e.com\""],
         );
     }

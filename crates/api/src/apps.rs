@@ -32,6 +32,8 @@ struct Template {
     set: &'static str,
 }
 
+const DAEMON_SET: Template = Template { kind: "daemonset", set: "DaemonSet" };
+
 impl Template {
     /// Follows `ValidateDeploymentSpec`, `ValidateStatefulSetSpec`, `ValidateDaemonSetSpec` and
     /// `ValidatePodTemplateSpecForReplicaSet`.
@@ -43,10 +45,13 @@ impl Template {
             if selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty() {
                 errors.push(selector.invalid(format!("empty selector is invalid for {}", self.kind)));
             }
+            if errors.len() == before {
+                template_matches(&selector, template, errors);
+            }
         } else {
-            errors.push(selector.required(""));
-        }
-        if errors.len() == before {
+            if self.kind != DAEMON_SET.kind {
+                errors.push(selector.required(""));
+            }
             template_matches(&selector, template, errors);
         }
         validate_template(template, errors);
@@ -62,13 +67,13 @@ impl Template {
     }
 }
 
-fn template_matches(selector: &At, template: &At, errors: &mut ErrorList) {
+/// A selector selects the pods of its own template; one that is missing selects nothing.
+pub(crate) fn template_matches(selector: &At, template: &At, errors: &mut ErrorList) {
     let labels = template.at(&["metadata", "labels"]);
     let typed: StringMap = serde_json::from_value(labels.value.clone()).unwrap_or_default();
     let parsed: LabelSelector = serde_json::from_value(selector.value.clone()).unwrap_or_default();
-    if !parsed.matches(&typed) {
-        let value = if labels.is_set() { labels.value.clone() } else { Value::Null };
-        errors.push(Error::invalid(&labels.path, value, "`selector` does not match template `labels`"));
+    if !selector.is_set() || !parsed.matches(&typed) {
+        errors.push(labels.invalid("`selector` does not match template `labels`"));
     }
 }
 

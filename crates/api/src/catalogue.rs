@@ -15,13 +15,14 @@ use apimachinery::field::ErrorList;
 use apimachinery::meta::str_at;
 use jiff::Timestamp;
 
+use crate::admissionregistration::Phase;
 use crate::autoscaling::horizontalpodautoscaler::HorizontalPodAutoscaler;
 use crate::resource::{self, Resource};
 use crate::strategy::{Plain, Strategy};
 use crate::{
     admissionregistration, apiextensions, apiregistration, apps, autoscaling, batch, certificates,
-    coordination, core, discovery, dynamicresource, flowcontrol, networking, node, objectmeta, policy, rbac,
-    scheduling, storage, strategy,
+    conditions, coordination, core, discovery, dynamicresource, flowcontrol, networking, node, objectmeta,
+    policy, rbac, scheduling, storage, strategy,
 };
 
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -141,9 +142,21 @@ impl Kind {
         self.verbs.contains(&verb)
     }
 
+    fn is_built_in(&self) -> bool {
+        self.type_name.starts_with("io.k8s.")
+    }
+
+    /// The group that complaints about an object name: that of upstream's own form of it.
+    pub fn internal_group(&self) -> &'static str {
+        self.strategy.internal_group().unwrap_or(self.resource.group)
+    }
+
     /// Fills in defaults beyond the schema's.
     pub fn default(&self, obj: &mut Value) {
         self.strategy.default(obj);
+        if self.is_built_in() {
+            conditions::write_times(&self.resource, obj);
+        }
     }
 
     pub fn prepare_for_create(&self, obj: &mut Value) {
@@ -172,10 +185,9 @@ impl Kind {
 
     /// The complaints about a new object; its name must have been generated.
     pub fn validate(&self, obj: &Value) -> ErrorList {
-        let mut errors = objectmeta::validate(obj, self.resource.namespaced, self.strategy.name_rule());
-        errors.extend(self.unqualified_finalizers(obj));
-        errors.extend(self.strategy.validate(obj));
-        errors
+        let mut metadata = objectmeta::validate(obj, self.resource.namespaced, self.strategy.name_rule());
+        metadata.extend(self.unqualified_finalizers(obj));
+        self.strategy.validate_new(obj, metadata)
     }
 
     pub fn validate_update(&self, obj: &Value, old: &Value) -> ErrorList {
@@ -202,11 +214,12 @@ impl Kind {
     /// Upstream checks changes of metadata for all kinds, and once more in most kinds' strategies; both complaints
     /// become causes.
     fn validate_metadata_update(&self, obj: &Value, old: &Value) -> ErrorList {
-        const CHECKED_ONCE: [&str; 9] = [
+        const CHECKED_ONCE: [&str; 10] = [
             "csinodes",
             "endpointslices",
             "events",
             "flowschemas",
+            "jobs",
             "limitranges",
             "persistentvolumes",
             "poddisruptionbudgets",
@@ -612,7 +625,7 @@ pub static CATALOGUE: &[Kind] = &[
         "io.k8s.api.admissionregistration.v1",
         "MutatingAdmissionPolicyBinding",
         "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
-        admissionregistration::binding::MutatingAdmissionPolicyBinding
+        admissionregistration::binding::AdmissionPolicyBinding(Phase::Mutating)
     )
     .categories(CATEGORY_EXTENSIONS),
     row!(
@@ -620,7 +633,7 @@ pub static CATALOGUE: &[Kind] = &[
         "io.k8s.api.admissionregistration.v1",
         "MutatingWebhookConfiguration",
         "mutatingwebhookconfigurations.admissionregistration.k8s.io",
-        admissionregistration::webhook::MutatingWebhookConfiguration
+        admissionregistration::webhook::WebhookConfiguration(Phase::Mutating)
     )
     .categories(CATEGORY_EXTENSIONS),
     row!(
@@ -643,7 +656,7 @@ pub static CATALOGUE: &[Kind] = &[
         "io.k8s.api.admissionregistration.v1",
         "ValidatingAdmissionPolicyBinding",
         "validatingadmissionpolicybindings.admissionregistration.k8s.io",
-        admissionregistration::binding::ValidatingAdmissionPolicyBinding
+        admissionregistration::binding::AdmissionPolicyBinding(Phase::Validating)
     )
     .categories(CATEGORY_EXTENSIONS),
     row!(
@@ -651,7 +664,7 @@ pub static CATALOGUE: &[Kind] = &[
         "io.k8s.api.admissionregistration.v1",
         "ValidatingWebhookConfiguration",
         "validatingwebhookconfigurations.admissionregistration.k8s.io",
-        admissionregistration::webhook::ValidatingWebhookConfiguration
+        admissionregistration::webhook::WebhookConfiguration(Phase::Validating)
     )
     .categories(CATEGORY_EXTENSIONS),
     row!(

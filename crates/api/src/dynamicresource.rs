@@ -3,3 +3,4 @@
 pub mod deviceclass;
 pub mod resourceclaim;
 pub mod resourceslice;
+pub mod selector;

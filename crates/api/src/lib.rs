@@ -12,6 +12,7 @@ pub mod batch;
 pub mod catalogue;
 pub mod certificates;
 pub mod columns;
+pub mod conditions;
 pub mod conversion;
 pub mod coordination;
 pub mod core;

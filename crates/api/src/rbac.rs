@@ -6,7 +6,7 @@ use apimachinery::{Value, names};
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, items, name, wide};
-use crate::defaults::{Fill, each, fill, object};
+use crate::defaults::{Fill, each, fill, object_or_new};
 use crate::strategy::{Column, NameRule, Strategy};
 use crate::validation::{At, dns1123_subdomain, label_selector, same_field};
 
@@ -102,7 +102,7 @@ pub struct RoleBinding {
 
 impl Strategy for RoleBinding {
     fn default(&self, obj: &mut Value) {
-        if let Some(reference) = object(obj, "roleRef") {
+        if let Some(reference) = object_or_new(obj, "roleRef") {
             fill(reference, &[("apiGroup", Fill::Text(GROUP))]);
         }
         for subject in each(obj, "subjects") {

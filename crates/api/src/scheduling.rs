@@ -72,6 +72,11 @@ impl Strategy for PriorityClass {
         errors
     }
 
+    fn undeletable(&self, name: &str) -> Option<&'static str> {
+        let is_system = SYSTEM_CLASSES.iter().any(|(system, _)| *system == name);
+        is_system.then_some("this is a system priority class and cannot be deleted")
+    }
+
     fn columns(&self) -> &'static [Column] {
         &COLUMNS
     }

@@ -33,6 +33,8 @@ pub enum GarbagePolicy {
     Background,
     /// They lose their owner and live on.
     Orphan,
+    /// There are none, whatever the DELETE says.
+    Unsupported,
 }
 
 /// Who makes a request, and when.
@@ -71,6 +73,16 @@ pub trait Strategy: Send + Sync {
         reset_fields(subresource)
     }
 
+    /// The group that complaints about an object name, where upstream's own form of it is in another one than is served.
+    fn internal_group(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether objects written in this version are held to rules of its own, not to those of the version that is stored.
+    fn judges_its_version(&self) -> bool {
+        false
+    }
+
     /// Takes from `old` what an update of another subresource (`finalize`, `resize`, ...) may not change.
     fn prepare_for_subresource_update(&self, _subresource: &str, obj: &mut Value, old: &Value) {
         self.prepare_for_update(obj, old);
@@ -79,6 +91,13 @@ pub trait Strategy: Send + Sync {
     /// Sets what depends on who writes, and when; `old` is the object before an update, `subresource` is empty for the
     /// object itself.
     fn stamp(&self, _subresource: &str, _obj: &mut Value, _old: Option<&Value>, _writer: &Writer) {}
+
+    /// All that is wrong with a new object; `metadata` is what is wrong with its metadata, which is said first.
+    fn validate_new(&self, obj: &Value, metadata: ErrorList) -> ErrorList {
+        let mut errors = metadata;
+        errors.extend(self.validate(obj));
+        errors
+    }
 
     fn validate(&self, _obj: &Value) -> ErrorList {
         ErrorList::new()
@@ -119,9 +138,20 @@ pub trait Strategy: Send + Sync {
         &NAME_AND_CREATED_AT
     }
 
+    /// What of an object [`Strategy::row`] reads. A kind of which there are many objects, or large ones, names it, so that
+    /// nothing else is read for a table.
+    fn shown(&self) -> Shown {
+        Shown::ALL
+    }
+
     /// The cells of one object, as many as there are columns.
     fn row(&self, obj: &Value, _now: Timestamp) -> Vec<Value> {
         vec![crate::columns::name(obj), crate::columns::created_at(obj)]
+    }
+
+    /// What the rows of a table go by before their names, where that is not the names alone.
+    fn table_rank(&self) -> Option<fn(&Value) -> i64> {
+        None
     }
 
     /// Seconds between the request and the removal, `requested` being the caller's wish.
@@ -136,6 +166,11 @@ pub trait Strategy: Send + Sync {
 
     /// What to tell somebody who deletes an object and does not say what becomes of its dependents.
     fn deletion_warning(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Why this object cannot be deleted.
+    fn undeletable(&self, _name: &str) -> Option<&'static str> {
         None
     }
 
@@ -174,10 +209,31 @@ pub fn drop_field(obj: &mut Value, field: &str) {
     }
 }
 
-/// Restores a top-level field to what it was.
+/// Fields of an object, or of each item of a list, and what is meant of each; no fields means all of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown(pub &'static [(&'static str, Shown)]);
+
+impl Shown {
+    pub const ALL: Shown = Shown(&[]);
+
+    pub fn is_all(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What is meant of a field, if anything is.
+    pub fn field(self, name: &str) -> Option<Shown> {
+        if self.is_all() {
+            return Some(Shown::ALL);
+        }
+        self.0.iter().find(|(field, _)| *field == name).map(|(_, below)| *below)
+    }
+}
+
+/// Restores a top-level field to what it was. Mostly it is that still, which is found sooner than it is copied.
 pub fn keep(obj: &mut Value, old: &Value, field: &str) {
     let Some(map) = obj.as_object_mut() else { return };
     match old.get(field) {
+        Some(value) if map.get(field) == Some(value) => {}
         Some(value) => {
             map.insert(field.to_owned(), value.clone());
         }

@@ -149,6 +149,11 @@ impl<'a> At<'a> {
         Error::not_supported(&self.path, self.value.clone(), supported)
     }
 
+    /// As [`At::not_supported`], where upstream has a list and keeps its order.
+    pub fn not_supported_of(&self, supported: &[&str]) -> Error {
+        Error::not_supported_of(&self.path, self.value.clone(), supported)
+    }
+
     pub fn duplicate(&self) -> Error {
         Error::duplicate(&self.path, self.value.clone())
     }
@@ -170,6 +175,15 @@ impl<'a> At<'a> {
             errors.push(self.required(""));
         } else if !supported.contains(&self.text()) {
             errors.push(self.not_supported(supported));
+        }
+    }
+
+    /// As [`At::check_enum`], where upstream has a list and keeps its order.
+    pub fn check_enum_of(&self, supported: &[&str], errors: &mut ErrorList) {
+        if self.text().is_empty() {
+            errors.push(self.required(""));
+        } else if !supported.contains(&self.text()) {
+            errors.push(self.not_supported_of(supported));
         }
     }
 
@@ -411,6 +425,14 @@ pub fn is_extended_resource(resource: &str) -> bool {
     !is_native_resource(resource)
         && !resource.starts_with("requests.")
         && names::is_qualified_name(&format!("requests.{resource}")).is_empty()
+}
+
+/// Begins the names of resources that are huge pages of one size; the kernel's folders are named alike.
+pub const HUGE_PAGES: &str = "hugepages-";
+
+/// Follows `IsHugePageResourceName`.
+pub fn is_huge_page_resource(resource: &str) -> bool {
+    resource.starts_with(HUGE_PAGES)
 }
 
 /// Without a domain, or in `kubernetes.io`.

@@ -8,7 +8,7 @@ use apimachinery::{Map, json};
 use crate::definition::Scale;
 
 /// The names along a path such as `.spec.replicas`.
-fn names(path: &str) -> Vec<&str> {
+pub fn names(path: &str) -> Vec<&str> {
     path.strip_prefix('.').unwrap_or(path).split('.').collect()
 }
 
@@ -49,9 +49,27 @@ fn wrong_type(path: &str, value: &Value, expected: &str) -> String {
     )
 }
 
+/// What stands at a path, unless something on the way there is no object (follows `unstructured.NestedFieldNoCopy`).
+fn nested<'v>(object: &'v Value, path: &str) -> Result<Option<&'v Value>, String> {
+    let names = names(path);
+    let mut value = object;
+    for (at, name) in names.iter().enumerate() {
+        if !value.is_object() && !value.is_null() {
+            return Err(wrong_type(&names[..=at].join("."), value, "map[string]interface{}"));
+        }
+        let Some(inner) = value.get(name) else { return Ok(None) };
+        value = inner;
+    }
+    Ok(Some(value))
+}
+
 fn check_replicas(object: &Value, path: &str, errors: &mut ErrorList) {
-    let Some(value) = at(object, path) else { return };
     let place = Path::new(path);
+    let value = match nested(object, path) {
+        Ok(Some(value)) => value,
+        Ok(None) => return,
+        Err(why) => return errors.push(Error::invalid(&place, 0, why)),
+    };
     match value.as_i64() {
         None => errors.push(Error::invalid(&place, 0, wrong_type(path, value, "int64"))),
         Some(count) if count < 0 => {
@@ -77,10 +95,15 @@ pub fn validate_spec(object: &Value, scale: &Scale) -> ErrorList {
 pub fn validate_status(object: &Value, scale: &Scale) -> ErrorList {
     let mut errors = ErrorList::new();
     check_replicas(object, &scale.status_replicas_path, &mut errors);
-    if let Some(path) = &scale.label_selector_path
-        && let Some(value) = at(object, path).filter(|value| !value.is_string())
-    {
-        errors.push(Error::invalid(&Path::new(path), "", wrong_type(path, value, "string")));
+    if let Some(path) = &scale.label_selector_path {
+        let complaint = match nested(object, path) {
+            Ok(value) => {
+                let value = value.filter(|value| !value.is_string());
+                value.map(|value| wrong_type(path, value, "string"))
+            }
+            Err(why) => Some(why),
+        };
+        errors.extend(complaint.map(|why| Error::invalid(&Path::new(path), "", why)));
     }
     errors
 }

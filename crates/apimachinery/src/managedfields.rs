@@ -12,6 +12,7 @@ mod lay;
 mod manager;
 mod merge;
 mod remove;
+mod scale;
 mod set;
 mod typed;
 mod versions;
@@ -19,6 +20,7 @@ mod versions;
 pub use element::{Path, PathElement, Scalar};
 pub use entry::{DecodeError, Entry, ManagedFields, Operation};
 pub use manager::{FieldManager, reset_fields, reset_fields_and_metadata, reset_fields_of_custom};
+pub use scale::{SCALE_VERSION, ScaleHandler};
 pub use set::Set;
 pub use versions::{OneVersion, Versions};
 

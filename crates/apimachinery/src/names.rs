@@ -61,6 +61,15 @@ pub fn is_dns1123_label(text: &str) -> Vec<String> {
     complaints
 }
 
+/// As [`is_dns1123_subdomain`], for kinds whose names upstream validates declaratively, which counts bytes.
+pub fn is_long_name(text: &str) -> Vec<String> {
+    let mut complaints = is_dns1123_subdomain(text);
+    if text.len() > DNS1123_SUBDOMAIN_MAX {
+        complaints[0] = format!("must be no more than {DNS1123_SUBDOMAIN_MAX} bytes");
+    }
+    complaints
+}
+
 pub fn is_dns1123_subdomain(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     if text.len() > DNS1123_SUBDOMAIN_MAX {

@@ -2,8 +2,10 @@
 
 mod json;
 mod merge;
+mod shown;
 mod strategic;
 
 pub use json::{JsonPatchError, OPERATIONS_MAX, json_patch, json_patch_operations, undecodable};
 pub use merge::merge_patch;
+pub use shown::go_value;
 pub use strategic::strategic_merge_patch;

@@ -13,6 +13,7 @@ use admission::{
 use apimachinery::gvk::{GroupVersionKind, GroupVersionResource};
 use apimachinery::{Status, Value, json};
 use auth::authorizer::RBAC_GROUP;
+use auth::deviceclaims::{self, Asker};
 use store::{Scope, WatchItem};
 use tokio::time::timeout;
 
@@ -25,6 +26,7 @@ use crate::part::Part;
 use crate::policy;
 use crate::query::Query;
 use crate::webhook;
+use crate::webhook::metrics::Half;
 use crate::write::Place;
 
 /// The account of pods that name none.
@@ -62,7 +64,34 @@ pub async fn validate(
         let may = |wanted: &auth::Attributes<'_>| call.core.authorize_now(wanted).is_allowed();
         call.core.authorizer.check_escalation(&call.user, object, asked.old, &may)?;
     }
+    check_device_claims(call, place, asked, object)?;
     Admission { place, subresource: place.part.subresource(), asked }.validate(call, object).await
+}
+
+/// What only some may say in claims on devices.
+fn check_device_claims(call: &Call, place: &Place, asked: Asked<'_>, object: &Value) -> Result<(), Status> {
+    let namespace = &*place.key.namespace;
+    let asker = Asker {
+        user: &call.user,
+        verb: call.info.verb,
+        namespace,
+        may: &|wanted: &auth::Attributes<'_>| call.core.authorize_now(wanted),
+        namespace_object: &|| World::get(&*call.core, "namespaces", "", namespace),
+    };
+    let resource = &place.kind.resource;
+    let errors = match (resource.group, resource.plural, place.part, asked.old) {
+        (deviceclaims::GROUP, deviceclaims::CLAIMS, Part::Main, None) => {
+            asker.check_requests(&object["spec"]["devices"]["requests"])
+        }
+        (deviceclaims::GROUP, deviceclaims::CLAIMS, Part::Status, Some(old)) => {
+            asker.check_status(object, old)
+        }
+        (deviceclaims::GROUP, deviceclaims::TEMPLATES, Part::Main, None) => {
+            asker.check_requests(&object["spec"]["spec"]["devices"]["requests"])
+        }
+        _ => return Ok(()),
+    };
+    if errors.is_empty() { Ok(()) } else { Err(place.invalid(object, &errors)) }
 }
 
 /// Both halves for what is posted to a subresource of an object: a Binding, an Eviction, a TokenRequest.
@@ -160,18 +189,21 @@ impl<'a> Admission<'a> {
 
     async fn mutate_noting(self, call: &Call, object: &mut Value, notes: &Notes) -> Result<(), Status> {
         let core = &call.core;
-        let in_tree = |object: &mut Value| core.admission.admit(&self.request(call, notes), object, &**core);
+        let in_tree = |object: &mut Value| {
+            let mut asked = self.counting(call, Half::Admit);
+            core.admission.admit(&self.request(call, notes), object, &**core, &mut asked)
+        };
         in_tree(object)?;
         let mut others = Others::of(core);
         if others.are_none() {
             return Ok(());
         }
         let review = self.review(call, object, notes);
-        if others.change(&review, object).await? {
+        if call.waiting.measure(others.change(&review, object)).await? {
             // What others have changed, the plugins look at again, and after them those who want to.
             others.second();
             in_tree(object)?;
-            others.change(&review, object).await?;
+            call.waiting.measure(others.change(&review, object)).await?;
         }
         Ok(())
     }
@@ -185,17 +217,30 @@ impl<'a> Admission<'a> {
 
     async fn validate_noting(self, call: &Call, object: &Value, notes: &Notes) -> Result<(), Status> {
         let core = &call.core;
-        core.admission.validate(&self.request(call, notes), object, &**core)?;
+        let mut asked = self.counting(call, Half::Validate);
+        core.admission.validate(&self.request(call, notes), object, &**core, &mut asked)?;
         if core.admission.runs(VALIDATING_POLICY) && core.policies.has_validating(&core.store) {
             policy::validate(&self.review(call, object, notes), object)?;
         }
         if core.admission.runs(VALIDATING_WEBHOOK) && !core.webhooks.validating(&core.store).is_empty() {
-            webhook::validating::validate(&self.review(call, object, notes), object).await?;
+            let review = self.review(call, object, notes);
+            call.waiting.measure(webhook::validating::validate(&review, object)).await?;
         }
         if core.admission.runs(resourcequota::NAME) {
             core.quotas.reserve(&core.store, &self.request(call, notes), object, call.now).await?;
         }
         Ok(())
+    }
+
+    /// Counts how long each plugin takes, from the moment when the one before it is done.
+    fn counting(self, call: &Call, half: Half) -> impl FnMut(usize, bool) {
+        let (metrics, operation) = (&call.core.admission_metrics, self.asked.operation);
+        let mut before = Instant::now();
+        move |place, passed| {
+            let now = Instant::now();
+            metrics.plugin(place, half, operation, passed, now - before);
+            before = now;
+        }
     }
 
     /// Hands on what was said, and counts.

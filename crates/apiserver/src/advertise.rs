@@ -91,7 +91,7 @@ async fn publish_or_say(core: &Arc<Core>) {
 async fn renew(core: &Core) {
     let lease = json!({"subsets": [{"addresses": [{"ip": core.config.advertise.ip().to_string()}]}]});
     let op = Op::Put(draft(lease_kind(), &with_type(lease)));
-    if let Err(error) = core.store.commit(&lease_key(core), Expected::Any, op).await {
+    if let Err(error) = core.commit(&lease_key(core), Expected::Any, op).await {
         tracing::warn!(error = &error as &dyn std::error::Error, "this server's lease is not renewed");
     }
 }
@@ -99,7 +99,7 @@ async fn renew(core: &Core) {
 /// The server leaves: no new connection is to come here.
 async fn retire(core: &Arc<Core>) -> Result<(), CommitError> {
     let last = draft(lease_kind(), &with_type(json!({})));
-    core.store.commit(&lease_key(core), Expected::Any, Op::Delete(last)).await?;
+    core.commit(&lease_key(core), Expected::Any, Op::Delete(last)).await?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use apimachinery::Status;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -61,8 +61,8 @@ pub fn empty() -> Body {
     full(Bytes::new())
 }
 
-/// A body of pieces that are all there already.
-pub fn chunks(pieces: Vec<Bytes>) -> Body {
+/// A body whose pieces are made as they are taken.
+pub fn pieces(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
     stream(futures_util::stream::iter(pieces))
 }
 
@@ -84,32 +84,6 @@ pub async fn read_at_most(body: Body, max: usize) -> Result<Bytes, Status> {
     }
 }
 
-/// Joins small pieces into chunks worth a frame of their own.
-#[derive(Default)]
-pub struct Chunker {
-    done: Vec<Bytes>,
-    open: BytesMut,
-}
-
-impl Chunker {
-    pub fn push(&mut self, piece: &[u8]) {
-        if self.open.capacity() == 0 {
-            self.open.reserve(CHUNK_BYTES);
-        }
-        self.open.extend_from_slice(piece);
-        if self.open.len() >= CHUNK_BYTES {
-            self.done.push(self.open.split().freeze());
-        }
-    }
-
-    pub fn finish(mut self) -> Vec<Bytes> {
-        if !self.open.is_empty() {
-            self.done.push(self.open.freeze());
-        }
-        self.done
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,16 +94,5 @@ mod tests {
         assert_eq!(&body[..], b"12345");
         let status = read_at_most(full("123456"), 5).await.expect_err("is too large");
         assert_eq!(status.code, 413);
-    }
-
-    #[test]
-    fn pieces_are_joined_in_order() {
-        let mut chunker = Chunker::default();
-        let piece = vec![7; CHUNK_BYTES / 2 + 1];
-        for _ in 0..3 {
-            chunker.push(&piece);
-        }
-        let sizes: Vec<usize> = chunker.finish().iter().map(Bytes::len).collect();
-        assert_eq!(sizes, [CHUNK_BYTES + 2, CHUNK_BYTES / 2 + 1]);
     }
 }

@@ -1,29 +1,31 @@
 //! One request on its way through the pipeline: what it is about, who makes it, and how it wants its answer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use apimachinery::{Status, Value};
 use auth::UserInfo;
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT, VARY, WARNING,
     WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, Method, Response};
 use jiff::Timestamp;
-use store::Revision;
+use store::{Entry, Revision};
 
 use crate::audit::Record;
 use crate::body::{self, Body};
 use crate::conversion;
 use crate::core::Core;
+use crate::encodings::ListTypes;
+use crate::gzip::Gzip;
 use crate::kind::KindRef;
-use crate::negotiation::{Format, Target, accepts_gzip};
+use crate::negotiation::{Format, Shape, Target, accepts_gzip};
 use crate::query::{FIELD_MANAGER_MAX, Query};
 use crate::request_info::RequestInfo;
-use crate::view::{IncludeObject, View};
+use crate::view::{IncludeObject, ListMeta, View};
 use crate::wire::{self, Document};
 
 /// Smaller responses gain less from compression than it costs (upstream: defaultGzipThresholdBytes).
@@ -41,10 +43,32 @@ pub struct Call {
     pub user: UserInfo,
     pub target: Target,
     pub now: Timestamp,
+    /// Whether the answer goes over a connection, where each piece of it is a write.
+    pub is_remote: bool,
     /// What the client should know though the request succeeds.
     pub warnings: Vec<String>,
     /// What will be told of this request, if anything.
     pub audit: Option<Arc<Record>>,
+    pub waiting: Waiting,
+}
+
+/// How long a request has waited for what is not this server's own work: a seat, and webhooks.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting(Arc<AtomicU64>);
+
+impl Waiting {
+    /// Adds the time that this takes.
+    pub async fn measure<T>(&self, work: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let outcome = work.await;
+        let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_add(nanoseconds, Ordering::Relaxed);
+        outcome
+    }
+
+    pub fn total(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
 }
 
 impl Call {
@@ -75,7 +99,14 @@ impl Call {
         if let Some(record) = self.audit.as_ref().filter(|record| record.wants_response()) {
             record.response_object(wire::parse(&document.json)?);
         }
-        let pieces = wire::render(self.target, document)?;
+        self.respond_pieces(code, wire::render(self.target, document)?.into_iter())
+    }
+
+    fn respond_pieces(
+        &self,
+        code: u16,
+        mut pieces: impl Iterator<Item = Bytes> + Send + 'static,
+    ) -> Result<Response<Body>, Status> {
         let mut response = Response::builder()
             .status(code)
             .header(CONTENT_TYPE, self.target.format.media_type())
@@ -83,17 +114,63 @@ impl Call {
         for warning in self.warning_headers() {
             response = response.header(WARNING, warning);
         }
-        let length: usize = pieces.iter().map(Bytes::len).sum();
-        let body = if length >= GZIP_BYTES_MIN && accepts_gzip(&self.headers) {
+        let (mut first, mut length) = (Vec::new(), 0);
+        while length < GZIP_BYTES_MIN
+            && let Some(piece) = pieces.next()
+        {
+            length += piece.len();
+            first.push(piece);
+        }
+        let body = if length < GZIP_BYTES_MIN {
+            body::full(wire::join(&first))
+        } else if accepts_gzip(&self.headers) {
             response = response.header(CONTENT_ENCODING, "gzip").header(VARY, "Accept-Encoding");
-            gzip(&pieces)
+            body::pieces(Gzip::new(first.into_iter().chain(pieces)))
         } else {
-            match <[Bytes; 1]>::try_from(pieces) {
-                Ok([whole]) => body::full(whole),
-                Err(pieces) => body::chunks(pieces),
-            }
+            body::pieces(first.into_iter().chain(pieces))
         };
         response.body(body).map_err(Status::internal)
+    }
+
+    /// A list of stored objects, in the version of their kind. It is made while the client takes it, unless its form or
+    /// somebody else wants it as a whole.
+    pub async fn respond_list(
+        &self,
+        view: &View,
+        mut entries: Vec<Arc<Entry>>,
+        meta: &ListMeta,
+    ) -> Result<Response<Body>, Status> {
+        if self.target.shape == Shape::Table
+            && let Some(rank) = view.kind.strategy.table_rank()
+        {
+            entries.sort_by_cached_key(|entry| rank(&conversion::decode(&entry.bytes)));
+        }
+        let stored = |entry: Arc<Entry>| entry.bytes.clone();
+        let is_audited = self.audit.as_ref().is_some_and(|record| record.wants_response());
+        match self.target {
+            Target { shape: Shape::Metadata, .. } if entries.is_empty() => {
+                let json = vec![view.no_metadata(meta)];
+                self.respond(200, Document { type_name: view.type_name(true), json })
+            }
+            Target { format: Format::Json, pretty: false, .. } if !is_audited => {
+                self.respond_pieces(200, view.list(entries.into_iter().map(stored), meta))
+            }
+            Target { format: Format::Protobuf, shape: Shape::Object, .. }
+                if !is_audited && conversion::is_stored_version(&view.kind) =>
+            {
+                let types = ListTypes {
+                    list: wire::type_id(&view.type_name(true))?,
+                    item: wire::type_id(&view.type_name(false))?,
+                };
+                let empty: Vec<Bytes> = view.list(std::iter::empty(), meta).collect();
+                let list = self.core.encodings.list(types, &wire::join(&empty), entries).await?;
+                self.respond_pieces(200, list)
+            }
+            _ => {
+                let json = view.list(entries.into_iter().map(stored), meta).collect();
+                self.respond(200, Document { type_name: view.type_name(true), json })
+            }
+        }
     }
 
     /// One object, in the version of its kind, as the store keeps it. Without a revision it has just been written.
@@ -118,7 +195,7 @@ impl Call {
         response
     }
 
-    fn warning_headers(&self) -> Vec<HeaderValue> {
+    pub fn warning_headers(&self) -> Vec<HeaderValue> {
         let mut size = 0;
         let mut seen = Vec::new();
         for text in &self.warnings {
@@ -144,7 +221,7 @@ pub fn failure(status: &Status, target: Target) -> Response<Body> {
         Ok(pieces) => (target.format, pieces),
         Err(_) => (Format::Json, vec![crate::draft::to_json(status).into()]),
     };
-    let mut response = Response::new(body::chunks(pieces));
+    let mut response = Response::new(body::full(wire::join(&pieces)));
     *response.status_mut() =
         http::StatusCode::from_u16(status.code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
@@ -157,13 +234,4 @@ pub fn failure(status: &Status, target: Target) -> Response<Body> {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
-}
-
-fn gzip(pieces: &[Bytes]) -> Body {
-    use std::io::Write as _;
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    for piece in pieces {
-        encoder.write_all(piece).expect("writing to memory does not fail");
-    }
-    body::full(encoder.finish().expect("writing to memory does not fail"))
 }

@@ -43,7 +43,7 @@ pub async fn serve(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status
                 objects.extend(ask(&call.core, name).await);
             }
         }
-        let json = view.computed_list(objects, &ListMeta::default());
+        let json = view.list(objects.into_iter(), &ListMeta::default()).collect();
         return call.respond(200, Document { type_name: view.type_name(true), json });
     }
     let not_found = || Status::not_found(&GroupResource::new("", "componentstatus"), &call.info.name);

@@ -9,6 +9,8 @@ use jiff::Timestamp;
 
 use crate::aggregation::FrontProxy;
 use crate::audit::Auditor;
+use crate::enablement::Enablement;
+use crate::encryption::Encryption;
 use crate::features::Features;
 use crate::metadata::Random;
 use crate::negotiation::Formats;
@@ -25,6 +27,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Tells the time. Replaced in simulations.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Takes a level as `--v` does.
+pub type SetVerbosity = Arc<dyn Fn(i32) + Send + Sync>;
 
 pub struct Config {
     /// Where clients outside reach the server, and what the `kubernetes` Service leads to.
@@ -59,10 +64,18 @@ pub struct Config {
     pub features: Features,
     /// Which encodings are spoken besides those that always are; follows from the features.
     pub formats: Formats,
+    /// Which built-in groups, versions and resources are served (`--runtime-config`).
+    pub enablement: Enablement,
+    /// Sets how much is logged (`--v`), if that can be set.
+    pub set_verbosity: Option<SetVerbosity>,
+    /// What is encrypted on disk, and how.
+    pub encryption: Option<Arc<Encryption>>,
     /// What a request that does not last may take at most (`--request-timeout`).
     pub request_timeout: Duration,
     /// Which admission plugins run.
     pub admission: admission::Selection,
+    /// Parts of this process besides the server, whose figures are told with its own.
+    pub components: Vec<Arc<dyn client::metrics::Source>>,
     pub clock: Clock,
     pub random: Random,
 }
@@ -98,21 +111,25 @@ impl Config {
             authorization: authorization::Chain::default(),
             features: Features::default(),
             formats: Formats::default(),
+            enablement: Enablement::default(),
+            set_verbosity: None,
+            encryption: None,
             request_timeout: REQUEST_TIMEOUT,
             admission: admission::Selection::default(),
+            components: Vec::new(),
             clock: Arc::new(Timestamp::now),
             random: Arc::new(system_random),
         }
     }
 }
 
-fn system_random(buffer: &mut [u8]) {
+pub fn system_random(buffer: &mut [u8]) {
     use ring::rand::{SecureRandom, SystemRandom};
     SystemRandom::new().fill(buffer).expect("the kernel gives random bytes");
 }
 
 /// A range of addresses, `10.96.0.0/16`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cidr {
     base: IpAddr,
     prefix: u8,

@@ -1,5 +1,5 @@
 //! Between the version a request speaks and the one the store keeps. Kinds served in one version only pass unchanged;
-//! custom kinds may have to ask a webhook.
+//! custom kinds may have to ask a webhook, whose futures are boxed: everybody else would carry room for them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub fn decode(bytes: &[u8]) -> Value {
 pub async fn hub_object(core: &Core, kind: &KindRef, entry: &Entry) -> Result<Value, Status> {
     match kind.custom() {
         None => Ok(decode(&entry.bytes)),
-        Some(custom) => customresource::current(core, custom, entry).await,
+        Some(custom) => Box::pin(customresource::current(core, custom, entry)).await,
     }
 }
 
@@ -36,7 +36,7 @@ pub async fn hub_object(core: &Core, kind: &KindRef, entry: &Entry) -> Result<Va
 pub async fn drafted(core: &Core, kind: &KindRef, object: &Value) -> Result<Draft, Status> {
     match kind.custom() {
         None => Ok(draft(kind.hub(), object)),
-        Some(custom) => customresource::draft_of(core, custom, object).await,
+        Some(custom) => Box::pin(customresource::draft_of(core, custom, object)).await,
     }
 }
 
@@ -50,7 +50,7 @@ pub async fn shown(
 ) -> Result<Bytes, Status> {
     match kind.custom() {
         None => Ok(stored.clone()),
-        Some(custom) => customresource::shown(core, custom, stored, revision).await,
+        Some(custom) => Box::pin(customresource::shown(core, custom, stored, revision)).await,
     }
 }
 
@@ -62,7 +62,7 @@ pub async fn shown_entries<'e>(
 ) -> Result<Cow<'e, [Arc<Entry>]>, Status> {
     match kind.custom() {
         None => Ok(Cow::Borrowed(entries)),
-        Some(custom) => customresource::shown_entries(core, custom, entries).await,
+        Some(custom) => Box::pin(customresource::shown_entries(core, custom, entries)).await,
     }
 }
 

@@ -1,13 +1,14 @@
 //! What all requests share, made once when the server starts.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
-use api::catalogue::Kind;
-use apimachinery::{Status, Value};
+use api::catalogue::{CATALOGUE, Kind};
+use apimachinery::{GroupVersion, Status, Value};
 use auth::serviceaccount::Issuer;
 use auth::{Anonymous, Authenticator, Authorizer};
-use store::{Key, Store};
+use store::{Also, CommitError, Entry, Expected, Key, Op, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregation::Aggregator;
@@ -16,10 +17,12 @@ use crate::config::Config;
 use crate::conversion;
 use crate::customresource;
 use crate::decoded::Decoded;
+use crate::discovery;
+use crate::encodings::Encodings;
 use crate::flowcontrol::FlowControl;
 use crate::frames::FrameCache;
 use crate::kind::KindRef;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::policy;
 use crate::quota::Quotas;
 use crate::service_allocation::Allocator;
@@ -43,12 +46,16 @@ pub struct Core {
     pub services: Allocator,
     pub aggregator: Aggregator,
     pub customresources: customresource::Registry,
+    pub discovery: discovery::Kept,
     pub decoded: Decoded,
+    pub encodings: Encodings,
     pub frames: FrameCache,
     pub metrics: Metrics,
     pub flow_control: FlowControl,
     /// Cancelled when the server stops: watches end, new requests are refused.
     pub draining: CancellationToken,
+    /// Tells states of the built-in kinds' OpenAPI documents apart, once anybody has asked.
+    pub open_api_hashes: OnceLock<Vec<(GroupVersion, String)>>,
     /// Set by `bootstrap` once it is done.
     bootstrapped: AtomicBool,
 }
@@ -60,24 +67,28 @@ impl Core {
         let anyone = Anonymous { enabled: config.anonymous_auth, paths: Vec::new() };
         let anonymous = believed.anonymous.take().unwrap_or(anyone);
         let request_header = believed.request_header.as_ref().map(|proxies| proxies.headers.clone());
+        let admission = admission::Chain::selected(&config.admission);
         Arc::new(Core {
             services: Allocator::new(&config.service_cidrs(), config.node_ports.clone(), &store),
             authenticator: Authenticator::new(issuer, config.tokens.clone(), request_header, anonymous),
             elsewhere,
             authorizer: Authorizer::default(),
-            admission: admission::Chain::selected(&config.admission),
-            admission_metrics: webhook::metrics::Metrics::default(),
+            admission_metrics: webhook::metrics::Metrics::new(admission.names()),
+            admission,
             webhooks: webhook::Source::default(),
             policies: policy::Source::default(),
             webhook_clients: webhook::client::Clients::new(store.clone()),
             quotas: Quotas::default(),
             aggregator: Aggregator::new(config.front_proxy.clone()),
             customresources: customresource::Registry::default(),
+            discovery: discovery::Kept::default(),
             decoded: Decoded::default(),
+            encodings: Encodings::default(),
             frames: FrameCache::default(),
             metrics: Metrics::default(),
             flow_control: FlowControl::new(config.requests_in_flight_max, config.clock.clone()),
             draining: CancellationToken::new(),
+            open_api_hashes: OnceLock::new(),
             bootstrapped: AtomicBool::new(false),
             config,
             store,
@@ -92,6 +103,25 @@ impl Core {
         })
     }
 
+    /// Changes an object in the store.
+    pub async fn commit(&self, key: &Key, expected: Expected, op: Op) -> Result<Arc<Entry>, CommitError> {
+        self.commit_with(key, expected, op, &[]).await
+    }
+
+    /// The same, and what must change together with it.
+    pub async fn commit_with(
+        &self,
+        key: &Key,
+        expected: Expected,
+        op: Op,
+        also: &[Also],
+    ) -> Result<Arc<Entry>, CommitError> {
+        let (operation, started) = (metrics::operation(expected, &op), Instant::now());
+        let answer = self.store.commit_with(key, expected, op, also).await;
+        self.metrics.commits.answered(key, operation, started.elapsed(), &answer);
+        answer
+    }
+
     pub fn set_bootstrapped(&self) {
         self.bootstrapped.store(true, Ordering::Release);
     }
@@ -101,10 +131,17 @@ impl Core {
         self.bootstrapped.load(Ordering::Acquire)
     }
 
+    /// The rows of the catalogue that are served.
+    pub fn built_in(&self) -> impl Iterator<Item = &'static Kind> {
+        CATALOGUE.iter().filter(|kind| self.config.enablement.serves(&kind.resource))
+    }
+
     /// The kind that a path or a rule names, built in or custom.
     pub fn kind(&self, group: &str, version: &str, plural: &str) -> Option<KindRef> {
-        let built_in = api::catalogue::by_resource(group, version, plural).map(KindRef::BuiltIn);
+        let built_in = api::catalogue::by_resource(group, version, plural);
+        let built_in = built_in.filter(|kind| self.config.enablement.serves(&kind.resource));
         built_in
+            .map(KindRef::BuiltIn)
             .or_else(|| self.customresources.kind(&self.store, group, version, plural).map(KindRef::Custom))
     }
 

@@ -36,7 +36,7 @@ impl Decoded {
 
 #[cfg(test)]
 mod tests {
-    use store::Meta;
+    use store::{Beside, Meta};
 
     use super::*;
 
@@ -47,6 +47,7 @@ mod tests {
             created: Revision(1),
             bytes: json.into(),
             meta: Meta::default(),
+            beside: Beside::default(),
         }
     }
 

@@ -122,6 +122,9 @@ pub async fn delete_object(
     dry_run: bool,
 ) -> Result<Deleted, Status> {
     let stored = place.kind.hub();
+    if let Some(why) = stored.strategy.undeletable(&place.key.name) {
+        return Err(Status::forbidden(&stored.resource.group_resource(), &place.key.name, why));
+    }
     for _ in 0..DELETE_ATTEMPTS {
         let current = place.current(call)?;
         let mut old = conversion::hub_object(&call.core, &place.kind, &current).await?;
@@ -177,6 +180,6 @@ pub async fn delete_collection(
         }
     }
     let view = call.view(kind)?;
-    let entries = conversion::shown_entries(&call.core, kind, &page.entries).await?;
-    call.respond(200, Document { type_name: view.type_name(true), json: view.list(&entries, &meta) })
+    let entries = conversion::shown_entries(&call.core, kind, &page.entries).await?.into_owned();
+    call.respond_list(&view, entries, &meta).await
 }

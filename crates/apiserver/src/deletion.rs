@@ -80,23 +80,31 @@ impl DeleteOptions {
     pub fn check_preconditions(&self, kind: &Kind, object: &Value) -> Result<(), Status> {
         let Some(preconditions) = &self.preconditions else { return Ok(()) };
         let name = str_at(object, &["metadata", "name"]);
-        let named = GroupResource::new(kind.resource.group, kind.resource.kind);
+        let text = |field: &str| str_at(object, &["metadata", field]);
+        let (uid, version) = (text("uid"), text("resourceVersion"));
+        let other_uid = preconditions.uid.as_deref().filter(|asked| *asked != uid);
+        let other_version = preconditions.resource_version.as_deref().filter(|asked| *asked != version);
+        if has_two_steps(kind) {
+            let differing = [("UID", other_uid, uid), ("ResourceVersion", other_version, version)];
+            let Some((what, Some(asked), found)) =
+                differing.into_iter().find(|(_, asked, _)| asked.is_some())
+            else {
+                return Ok(());
+            };
+            let why = format!(
+                "Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}"
+            );
+            return Err(Status::conflict(&kind.resource.group_resource(), name, why));
+        }
+        let named = GroupResource::new(kind.internal_group(), kind.resource.kind);
         let conflict = |why: String| Status::conflict(&named, name, why);
-        let uid = str_at(object, &["metadata", "uid"]);
-        if let Some(asked) = preconditions.uid.as_deref().filter(|asked| *asked != uid) {
-            if is_namespace(kind) {
-                let named = kind.resource.group_resource();
-                let why =
-                    format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}");
-                return Err(Status::conflict(&named, name, why));
-            }
+        if let Some(asked) = other_uid {
             return Err(conflict(format!(
                 "the UID in the precondition ({asked}) does not match the UID in record ({uid}). \
                  The object might have been deleted and then recreated"
             )));
         }
-        let version = str_at(object, &["metadata", "resourceVersion"]);
-        if let Some(asked) = preconditions.resource_version.as_deref().filter(|asked| *asked != version) {
+        if let Some(asked) = other_version {
             return Err(conflict(format!(
                 "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record \
                  ({version}). The object might have been modified"
@@ -119,13 +127,11 @@ pub enum Verdict {
 
 pub fn decide(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) -> Verdict {
     let deleting = is_being_deleted(object);
-    if is_namespace(kind) {
-        if !deleting {
-            return Verdict::Mark(terminating_namespace(kind, object, options, now));
-        }
-        if has_namespace_finalizers(object) {
-            return Verdict::Pending;
-        }
+    if has_two_steps(kind) && !deleting {
+        return Verdict::Mark(terminating(kind, object, options, now));
+    }
+    if is_namespace(kind) && has_namespace_finalizers(object) {
+        return Verdict::Pending;
     }
     let mut next = object.clone();
     let grace = match graceful(kind, &mut next, options, now) {
@@ -221,14 +227,16 @@ fn bump_generation(object: &mut Value) {
 fn finalizers_for(kind: &Kind, object: &Value, options: &DeleteOptions) -> Vec<Value> {
     let current = finalizers(object);
     let has = |name: &str| current.iter().any(|f| f.as_str() == Some(name));
+    let policy = kind.strategy.default_garbage_policy();
     let (orphan, foreground) = match (options.orphan_dependents, options.propagation_policy.as_deref()) {
+        _ if policy == GarbagePolicy::Unsupported => (false, false),
         (Some(orphan), _) => (orphan, false),
         (None, Some("Orphan")) => (true, false),
         (None, Some("Foreground")) => (false, true),
         (None, Some(_)) => (false, false),
         (None, None) if has(ORPHAN) => (true, false),
         (None, None) if has(FOREGROUND) => (false, true),
-        (None, None) => (kind.strategy.default_garbage_policy() == GarbagePolicy::Orphan, false),
+        (None, None) => (policy == GarbagePolicy::Orphan, false),
     };
     if orphan == has(ORPHAN) && foreground == has(FOREGROUND) {
         return current.to_vec();
@@ -264,15 +272,24 @@ fn is_namespace(kind: &Kind) -> bool {
     kind.resource == resource::NAMESPACES
 }
 
+/// Whether the first DELETE only says that the object is to go, so that its content goes first.
+fn has_two_steps(kind: &Kind) -> bool {
+    [resource::NAMESPACES, resource::CUSTOM_RESOURCE_DEFINITIONS].contains(&kind.resource)
+}
+
 /// Namespaces have finalizers of their own beside the ordinary ones.
 fn has_namespace_finalizers(object: &Value) -> bool {
     object.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
 }
 
-fn terminating_namespace(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) -> Value {
+/// What the first DELETE makes of an object whose content goes first.
+fn terminating(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) -> Value {
     let mut next = object.clone();
     if let Some(metadata) = metadata_mut(&mut next) {
         metadata.insert("deletionTimestamp".to_owned(), time::format_time(now).into());
+    }
+    if !is_namespace(kind) {
+        return next;
     }
     match next.get_mut("status").and_then(Value::as_object_mut) {
         Some(status) => {
@@ -349,6 +366,29 @@ mod tests {
         let mut empty = marked.clone();
         empty["spec"]["finalizers"] = json!([]);
         assert!(completes_deletion(kind(resource::NAMESPACES), &empty, &marked));
+    }
+
+    #[test]
+    fn events_know_no_dependents() {
+        let object = json!({"metadata": {"name": "x"}});
+        for events in [resource::EVENTS, resource::EVENTS_V1] {
+            check(events, object.clone(), &options(None, Some("Foreground")), "remove");
+        }
+    }
+
+    #[test]
+    fn a_definition_is_only_marked_at_first() {
+        let object = json!({"metadata": {"name": "x", "generation": 1, "finalizers": ["a/b"]}});
+        let marked = check(resource::CUSTOM_RESOURCE_DEFINITIONS, object, &options(None, None), "mark");
+        assert_eq!(marked["metadata"]["generation"], 1);
+        assert!(marked["metadata"].get("deletionGracePeriodSeconds").is_none(), "{marked}");
+        let other = DeleteOptions {
+            preconditions: Some(Preconditions { uid: None, resource_version: Some("7".to_owned()) }),
+            ..options(None, None)
+        };
+        let refused = other.check_preconditions(kind(resource::CUSTOM_RESOURCE_DEFINITIONS), &marked);
+        let message = refused.expect_err("another state").message;
+        assert!(message.contains("ResourceVersion in precondition: 7, ResourceVersion in object meta: "));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Which groups, versions and resources there are, derived from the catalogue and the definitions in the store: the
 //! aggregated documents that current clients ask for, and the older ones per group and version.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::apiregistration::LOCAL;
-use api::catalogue::{CATALOGUE, Kind, Subresource};
+use api::catalogue::{Kind, Subresource};
 use api::resource::intern;
 use apimachinery::{GroupVersion, Map, Value, json};
+pub use kept::Kept;
 
 use crate::aggregation::Remote;
 use crate::core::Core;
@@ -54,7 +57,7 @@ impl Served {
     pub fn new(core: &Core) -> Served {
         let definitions = core.customresources.all(&core.store);
         let custom = definitions.iter().flat_map(|definition| definition.served());
-        let kinds = CATALOGUE.iter().map(KindRef::BuiltIn).chain(custom.cloned().map(KindRef::Custom));
+        let kinds = core.built_in().map(KindRef::BuiltIn).chain(custom.cloned().map(KindRef::Custom));
         Served::of(kinds, &core.aggregator.discovered.read())
     }
 
@@ -149,9 +152,13 @@ impl Served {
             return None;
         }
         let group_version = apimachinery::GroupVersion::new(group, version).to_string();
-        Some(
-            json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
-        )
+        let mut list =
+            json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": resources});
+        // The core group's list is as old as lists without a version.
+        if !group.is_empty() {
+            list["apiVersion"] = "v1".into();
+        }
+        Some(list)
     }
 
     /// The aggregated document for `/api` (core) or `/apis`.
@@ -189,12 +196,19 @@ fn api_subresource(kind: &Kind, sub: &Subresource) -> Value {
     out
 }
 
+/// The version in which etcd holds definitions, by whichever server they were written.
+const DEFINITION_STORAGE_VERSION: &str = "v1beta1";
+
 /// Equal as long as the version in the store is (upstream: StorageVersionHash).
 fn storage_version_hash(kind: &KindRef) -> String {
     use base64::Engine as _;
     const HASH_BYTES: usize = 8;
     let stored = kind.stored().resource;
-    let version = kind.custom().map_or(stored.version, |custom| &custom.shared.storage_version);
+    let version: &str = match kind.custom() {
+        Some(custom) => &custom.shared.storage_version,
+        None if stored == api::resource::CUSTOM_RESOURCE_DEFINITIONS => DEFINITION_STORAGE_VERSION,
+        None => stored.version,
+    };
     let text = format!("{}/{version}/{}", stored.group, stored.kind);
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     base64::engine::general_purpose::STANDARD.encode(&digest.as_ref()[..HASH_BYTES])
@@ -258,6 +272,8 @@ fn response_kind(group: &str, version: &str, kind: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use api::catalogue::CATALOGUE;
+
     use super::*;
 
     #[test]

@@ -9,6 +9,9 @@ use store::{Draft, Meta};
 
 const RESOURCE_VERSION: &str = "resourceVersion";
 
+/// Room for most objects: an ordinary pod takes some 3 KB. The store keeps a copy that has no room to spare.
+const ENCODED_BYTES: usize = 4 << 10;
+
 /// Encodes an object for the store. Whatever resourceVersion it carries is replaced by the gap.
 pub fn draft(kind: &Kind, object: &Value) -> Draft {
     let (json, revision_at) = encode_with_gap(object);
@@ -39,7 +42,8 @@ pub fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
 fn encode_with_gap(object: &Value) -> (Vec<u8>, usize) {
     let empty = Map::new();
     let fields = object.as_object().unwrap_or(&empty);
-    let mut out = type_prefix(str_at(object, &["apiVersion"]), str_at(object, &["kind"])).into_bytes();
+    let mut out = Vec::with_capacity(ENCODED_BYTES);
+    out.extend_from_slice(type_prefix(str_at(object, &["apiVersion"]), str_at(object, &["kind"])).as_bytes());
     write_key(&mut out, "metadata");
     let gap = write_metadata(&mut out, fields.get("metadata").and_then(Value::as_object).unwrap_or(&empty));
     for (key, value) in

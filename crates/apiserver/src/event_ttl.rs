@@ -77,7 +77,7 @@ async fn remove(core: &Core, kind: &'static api::Kind, old: &Waiting) {
         return;
     };
     let last = draft(kind, &conversion::decode(&entry.bytes));
-    if let Err(error) = core.store.commit(&entry.key, Expected::At(entry.revision), Op::Delete(last)).await {
+    if let Err(error) = core.commit(&entry.key, Expected::At(entry.revision), Op::Delete(last)).await {
         tracing::debug!(%error, event = %entry.key, "an old event was not removed");
     }
 }

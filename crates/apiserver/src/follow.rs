@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::resource;
 use apimachinery::{Value, json};
-use store::{EventKind, Gone, Key, Scope, Watch, WatchItem};
+use store::{Entry, EventKind, Gone, Key, Scope, Watch, WatchItem};
 use tokio_util::sync::CancellationToken;
 
 use crate::conversion;
@@ -57,10 +57,19 @@ impl Follower {
             self.core.authorizer.remove(&self.named(key));
         }
         for entry in &page.entries {
-            self.core.authorizer.apply(&conversion::decode(&entry.bytes));
+            self.apply(entry);
         }
         self.known = found;
         self.core.store.watch(Scope::resource(self.storage), page.revision)
+    }
+
+    fn apply(&self, entry: &Entry) {
+        // What no node has concerns no node: most pods are written more than once before.
+        let is_bound = || entry.meta.field("spec.nodeName").is_some_and(|node| !node.is_empty());
+        if self.resource == resource::PODS && !is_bound() {
+            return self.core.authorizer.remove(&self.named(&entry.key));
+        }
+        self.core.authorizer.apply(&conversion::decode(&entry.bytes));
     }
 
     /// As much of an object as is needed to forget it.
@@ -79,11 +88,11 @@ impl Follower {
                 Ok(WatchItem::Progress(_)) => {}
                 Ok(WatchItem::Event { kind: EventKind::Deleted, entry, .. }) => {
                     self.known.remove(&entry.key);
-                    self.core.authorizer.remove(&conversion::decode(&entry.bytes));
+                    self.core.authorizer.remove(&self.named(&entry.key));
                 }
                 Ok(WatchItem::Event { entry, .. }) => {
                     self.known.insert(entry.key.clone());
-                    self.core.authorizer.apply(&conversion::decode(&entry.bytes));
+                    self.apply(&entry);
                 }
                 Err(gone) if gone.is_end() => return,
                 Err(_) => match self.list() {

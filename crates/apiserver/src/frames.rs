@@ -1,6 +1,7 @@
 //! Frames of watches, each encoded once per (event, form) and shared by all who are to get it.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use api::Resource;
 use apimachinery::Status;
@@ -36,7 +37,7 @@ impl FrameType {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct FrameKey {
     /// Of the object within, which together with the type of event tells frames apart.
     revision: Revision,
@@ -45,6 +46,13 @@ struct FrameKey {
     shape: Shape,
     beta: bool,
     resource: Resource,
+}
+
+/// Few frames are of one revision, and each delivery looks one up.
+impl Hash for FrameKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.revision.hash(state);
+    }
 }
 
 impl FrameKey {

@@ -15,35 +15,61 @@ struct Check {
     name: &'static str,
     /// Whether the server may be alive while this fails.
     readiness_only: bool,
-    passes: fn(&Core) -> bool,
+    of: Of,
 }
 
-const CHECKS: [Check; 5] = [
-    Check { name: "ping", readiness_only: false, passes: |_| true },
-    Check { name: "etcd", readiness_only: false, passes: |core| core.store.is_followed() },
-    Check { name: "etcd-readiness", readiness_only: true, passes: |core| core.store.is_followed() },
-    Check { name: "poststarthook/rbac/bootstrap-roles", readiness_only: true, passes: Core::is_bootstrapped },
-    Check { name: "shutdown", readiness_only: true, passes: |core| !core.draining.is_cancelled() },
+/// What a check asks.
+enum Of {
+    Server(fn(&Core) -> bool),
+    /// The plugins that guard keys; there is no such check without plugins.
+    Plugins,
+}
+
+const CHECKS: [Check; 6] = [
+    Check { name: "ping", readiness_only: false, of: Of::Server(|_| true) },
+    Check { name: "etcd", readiness_only: false, of: Of::Server(|core| core.store.is_followed()) },
+    Check { name: "kms-providers", readiness_only: false, of: Of::Plugins },
+    Check { name: "etcd-readiness", readiness_only: true, of: Of::Server(|core| core.store.is_followed()) },
+    Check {
+        name: "poststarthook/rbac/bootstrap-roles",
+        readiness_only: true,
+        of: Of::Server(Core::is_bootstrapped),
+    },
+    Check { name: "shutdown", readiness_only: true, of: Of::Server(|core| !core.draining.is_cancelled()) },
 ];
 
-pub fn paths() -> Vec<String> {
+impl Check {
+    async fn passes(&self, core: &Core) -> bool {
+        match (&self.of, &core.config.encryption) {
+            (Of::Server(passes), _) => passes(core),
+            (Of::Plugins, Some(encryption)) => encryption.check().await.is_ok(),
+            (Of::Plugins, None) => true,
+        }
+    }
+}
+
+pub fn paths(core: &Core) -> Vec<String> {
     let endpoints = ["healthz", "livez", "readyz"];
     let all = endpoints.iter().flat_map(|endpoint| {
-        let checks = applying(endpoint).map(move |check| format!("/{endpoint}/{}", check.name));
+        let checks = applying(core, endpoint).map(move |check| format!("/{endpoint}/{}", check.name));
         std::iter::once(format!("/{endpoint}")).chain(checks)
     });
     all.collect()
 }
 
-fn applying(endpoint: &str) -> impl Iterator<Item = &'static Check> {
+fn applying(core: &Core, endpoint: &str) -> impl Iterator<Item = &'static Check> + use<> {
     let ready = endpoint == "readyz";
-    CHECKS.iter().filter(move |check| ready || !check.readiness_only)
+    let has_plugins = core.config.encryption.as_ref().is_some_and(|encryption| encryption.has_plugins());
+    CHECKS
+        .iter()
+        .filter(move |check| ready || !check.readiness_only)
+        .filter(move |check| has_plugins || !matches!(check.of, Of::Plugins))
 }
 
-pub fn serve(call: &Call, endpoint: &str, rest: &[&str]) -> Result<Response<Body>, Status> {
+pub async fn serve(call: &Call, endpoint: &str, rest: &[&str]) -> Result<Response<Body>, Status> {
     let excluded: Vec<&str> = call.query.all("exclude").collect();
     let single = rest.join("/");
-    let checks: Vec<&Check> = applying(endpoint)
+    let checks: Vec<&Check> = applying(&call.core, endpoint)
         .filter(
             |check| if single.is_empty() { !excluded.contains(&check.name) } else { check.name == single },
         )
@@ -54,7 +80,7 @@ pub fn serve(call: &Call, endpoint: &str, rest: &[&str]) -> Result<Response<Body
     let mut report = String::new();
     let mut failed = Vec::new();
     for check in &checks {
-        let passes = (check.passes)(&call.core);
+        let passes = check.passes(&call.core).await;
         let line = if passes {
             format!("[+]{} ok", check.name)
         } else {

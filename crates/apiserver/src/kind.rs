@@ -41,6 +41,15 @@ impl KindRef {
         }
     }
 
+    /// The row whose strategy judges what is written in the hub's version: the hub's, but for kinds that each version
+    /// holds to rules of its own.
+    pub fn judge(&self) -> &Kind {
+        match self {
+            KindRef::BuiltIn(kind) if kind.strategy.judges_its_version() => kind,
+            _ => self.hub(),
+        }
+    }
+
     /// What a CustomResourceDefinition adds to the row.
     pub fn custom(&self) -> Option<&Arc<CustomKind>> {
         match self {

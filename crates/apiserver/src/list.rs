@@ -17,7 +17,6 @@ use crate::kind::KindRef;
 use crate::query::{ListOptions, VersionMatch};
 use crate::selection::Selection;
 use crate::view::ListMeta;
-use crate::wire::Document;
 
 /// Seconds after which a client that asked for the future may ask again.
 const FUTURE_RETRY_SECONDS: i32 = 1;
@@ -55,9 +54,8 @@ pub async fn list(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status>
     let selection = Selection::parse(kind, &options)?;
     let view = call.view(kind)?;
     let (page, meta) = wanted(call, kind, &options, &selection).await?;
-    let entries = conversion::shown_entries(&call.core, kind, &page.entries).await?;
-    let json = view.list(&entries, &meta);
-    call.respond(200, Document { type_name: view.type_name(true), json })
+    let entries = conversion::shown_entries(&call.core, kind, &page.entries).await?.into_owned();
+    call.respond_list(&view, entries, &meta).await
 }
 
 /// The page that a request asks for, and what is said of it.

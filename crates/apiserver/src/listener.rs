@@ -1,16 +1,17 @@
 //! Connections: TLS, HTTP/1.1 or HTTP/2 as agreed in its handshake, and the limits that keep one client's silence or
 //! garbage from costing anybody else.
 
-use std::pin::pin;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::body::{self, Body, WireBody};
 use crate::core::Core;
 use crate::pipeline::{self, Peer};
+use crate::stall::{Endless, Impatient};
 use crate::tls::{Serving, SharedTls};
 
 /// Connections at once. Each takes some 20 KB; client-go multiplexes everything over one.
@@ -29,11 +31,19 @@ const CONNECTIONS_MAX: usize = 4096;
 /// A client that has not finished its TLS handshake by then is let go.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that has not sent its request's head by then is let go.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client that takes nothing of what it is sent for this long is let go: as long as a request may last by default
+/// (upstream: `--request-timeout`).
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests at once on one HTTP/2 connection (upstream: `--http2-max-streams-per-connection`, 1000 unless set).
 const STREAMS_MAX: u32 = 1000;
-/// All header fields of a request together (upstream: Go's DefaultMaxHeaderBytes).
-const HEADER_BYTES_MAX: u32 = 1 << 20;
+/// All header fields of a request together; more is answered with 431 (upstream: Go's DefaultMaxHeaderBytes).
+pub const HEADER_BYTES_MAX: u32 = 1 << 20;
+/// What the first line of a request over HTTP/1.1 may take beside them (upstream: Go's slop for it).
+const REQUEST_LINE_BYTES_MAX: usize = 4 << 10;
+/// Header fields of a request over HTTP/1.1: a proxy in front sends one for each of its user's groups. Room for them is
+/// made anew for each request. More is answered with 431.
+pub const HEADERS_MAX: usize = 1000;
 /// An HTTP/2 client that is silent is asked whether it is still there, and let go if it does not answer.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -85,36 +95,110 @@ async fn connection(
     stop: CancellationToken,
     _seat: OwnedSemaphorePermit,
 ) {
-    let stream = match timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls.config.clone()).accept(stream)).await
-    {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "TLS handshake failed");
-            return;
-        }
-        Err(_) => {
-            tracing::debug!("TLS handshake timed out");
-            return;
-        }
+    // Boxed one after the other: most connections do nothing most of the time, and take no room for their handshake
+    // then, nor for the protocol that they do not speak.
+    let Some(stream) = Box::pin(handshake(stream, &tls)).await else {
+        core.metrics.gates.handshake_failed();
+        return;
     };
-    let (builder, peer) = agreed(&stream, &tls);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (core, peer) = (core.clone(), peer.clone());
-        // Boxed: hyper keeps the room of this future as long as the answer's body or the connection lasts, and there
-        // are many watches and idle connections.
-        Box::pin(async move { Ok::<_, std::convert::Infallible>(respond(core, request, peer).await) })
-    });
-    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    let session = stream.get_ref().1;
+    let (peer, is_http2) = (peer(&stream, &tls), session.alpn_protocol() == Some(b"h2"));
+    drop(tls);
+    let result = if is_http2 {
+        Box::pin(serve_http2(core, stream, peer, stop)).await
+    } else {
+        Box::pin(serve_http1(core, stream, peer, stop)).await
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended");
     }
+}
+
+async fn handshake(stream: TcpStream, tls: &Serving) -> Option<Box<TlsStream<TcpStream>>> {
+    match timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls.config.clone()).accept(stream)).await {
+        Ok(Ok(stream)) => return Some(Box::new(stream)),
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake timed out"),
+    }
+    None
+}
+
+/// Who the client's certificate says it is.
+fn peer(stream: &TlsStream<TcpStream>, tls: &Serving) -> Peer {
+    let (socket, session) = stream.get_ref();
+    let certificate = session.peer_certificates().and_then(|chain| tls.client_certificate(chain));
+    Peer::Connection {
+        certificate,
+        address: socket.peer_addr().ok().map(|address| address.ip().to_canonical()),
+    }
+}
+
+/// Serves a connection to its end; once the server stops, no new requests on it. The connections of the two protocols
+/// have no trait in common that could shut them.
+macro_rules! serve_until {
+    ($connection:expr, $stop:expr) => {{
+        let mut connection = pin!($connection);
+        tokio::select! {
+            result = connection.as_mut() => result,
+            () = $stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    }};
+}
+
+async fn serve_http1(
+    core: Arc<Core>,
+    stream: Box<TlsStream<TcpStream>>,
+    peer: Peer,
+    stop: CancellationToken,
+) -> hyper::Result<()> {
+    let (stream, endless) = Impatient::new(stream, STALL_TIMEOUT);
+    let service =
+        service_fn(move |request| answer(core.clone(), request, peer.clone(), Some(endless.clone())));
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX as usize + REQUEST_LINE_BYTES_MAX);
+    serve_until!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades(), stop)
+}
+
+async fn serve_http2(
+    core: Arc<Core>,
+    stream: Box<TlsStream<TcpStream>>,
+    peer: Peer,
+    stop: CancellationToken,
+) -> hyper::Result<()> {
+    let (stream, _) = Impatient::new(stream, STALL_TIMEOUT);
+    let service = service_fn(move |request| answer(core.clone(), request, peer.clone(), None));
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    serve_until!(builder.serve_connection(TokioIo::new(stream), service), stop)
+}
+
+/// Boxed: hyper keeps the room of this future as long as the answer's body or the connection lasts, and there are many
+/// watches and idle connections.
+type Answer = Pin<Box<dyn Future<Output = Result<Response<WireBody>, Infallible>> + Send>>;
+
+/// `endless` lets a connection that becomes a session wait for as long as it takes.
+fn answer(core: Arc<Core>, request: Request<Incoming>, peer: Peer, endless: Option<Endless>) -> Answer {
+    Box::pin(async move {
+        let response = respond(core, request, peer).await;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(endless) = endless
+        {
+            endless.set();
+        }
+        Ok(response)
+    })
 }
 
 async fn respond(core: Arc<Core>, request: Request<Incoming>, peer: Peer) -> Response<WireBody> {
@@ -122,23 +206,19 @@ async fn respond(core: Arc<Core>, request: Request<Incoming>, peer: Peer) -> Res
     pipeline::handle(core, request, peer).await.map(body::wire)
 }
 
-/// The protocol that the TLS handshake agreed on, and who the client's certificate says it is.
-fn agreed(stream: &TlsStream<TcpStream>, tls: &Serving) -> (Builder<TokioExecutor>, Peer) {
-    let session = stream.get_ref().1;
-    let address = stream.get_ref().0.peer_addr().ok().map(|address| address.ip());
-    let certificate = session.peer_certificates().and_then(|chain| tls.client_certificate(chain));
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEADER_BYTES_MAX)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
-    let builder =
-        if session.alpn_protocol() == Some(b"h2") { builder.http2_only() } else { builder.http1_only() };
-    (builder, Peer::Connection { certificate, address })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The room of what a function returns.
+    fn room<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Beside this a connection holds its TLS session and what hyper and rustls have buffered, a page or two each.
+    #[test]
+    fn an_idle_connection_takes_no_room_for_what_it_does_not_do() {
+        let rooms = [room(serve_http1), room(serve_http2)];
+        assert!(rooms.iter().all(|room| *room <= 4 << 10), "{rooms:?}");
+    }
 }

@@ -47,14 +47,20 @@ pub fn settle_namespace(object: &mut Value, namespaced: bool, namespace: &str) -
 /// What only the server decides about a new object.
 pub fn fill_new(object: &mut Value, uid: String, now: Timestamp) -> Result<(), Status> {
     let is_versioned = is_versioned(object);
-    let metadata = metadata_mut(object)?;
     if !is_versioned {
-        metadata.remove("resourceVersion");
+        forget_version(object)?;
     }
+    let metadata = metadata_mut(object)?;
     metadata.insert("uid".to_owned(), uid.into());
     metadata.insert("creationTimestamp".to_owned(), time::format_time(now).into());
     // Before anybody comes to own what the kind takes out anyway.
     api::objectmeta::prepare_for_create(object);
+    Ok(())
+}
+
+/// Makes an object say nothing of the state it is in.
+pub fn forget_version(object: &mut Value) -> Result<(), Status> {
+    metadata_mut(object)?.remove("resourceVersion");
     Ok(())
 }
 
@@ -65,7 +71,7 @@ fn is_versioned(object: &Value) -> bool {
 /// Refuses to store an object as new that says which state of an old one it is; all others who may refuse come first.
 pub fn check_unversioned(object: &Value) -> Result<(), Status> {
     match is_versioned(object) {
-        true => Err(Status::bad_request("resourceVersion should not be set on objects to be created")),
+        true => Err(Status::failure(500, "", "resourceVersion should not be set on objects to be created")),
         false => Ok(()),
     }
 }
@@ -129,7 +135,7 @@ mod tests {
     fn a_new_object_may_not_have_a_revision() {
         let mut object = json!({"metadata": {"resourceVersion": "4"}});
         fill_new(&mut object, "u".to_owned(), Timestamp::UNIX_EPOCH).expect("is filled in");
-        assert_eq!(check_unversioned(&object).expect_err("is refused").code, 400);
+        assert_eq!(check_unversioned(&object).expect_err("is refused").code, 500);
         object["metadata"]["resourceVersion"] = "".into();
         assert_eq!(check_unversioned(&object), Ok(()));
     }

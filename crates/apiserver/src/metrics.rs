@@ -1,14 +1,26 @@
 //! What the server counts about itself, under upstream's metric names.
 
-use std::collections::BTreeMap;
+mod commits;
+mod gates;
+mod process;
+mod stored;
+mod watches;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use crate::call::Call;
-use crate::prometheus::head;
+use crate::core::Core;
+use crate::metrics::commits::Commits;
+pub use crate::metrics::commits::operation;
+pub use crate::metrics::gates::Gates;
+use crate::metrics::watches::{Sent, Watches};
+use crate::prometheus::{Histogram, Histograms, Label, Metric, head};
 use crate::request_info::RequestInfo;
 
 /// Upper bounds in seconds of `apiserver_request_duration_seconds` (upstream's own).
@@ -17,8 +29,70 @@ const DURATION_BUCKETS: [f64; 23] = [
     20.0, 30.0, 45.0, 60.0,
 ];
 
+/// Upper bounds in seconds of what is judged against service level objectives.
+const SLI_BUCKETS: [f64; 21] = [
+    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
+];
+
+/// Upper bounds in bytes of `apiserver_response_sizes`.
+const SIZE_BUCKETS: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+
+/// Upper bounds in bytes of `apiserver_request_body_size_bytes`: up to the largest body there may be.
+static BODY_BUCKETS: [f64; 31] = body_buckets();
+
+const fn body_buckets() -> [f64; 31] {
+    let (mut bounds, mut place) = ([0.0; 31], 0);
+    while place < bounds.len() {
+        bounds[place] = 50_000.0 + 100_000.0 * place as f64;
+        place += 1;
+    }
+    bounds
+}
+
+/// What is shown of the requests with the same labels.
+struct Distribution {
+    name: &'static str,
+    help: &'static str,
+    bounds: &'static [f64],
+    of: fn(&Durations) -> &Histogram,
+}
+
+const DISTRIBUTIONS: [Distribution; 3] = [
+    Distribution {
+        name: "apiserver_request_duration_seconds",
+        help: "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
+        bounds: &DURATION_BUCKETS,
+        of: |durations| &durations.all,
+    },
+    Distribution {
+        name: "apiserver_request_sli_duration_seconds",
+        help: "[ALPHA] Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component.",
+        bounds: &SLI_BUCKETS,
+        of: |durations| &durations.own,
+    },
+    Distribution {
+        name: "apiserver_response_sizes",
+        help: "[STABLE] Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.",
+        bounds: &SIZE_BUCKETS,
+        of: |durations| &durations.sizes,
+    },
+];
+
 /// More combinations of labels than this are counted under no resource, so that strange paths cost no memory.
 const SERIES_MAX: usize = 4096;
+
+/// Paths that are no resources and are counted by name.
+const PATHS: [&str; 8] = [
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/readyz",
+    "/version",
+    "/.well-known/openid-configuration",
+];
 
 /// What a request is counted under.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +109,9 @@ impl Labels {
     /// `known` tells whether the path names something that is served; other paths share one label set.
     fn of(info: &RequestInfo, known: bool) -> Labels {
         if !known {
-            return Labels { verb: info.verb.to_uppercase(), ..Labels::default() };
+            let path = PATHS.into_iter().find(|path| !info.is_resource && *path == info.path);
+            let subresource = path.unwrap_or_default().to_owned();
+            return Labels { verb: info.verb.to_uppercase(), subresource, ..Labels::default() };
         }
         Labels {
             verb: upper_verb(info.verb),
@@ -64,33 +140,90 @@ fn upper_verb(verb: &str) -> String {
     }
 }
 
-#[derive(Clone, Debug, Default)]
-struct Histogram {
-    /// Not cumulative; the last is above all bounds.
-    buckets: [u64; DURATION_BUCKETS.len() + 1],
-    sum: f64,
-}
-
 #[derive(Debug, Default)]
 struct Counts {
     requests: BTreeMap<(Labels, u16, bool), u64>,
-    durations: BTreeMap<Labels, Histogram>,
+    durations: BTreeMap<Labels, Durations>,
     long_running: BTreeMap<Labels, i64>,
+    /// Requests that this server cut off to protect itself.
+    terminations: BTreeMap<(Labels, u16), u64>,
+    /// What was asked for though it is deprecated.
+    deprecated: BTreeSet<[Label; 5]>,
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct Metrics(Arc<Mutex<Counts>>);
+const DEPRECATED: Metric<5> = Metric {
+    name: "apiserver_requested_deprecated_apis",
+    help: "[STABLE] Gauge of deprecated APIs that have been requested, broken out by API group, version, resource, subresource, and removed_release.",
+    labels: ["group", "removed_release", "resource", "subresource", "version"],
+};
+
+/// What the requests with the same labels took.
+#[derive(Debug, Default)]
+struct Durations {
+    all: Histogram,
+    /// Without what was not this server's own work.
+    own: Histogram,
+    /// Of answers to those that read.
+    sizes: Histogram,
+}
+
+#[derive(Debug)]
+pub struct Metrics {
+    counts: Arc<Mutex<Counts>>,
+    field_validations: Histograms<1>,
+    bodies: Histograms<3>,
+    pub gates: Arc<Gates>,
+    pub commits: Commits,
+    watches: Watches,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let of_field_validation = Metric {
+            name: "field_validation_request_duration_seconds",
+            help: "[ALPHA] Response latency distribution in seconds for each field validation value",
+            labels: ["field_validation"],
+        };
+        let of_bodies = Metric {
+            name: "apiserver_request_body_size_bytes",
+            help: "[ALPHA] Apiserver request body size in bytes broken out by resource and verb.",
+            labels: ["group", "resource", "verb"],
+        };
+        Metrics {
+            counts: Arc::default(),
+            field_validations: Histograms::new(of_field_validation, &SLI_BUCKETS),
+            bodies: Histograms::new(of_bodies, &BODY_BUCKETS),
+            gates: Arc::default(),
+            commits: Commits::default(),
+            watches: Watches::default(),
+        }
+    }
+}
 
 /// A request being counted among the long-running ones.
-#[derive(Debug)]
 pub struct LongRunning {
-    metrics: Metrics,
+    core: Arc<Core>,
     labels: Labels,
+    sent: Arc<Sent>,
+    started: Instant,
+}
+
+impl LongRunning {
+    /// An event goes to the client.
+    pub fn sent(&self, bytes: usize) {
+        self.sent.event(bytes);
+    }
+
+    /// All that is there already has been sent.
+    pub fn listed(&self) {
+        let Labels { group, resource, scope, version, .. } = &self.labels;
+        self.core.metrics.watches.listed([group, resource, scope, version], self.started.elapsed());
+    }
 }
 
 impl Drop for LongRunning {
     fn drop(&mut self) {
-        if let Some(count) = self.metrics.0.lock().long_running.get_mut(&self.labels) {
+        if let Some(count) = self.core.metrics.counts.lock().long_running.get_mut(&self.labels) {
             *count -= 1;
         }
     }
@@ -103,37 +236,87 @@ pub struct Finished<'a> {
     pub known: bool,
     pub code: u16,
     pub dry_run: bool,
+    /// What the client asked for, if it did.
+    pub field_validation: Option<String>,
+    /// Whether the server cut it off to protect itself.
+    pub cut_off: bool,
     pub took: Duration,
+    /// How much of that was not this server's own work.
+    pub waited: Duration,
+    /// Of the answer.
+    pub bytes: u64,
 }
 
 impl Metrics {
     pub fn finished(&self, request: &Finished<'_>) {
-        let mut counts = self.0.lock();
+        let Finished { info, took, .. } = request;
+        self.count_field_validation(request);
+        let mut counts = self.counts.lock();
         let room = counts.requests.len() < SERIES_MAX;
-        let labels = Labels::of(request.info, request.known && room);
+        let labels = Labels::of(info, request.known && room);
         *counts.requests.entry((labels.clone(), request.code, request.dry_run)).or_default() += 1;
-        if request.info.is_long_running() {
+        if request.cut_off {
+            *counts.terminations.entry((labels.clone(), request.code)).or_default() += 1;
+        }
+        if info.is_long_running() {
             return;
         }
-        let seconds = request.took.as_secs_f64();
-        let histogram = counts.durations.entry(labels).or_default();
-        let bucket = DURATION_BUCKETS.partition_point(|bound| *bound < seconds);
-        histogram.buckets[bucket] += 1;
-        histogram.sum += seconds;
+        let durations = counts.durations.entry(labels).or_default();
+        durations.all.observe(&DURATION_BUCKETS, took.as_secs_f64());
+        durations.own.observe(&SLI_BUCKETS, took.saturating_sub(request.waited).as_secs_f64());
+        if matches!(info.verb, "get" | "list") {
+            durations.sizes.observe(&SIZE_BUCKETS, request.bytes as f64);
+        }
+    }
+
+    fn count_field_validation(&self, request: &Finished<'_>) {
+        if !request.known || !matches!(request.info.verb, "create" | "update" | "patch") {
+            return;
+        }
+        let known = ["Ignore", "Warn", "Strict"];
+        let asked = request.field_validation.as_deref().unwrap_or_default();
+        let label = known.into_iter().find(|known| *known == asked).unwrap_or_default();
+        self.field_validations.observe([label.into()], request.took.as_secs_f64());
+    }
+
+    /// What a request asks for is deprecated. Nothing that is has been given a release in which it will be gone.
+    pub fn deprecated(&self, info: &RequestInfo) {
+        let RequestInfo { group, resource, subresource, version, .. } = info;
+        let labels = [group.as_str(), "", resource, subresource, version];
+        self.counts.lock().deprecated.insert(labels.map(|value| Label::from(value.to_owned())));
+    }
+
+    /// A request has come with a body of this size.
+    pub fn body(&self, info: &RequestInfo, bytes: usize) {
+        let labels = [info.group.clone().into(), info.resource.clone().into(), info.verb.into()];
+        self.bodies.observe(labels, bytes as f64);
     }
 
     /// Counts the request as running until the returned guard is dropped.
-    pub fn long_running(&self, call: &Call) -> LongRunning {
-        let labels = Labels::of(&call.info, true);
-        *self.0.lock().long_running.entry(labels.clone()).or_default() += 1;
-        LongRunning { metrics: self.clone(), labels }
+    pub fn long_running(call: &Call) -> LongRunning {
+        let (core, labels) = (call.core.clone(), Labels::of(&call.info, true));
+        *core.metrics.counts.lock().long_running.entry(labels.clone()).or_default() += 1;
+        let sent = core.metrics.watches.of([&labels.group, &labels.resource, &labels.version]);
+        LongRunning { core, labels, sent, started: Instant::now() }
     }
 
-    /// The Prometheus text format.
-    pub fn render(&self, statistics: &store::Statistics) -> String {
+    /// The Prometheus text format of what requests were and are, and of what there is now.
+    pub fn render(core: &Core, now: Timestamp) -> String {
         let mut out = String::new();
-        self.0.lock().write(&mut out).expect("writing to a String does not fail");
-        write_store(&mut out, statistics).expect("writing to a String does not fail");
+        let metrics = &core.metrics;
+        let encryption = &core.config.encryption;
+        let parts: [&dyn Fn(&mut String) -> std::fmt::Result; 9] = [
+            &|out| metrics.counts.lock().write(out),
+            &|out| metrics.field_validations.write(out),
+            &|out| metrics.bodies.write(out),
+            &|out| metrics.gates.write(out),
+            &|out| metrics.commits.write(out),
+            &|out| metrics.watches.write(out),
+            &|out| stored::write(out, core),
+            &|out| encryption.iter().try_for_each(|encryption| encryption.write_metrics(out)),
+            &|out| process::write(out, now),
+        ];
+        parts.iter().try_for_each(|part| part(&mut out)).expect("writing to a String does not fail");
         out
     }
 }
@@ -154,15 +337,22 @@ impl Counts {
                 labels.text()
             )?;
         }
-        head(
-            out,
-            "apiserver_request_duration_seconds",
-            "histogram",
-            "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
-        )?;
-        for (labels, histogram) in &self.durations {
-            histogram.write(out, &labels.text())?;
+        let terminations = "apiserver_request_terminations_total";
+        let help = "[ALPHA] Number of requests which apiserver terminated in self-defense.";
+        head(out, terminations, "counter", help)?;
+        for ((labels, code), count) in &self.terminations {
+            writeln!(out, "{terminations}{{code=\"{code}\",{}}} {count}", labels.text())?;
         }
+        for Distribution { name, help, bounds, of } in &DISTRIBUTIONS {
+            head(out, name, "histogram", help)?;
+            for (labels, durations) in &self.durations {
+                let histogram = of(durations);
+                if !histogram.is_empty() {
+                    histogram.write(out, name, bounds, &labels.text())?;
+                }
+            }
+        }
+        DEPRECATED.write(out, "gauge", self.deprecated.iter().map(|labels| (labels.clone(), 1.0)))?;
         head(
             out,
             "apiserver_longrunning_requests",
@@ -176,38 +366,25 @@ impl Counts {
     }
 }
 
-impl Histogram {
-    fn write(&self, out: &mut String, labels: &str) -> std::fmt::Result {
-        const NAME: &str = "apiserver_request_duration_seconds";
-        let mut total = 0;
-        for (bound, count) in DURATION_BUCKETS.iter().zip(self.buckets) {
-            total += count;
-            writeln!(out, "{NAME}_bucket{{{labels},le=\"{bound}\"}} {total}")?;
-        }
-        total += self.buckets[DURATION_BUCKETS.len()];
-        writeln!(out, "{NAME}_bucket{{{labels},le=\"+Inf\"}} {total}")?;
-        writeln!(out, "{NAME}_sum{{{labels}}} {}", self.sum)?;
-        writeln!(out, "{NAME}_count{{{labels}}} {total}")
-    }
-}
-
-fn write_store(out: &mut String, statistics: &store::Statistics) -> std::fmt::Result {
-    head(
-        out,
-        "apiserver_storage_objects",
-        "gauge",
-        "[STABLE] Number of stored objects at the time of last check split by kind.",
-    )?;
-    for (resource, count) in &statistics.objects {
-        writeln!(out, "apiserver_storage_objects{{resource=\"{resource}\"}} {count}")?;
-    }
-    head(out, "apiserver_registered_watchers", "gauge", "[ALPHA] Number of currently registered watchers.")?;
-    writeln!(out, "apiserver_registered_watchers {}", statistics.watchers)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_deprecated_is_told_once_it_was_asked_for() {
+        let metrics = Metrics::default();
+        let info = RequestInfo {
+            version: "v1".to_owned(),
+            resource: "endpoints".to_owned(),
+            ..RequestInfo::default()
+        };
+        (0..2).for_each(|_| metrics.deprecated(&info));
+        let mut text = String::new();
+        metrics.counts.lock().write(&mut text).expect("renders");
+        let labels = "group=\"\",removed_release=\"\",resource=\"endpoints\",subresource=\"\",version=\"v1\"";
+        let lines = text.lines().filter(|line| line.starts_with("apiserver_requested_deprecated_apis"));
+        assert_eq!(lines.collect::<Vec<_>>(), [format!("apiserver_requested_deprecated_apis{{{labels}}} 1")]);
+    }
 
     #[test]
     fn a_slow_request_is_counted_in_every_bucket_above_it() {
@@ -218,12 +395,35 @@ mod tests {
             resource: "pods".to_owned(),
             ..RequestInfo::default()
         };
-        let took = Duration::from_millis(30);
-        metrics.finished(&Finished { info: &info, known: true, code: 201, dry_run: false, took });
+        metrics.finished(&Finished {
+            info: &info,
+            known: true,
+            code: 201,
+            dry_run: false,
+            field_validation: Some("Strict".to_owned()),
+            cut_off: false,
+            took: Duration::from_millis(60),
+            waited: Duration::from_millis(30),
+            bytes: 9,
+        });
         let mut text = String::new();
-        metrics.0.lock().write(&mut text).expect("renders");
+        metrics.counts.lock().write(&mut text).expect("renders");
+        metrics.field_validations.write(&mut text).expect("renders");
         assert!(text.contains("apiserver_request_total{code=\"201\",dry_run=\"\",component=\"apiserver\",group=\"\",resource=\"pods\""), "{text}");
-        assert!(text.contains("verb=\"POST\",version=\"\",le=\"0.025\"} 0"), "{text}");
-        assert!(text.contains("verb=\"POST\",version=\"\",le=\"0.05\"} 1"), "{text}");
+        let labels = "component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"cluster\",subresource=\"\",verb=\"POST\",version=\"\"";
+        for (name, bound, count) in [
+            ("apiserver_request_duration_seconds", "0.05", 0),
+            ("apiserver_request_duration_seconds", "0.1", 1),
+            // What it waited for others does not count.
+            ("apiserver_request_sli_duration_seconds", "0.05", 1),
+        ] {
+            let line = format!("{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
+            assert!(text.contains(&line), "{line}: {text}");
+        }
+        assert!(!text.contains("apiserver_response_sizes_bucket"), "writes have no size");
+        assert!(
+            text.contains("field_validation_request_duration_seconds_count{field_validation=\"Strict\"} 1"),
+            "{text}"
+        );
     }
 }

@@ -11,9 +11,10 @@ use crate::body::{self, Body};
 use crate::call::Call;
 use crate::core::Core;
 use crate::discovery::Served;
+use crate::metrics::Metrics;
 use crate::negotiation::{Format, Target, accept, alternatives};
 use crate::wire::Document;
-use crate::{health, version};
+use crate::{debug, health, version};
 
 /// Where the keys of service account tokens are published.
 const JWKS_PATH: &str = "/openid/v1/jwks";
@@ -23,38 +24,35 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
-pub async fn serve(call: &mut Call) -> Result<Response<Body>, Status> {
-    if !matches!(call.info.verb, "get" | "head") {
+/// `body` is what a request that sets something brings.
+pub async fn serve(call: &mut Call, body: Body) -> Result<Response<Body>, Status> {
+    let path = call.info.path.clone();
+    if !matches!(call.info.verb, "get" | "head") && !debug::takes(&path, &call.method) {
         return Err(apimachinery::Status::no_such_method());
     }
-    let path = call.info.path.clone();
     if path.contains("//") {
         return page_not_found();
     }
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     match segments.as_slice() {
         [] => text("application/json", json!({"paths": paths(&call.core)}).to_string()),
-        [check @ ("healthz" | "livez" | "readyz"), rest @ ..] => health::serve(call, check, rest),
+        [check @ ("healthz" | "livez" | "readyz"), rest @ ..] => health::serve(call, check, rest).await,
         ["version"] => text("application/json", version::version().to_string()),
         ["metrics"] => {
             let core = &call.core;
             let audit = core.config.auditor.as_ref().map(|auditor| auditor.render()).unwrap_or_default();
             let parts = [
-                core.metrics.render(&core.store.statistics()),
+                Metrics::render(core, call.now),
                 core.admission_metrics.render(),
                 core.flow_control.render(),
                 core.config.features.render(),
                 audit,
             ];
-            text("text/plain; version=0.0.4", parts.concat())
+            let mut page = parts.concat();
+            core.config.components.iter().for_each(|component| component.write(&mut page));
+            text("text/plain; version=0.0.4", page)
         }
-        ["debug", "api_priority_and_fairness", what] => {
-            let details = !call.query.text("includeRequestDetails").is_empty();
-            match call.core.flow_control.dump(what, details) {
-                Some(dump) => text("text/plain; charset=utf-8", dump),
-                None => page_not_found(),
-            }
-        }
+        ["debug", rest @ ..] => debug::serve(call, rest, body).await,
         ["api"] => group_document(call, true),
         ["apis"] => group_document(call, false),
         ["api", version] => resource_list(call, "", version),
@@ -102,14 +100,13 @@ pub fn page_not_found() -> Result<Response<Body>, Status> {
 
 /// `/api` and `/apis`: everything at once for clients that ask for it, else what leads to the rest.
 fn group_document(call: &Call, core: bool) -> Result<Response<Body>, Status> {
-    let served = Served::new(&call.core);
     if wants_aggregated(call) {
-        let document = served.aggregated(core).to_string();
-        let mut response = cacheable(call, AGGREGATED, document)?;
+        let document = call.core.discovery.aggregated(&call.core, core);
+        let mut response = tagged(call, AGGREGATED, &document.tag, document.bytes)?;
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
         return Ok(response);
     }
-    let formats = call.core.config.formats;
+    let (served, formats) = (Served::new(&call.core), call.core.config.formats);
     Target::negotiate(&call.headers, formats).map_err(|_| Status::not_acceptable(&formats.supported()))?;
     if core {
         let address = call.core.config.advertise.to_string();
@@ -166,8 +163,9 @@ fn document(call: &Call, kind: &str, value: &Value) -> Result<Response<Body>, St
     call.respond(200, document).or_else(|_| {
         let json = Target { format: Format::Json, ..call.target };
         let pieces = crate::wire::render(json, Document::value("", value))?;
-        let response =
-            Response::builder().header(CONTENT_TYPE, "application/json").body(body::chunks(pieces));
+        let response = Response::builder()
+            .header(CONTENT_TYPE, "application/json")
+            .body(body::full(crate::wire::join(&pieces)));
         response.map_err(Status::internal)
     })
 }
@@ -189,7 +187,7 @@ fn paths(core: &Core) -> Vec<String> {
         let versions = served.versions(group).iter();
         paths.extend(versions.map(|version| format!("/apis/{group}/{}", version.name)));
     }
-    paths.extend(health::paths());
+    paths.extend(health::paths(core));
     paths.extend(
         [
             "/.well-known/openid-configuration",

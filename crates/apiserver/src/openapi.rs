@@ -1,12 +1,12 @@
 //! `/openapi/v2` and `/openapi/v3`, written from the catalogue, the schema and the definitions in the store when asked for.
-//! Only the hashes of the built-in kinds' version 3 documents are kept.
+//! Version 2 holds what extension servers say of themselves as well; of version 3 they are asked themselves. Only the hashes of the built-in kinds' version 3 documents are kept.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use api::catalogue::{CATALOGUE, Kind};
+use api::catalogue::Kind;
 use apiextensions::typed::Typed;
-use apimachinery::openapi::{self, Resource, Subresource, V2_PROTOBUF};
+use apimachinery::openapi::{self, Foreign, Resource, Subresource, V2_PROTOBUF};
 use apimachinery::{GroupVersion, Status};
 use http::header::{CACHE_CONTROL, LOCATION, VARY};
 use http::{HeaderValue, Response, StatusCode};
@@ -20,9 +20,6 @@ use crate::negotiation::{Alternative, accept, alternatives};
 use crate::nonresource::{cacheable, page_not_found, tagged, text};
 use crate::pipeline::Payload;
 use apimachinery::version::GIT_VERSION;
-
-/// The URL and the document's hash of every group version.
-static HASHES: OnceLock<Vec<(GroupVersion, String)>> = OnceLock::new();
 
 pub async fn serve(call: &Call, path: &[&str]) -> Result<Response<Body>, Status> {
     if let ["v3", "apis", group, version] = path
@@ -57,14 +54,17 @@ fn v2(call: &Call) -> Result<Response<Body>, Status> {
         return v2_headers(bare(StatusCode::NOT_ACCEPTABLE));
     };
     let custom: Vec<Published> = served(&call.core).map(Published::new).collect();
-    let mut resources: Vec<Resource<'_>> = CATALOGUE.iter().map(describe).collect();
+    let mut resources: Vec<Resource<'_>> = call.core.built_in().map(describe).collect();
     resources.extend(custom.iter().map(Published::describe));
+    let discovered = call.core.aggregator.discovered.read().clone();
+    let others: Vec<&Foreign> = discovered.values().filter_map(|remote| remote.open_api()).collect();
     let mut document = Vec::new();
     if content_type == V2_PROTOBUF[0] {
         // The older spelling is asked for but is no valid media type, so that no client could read it in the answer.
-        document = openapi::v2_protobuf(api::schema(), &resources, GIT_VERSION);
+        document = openapi::v2_protobuf(api::schema(), &resources, &others, GIT_VERSION);
     } else {
-        openapi::v2(api::schema(), &resources, GIT_VERSION, &mut document).map_err(Status::internal)?;
+        openapi::v2(api::schema(), &resources, &others, GIT_VERSION, &mut document)
+            .map_err(Status::internal)?;
     }
     v2_headers(cacheable(call, content_type, document)?)
 }
@@ -89,7 +89,7 @@ fn v2_headers(mut response: Response<Body>) -> Result<Response<Body>, Status> {
 fn v3(call: &Call, group_version: &GroupVersion) -> Result<Response<Body>, Status> {
     let custom: Vec<Arc<CustomKind>> = served(&call.core).filter(|kind| is_of(kind, group_version)).collect();
     let hash = custom_hash(&custom);
-    let Some(document) = v3_document(group_version, custom)? else {
+    let Some(document) = v3_document(&call.core, group_version, custom)? else {
         return Ok(bare(StatusCode::NOT_FOUND));
     };
     let hash = hash.unwrap_or_else(|| openapi::hash(&document));
@@ -108,12 +108,13 @@ fn v3(call: &Call, group_version: &GroupVersion) -> Result<Response<Body>, Statu
 
 /// None when the group version is not served.
 fn v3_document(
+    core: &Core,
     group_version: &GroupVersion,
     custom: Vec<Arc<CustomKind>>,
 ) -> Result<Option<Vec<u8>>, Status> {
     let custom: Vec<Published> = custom.into_iter().map(Published::new).collect();
     let mut resources: Vec<Resource<'_>> =
-        CATALOGUE.iter().map(describe).filter(|r| r.group_version() == *group_version).collect();
+        core.built_in().map(describe).filter(|r| r.group_version() == *group_version).collect();
     resources.extend(custom.iter().map(Published::describe));
     if resources.is_empty() {
         return Ok(None);
@@ -141,13 +142,14 @@ fn custom_hash(kinds: &[Arc<CustomKind>]) -> Option<String> {
 }
 
 fn all_hashes(core: &Core) -> BTreeMap<GroupVersion, String> {
-    let mut hashes: BTreeMap<GroupVersion, String> = HASHES.get_or_init(hashes).iter().cloned().collect();
+    let mut hashes: BTreeMap<GroupVersion, String> =
+        core.open_api_hashes.get_or_init(|| hashes(core)).iter().cloned().collect();
     let mut custom: BTreeMap<GroupVersion, Vec<Arc<CustomKind>>> = BTreeMap::new();
     for kind in served(core) {
         custom.entry(kind.kind.resource.gvr().group_version()).or_default().push(kind);
     }
     for (version, remote) in core.aggregator.discovered.read().iter() {
-        if let Some(hash) = &remote.open_api_hash {
+        if let Some(hash) = &remote.open_api.hash {
             hashes.insert(version.clone(), hash.clone());
         }
     }
@@ -155,13 +157,13 @@ fn all_hashes(core: &Core) -> BTreeMap<GroupVersion, String> {
     hashes
 }
 
-fn hashes() -> Vec<(GroupVersion, String)> {
+fn hashes(core: &Core) -> Vec<(GroupVersion, String)> {
     let mut versions: Vec<GroupVersion> =
-        CATALOGUE.iter().map(|kind| kind.resource.gvr().group_version()).collect();
+        core.built_in().map(|kind| kind.resource.gvr().group_version()).collect();
     versions.sort();
     versions.dedup();
     let hashed = versions.into_iter().filter_map(|version| {
-        let document = v3_document(&version, Vec::new()).ok()??;
+        let document = v3_document(core, &version, Vec::new()).ok()??;
         let hash = openapi::hash(&document);
         Some((version, hash))
     });

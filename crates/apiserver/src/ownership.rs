@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
-use api::catalogue::{CATALOGUE, Kind};
-use apimachinery::managedfields::{FieldManager, OneVersion, Versions, reset_fields, reset_fields_of_custom};
+use api::catalogue::{CATALOGUE, Kind, SCALES};
+use apimachinery::managedfields::{
+    FieldManager, OneVersion, SCALE_VERSION, Versions, reset_fields, reset_fields_of_custom,
+};
 use apimachinery::meta::str_at;
 use apimachinery::schema::TypeId;
 use apimachinery::{Status, Value, json};
@@ -159,6 +161,26 @@ pub fn applied(
     manage(&place.kind, place.part, |fields| fields.apply(live, config, &options.field_manager, force, now))
 }
 
+/// As [`applied`], into a Scale, which is stored nowhere.
+pub fn applied_to_scale(
+    scale: &Value,
+    config: &Value,
+    options: &WriteOptions,
+    now: Timestamp,
+) -> Result<Value, Status> {
+    let fields = FieldManager {
+        schema: api::schema(),
+        root: api::schema::type_id(SCALES.type_name),
+        api_version: SCALE_VERSION,
+        subresource: Part::Scale.subresource(),
+        reset_fields: reset_fields(Part::Scale.subresource()),
+        versions: &OneVersion,
+    };
+    fields.check_declared(config)?;
+    let force = options.force.unwrap_or_default();
+    fields.apply(Some(scale), config, &options.field_manager, force, now)
+}
+
 /// A write that changes nothing but the times in the bookkeeping changes nothing at all
 /// (upstream: IgnoreManagedFieldsTimestampsTransformer).
 pub fn forget_unchanged(object: &mut Value, old: &Value) {
@@ -175,9 +197,8 @@ fn entries(object: &Value) -> &[Value] {
 }
 
 fn same_but_time(new: &Value, old: &Value) -> bool {
-    let fields = |entry: &Value| {
-        let map = entry.as_object().cloned().unwrap_or_default();
-        map.into_iter().filter(|(key, _)| key != "time").collect::<Vec<_>>()
-    };
-    fields(new) == fields(old)
+    fn fields(entry: &Value) -> impl Iterator<Item = (&String, &Value)> {
+        entry.as_object().into_iter().flatten().filter(|(key, _)| *key != "time")
+    }
+    fields(new).eq(fields(old))
 }

@@ -55,7 +55,7 @@ impl Part {
             Part::Main | Part::Status | Part::Scale | Part::Approval | Part::Binding => {}
             Part::EphemeralContainers => keep_all_but(object, old, "ephemeralContainers"),
             Part::Finalize => keep_all_but(object, old, "finalizers"),
-            Part::Resize => keep_all_but_resources(object, old),
+            Part::Resize => keep_all_but_spec(object, old),
         }
     }
 
@@ -97,23 +97,12 @@ fn keep_all_but(object: &mut Value, old: &Value, field: &str) {
     }
 }
 
-fn keep_all_but_resources(object: &mut Value, old: &Value) {
-    let metadata = identity(object, old);
-    let wanted = object["spec"].take();
+/// What of the spec may change is for the kind's strategy to say, which refuses containers that are not the old ones.
+fn keep_all_but_spec(object: &mut Value, old: &Value) {
+    let (metadata, spec) = (identity(object, old), object["spec"].take());
     *object = old.clone();
     object["metadata"] = metadata;
-    for list in ["containers", "initContainers"] {
-        let Some(containers) = object["spec"].get_mut(list).and_then(Value::as_array_mut) else { continue };
-        for container in containers {
-            let same = |candidate: &&Value| candidate.get("name") == container.get("name");
-            let found = wanted.get(list).and_then(Value::as_array).and_then(|all| all.iter().find(same));
-            for field in ["resources", "resizePolicy"] {
-                if let Some(value) = found.and_then(|c| c.get(field)) {
-                    container[field] = value.clone();
-                }
-            }
-        }
-    }
+    object["spec"] = spec;
 }
 
 /// The old metadata with what the writer says about which object, in which state, it means.
@@ -157,14 +146,23 @@ mod tests {
     }
 
     #[test]
-    fn a_resize_changes_resources_by_container() {
-        let old =
-            json!({"metadata": {}, "spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b"}]}});
-        let mut new = json!({"metadata": {}, "spec": {"containers": [{"name": "b", "image": "evil", "resources": {"limits": {"cpu": "1"}}}]}});
-        Part::Resize.confine(&mut new, &old);
-        assert_eq!(
-            new["spec"]["containers"],
-            json!([{"name": "a", "image": "i"}, {"name": "b", "resources": {"limits": {"cpu": "1"}}}])
-        );
+    fn a_resize_changes_resources_of_the_same_containers() {
+        let kind = api::catalogue::by_resource("", "v1", "pods").expect("a row");
+        let resized = |containers: Value| {
+            let old =
+                json!({"metadata": {}, "spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b"}]}});
+            let mut new = json!({"metadata": {"labels": {"x": "y"}}, "spec": {"containers": containers}});
+            Part::Resize.confine(&mut new, &old);
+            Part::Resize.prepare(kind, &mut new, &old);
+            let errors = Part::Resize.validate(kind, &new, &old);
+            let refused = errors.iter().any(|error| error.to_string().contains("renamed or reordered"));
+            (new["spec"]["containers"].clone(), refused, new["metadata"].get("labels").is_some())
+        };
+        let limits = json!({"limits": {"cpu": "1"}});
+        let (containers, refused, labelled) =
+            resized(json!([{"name": "a", "image": "evil"}, {"name": "b", "resources": limits}]));
+        assert_eq!(containers, json!([{"name": "a", "image": "i"}, {"name": "b", "resources": limits}]));
+        assert!(!refused && !labelled);
+        assert!(resized(json!([{"name": "b"}, {"name": "a"}])).1);
     }
 }

@@ -1,9 +1,10 @@
 //! The patch verb: JSON patch, merge patch, strategic merge patch, and apply. Follows `PatchResource`.
 
+use api::catalogue::Kind;
 use apimachinery::codec::{self, Format, Strictness, decode_untyped};
 use apimachinery::field::{self, Path};
 use apimachinery::meta::str_at;
-use apimachinery::patch::{json_patch, merge_patch, strategic_merge_patch, undecodable};
+use apimachinery::patch::{go_value, json_patch, merge_patch, strategic_merge_patch, undecodable};
 use apimachinery::{GroupKind, GroupVersion, Map, Status, Value};
 use bytes::Bytes;
 use http::Response;
@@ -26,6 +27,9 @@ use crate::write::{self, Place, Proposal, Written};
 /// Custom kinds say nothing of how to merge strategically.
 const SUPPORTED_BY_CUSTOM: &str =
     "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+
+const METADATA: &str = "metadata";
+const MANAGED_FIELDS: &str = "managedFields";
 
 const APPLY_CBOR: &str = "application/apply-patch+cbor";
 
@@ -93,18 +97,37 @@ impl Patch {
         }
     }
 
-    /// The patched document, for objects that are not stored themselves.
+    pub fn is_apply(&self) -> bool {
+        self.patch_type == PatchType::Apply
+    }
+
+    /// The patched document, for objects that are not stored themselves. Not for apply.
     pub fn apply_plain(&self, document: &Value, expected: Expected<'_>) -> Result<Value, Status> {
-        let patched = match self.patch_type {
-            PatchType::Apply => {
-                let mut merged = document.clone();
-                let config = self.configuration(Strictness::Ignore, &mut Vec::new())?;
-                merge_patch(&mut merged, wire::decode_applied(expected, config)?);
-                merged
-            }
-            _ => self.patched(document.clone(), expected.type_name)?,
+        let patched = self.patched(document.clone(), expected.type_name)?;
+        let refused = |why: &str| match self.patched(document.clone(), expected.type_name) {
+            Ok(patched) => self.refused(why, &patched),
+            Err(status) => status,
         };
-        wire::decode_value(expected, patched, Strictness::Ignore, &mut Vec::new())
+        wire::decode_patched(expected, patched, Strictness::Ignore, &mut Vec::new(), refused)
+    }
+
+    /// The options that such a patch comes with.
+    pub fn options(&self, call: &Call) -> Result<WriteOptions, Status> {
+        let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+        check_options(&options, self.patch_type)?;
+        Ok(options)
+    }
+
+    /// The configuration to apply to what is `expected`.
+    pub fn configuration_of(
+        &self,
+        expected: Expected<'_>,
+        strictness: Strictness,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, Status> {
+        let written = self.configuration(strictness, warnings)?;
+        check_kind(&written, expected.api_version, expected.kind)?;
+        Ok(written)
     }
 
     /// The configuration to apply, as it was written.
@@ -121,35 +144,23 @@ impl Patch {
         }
         let complaint = codec::yaml::duplicate_key(&self.body).unwrap_or_else(|| doubles.join(", "));
         if strictness == Strictness::Strict {
-            return Err(Status::bad_request(format!("error strict decoding YAML: {complaint}")));
+            return Err(Status::bad_request(format!(
+                "error strict decoding YAML: error converting YAML to JSON: {}{complaint}",
+                codec::yaml::UNMARSHAL_ERRORS
+            )));
         }
         warnings.push(complaint);
         Ok(value)
     }
 
     /// The 422 for a patched document that does not fit its kind, which shows what the patch has made, or the patch.
-    fn refused(&self, error: &codec::Error, patched: &Value) -> Status {
+    fn refused(&self, why: &str, patched: &Value) -> Status {
         let shown = match self.patch_type {
             PatchType::Strategic => self.object().map_or_else(|_| String::new(), |patch| go_value(&patch)),
             _ => patched.to_string(),
         };
-        let error = field::Error::invalid(&Path::new("patch"), shown, error.to_string());
+        let error = field::Error::invalid(&Path::new("patch"), shown, why);
         Status::invalid(&GroupKind::default(), "", &[error])
-    }
-}
-
-/// A value as Go prints it: `map[a:1 b:[x y]]`.
-fn go_value(value: &Value) -> String {
-    let all = |texts: Vec<String>| texts.join(" ");
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", all(items.iter().map(go_value).collect())),
-        Value::Object(map) => {
-            let pairs = map.iter().map(|(key, value)| format!("{key}:{}", go_value(value)));
-            format!("map[{}]", all(pairs.collect()))
-        }
-        other => other.to_string(),
     }
 }
 
@@ -159,9 +170,8 @@ pub async fn patch(
     part: Part,
     body: &Bytes,
 ) -> Result<Response<Body>, Status> {
-    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
     let patch = Patch::of_request(call, kind, body)?;
-    check_options(&options, patch.patch_type)?;
+    let options = patch.options(call)?;
     let place = Place::of(call, kind, part);
     let written = match patch.patch_type {
         PatchType::Apply => apply(call, &place, &patch, &options).await?,
@@ -196,21 +206,31 @@ async fn change(
         Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };
     let warnings = Mutex::new(Vec::new());
     let change = |old: &Value| {
-        let patched = patch.patched(conversion::from_stored(kind, old.clone()), kind.type_name)?;
+        let patched = || patch.patched(conversion::from_stored(kind, old.clone()), kind.type_name);
         let mut found = Vec::new();
         let strictness = options.field_validation;
         let object = match kind.custom() {
             None => {
-                let refused = |error: &codec::Error, patched: &Value| patch.refused(error, patched);
-                wire::decode_patched(expected, patched, strictness, &mut found, refused)?
+                let refused = |why: &str| match patched() {
+                    Ok(patched) => patch.refused(why, &patched),
+                    Err(status) => status,
+                };
+                let mut patched = patched()?;
+                let untouched = Untouched::take(kind, &mut patched, old);
+                let mut object = wire::decode_patched(expected, patched, strictness, &mut found, refused)?;
+                untouched.put_back(&mut object);
+                object
             }
-            Some(custom) => customresource::settled(custom, patched, strictness, &mut found)?,
+            Some(custom) => customresource::settled(custom, patched()?, strictness, &mut found)?,
         };
         *warnings.lock() = found;
         Ok(Proposal { object: defaulted(kind, object), owned: false })
     };
+    let before = call.warnings.len();
     let written = write::update(call, place, options, &change).await?;
-    call.warnings.extend(warnings.into_inner());
+    // What is said about the body comes before what is said about the object.
+    let about_object = call.warnings.split_off(before);
+    call.warnings.extend(warnings.into_inner().into_iter().chain(about_object));
     Ok(written)
 }
 
@@ -224,8 +244,7 @@ async fn apply(
     let api_version = kind.resource.api_version();
     let expected =
         Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };
-    let written = patch.configuration(options.field_validation, &mut call.warnings)?;
-    check_kind(&written, &api_version, kind.resource.kind)?;
+    let written = patch.configuration_of(expected, options.field_validation, &mut call.warnings)?;
     let config = match kind.custom() {
         None => {
             ownership::check_declared(place, &written)?;
@@ -253,6 +272,48 @@ async fn apply(
     write::update(call, place, options, &|old: &Value| merged(Some(old))).await
 }
 
+/// What a patch has left of a stored object as it was. It is in form already, so that only the rest needs to be brought
+/// into form: of a status patch that is little.
+#[derive(Default)]
+struct Untouched {
+    fields: Map<String, Value>,
+    managed_fields: Option<Value>,
+}
+
+impl Untouched {
+    fn take(kind: &Kind, patched: &mut Value, old: &Value) -> Untouched {
+        let (Some(object), Some(old)) = (patched.as_object_mut(), old.as_object()) else {
+            return Untouched::default();
+        };
+        if !conversion::is_stored_version(kind) {
+            return Untouched::default();
+        }
+        let mut fields = Map::new();
+        let is_large = |value: &Value| value.is_object() || value.is_array();
+        for (name, before) in old.iter().filter(|(name, value)| *name != METADATA && is_large(value)) {
+            if object.get(name) == Some(before) {
+                fields.extend(object.remove_entry(name));
+            }
+        }
+        let before = old.get(METADATA).and_then(|metadata| metadata.get(MANAGED_FIELDS));
+        let metadata = object.get_mut(METADATA).and_then(Value::as_object_mut);
+        let managed_fields = metadata
+            .filter(|metadata| before.is_some() && metadata.get(MANAGED_FIELDS) == before)
+            .and_then(|metadata| metadata.remove(MANAGED_FIELDS));
+        Untouched { fields, managed_fields }
+    }
+
+    fn put_back(self, object: &mut Value) {
+        let Some(object) = object.as_object_mut() else { return };
+        object.extend(self.fields);
+        if let (Some(fields), Some(metadata)) =
+            (self.managed_fields, object.get_mut(METADATA).and_then(Value::as_object_mut))
+        {
+            metadata.insert(MANAGED_FIELDS.to_owned(), fields);
+        }
+    }
+}
+
 /// A configuration must say what it is. Follows `versionCheckManager`.
 fn check_kind(config: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
     let found = (str_at(config, &["apiVersion"]), str_at(config, &["kind"]));
@@ -271,9 +332,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_reads_as_go_prints_it() {
-        let value = json!({"a": {"b": [1, "x"]}, "n": null, "t": true});
-        assert_eq!(go_value(&value), "map[a:map[b:[1 x]] n:<nil> t:true]");
+    fn only_what_a_patch_has_touched_is_brought_into_form() {
+        let kind = api::catalogue::by_resource("", "v1", "pods").expect("a row");
+        let managed = json!([{"manager": "a"}]);
+        let old = json!({"kind": "Pod", "metadata": {"name": "a", "managedFields": managed}, "spec": {"a": 1}, "status": {}});
+        let check = |patch: Value, left: Value| {
+            let mut patched = old.clone();
+            merge_patch(&mut patched, patch);
+            let whole = patched.clone();
+            let untouched = Untouched::take(kind, &mut patched, &old);
+            assert_eq!(patched, left);
+            untouched.put_back(&mut patched);
+            assert_eq!(patched, whole);
+        };
+        let status = json!({"status": {"phase": "Running"}});
+        check(status, json!({"kind": "Pod", "metadata": {"name": "a"}, "status": {"phase": "Running"}}));
+        let all = json!({"metadata": {"managedFields": []}, "spec": {"a": 2}, "status": {"b": 1}});
+        check(
+            all,
+            json!({"kind": "Pod", "metadata": {"name": "a", "managedFields": []}, "spec": {"a": 2}, "status": {"b": 1}}),
+        );
+        check(json!({"spec": null, "status": null, "metadata": null}), json!({"kind": "Pod"}));
     }
 
     #[test]

@@ -5,21 +5,22 @@ use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use apimachinery::Status;
-use auth::{Attributes, Presented, UserInfo};
+use auth::user::SERVICE_ACCOUNT_USER_PREFIX;
+use auth::{Attributes, Decision, Presented, UserInfo};
 use futures_util::FutureExt as _;
-use http::header::{HeaderName, HeaderValue, UPGRADE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, UPGRADE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Uri};
 use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::audit::{Incoming, Record};
 use crate::body::{self, Body};
-use crate::call::{self, Call};
+use crate::call::{self, Call, Waiting};
 use crate::core::Core;
 use crate::flowcontrol::{self, Classified};
 use crate::impersonation;
@@ -30,7 +31,7 @@ use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::tls::ClientCertificate;
 use crate::websocket::Wish;
-use crate::{aggregation, authentication, nonresource, resource};
+use crate::{aggregation, authentication, nonresource, resource, sending};
 
 /// Every response carries the id under which the server knows the request.
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -39,7 +40,7 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const AUDIT_ID_MAX: usize = 64;
 
 /// A client that has not sent its request's body by then is let go.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who is at the other end, as far as the transport knows.
 #[derive(Clone, Debug)]
@@ -95,6 +96,7 @@ pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> 
     let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
     let start = (core.config.clock)();
     let dry_run = query.get("dryRun").is_some();
+    let field_validation = query.get("fieldValidation").map(str::to_owned);
     let known = is_known(&core, &info);
     let target = Target::negotiate(&parts.headers, core.config.formats);
     let fallback = target.as_ref().copied().unwrap_or_default();
@@ -124,11 +126,22 @@ pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> 
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(AUDIT_ID, id);
     }
-    let took = (core.config.clock)().duration_since(start).unsigned_abs();
     let code = response.status().as_u16();
-    core.metrics.finished(&Finished { info: &counted, known, code, dry_run, took });
-    tracing::debug!(verb = counted.verb, path = %counted.path, code, ?took, "request");
-    response
+    let cut_off = failure.as_ref().is_some_and(|status| matches!(status.code, 429 | 504));
+    let (lasts, waiting) = (counted.is_long_running(), learned.waiting.clone());
+    let tell = move |bytes| {
+        let took = (core.config.clock)().duration_since(start).unsigned_abs();
+        let (info, waited) = (&counted, waiting.total());
+        let finished =
+            Finished { info, known, code, dry_run, field_validation, cut_off, took, waited, bytes };
+        core.metrics.finished(&finished);
+        tracing::debug!(verb = counted.verb, path = %counted.path, code, ?took, "request");
+    };
+    if lasts {
+        tell(0);
+        return response;
+    }
+    sending::told(response, tell)
 }
 
 /// The answer to a request that nobody has looked into. Browsers are told not to make anything of its text, which
@@ -146,6 +159,7 @@ fn refused(status: &Status, target: Target) -> Response<Body> {
 struct Learned {
     record: OnceLock<Arc<Record>>,
     flow: OnceLock<Classified>,
+    waiting: Waiting,
 }
 
 /// What a panic says, which the panic hook has logged: clients are not told.
@@ -165,8 +179,8 @@ async fn answer(
         return Err(Status::service_unavailable("the server is shutting down"));
     }
     let now = (core.config.clock)();
-    let address = peer.address();
-    let author = authenticate(&core, &head, peer, now).await;
+    let (address, is_remote) = (peer.address(), matches!(peer, Peer::Connection { .. }));
+    let author = authenticate_counting(&core, &head, peer, now).await;
     if let Some(proxies) = &core.config.authentication.request_header {
         proxies.headers.clear(&mut head.parts.headers);
     }
@@ -183,10 +197,12 @@ async fn answer(
     let time_limit = if long_running { None } else { Some(time_limit(&query, core.config.request_timeout)?) };
     // Whoever sends slowly waits before taking a seat, and takes nobody else's.
     let payload = if long_running { payload } else { payload.buffered().await? };
+    let writes = info.is_mutating();
     let seat = match flow {
         Some(flow) => {
+            let _queued = core.metrics.gates.queue(writes);
             let width = flowcontrol::width(&core, &info, &query);
-            core.flow_control.enter(flow, &info, &user, width).await?
+            learned.waiting.measure(core.flow_control.enter(flow, &info, &user, width)).await?
         }
         None => None,
     };
@@ -202,23 +218,27 @@ async fn answer(
         user,
         target,
         now,
+        is_remote,
         warnings: Vec::new(),
         audit: record,
+        waiting: learned.waiting.clone(),
     };
     let Some(time_limit) = time_limit else {
         // A watch has its seat until it has begun.
         let _seat = seat;
         return Box::pin(stream(&mut call, payload, parts.uri)).await;
     };
-    let writes = call.info.is_mutating();
+    let in_flight = call.core.metrics.gates.enter(writes);
+    let deadline = tokio::time::Instant::now() + time_limit;
     // Boxed, as the future is large: it is moved twice.
     let work = Box::pin(async move {
-        let _seat = seat;
-        route(&mut call, payload, parts.uri).await
+        let held = (seat, in_flight);
+        let response = route(&mut call, payload, parts.uri).await?;
+        Ok(sending::until(response, deadline, held))
     });
     let in_time = async { if writes { to_its_end(work).await } else { work.await } };
     let too_late = |_| Err(Status::timeout("request did not complete within the allotted timeout", 0));
-    timeout(time_limit, in_time).await.unwrap_or_else(too_late)
+    timeout_at(deadline, in_time).await.unwrap_or_else(too_late)
 }
 
 /// What the request may take: what its sender says, if that is less than the server's own limit (upstream:
@@ -233,6 +253,38 @@ fn time_limit(query: &Query, max: Duration) -> Result<Duration, Status> {
         Status::bad_request(why)
     })?;
     Ok(Duration::try_from(asked).ok().filter(|asked| !asked.is_zero()).map_or(max, |asked| asked.min(max)))
+}
+
+/// As [`authenticate`], and counts what came of it.
+async fn authenticate_counting(
+    core: &Core,
+    head: &Head,
+    peer: Peer,
+    now: Timestamp,
+) -> Result<UserInfo, Status> {
+    let (gates, started) = (&core.metrics.gates, Instant::now());
+    let has_token = head.parts.headers.contains_key(AUTHORIZATION);
+    let expires = match &peer {
+        Peer::Connection { certificate: Some(certificate), .. } if !has_token => certificate.expires(),
+        _ => None,
+    };
+    let author = authenticate(core, head, peer, now).await;
+    let result = match &author {
+        Ok(_) => "success",
+        Err(_) if has_token => "error",
+        Err(_) => "failure",
+    };
+    gates.authenticated(result, started.elapsed());
+    if let Ok(user) = &author {
+        gates.user(&user.name);
+        if let Some(expires) = expires {
+            gates.certificate((expires - now.as_second()) as f64);
+        }
+        if has_token && user.name.starts_with(SERVICE_ACCOUNT_USER_PREFIX) {
+            gates.service_account_token();
+        }
+    }
+    author
 }
 
 async fn authenticate(core: &Core, head: &Head, peer: Peer, now: Timestamp) -> Result<UserInfo, Status> {
@@ -290,7 +342,14 @@ async fn authorize(
     record: Option<&Record>,
 ) -> Result<(), Status> {
     let wanted = attributes(info, user);
+    let started = Instant::now();
     let decision = core.authorize(&wanted).await;
+    let result = match &decision {
+        Decision::Allow(_) => "allowed",
+        Decision::NoOpinion(_) => "no-opinion",
+        Decision::Deny(_) => "denied",
+    };
+    core.metrics.gates.authorized(result, started.elapsed());
     if let Some(record) = record {
         record.authorized(&decision);
     }
@@ -332,7 +391,7 @@ async fn route(call: &mut Call, payload: Payload, uri: Uri) -> Result<Response<B
     let served = if call.info.is_resource {
         resource::serve(call, payload, uri).await
     } else {
-        nonresource::serve(call).await
+        nonresource::serve(call, payload.body).await
     };
     Ok(served.unwrap_or_else(|status| call.failure(&status)))
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use apimachinery::codec::Strictness;
 use apimachinery::field::{self, ErrorList, Path};
+use apimachinery::fields;
 use apimachinery::percent;
 use apimachinery::{GroupKind, Status, json};
 
@@ -41,7 +42,7 @@ impl Query {
         self.get(key).is_some_and(|v| !matches!(v, "false" | "0" | "False" | "FALSE"))
     }
 
-    fn number(&self, key: &str) -> Result<Option<i64>, Status> {
+    pub fn number(&self, key: &str) -> Result<Option<i64>, Status> {
         match self.get(key) {
             None => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
@@ -102,6 +103,23 @@ impl ListOptions {
         Err(Status::invalid(&GroupKind::new("meta.k8s.io", "ListOptions"), "", &errors))
     }
 
+    /// Selects the one object that the path names, if it names one.
+    pub fn narrow_to(&mut self, name: &str) -> Result<(), Status> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        if self.field_selector.is_empty() {
+            self.field_selector = format!("metadata.name={}", fields::escape(name));
+            return Ok(());
+        }
+        let selector =
+            fields::parse(&self.field_selector).map_err(|error| Status::bad_request(error.to_string()))?;
+        if selector.exact("metadata.name") == Some(name) {
+            return Ok(());
+        }
+        Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"))
+    }
+
     /// Follows `ValidateListOptions`.
     fn check_list(&self) -> ErrorList {
         let path = Path::new("resourceVersionMatch");
@@ -145,6 +163,9 @@ impl ListOptions {
             if !not_older {
                 errors.push(field::Error::not_supported(&path, version_match.as_str(), &["NotOlderThan"]));
             }
+            errors.extend(self.match_with_continue(&path));
+        } else if self.send_initial_events.is_none() && matches!(self.resource_version.as_str(), "" | "0") {
+            // Such a watch begins with what is there, as if it had asked for that and for what matches it.
             errors.extend(self.match_with_continue(&path));
         }
         errors

@@ -33,14 +33,14 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
         return if is_group { Err(Status::path_not_found()) } else { page_not_found() };
     };
     check_route(call, kind)?;
-    call.warnings.extend(kind.deprecation().map(str::to_owned));
     if let Some(custom) = kind.custom() {
         prepare_custom(call, custom)?;
     }
-    let info = &call.info;
-    if !info.subresource.is_empty() {
+    if !call.info.subresource.is_empty() {
         return subresource::serve(call, kind, payload, uri).await;
     }
+    warn_of_deprecation(call, kind.deprecation().map(str::to_owned));
+    let info = &call.info;
     if !kind.supports(info.verb) {
         return Err(Status::no_such_method());
     }
@@ -55,12 +55,27 @@ pub async fn serve(call: &mut Call, payload: Payload, uri: Uri) -> Result<Respon
         "get" => get(call, kind).await,
         "list" => list::list(call, kind).await,
         "watch" => watch::watch(call, kind).await,
-        "create" if info.name.is_empty() => create(call, kind, &body::read(payload.body).await?).await,
-        "update" => replace(call, kind, Part::Main, &body::read(payload.body).await?).await,
-        "patch" => patch::patch(call, kind, Part::Main, &body::read(payload.body).await?).await,
+        "create" if info.name.is_empty() => create(call, kind, &read(call, payload).await?).await,
+        "update" => replace(call, kind, Part::Main, &read(call, payload).await?).await,
+        "patch" => patch::patch(call, kind, Part::Main, &read(call, payload).await?).await,
         "delete" => delete::delete(call, kind, &body::read(payload.body).await?).await,
         "deletecollection" => delete::delete_collection(call, kind, &body::read(payload.body).await?).await,
         _ => Err(Status::no_such_method()),
+    }
+}
+
+/// The body of a request that says what to write.
+async fn read(call: &Call, payload: Payload) -> Result<Bytes, Status> {
+    let body = body::read(payload.body).await?;
+    call.core.metrics.body(&call.info, body.len());
+    Ok(body)
+}
+
+/// Who asks for what is deprecated is told so, and so is who watches the server.
+fn warn_of_deprecation(call: &mut Call, warning: Option<String>) {
+    if let Some(warning) = warning {
+        call.core.metrics.deprecated(&call.info);
+        call.warnings.push(warning);
     }
 }
 
@@ -72,7 +87,7 @@ fn prepare_custom(call: &mut Call, custom: &CustomKind) -> Result<(), Status> {
         call.target =
             Target { pretty, ..Target::negotiate_untyped(&call.headers, call.core.config.formats)? };
     }
-    call.warnings.extend(custom.deprecation.clone());
+    warn_of_deprecation(call, custom.deprecation.clone());
     if custom.terminating && call.info.verb == "create" && call.info.subresource.is_empty() {
         let resource = custom.kind.resource.group_resource();
         let mut status = Status::method_not_allowed(&resource, call.info.verb);

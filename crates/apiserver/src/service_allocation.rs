@@ -1,5 +1,6 @@
 //! Addresses and node ports of Services: given out once each, taken back with the Service or when a write fails.
 //! Memory says what is free; where other servers give out too, the write itself makes sure (`shared`).
+//! Which ranges there are the ServiceCIDRs say (`ranges`).
 //! Follows `registry/core/service/storage/alloc.go` and the `ipallocator` and `portallocator` it uses.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,7 +22,11 @@ use crate::core::Core;
 use crate::upkeep;
 
 mod addresses;
+mod families;
+mod ranges;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 use addresses::Addresses;
 
@@ -59,6 +64,15 @@ struct Holding {
     ports: Vec<u16>,
 }
 
+/// How much of the ranges is given out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Used {
+    /// Each range of addresses, with how many of its addresses are held and how many are free.
+    pub addresses: Vec<(String, f64, f64)>,
+    pub ports: usize,
+    pub ports_free: usize,
+}
+
 /// What a write has taken; given back on drop unless the write was made.
 #[derive(Debug)]
 pub struct Reservation {
@@ -79,9 +93,20 @@ impl Allocator {
         Allocator { state: Arc::new(Mutex::new(state)), shared }
     }
 
+    pub fn used(&self) -> Used {
+        let mut state = self.state.lock();
+        if let Some(shared) = &self.shared {
+            state.count(&shared.store);
+        }
+        let ports = state.ports.keys().filter(|port| state.node_ports.contains(port)).count();
+        let all = state.node_ports.len();
+        Used { addresses: state.addresses.used(), ports, ports_free: all.saturating_sub(ports) }
+    }
+
     /// Fills in the addresses and ports a Service needs and has not got. Other kinds pass.
     pub fn reserve(
         &self,
+        store: &Store,
         kind: &Kind,
         object: &mut Value,
         old: Option<&Value>,
@@ -90,6 +115,21 @@ impl Allocator {
             let (taken, old) = (Holding::default(), Holding::default());
             return Ok(Reservation { allocator: None, number: 0, taken, old, asked: None });
         }
+        let errors = api::core::service::asked_addresses(object, old);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let configured = self.state.lock().addresses.configured().to_vec();
+        self.reserve_within(ranges::ready(store, configured), object, old)
+    }
+
+    /// The same for a Service, of which the ranges are known.
+    fn reserve_within(
+        &self,
+        ranges: Vec<Cidr>,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Reservation, ErrorList> {
         let asked = self.shared.is_some().then(|| object["spec"].clone());
         if let Some(old) = old {
             keep_allocated(object, old);
@@ -99,6 +139,7 @@ impl Allocator {
         if let Some(shared) = &self.shared {
             state.count(&shared.store);
         }
+        state.addresses.set_ranges(ranges);
         let mut errors = ErrorList::new();
         state.addresses.settle(object, old, &held.addresses, &mut errors);
         state.settle_ports(object, &held, &mut errors);
@@ -126,7 +167,7 @@ impl Allocator {
         old: &Value,
     ) -> Result<Arc<Entry>, CommitError> {
         if kind.resource != resource::SERVICES || !matches!(op, Op::Delete(_)) {
-            return core.store.commit(key, expected, op).await;
+            return core.commit(key, expected, op).await;
         }
         let held = holding(old);
         let also = match &self.shared {
@@ -136,7 +177,7 @@ impl Allocator {
             }
             None => Vec::new(),
         };
-        let entry = core.store.commit_with(key, expected, op, &also).await?;
+        let entry = core.commit_with(key, expected, op, &also).await?;
         self.state.lock().give_back(&held);
         Ok(entry)
     }
@@ -154,7 +195,7 @@ impl Reservation {
     ) -> Result<Arc<Entry>, CommitError> {
         let sharing =
             self.allocator.as_ref().and_then(|allocator| Some((allocator, allocator.shared.as_ref()?)));
-        let Some((allocator, shared)) = sharing else { return core.store.commit(key, expected, op).await };
+        let Some((allocator, shared)) = sharing else { return core.commit(key, expected, op).await };
         let nothing = Holding::default();
         let new = if matches!(op, Op::Delete(_)) { &nothing } else { &self.taken };
         let now = (core.config.clock)();
@@ -162,7 +203,7 @@ impl Reservation {
         let taken: Vec<u16> =
             new.ports.iter().copied().filter(|port| !self.old.ports.contains(port)).collect();
         if taken.is_empty() {
-            return core.store.commit_with(key, expected, op, &also).await;
+            return core.commit_with(key, expected, op, &also).await;
         }
         let _turn = shared.turn.lock().await;
         let seen = core.store.revision_of(shared::NODE_PORTS).await?;
@@ -172,18 +213,18 @@ impl Reservation {
         }
         let range = allocator.state.lock().node_ports.clone();
         also.push(shared::node_ports(&range, held.into_iter().chain(taken), seen)?);
-        core.store.commit_with(key, expected, op, &also).await
+        core.commit_with(key, expected, op, &also).await
     }
 
     /// Gives the object something else, after another server has given away what this one was to get.
-    pub fn again(self, kind: &Kind, object: &mut Value) -> Result<Reservation, ErrorList> {
+    pub fn again(self, store: &Store, kind: &Kind, object: &mut Value) -> Result<Reservation, ErrorList> {
         let Some(allocator) = self.allocator.clone() else { return Ok(self) };
         if let Some(asked) = &self.asked {
             object["spec"] = asked.clone();
         }
         // What was reserved is free again only now.
         drop(self);
-        allocator.reserve(kind, object, None)
+        allocator.reserve(store, kind, object, None)
     }
 
     /// The write was made; none means that it removed the Service.
@@ -422,111 +463,5 @@ fn give_back_one<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) 
         if *count == 0 {
             counts.remove(&key);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn allocator(cidr: &str, node_ports: RangeInclusive<u16>) -> Allocator {
-        let cidr: Cidr = cidr.parse().expect("a range");
-        Allocator { state: Arc::new(Mutex::new(State::new(&[cidr], node_ports))), shared: None }
-    }
-
-    fn services() -> &'static Kind {
-        api::catalogue::by_resource("", "v1", "services").expect("is in the catalogue")
-    }
-
-    fn node_port_service() -> Value {
-        json!({"spec": {"type": "NodePort", "ports": [
-            {"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}, {"port": 80, "protocol": "TCP"}]}})
-    }
-
-    #[test]
-    fn a_failed_write_gives_everything_back() {
-        let allocator = allocator("10.0.0.0/30", 30000..=30001);
-        for _ in 0..5 {
-            let mut service = node_port_service();
-            let reservation = allocator.reserve(services(), &mut service, None).expect("there is room");
-            assert_eq!(service["spec"]["ports"][0]["nodePort"], service["spec"]["ports"][1]["nodePort"]);
-            assert_ne!(service["spec"]["ports"][0]["nodePort"], service["spec"]["ports"][2]["nodePort"]);
-            drop(reservation);
-        }
-        assert!(allocator.state.lock().addresses.is_empty());
-    }
-
-    #[test]
-    fn an_address_is_given_once_until_its_service_goes() {
-        let allocator = allocator("10.0.0.0/30", 30000..=30001);
-        let asked = json!({"spec": {"clusterIP": "10.0.0.1"}});
-        let mut first = asked.clone();
-        allocator.reserve(services(), &mut first, None).expect("is free").keep(Some(&first));
-        let errors = allocator.reserve(services(), &mut asked.clone(), None).expect_err("is taken");
-        assert!(
-            errors[0]
-                .to_string()
-                .ends_with("failed to allocate IP 10.0.0.1: provided IP is already allocated"),
-            "{}",
-            errors[0]
-        );
-        let mut update = json!({"spec": {}});
-        allocator.reserve(services(), &mut update, Some(&first)).expect("keeps").keep(Some(&update));
-        assert_eq!(update["spec"]["clusterIP"], "10.0.0.1");
-        allocator.state.lock().give_back(&holding(&update));
-        assert!(allocator.state.lock().addresses.is_empty());
-    }
-
-    #[test]
-    fn a_port_asked_for_is_not_given_to_the_port_before_it() {
-        let allocator = allocator("10.0.0.0/24", 30000..=30001);
-        let mut service = json!({"spec": {"type": "NodePort", "ports": [
-            {"port": 80, "protocol": "TCP"}, {"port": 443, "protocol": "TCP", "nodePort": 30000}]}});
-        allocator.reserve(services(), &mut service, None).expect("there is room").keep(Some(&service));
-        assert_eq!(service["spec"]["ports"][0]["nodePort"], 30001);
-        assert_eq!(service["spec"]["ports"][1]["nodePort"], 30000);
-    }
-
-    #[test]
-    fn a_local_load_balancer_has_a_port_for_health_checks() {
-        let allocator = allocator("10.0.0.0/24", 30000..=30003);
-        let mut service = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [
-            {"port": 80, "protocol": "TCP"}, {"port": 443, "protocol": "TCP"}]}});
-        allocator.reserve(services(), &mut service, None).expect("there is room").keep(Some(&service));
-        assert_eq!(service["spec"]["healthCheckNodePort"], 30002);
-        let mut other = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local",
-            "healthCheckNodePort": 30002, "ports": []}});
-        let errors = allocator.reserve(services(), &mut other, None).expect_err("is taken");
-        assert_eq!(
-            errors[0].to_string(),
-            "spec.healthCheckNodePort: Invalid value: 30002: provided port is already allocated"
-        );
-        let mut same = service.clone();
-        allocator.reserve(services(), &mut same, Some(&service)).expect("keeps").keep(Some(&same));
-        allocator.state.lock().give_back(&holding(&same));
-        assert!(allocator.state.lock().ports.is_empty());
-        let mut anywhere = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Cluster"}});
-        allocator.reserve(services(), &mut anywhere, None).expect("there is room").keep(Some(&anywhere));
-        assert!(anywhere["spec"].get("healthCheckNodePort").is_none());
-    }
-
-    #[test]
-    fn ports_out_of_range_and_taken_are_named() {
-        let allocator = allocator("10.0.0.0/24", 30000..=32767);
-        let with =
-            |port: u16| json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}});
-        let mut taken = with(30080);
-        allocator.reserve(services(), &mut taken, None).expect("is free").keep(Some(&taken));
-        let refusal = |port| {
-            allocator.reserve(services(), &mut with(port), None).expect_err("is refused")[0].to_string()
-        };
-        assert_eq!(
-            refusal(30080),
-            "spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"
-        );
-        assert_eq!(
-            refusal(80),
-            "spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767"
-        );
     }
 }

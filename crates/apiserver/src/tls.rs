@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use auth::certificate::Subject;
 use client::certificate::{CertificateError, Replaceable};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -35,20 +36,28 @@ pub struct Serving {
 /// A client certificate, after the handshake.
 #[derive(Clone, Debug)]
 pub struct ClientCertificate {
-    /// In DER.
-    der: Arc<[u8]>,
+    subject: Arc<Subject>,
     is_of_client: bool,
     is_of_front_proxy: bool,
 }
 
 impl ClientCertificate {
     pub fn presented(&self) -> auth::Certificate<'_> {
-        if self.is_of_client { auth::Certificate::Verified(&self.der) } else { auth::Certificate::Unverified }
+        if self.is_of_client {
+            auth::Certificate::Verified(&self.subject)
+        } else {
+            auth::Certificate::Unverified
+        }
+    }
+
+    /// Until when it identifies its holder, in seconds since 1970; none if it does not.
+    pub fn expires(&self) -> Option<i64> {
+        self.subject.not_after().filter(|_| self.is_of_client)
     }
 
     /// The certificate if its holder may speak for users.
-    pub fn front_proxy(&self) -> Option<&[u8]> {
-        self.is_of_front_proxy.then_some(&*self.der)
+    pub fn front_proxy(&self) -> Option<&Subject> {
+        self.is_of_front_proxy.then_some(&*self.subject)
     }
 }
 
@@ -73,7 +82,7 @@ impl Serving {
             verified.inspect_err(|error| tracing::debug!(%error, "client certificate not verified")).ok()
         };
         Some(ClientCertificate {
-            der: Arc::from(&**own),
+            subject: Arc::new(Subject::of(own)),
             is_of_client: is_of(&self.clients).is_some(),
             is_of_front_proxy: is_of(&self.front_proxies).is_some(),
         })

@@ -2,21 +2,21 @@
 //! only what a table's cells need.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use apimachinery::{Map, Status, Value, json};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use store::{Entry, Revision};
+use store::Revision;
 
-use crate::body::Chunker;
 use crate::conversion;
 use crate::draft::{to_json, type_prefix};
 use crate::kind::KindRef;
 use crate::negotiation::{Shape, Target};
+use crate::pieces::{Form, Pieces};
 use crate::query::Query;
+use crate::row;
 
 pub const META_PACKAGE: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
@@ -80,40 +80,42 @@ impl View {
         let bytes = conversion::bytes_for(&self.kind, stored);
         match self.target.shape {
             Shape::Object => bytes,
-            Shape::Metadata => self.partial_metadata(&bytes).into(),
-            Shape::Table => {
-                self.table(std::iter::once(&bytes), &json!({"resourceVersion": resource_version(&bytes)}))
-            }
-        }
-    }
-
-    /// All objects of a page as one document.
-    pub fn list(&self, entries: &[Arc<Entry>], meta: &ListMeta) -> Vec<Bytes> {
-        self.list_of(entries.iter().map(|entry| conversion::bytes_for(&self.kind, &entry.bytes)), meta)
-    }
-
-    /// As [`View::list`], of objects that are not stored.
-    pub fn computed_list(&self, objects: Vec<Bytes>, meta: &ListMeta) -> Vec<Bytes> {
-        self.list_of(objects.into_iter(), meta)
-    }
-
-    fn list_of(&self, bytes: impl Iterator<Item = Bytes>, meta: &ListMeta) -> Vec<Bytes> {
-        match self.target.shape {
-            Shape::Object => {
-                // Items of custom kinds say what they are: nobody has a type for them.
-                let prefix = if self.kind.custom().is_some() { "{".to_owned() } else { self.item_prefix() };
-                let open = self.list_head(&self.kind.resource.api_version(), self.kind.list_kind, meta);
-                join_items(&open, bytes, |bytes, out| push_item(bytes, prefix.as_bytes(), out))
-            }
             Shape::Metadata => {
-                let open = self.list_head(self.target.meta_version(), "PartialObjectMetadataList", meta);
-                join_items(&open, bytes, |bytes, out| out.push(&self.partial_metadata(bytes)))
+                let mut out = Vec::new();
+                self.push_metadata(raw_metadata(&bytes), &mut out);
+                out.into()
             }
             Shape::Table => {
-                let bytes: Vec<Bytes> = bytes.collect();
-                vec![self.table(bytes.iter(), &meta.to_value())]
+                let meta = json!({"resourceVersion": resource_version(&bytes)});
+                let mut out = self.table_head(&meta).into_bytes();
+                self.push_row(&bytes, &mut out);
+                out.extend_from_slice(LIST_TAIL);
+                out.into()
             }
         }
+    }
+
+    /// The JSON of a list of stored objects.
+    pub fn list<I>(&self, stored: I, meta: &ListMeta) -> Pieces<Listed, I>
+    where
+        I: Iterator<Item = Bytes>,
+    {
+        let head = match self.target.shape {
+            Shape::Object => self.list_head(&self.kind.resource.api_version(), self.kind.list_kind, meta),
+            Shape::Metadata => self.list_head(self.target.meta_version(), "PartialObjectMetadataList", meta),
+            Shape::Table => self.table_head(&meta.to_value()),
+        };
+        // Items of custom kinds say what they are: nobody has a type for them.
+        let prefix = if self.kind.custom().is_some() { "{".to_owned() } else { self.item_prefix() };
+        Pieces::new(Listed { view: self.clone(), prefix }, head.into_bytes(), stored)
+    }
+
+    /// The metadata of no objects, which upstream does not begin to list.
+    pub fn no_metadata(&self, meta: &ListMeta) -> Bytes {
+        json!({"kind": "PartialObjectMetadataList", "apiVersion": self.target.meta_version(),
+               "metadata": meta.to_value(), "items": null})
+        .to_string()
+        .into()
     }
 
     /// The schema name of the documents [`View::object`] or [`View::list`] makes.
@@ -139,45 +141,72 @@ impl View {
         format!("{}\"metadata\":{meta},\"items\":[", type_prefix(api_version, kind))
     }
 
-    /// What items of a list leave out: upstream's typed items carry neither kind nor version.
     fn item_prefix(&self) -> String {
         type_prefix(&self.kind.resource.api_version(), self.kind.resource.kind)
     }
 
-    fn partial_metadata(&self, bytes: &[u8]) -> Vec<u8> {
-        let metadata = raw_metadata(bytes);
+    fn push_metadata(&self, metadata: &str, out: &mut Vec<u8>) {
         let head = type_prefix(self.target.meta_version(), "PartialObjectMetadata");
-        format!("{head}\"metadata\":{metadata}}}").into_bytes()
+        for part in [&head, "\"metadata\":", metadata, "}"] {
+            out.extend_from_slice(part.as_bytes());
+        }
     }
 
-    fn table<'a>(&self, objects: impl Iterator<Item = &'a Bytes>, meta: &Value) -> Bytes {
+    /// A table up to its first row.
+    fn table_head(&self, meta: &Value) -> String {
         let columns: Vec<Value> = match self.kind.custom() {
             Some(custom) => custom.column_definitions(),
             None => self.kind.columns().iter().map(column_definition).collect(),
         };
-        let mut out = type_prefix(self.target.meta_version(), "Table").into_bytes();
-        let head = format!("\"metadata\":{meta},\"columnDefinitions\":{},\"rows\":[", Value::from(columns));
-        out.extend_from_slice(head.as_bytes());
-        for (i, bytes) in objects.enumerate() {
-            if i > 0 {
-                out.push(b',');
-            }
-            self.push_row(bytes, &mut out);
-        }
-        out.extend_from_slice(b"]}");
-        out.into()
+        let open = type_prefix(self.target.meta_version(), "Table");
+        format!("{open}\"metadata\":{meta},\"columnDefinitions\":{},\"rows\":[", Value::from(columns))
     }
 
-    fn push_row(&self, bytes: &Bytes, out: &mut Vec<u8>) {
-        let object = conversion::decode(bytes);
-        let cells = Value::from(self.kind.row(&object, self.now));
-        out.extend_from_slice(format!("{{\"cells\":{cells},\"object\":").as_bytes());
+    fn push_row(&self, bytes: &[u8], out: &mut Vec<u8>) {
+        let (object, metadata) = match self.kind.custom() {
+            None => row::read(bytes, self.kind.strategy.shown()),
+            // The columns of a custom kind may show whatever they like.
+            Some(_) => (conversion::decode(bytes), raw_metadata(bytes)),
+        };
+        out.extend_from_slice(b"{\"cells\":");
+        out.extend_from_slice(&to_json(&self.kind.row(&object, self.now)));
+        out.extend_from_slice(b",\"object\":");
         match self.include {
             IncludeObject::None => out.extend_from_slice(b"null"),
-            IncludeObject::Metadata => out.extend_from_slice(&self.partial_metadata(bytes)),
+            IncludeObject::Metadata => self.push_metadata(metadata, out),
             IncludeObject::Object => out.extend_from_slice(bytes),
         }
         out.push(b'}');
+    }
+}
+
+/// What every list and table ends with.
+const LIST_TAIL: &[u8] = b"]}";
+
+/// The items of a list as one request sees them.
+pub struct Listed {
+    view: View,
+    /// What items leave out: upstream's typed items carry neither kind nor version.
+    prefix: String,
+}
+
+impl Form for Listed {
+    type Item = Bytes;
+
+    fn push(&self, stored: Bytes, first: bool, out: &mut Vec<u8>) {
+        let bytes = conversion::bytes_for(&self.view.kind, &stored);
+        if !first {
+            out.push(b',');
+        }
+        match self.view.target.shape {
+            Shape::Object => push_item(&bytes, self.prefix.as_bytes(), out),
+            Shape::Metadata => self.view.push_metadata(raw_metadata(&bytes), out),
+            Shape::Table => self.view.push_row(&bytes, out),
+        }
+    }
+
+    fn finish(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(LIST_TAIL);
     }
 }
 
@@ -186,28 +215,11 @@ fn column_definition(column: &api::Column) -> Value {
            "description": column.description, "priority": column.priority})
 }
 
-fn join_items(
-    head: &str,
-    items: impl Iterator<Item = Bytes>,
-    push: impl Fn(&Bytes, &mut Chunker),
-) -> Vec<Bytes> {
-    let mut out = Chunker::default();
-    out.push(head.as_bytes());
-    for (i, bytes) in items.enumerate() {
-        if i > 0 {
-            out.push(b",");
-        }
-        push(&bytes, &mut out);
-    }
-    out.push(b"]}");
-    out.finish()
-}
-
-fn push_item(bytes: &Bytes, prefix: &[u8], out: &mut Chunker) {
+fn push_item(bytes: &[u8], prefix: &[u8], out: &mut Vec<u8>) {
     match bytes.strip_prefix(prefix) {
         Some(rest) => {
-            out.push(b"{");
-            out.push(rest);
+            out.push(b'{');
+            out.extend_from_slice(rest);
         }
         // It has been converted, which puts its fields into another order.
         None => {
@@ -215,19 +227,19 @@ fn push_item(bytes: &Bytes, prefix: &[u8], out: &mut Chunker) {
             if let Some(fields) = object.as_object_mut() {
                 fields.retain(|field, _| !matches!(field.as_str(), "kind" | "apiVersion"));
             }
-            out.push(&to_json(&object));
+            out.extend_from_slice(&to_json(&object));
         }
     }
 }
 
 #[derive(Deserialize)]
-struct Parts<'a> {
+struct Identified<'a> {
     #[serde(borrow)]
     metadata: &'a RawValue,
 }
 
 fn raw_metadata(bytes: &[u8]) -> &str {
-    serde_json::from_slice::<Parts>(bytes).map_or("{}", |parts| parts.metadata.get())
+    serde_json::from_slice::<Identified>(bytes).map_or("{}", |object| object.metadata.get())
 }
 
 /// The resourceVersion an object carries.

@@ -2,6 +2,7 @@
 //! Follows `ListResource`'s watch branch, `WatchServer` and the watch cache's `sendInitialEvents`.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use apimachinery::{Status, json};
 use bytes::Bytes;
 use futures_util::Stream;
 use http::Response;
-use store::{Entry, EventKind, Revision, Scope, WatchItem};
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use store::{Entry, EventKind, Revision, Scope, Waking, WatchItem};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::body::{self, Body};
+use crate::body::{self, Body, CHUNK_BYTES};
 use crate::call::Call;
 use crate::conversion;
 use crate::core::Core;
@@ -22,7 +23,7 @@ use crate::draft::to_json;
 use crate::frames::{self, FrameType};
 use crate::kind::KindRef;
 use crate::list::{self, StartRevision};
-use crate::metrics::LongRunning;
+use crate::metrics::{LongRunning, Metrics};
 use crate::negotiation::{Format, Target};
 use crate::query::{ListOptions, VersionMatch};
 use crate::selection::Selection;
@@ -54,14 +55,36 @@ struct Watching {
     next_bookmark: Instant,
     deadline: Instant,
     stop: CancellationToken,
+    alarms: Alarms,
     /// Cancelled when a custom kind is no more what it was.
-    superseded: CancellationToken,
+    superseded: Option<CancellationToken>,
+    /// Whether what is ready goes out in one piece: over a connection, where each piece is a write.
+    joins: bool,
     ended: bool,
-    _counted: LongRunning,
+    counted: LongRunning,
+}
+
+/// What ends a wait for changes, kept from wait to wait: to set them anew costs more than to wait.
+struct Alarms {
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Alarms {
+    fn new(stop: &CancellationToken, at: Instant) -> Alarms {
+        Alarms { stopped: Box::pin(stop.clone().cancelled_owned()), timer: Box::pin(sleep_until(at)) }
+    }
+
+    fn set(&mut self, at: Instant) {
+        if self.timer.deadline() != at {
+            self.timer.as_mut().reset(at);
+        }
+    }
 }
 
 pub async fn watch(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
-    let options = ListOptions::parse(&call.query, true)?;
+    let mut options = ListOptions::parse(&call.query, true)?;
+    options.narrow_to(&call.info.path_name)?;
     let target = call.target;
     if target.format == Format::Yaml {
         return Err(Status::not_acceptable(
@@ -69,11 +92,13 @@ pub async fn watch(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status
         ));
     }
     let watching = Watching::start(call, kind, &options).await?;
-    let response = Response::builder()
+    let mut response = Response::builder()
         .header(http::header::CONTENT_TYPE, content_type(target))
-        .header(http::header::CACHE_CONTROL, "no-cache, private")
-        .body(body::stream(watching.into_stream()));
-    response.map_err(Status::internal)
+        .header(http::header::CACHE_CONTROL, "no-cache, private");
+    for warning in call.warning_headers() {
+        response = response.header(http::header::WARNING, warning);
+    }
+    response.body(body::stream(watching.into_stream())).map_err(Status::internal)
 }
 
 fn content_type(target: Target) -> &'static str {
@@ -106,12 +131,17 @@ impl Watching {
             StartRevision::Any | StartRevision::Newest => core.store.revision(),
         };
         let scope = scope(kind, &call.info.namespace, &selection);
-        let watch = core.store.watch(scope, from).map_err(|gone| Status::expired(gone.to_string()))?;
+        let waking = if call.is_remote { Waking::InTurn } else { Waking::Prompt };
+        let watch = core.store.watch_when(scope, from, waking);
+        let watch = watch.map_err(|gone| Status::expired(gone.to_string()))?;
         let now = Instant::now();
+        let deadline = now + options.timeout.unwrap_or_else(|| TIMEOUT_MIN + spread(from));
         Ok(Watching {
             stop: core.draining.clone(),
-            superseded: kind.custom().map(|custom| custom.shared.ended.clone()).unwrap_or_default(),
-            _counted: core.metrics.long_running(call),
+            alarms: Alarms::new(&core.draining, deadline),
+            superseded: kind.custom().map(|custom| custom.shared.ended.clone()),
+            joins: call.is_remote,
+            counted: Metrics::long_running(call),
             core,
             view,
             selection,
@@ -121,56 +151,106 @@ impl Watching {
             bookmarks: options.allow_watch_bookmarks,
             told: from,
             next_bookmark: now + BOOKMARK_INTERVAL,
-            deadline: now + options.timeout.unwrap_or_else(|| TIMEOUT_MIN + spread(from)),
+            deadline,
             ended: false,
         })
     }
 
     fn into_stream(self) -> impl Stream<Item = Bytes> + Send {
         futures_util::stream::unfold(self, |mut watching| async move {
-            let frame = watching.next_frame().await?;
-            Some((frame, watching))
+            let piece = watching.next_piece().await?;
+            Some((piece, watching))
         })
     }
 
-    /// None ends the watch.
+    /// What is sent next: a frame, over a connection together with those that are ready too. None ends the watch.
+    async fn next_piece(&mut self) -> Option<Bytes> {
+        let first = self.next_frame().await?;
+        if !self.joins {
+            return Some(first);
+        }
+        let Some(second) = self.ready_frame().await else { return Some(first) };
+        let mut piece = [first, second].concat();
+        while piece.len() < CHUNK_BYTES
+            && let Some(frame) = self.ready_frame().await
+        {
+            piece.extend_from_slice(&frame);
+        }
+        Some(piece.into())
+    }
+
     async fn next_frame(&mut self) -> Option<Bytes> {
+        if self.is_over() {
+            return None;
+        }
+        let awaited = self.awaited().await;
+        self.told_of(awaited)
+    }
+
+    /// As `next_frame`, if that would not wait for a change. A piece that is begun is finished.
+    async fn ready_frame(&mut self) -> Option<Bytes> {
         if self.ended {
             return None;
         }
-        match self.step().await {
-            Ok(frame) => frame,
-            Err(status) => {
-                self.ended = true;
-                frames::error(self.view.target, &status).ok()
-            }
-        }
+        let ready = self.ready().await;
+        self.told_of(ready)
     }
 
-    async fn step(&mut self) -> Result<Option<Bytes>, Status> {
+    fn is_over(&self) -> bool {
+        let superseded = self.superseded.as_ref().is_some_and(CancellationToken::is_cancelled);
+        self.ended || superseded || self.stop.is_cancelled()
+    }
+
+    /// What fails is told in a last frame.
+    fn told_of(&mut self, outcome: Result<Option<Bytes>, Status>) -> Option<Bytes> {
+        if let Ok(Some(frame)) = &outcome {
+            self.counted.sent(frame.len());
+        }
+        outcome.unwrap_or_else(|status| {
+            self.ended = true;
+            frames::error(self.view.target, &status).ok()
+        })
+    }
+
+    /// The next frame of what is there already.
+    async fn ready(&mut self) -> Result<Option<Bytes>, Status> {
         if let Some(entry) = self.initial.pop_front() {
             return self.frame(FrameType::Added, entry.revision, &entry.bytes).await.map(Some);
         }
         if let Some(revision) = self.initial_bookmark.take() {
+            self.counted.listed();
             return self.bookmark(revision, true).map(Some);
         }
+        while let Some(item) = self.watch.ready().map_err(|gone| Status::expired(gone.to_string()))? {
+            if let Some(frame) = self.item(item).await? {
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next frame, if need be that of a change to come.
+    async fn awaited(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
-            let timer = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
+            if let Some(frame) = self.ready().await? {
+                return Ok(Some(frame));
+            }
+            self.alarms.set(if self.bookmarks {
+                self.deadline.min(self.next_bookmark)
+            } else {
+                self.deadline
+            });
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Ok(None),
-                () = self.superseded.cancelled() => return Ok(None),
-                item = self.watch.next() => match item {
-                    Ok(WatchItem::Event { kind, entry, previous }) => {
-                        self.told = entry.revision;
-                        if let Some(frame) = self.event(kind, &entry, previous.as_deref()).await? {
-                            return Ok(Some(frame));
-                        }
+                () = self.alarms.stopped.as_mut() => return Ok(None),
+                () = cancelled(self.superseded.as_ref()) => return Ok(None),
+                item = self.watch.next() => {
+                    let item = item.map_err(|gone| Status::expired(gone.to_string()))?;
+                    if let Some(frame) = self.item(item).await? {
+                        return Ok(Some(frame));
                     }
-                    Ok(WatchItem::Progress(_)) => {}
-                    Err(gone) => return Err(Status::expired(gone.to_string())),
-                },
-                () = sleep_until(timer) => {
+                }
+                () = self.alarms.timer.as_mut() => {
                     if Instant::now() >= self.deadline {
                         return self.last_bookmark();
                     }
@@ -182,6 +262,12 @@ impl Watching {
                 }
             }
         }
+    }
+
+    async fn item(&mut self, item: WatchItem) -> Result<Option<Bytes>, Status> {
+        let WatchItem::Event { kind, entry, previous } = item else { return Ok(None) };
+        self.told = entry.revision;
+        self.event(kind, &entry, previous.as_deref()).await
     }
 
     /// Before a watch times out it tells how far it came, so that its successor need not go back.
@@ -260,6 +346,14 @@ impl Watching {
     }
 }
 
+/// Waits for what may not come at all.
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Without a resourceVersion, or with `0`, a watch begins with what is there, unless told otherwise.
 fn wants_initial_events(options: &ListOptions, asked: StartRevision) -> bool {
     match options.send_initial_events {
@@ -281,4 +375,19 @@ fn spread(from: Revision) -> Duration {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let range = TIMEOUT_MIN.as_secs() / 2;
     Duration::from_secs(from.0.wrapping_mul(GOLDEN) % range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room<S>(_: fn(Watching) -> S) -> usize {
+        size_of::<S>()
+    }
+
+    #[test]
+    fn a_watch_to_which_nothing_happens_takes_little_room() {
+        let room = room(Watching::into_stream);
+        assert!(room <= 2 << 10, "{room} bytes");
+    }
 }

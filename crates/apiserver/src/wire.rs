@@ -66,7 +66,7 @@ pub fn cbor_frame(event_type: &str, json: &[u8]) -> Result<Bytes, Status> {
     Ok(cbor::encode(&json!({"type": event_type, "object": object})))
 }
 
-fn type_id(name: &str) -> Result<TypeId, Status> {
+pub fn type_id(name: &str) -> Result<TypeId, Status> {
     let schema: &Schema = api::schema();
     schema.lookup(name).ok_or_else(|| Status::not_acceptable("application/json"))
 }
@@ -75,7 +75,7 @@ pub fn parse(pieces: &[Bytes]) -> Result<Value, Status> {
     serde_json::from_slice(&join(pieces)).map_err(Status::internal)
 }
 
-fn join(pieces: &[Bytes]) -> Bytes {
+pub fn join(pieces: &[Bytes]) -> Bytes {
     if let [whole] = pieces {
         return whole.clone();
     }
@@ -99,7 +99,7 @@ impl Expected<'_> {
 
     /// Without its group.
     fn version(&self) -> &str {
-        self.api_version.rsplit('/').next().unwrap_or_default()
+        version_of(self.api_version)
     }
 }
 
@@ -135,12 +135,16 @@ pub fn decode_patched(
     value: Value,
     strictness: Strictness,
     warnings: &mut Vec<String>,
-    refused: impl FnOnce(&apimachinery::codec::Error, &Value) -> Status,
+    refused: impl FnOnce(&str) -> Status,
 ) -> Result<Value, Status> {
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    expected.check(&text("apiVersion"), &text("kind"))?;
-    let decoded = api::schema().decode_value(type_id(expected.type_name)?, value.clone(), strictness);
-    let Decoded { value, warnings: found } = decoded.map_err(|error| refused(&error, &value))?;
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if let Some(why) = inconvertible(&api_version, &kind, expected.api_version, expected.kind) {
+        return Err(refused(&why));
+    }
+    expected.check(&api_version, &kind)?;
+    let decoded = api::schema().decode_value(type_id(expected.type_name)?, value, strictness);
+    let Decoded { value, warnings: found } = decoded.map_err(|error| refused(&error.to_string()))?;
     warnings.extend(found);
     with_type(value, expected)
 }
@@ -182,41 +186,84 @@ pub fn check_type_meta(
     {
         return Ok(());
     }
-    let (api_version, kind) = (
-        if api_version.is_empty() { expected_version } else { api_version },
-        if kind.is_empty() { expected_kind } else { kind },
-    );
-    if !is_registered(api_version, kind) {
-        return Err(not_registered(api_version, kind, expected_kind));
-    }
-    for (what, found, wanted) in
-        [("API version", api_version, expected_version), ("kind", kind, expected_kind)]
-    {
-        if found != wanted {
-            return Err(Status::bad_request(format!(
-                "the {what} in the data ({found}) does not match the expected {what} ({wanted})"
-            )));
+    let (api_version, kind) = given_or_expected(api_version, kind, expected_version, expected_kind);
+    let why = inconvertible(api_version, kind, expected_version, expected_kind);
+    Err(Status::bad_request(match why {
+        Some(why) => {
+            let version = version_of(api_version);
+            format!("{kind} in version {version:?} cannot be handled as a {expected_kind}: {why}")
         }
-    }
-    Ok(())
+        None => format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({expected_version})"
+        ),
+    }))
 }
 
-/// Whether there is such a kind at all, lists included.
-fn is_registered(api_version: &str, kind: &str) -> bool {
-    api::catalogue::CATALOGUE.iter().any(|row| {
-        row.resource.api_version() == api_version && (row.resource.kind == kind || row.list_kind == kind)
+fn given_or_expected<'a>(
+    api_version: &'a str,
+    kind: &'a str,
+    expected_version: &'a str,
+    expected_kind: &'a str,
+) -> (&'a str, &'a str) {
+    let or = |given: &'a str, expected: &'a str| if given.is_empty() { expected } else { given };
+    (or(api_version, expected_version), or(kind, expected_kind))
+}
+
+fn version_of(api_version: &str) -> &str {
+    api_version.rsplit('/').next().unwrap_or_default()
+}
+
+fn group_of(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+/// Why a kind cannot become the one that is expected: there is none of that name, or it is another one. Versions of one
+/// kind can become each other.
+fn inconvertible(
+    api_version: &str,
+    kind: &str,
+    expected_version: &str,
+    expected_kind: &str,
+) -> Option<String> {
+    let (api_version, kind) = given_or_expected(api_version, kind, expected_version, expected_kind);
+    let scheme = scheme(group_of(expected_version));
+    if !is_registered(scheme, api_version, kind) {
+        return Some(format!(
+            "no kind {kind:?} is registered for version {api_version:?} in scheme {scheme:?}"
+        ));
+    }
+    let [found, wanted] = [api_version, expected_version].map(|version| package(group_of(version)));
+    let is_same = (found, kind) == (wanted, expected_kind);
+    (!is_same).then(|| {
+        let version = version_of(api_version);
+        format!("converting ({version}.{kind}) to ({wanted}.{expected_kind}): unknown conversion")
     })
 }
 
-/// The name of upstream's table of kinds, which its answers carry.
-const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+/// Whether a table knows such a kind at all, lists included.
+fn is_registered(table: &str, api_version: &str, kind: &str) -> bool {
+    api::catalogue::CATALOGUE.iter().chain([&api::catalogue::SCALES]).any(|row| {
+        row.resource.api_version() == api_version
+            && (row.resource.kind == kind || row.list_kind == kind)
+            && scheme(row.resource.group) == table
+    })
+}
 
-fn not_registered(api_version: &str, kind: &str, expected_kind: &str) -> Status {
-    let version = api_version.rsplit('/').next().unwrap_or_default();
-    Status::bad_request(format!(
-        "{kind} in version {version:?} cannot be handled as a {expected_kind}: \
-         no kind {kind:?} is registered for version {api_version:?} in scheme {SCHEME:?}"
-    ))
+/// The name of upstream's table of a group's kinds, which its answers carry.
+fn scheme(group: &str) -> &'static str {
+    match group {
+        "apiextensions.k8s.io" => "k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver.go:55",
+        "apiregistration.k8s.io" => "k8s.io/kube-aggregator/pkg/apiserver/scheme/scheme.go:28",
+        _ => "pkg/api/legacyscheme/scheme.go:30",
+    }
+}
+
+/// What upstream calls the package in which a group's kinds have their own form.
+fn package(group: &str) -> &str {
+    match group {
+        "" | "events.k8s.io" => "core",
+        group => group.split('.').next().unwrap_or_default(),
+    }
 }
 
 /// Decodes DeleteOptions, which clients send under any group's version.
@@ -235,4 +282,41 @@ pub fn decode_options(format: Format, bytes: &[u8]) -> Result<Value, Status> {
         .decode(root, format, bytes, Strictness::Ignore)
         .map_err(|error| error.to_status("v1", "", "DeleteOptions"))?;
     Ok(decoded.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(found: (&str, &str), expected: (&str, &str)) -> String {
+        let checked = check_type_meta(found.0, found.1, expected.0, expected.1);
+        checked.map_or_else(|status| status.message, |()| String::new())
+    }
+
+    #[test]
+    fn a_body_of_another_kind_is_refused_in_upstreams_words() {
+        let check = |found, expected, expect: &str| assert_eq!(refusal(found, expected), expect);
+        check(("", ""), ("v1", "ConfigMap"), "");
+        check(("v1", "ConfigMap"), ("v1", "ConfigMap"), "");
+        check(
+            ("apps/v1", "Deployment"),
+            ("v1", "ConfigMap"),
+            "Deployment in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Deployment) to \
+             (core.ConfigMap): unknown conversion",
+        );
+        check(
+            ("autoscaling/v1", "HorizontalPodAutoscaler"),
+            ("autoscaling/v2", "HorizontalPodAutoscaler"),
+            "the API version in the data (autoscaling/v1) does not match the expected API version (autoscaling/v2)",
+        );
+        let crd = "CustomResourceDefinition";
+        let unknown = |kind, version, table: &str| {
+            format!("no kind {kind:?} is registered for version {version:?} in scheme {table:?}")
+        };
+        let found = refusal(("apiextensions.k8s.io/v1", crd), ("rbac.authorization.k8s.io/v1", "Role"));
+        assert!(found.ends_with(&unknown(crd, "apiextensions.k8s.io/v1", scheme(""))), "{found}");
+        let found = refusal(("apiextensions.k8s.io/v1", "Wrong"), ("apiextensions.k8s.io/v1", crd));
+        let table = "k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver.go:55";
+        assert!(found.ends_with(&unknown("Wrong", "apiextensions.k8s.io/v1", table)), "{found}");
+    }
 }

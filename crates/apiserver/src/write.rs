@@ -93,8 +93,9 @@ impl Place {
         Status::modified(&self.kind.resource.group_resource(), &self.key.name)
     }
 
-    fn invalid(&self, object: &Value, errors: &[apimachinery::field::Error]) -> Status {
-        Status::invalid(&self.kind.resource.group_kind(), str_at(object, &["metadata", "name"]), errors)
+    pub fn invalid(&self, object: &Value, errors: &[apimachinery::field::Error]) -> Status {
+        let named = GroupKind::new(self.kind.internal_group(), self.kind.resource.kind);
+        Status::invalid(&named, str_at(object, &["metadata", "name"]), errors)
     }
 }
 
@@ -129,9 +130,12 @@ pub async fn create(
     admit::mutate(call, &place, asked, &mut object).await?;
     stored.prepare_for_create(&mut object);
     stamp(call, stored, Part::Main, &mut object, None);
-    let reservation =
-        call.core.services.reserve(stored, &mut object, None).map_err(|e| place.invalid(&object, &e))?;
-    let errors = stored.validate(&object);
+    let reservation = call
+        .core
+        .services
+        .reserve(&call.core.store, stored, &mut object, None)
+        .map_err(|e| place.invalid(&object, &e))?;
+    let errors = kind.judge().validate(&object);
     if !errors.is_empty() {
         return Err(place.invalid(&object, &errors));
     }
@@ -145,7 +149,11 @@ pub async fn create(
             None => to_json(&object).into(),
         }
     } else {
-        metadata::check_unversioned(&object)?;
+        // Who updates into being, or applies, may say from which state they come.
+        match call.info.verb {
+            "create" => metadata::check_unversioned(&object)?,
+            _ => metadata::forget_version(&mut object)?,
+        }
         commit_new(call, place, &mut object, prefix.as_deref(), reservation).await?
     };
     Ok(Written { bytes, created: true })
@@ -198,7 +206,7 @@ async fn commit_new(
             }
             Err(CommitError::Overtaken) if allocations < ALLOCATION_ATTEMPTS => {
                 allocations += 1;
-                let again = reservation.again(place.kind.hub(), object);
+                let again = reservation.again(&call.core.store, place.kind.hub(), object);
                 reservation = again.map_err(|errors| place.invalid(object, &errors))?;
             }
             Err(error) => return Err(commit_failed(&error)),
@@ -250,16 +258,20 @@ async fn attempt(
     let stored = place.kind.hub();
     place.part.confine(&mut object, old);
     check_identity(place, &mut object, old, call.info.verb)?;
-    if !owned {
+    // What a binding writes is nobody's.
+    if !owned && place.part != Part::Binding {
         ownership::updated(call, place, old, &mut object, options);
     }
     let asked = Asked { operation: Operation::Update, old: Some(old), dry_run: options.dry_run };
     admit::mutate(call, place, asked, &mut object).await?;
     place.part.prepare(stored, &mut object, old);
     stamp(call, stored, place.part, &mut object, Some(old));
-    let reservation =
-        call.core.services.reserve(stored, &mut object, Some(old)).map_err(|e| place.invalid(old, &e))?;
-    let errors = place.part.validate(stored, &object, old);
+    let reservation = call
+        .core
+        .services
+        .reserve(&call.core.store, stored, &mut object, Some(old))
+        .map_err(|e| place.invalid(old, &e))?;
+    let errors = place.part.validate(place.kind.judge(), &object, old);
     if !errors.is_empty() {
         return Err(place.invalid(&object, &errors));
     }
@@ -286,7 +298,10 @@ async fn attempt(
             Err(error) => return Err(commit_failed(&error)),
         }
     };
-    call.warnings.extend(stored.strategy.warnings(&object, Some(old)));
+    // Who reports a status is not told what is odd about the rest.
+    if place.part != Part::Status {
+        call.warnings.extend(stored.strategy.warnings(&object, Some(old)));
+    }
     Ok(Attempt::Done(Written { bytes, created: false }))
 }
 

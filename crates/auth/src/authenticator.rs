@@ -6,11 +6,12 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
 
+use crate::certificate::{self, Subject};
 use crate::requestheader::RequestHeader;
 use crate::serviceaccount::{self, Issuer};
 use crate::tokenfile::TokenFile;
 use crate::user::{AUTHENTICATED, UserInfo};
-use crate::{bootstraptoken, certificate, requestheader};
+use crate::{bootstraptoken, requestheader};
 
 /// Which object stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +32,8 @@ pub trait Objects {
 /// A client certificate that a connection has shown.
 #[derive(Clone, Copy, Debug)]
 pub enum Certificate<'a> {
-    /// In DER; its chain leads to an authority of clients.
-    Verified(&'a [u8]),
+    /// Its chain leads to an authority of clients.
+    Verified(&'a Subject),
     /// Its chain leads nowhere, or it is out of date.
     Unverified,
 }
@@ -41,8 +42,8 @@ pub enum Certificate<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Presented<'a> {
     pub certificate: Option<Certificate<'a>>,
-    /// The certificate again, in DER, if its chain leads to an authority of front proxies.
-    pub front_proxy: Option<&'a [u8]>,
+    /// The certificate again, if its chain leads to an authority of front proxies.
+    pub front_proxy: Option<&'a Subject>,
     pub headers: &'a HeaderMap,
 }
 
@@ -133,7 +134,7 @@ impl Authenticator {
             return Identified::User(user);
         }
         let by_certificate = presented.certificate.map(|certificate| match certificate {
-            Certificate::Verified(der) => certificate::user(der).map(Some).map_err(Refusal::from),
+            Certificate::Verified(subject) => subject.user().cloned().map(Some).map_err(Refusal::from),
             // The authorities of clients need not know a front proxy.
             Certificate::Unverified if presented.front_proxy.is_some() => Ok(None),
             Certificate::Unverified => Err(Refusal::Unverified),
@@ -252,7 +253,7 @@ mod tests {
         check(None, Some("Bearer nonsense"), None);
         check(None, Some("Bearer abcdef.0123456789abcdef"), None);
         check(Some(Certificate::Unverified), None, None);
-        check(Some(Certificate::Verified(b"garbage")), None, None);
+        check(Some(Certificate::Verified(&Subject::of(b"garbage"))), None, None);
         check(Some(Certificate::Unverified), Some("Bearer TOKEN"), account);
         check(None, Some("Basic dTpw"), Some("system:anonymous"));
         check(None, None, Some("system:anonymous"));

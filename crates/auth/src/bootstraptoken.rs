@@ -1,11 +1,13 @@
 //! Bootstrap tokens, `ID.SECRET`: what a new machine shows before it has a certificate. Each is a Secret in kube-system.
 //! Follows `plugin/pkg/auth/authenticator/token/bootstrap`.
 
-use apimachinery::Value;
 use apimachinery::time::parse_time;
+use apimachinery::{Value, json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use ring::error::Unspecified;
+use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::user::UserInfo;
 
@@ -13,7 +15,7 @@ use crate::user::UserInfo;
 pub const NAMESPACE: &str = "kube-system";
 /// What a Secret's name begins with; the token's id follows.
 pub const SECRET_PREFIX: &str = "bootstrap-token-";
-const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
+pub const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
 const USER_PREFIX: &str = "system:bootstrap:";
 const GROUP: &str = "system:bootstrappers";
 const GROUP_PREFIX: &str = "system:bootstrappers:";
@@ -21,6 +23,8 @@ const GROUP_PREFIX: &str = "system:bootstrappers:";
 const GROUP_SUFFIX_BYTES_MAX: usize = 256;
 const ID_BYTES: usize = 6;
 const SECRET_BYTES: usize = 16;
+/// What tokens are made of.
+const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// Why a Secret does not vouch for the token that names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,16 +49,47 @@ pub fn parse(token: &str) -> Option<(&str, &str)> {
     token.split_once('.').filter(|(id, secret)| is_word(id, ID_BYTES) && is_word(secret, SECRET_BYTES))
 }
 
+/// A new token; fails where the system has no random numbers.
+pub fn generate() -> Result<String, Unspecified> {
+    let random = SystemRandom::new();
+    let word = |length: usize| -> Result<String, Unspecified> {
+        let mut word = String::new();
+        while word.len() < length {
+            let mut byte = [0];
+            random.fill(&mut byte)?;
+            // Bytes beyond the last whole round of the alphabet would favour its first letters.
+            let place = usize::from(byte[0]);
+            if place < ALPHABET.len() * (256 / ALPHABET.len()) {
+                word.push(char::from(ALPHABET[place % ALPHABET.len()]));
+            }
+        }
+        Ok(word)
+    };
+    Ok(format!("{}.{}", word(ID_BYTES)?, word(SECRET_BYTES)?))
+}
+
+/// The Secret that vouches for a token until `expiration`, or for ever; its bearer is in `group` too.
+pub fn secret(token: (&str, &str), group: &str, description: &str, expiration: Option<Timestamp>) -> Value {
+    let (id, secret) = token;
+    let mut data = json!({"token-id": id, "token-secret": secret, "usage-bootstrap-authentication": "true",
+        "auth-extra-groups": group});
+    if !description.is_empty() {
+        data["description"] = description.into();
+    }
+    if let Some(expiration) = expiration {
+        data["expiration"] = format!("{expiration:.0}").into();
+    }
+    json!({"apiVersion": "v1", "kind": "Secret", "type": SECRET_TYPE, "stringData": data,
+        "metadata": {"namespace": NAMESPACE, "name": format!("{SECRET_PREFIX}{id}")}})
+}
+
 /// The identity of whoever shows the token, given the Secret named after its id.
 pub fn user(id: &str, token_secret: &str, secret: Option<&Value>, now: Timestamp) -> Result<UserInfo, Error> {
     let secret = secret.ok_or(Error::Unknown)?;
     if !secret["metadata"]["deletionTimestamp"].is_null() || secret["type"].as_str() != Some(SECRET_TYPE) {
         return Err(Error::Unknown);
     }
-    let data = |key: &str| {
-        let bytes = STANDARD.decode(secret["data"][key].as_str().unwrap_or_default()).unwrap_or_default();
-        String::from_utf8(bytes).unwrap_or_default()
-    };
+    let data = |key: &str| field(secret, key);
     if data("token-id") != id {
         return Err(Error::Unknown);
     }
@@ -77,6 +112,12 @@ pub fn user(id: &str, token_secret: &str, secret: Option<&Value>, now: Timestamp
     Ok(UserInfo::new(format!("{USER_PREFIX}{id}"), groups))
 }
 
+/// What a token's Secret says under a key; empty if nothing.
+pub fn field(secret: &Value, key: &str) -> String {
+    let bytes = STANDARD.decode(secret["data"][key].as_str().unwrap_or_default()).unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
 /// Compares without telling by the time it takes where the difference is.
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
@@ -92,8 +133,6 @@ fn is_group(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use apimachinery::json;
-
     use super::*;
 
     /// `change` is `key=value`, replacing or adding to the data of a good Secret.
@@ -141,5 +180,22 @@ mod tests {
         {
             assert_eq!(parse(other), None, "{other}");
         }
+    }
+    #[test]
+    fn a_new_token_is_vouched_for_by_its_secret() {
+        let token = generate().expect("is random");
+        let (id, word) = parse(&token).expect("has the form");
+        let until = parse_time("2026-01-02T00:00:00Z");
+        let made = secret((id, word), "system:bootstrappers:nodes", "a node", until);
+        let data = made["stringData"].as_object().expect("has data").iter();
+        let encoded: apimachinery::Map<String, Value> = data
+            .map(|(key, text)| (key.clone(), STANDARD.encode(text.as_str().expect("is text")).into()))
+            .collect();
+        let stored = json!({"metadata": made["metadata"], "type": made["type"], "data": encoded});
+        let at = |time| parse_time(time).expect("a time");
+        let user = user(id, word, Some(&stored), at("2026-01-01T00:00:00Z")).expect("is believed");
+        assert_eq!(user.name, format!("system:bootstrap:{id}"));
+        assert!(user.groups.iter().any(|group| group == "system:bootstrappers:nodes"));
+        assert_eq!(super::user(id, word, Some(&stored), at("2026-01-02T00:00:01Z")), Err(Error::Expired));
     }
 }

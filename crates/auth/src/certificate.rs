@@ -15,26 +15,43 @@ pub enum Error {
     NoCommonName,
 }
 
+/// What a certificate says of its holder, read once for all requests of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    user: Result<UserInfo, Error>,
+    not_after: Option<i64>,
+}
+
+impl Subject {
+    /// From DER.
+    pub fn of(der: &[u8]) -> Subject {
+        let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+            return Subject { user: Err(Error::Malformed), not_after: None };
+        };
+        Subject {
+            user: user(&certificate, der),
+            not_after: Some(certificate.validity().not_after.timestamp()),
+        }
+    }
+
+    /// The identity, if the certificate is that of a client.
+    pub fn user(&self) -> Result<&UserInfo, Error> {
+        self.user.as_ref().map_err(Clone::clone)
+    }
+
+    /// Until when it identifies its holder, in seconds since 1970; none if it is no certificate.
+    pub fn not_after(&self) -> Option<i64> {
+        self.not_after
+    }
+}
+
 /// The identity in a verified client certificate (upstream: CommonNameUserConversion).
-pub fn user(der: &[u8]) -> Result<UserInfo, Error> {
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| Error::Malformed)?;
+fn user(certificate: &X509Certificate<'_>, der: &[u8]) -> Result<UserInfo, Error> {
     let subject = certificate.subject();
     let name = subject.iter_common_name().last().and_then(text).ok_or(Error::NoCommonName)?;
     let mut user = UserInfo::new(name, subject.iter_organization().filter_map(text));
     user.extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={}", fingerprint(der))]);
     Ok(user)
-}
-
-/// Whom a verified certificate names.
-pub fn common_name(der: &[u8]) -> Result<String, Error> {
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| Error::Malformed)?;
-    certificate.subject().iter_common_name().last().and_then(text).ok_or(Error::NoCommonName)
-}
-
-/// Until when a certificate is good, in seconds since 1970; none if it is no certificate.
-pub fn not_after(der: &[u8]) -> Option<i64> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    Some(certificate.validity().not_after.timestamp())
 }
 
 fn text(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
@@ -64,7 +81,8 @@ mod tests {
 
     #[test]
     fn common_name_and_organization_become_user_and_group() {
-        let user = user(&certificate("system:node:a", &["system:nodes"])).expect("an identity");
+        let subject = Subject::of(&certificate("system:node:a", &["system:nodes"]));
+        let user = subject.user().expect("an identity");
         assert_eq!(user.name, "system:node:a");
         assert_eq!(user.groups, ["system:nodes", "system:authenticated"]);
         assert_eq!(user.node(), Some("a"));
@@ -73,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_certificate_without_a_name_is_nobody() {
-        assert_eq!(user(&certificate("", &["system:masters"])), Err(Error::NoCommonName));
-        assert_eq!(user(b"garbage"), Err(Error::Malformed));
+        assert_eq!(Subject::of(&certificate("", &["system:masters"])).user(), Err(Error::NoCommonName));
+        assert_eq!(Subject::of(b"garbage").user(), Err(Error::Malformed));
     }
 }

@@ -11,6 +11,7 @@ pub mod bootstrap;
 pub mod bootstraptoken;
 pub mod certificate;
 pub mod configfile;
+pub mod deviceclaims;
 pub mod jwt;
 pub mod matchconditions;
 pub mod node;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use apimachinery::percent;
 use http::{HeaderMap, HeaderName};
 
-use crate::certificate;
+use crate::certificate::{self, Subject};
 use crate::user::UserInfo;
 
 /// Why a proxy's word is not taken.
@@ -35,11 +35,11 @@ pub struct RequestHeader {
 impl RequestHeader {
     /// The user named in these headers by whoever holds this certificate, which leads to the authority of front proxies.
     /// None when nobody is named.
-    pub fn user(&self, proxy: &[u8], headers: &HeaderMap) -> Result<Option<UserInfo>, Error> {
+    pub fn user(&self, proxy: &Subject, headers: &HeaderMap) -> Result<Option<UserInfo>, Error> {
         if !self.allowed_names.is_empty() {
-            let name = certificate::common_name(proxy)?;
-            if !self.allowed_names.contains(&name) {
-                return Err(Error::NotAllowed(name));
+            let name = &proxy.user()?.name;
+            if !self.allowed_names.contains(name) {
+                return Err(Error::NotAllowed(name.clone()));
             }
         }
         let first = |names: &[String]| names.iter().find_map(|name| texts(headers, name).next());
@@ -115,12 +115,16 @@ mod tests {
         pairs.iter().map(pair).collect()
     }
 
-    fn proxy(name: &str) -> Vec<u8> {
+    fn unreadable() -> Subject {
+        Subject::of(b"garbage")
+    }
+
+    fn proxy(name: &str) -> Subject {
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let key = rcgen::KeyPair::generate().expect("a key");
-        params.self_signed(&key).expect("a certificate").der().to_vec()
+        Subject::of(params.self_signed(&key).expect("a certificate").der())
     }
 
     #[test]
@@ -133,7 +137,7 @@ mod tests {
             ("x-remote-extra-example.com%2fscope", "a"),
             ("accept", "*/*"),
         ]);
-        let user = usual().user(b"any", &named).expect("is believed").expect("is named");
+        let user = usual().user(&unreadable(), &named).expect("is believed").expect("is named");
         assert_eq!((user.name.as_str(), user.uid.as_str()), ("jane", "7"));
         assert_eq!(user.groups, ["dev", "ops", "system:authenticated"]);
         assert_eq!(user.extra["example.com/scope"], ["a"]);
@@ -144,7 +148,7 @@ mod tests {
     #[test]
     fn nobody_is_named_without_a_name() {
         let unnamed = headers(&[("x-remote-user", ""), ("x-remote-group", "system:masters")]);
-        assert_eq!(usual().user(b"any", &unnamed), Ok(None));
+        assert_eq!(usual().user(&unreadable(), &unnamed), Ok(None));
     }
 
     #[test]
@@ -153,7 +157,7 @@ mod tests {
         let named = headers(&[("x-remote-user", "jane")]);
         assert!(chosen.user(&proxy("front-proxy-client"), &named).expect("is believed").is_some());
         assert_eq!(chosen.user(&proxy("other"), &named), Err(Error::NotAllowed("other".to_owned())));
-        assert!(chosen.user(b"garbage", &named).is_err());
+        assert!(chosen.user(&unreadable(), &named).is_err());
     }
 
     proptest! {
@@ -163,7 +167,7 @@ mod tests {
             headers.insert("x-remote-user", "u".parse().expect("a value"));
             let name = HeaderName::try_from(format!("x-remote-extra-{name}")).expect("a name");
             headers.insert(name, value.parse().expect("a value"));
-            let user = usual().user(b"any", &headers).expect("is believed").expect("is named");
+            let user = usual().user(&unreadable(), &headers).expect("is believed").expect("is named");
             prop_assert_eq!(user.extra.values().flatten().collect::<Vec<_>>(), vec![&value]);
         }
     }

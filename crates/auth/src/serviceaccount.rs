@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::authenticator::Objects;
 use crate::jwt::{self, SigningKey, VerifyingKey};
-use crate::user::{CREDENTIAL_ID, UserInfo, service_account_user};
+use crate::user::{CREDENTIAL_ID, NODE_NAME, UserInfo, service_account_user};
 
 /// Clocks may differ by this much (upstream: jwt.DefaultLeeway).
 const LEEWAY_SECONDS: i64 = 60;
@@ -268,7 +268,7 @@ impl Claims {
             put("authentication.kubernetes.io/pod-uid", pod.uid);
         }
         if let Some(node) = node {
-            put("authentication.kubernetes.io/node-name", node.name);
+            put(NODE_NAME, node.name);
             put("authentication.kubernetes.io/node-uid", node.uid);
         }
         Ok(user)

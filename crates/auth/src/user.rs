@@ -15,6 +15,8 @@ pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 pub const SERVICE_ACCOUNT_USER_PREFIX: &str = "system:serviceaccount:";
 /// The extra that names the credential a request was made with.
 pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+/// The extra attribute that names the node on which the pod runs whose service account asks.
+pub const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

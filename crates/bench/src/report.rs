@@ -14,7 +14,7 @@ pub struct Report {
 }
 
 /// One figure. The unit is part of it, so that nobody has to guess.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Row {
     pub name: String,
     pub value: f64,

@@ -16,8 +16,8 @@ use crate::latency::Latencies;
 /// How long a controller has to make the namespace's default service account before we make it.
 const SERVICE_ACCOUNT_WAIT: Duration = Duration::from_secs(5);
 
-/// How long pods have to go when the benchmark is over.
-const CLEAN_UP_WAIT: Duration = Duration::from_secs(300);
+/// How long pods have to go when the benchmark is over: a hundred thousand of them take minutes.
+const CLEAN_UP_WAIT: Duration = Duration::from_secs(900);
 
 /// How often we look while waiting, outside of what is measured.
 pub const LOOK_EVERY: Duration = Duration::from_millis(50);

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::library::authz::Question;
 use crate::library::formats::Format;
-use crate::library::semver::Version;
+use crate::library::semver::{self, Version};
 use crate::library::url::Url;
 use crate::shape::{Listed, PLAIN, Shape};
 
@@ -33,6 +33,8 @@ pub enum Val<'v> {
     List(Arc<Vec<Val<'v>>>),
     Object(&'v Map<String, Value>, &'v Shape),
     Map(Arc<BTreeMap<Key<'v>, Val<'v>>>),
+    /// Maps by a name; under a name that is not there, an empty one is found.
+    Maps(Arc<BTreeMap<Key<'v>, Val<'v>>>),
     Optional(Option<Arc<Val<'v>>>),
     /// A type, by its name.
     Type(Arc<str>),
@@ -155,6 +157,11 @@ impl<'v> Val<'v> {
         Val::List(Arc::new(items))
     }
 
+    /// A semantic version; nothing for what is none.
+    pub fn semver(text: &str) -> Option<Val<'v>> {
+        semver::parse(text).map(|version| Val::Semver(Arc::new(version)))
+    }
+
     pub fn some(value: Val<'v>) -> Val<'v> {
         Val::Optional(Some(Arc::new(value)))
     }
@@ -172,7 +179,7 @@ impl<'v> Val<'v> {
             Val::Timestamp(_) => "google.protobuf.Timestamp",
             Val::Duration(_) => "google.protobuf.Duration",
             Val::Json(..) | Val::List(_) => "list",
-            Val::Object(..) | Val::Map(_) => "map",
+            Val::Object(..) | Val::Map(_) | Val::Maps(_) => "map",
             Val::Optional(_) => "optional_type",
             Val::Type(_) => "type",
             Val::Quantity(_) => "kubernetes.Quantity",
@@ -208,7 +215,7 @@ impl<'v> Val<'v> {
             Val::Json(items, _) => Some(items.len()),
             Val::List(items) => Some(items.len()),
             Val::Object(fields, _) => Some(fields.len()),
-            Val::Map(entries) => Some(entries.len()),
+            Val::Map(entries) | Val::Maps(entries) => Some(entries.len()),
             _ => None,
         }
     }
@@ -250,7 +257,7 @@ impl<'v> Val<'v> {
     pub(crate) fn keys(&self) -> Option<Vec<Val<'v>>> {
         match self {
             Val::Object(fields, _) => Some(fields.keys().map(|key| Val::Text(Text::Borrowed(key))).collect()),
-            Val::Map(entries) => Some(entries.keys().map(Key::value).collect()),
+            Val::Map(entries) | Val::Maps(entries) => Some(entries.keys().map(Key::value).collect()),
             _ => None,
         }
     }
@@ -263,6 +270,7 @@ impl<'v> Val<'v> {
                 found.map(|value| shape.field(name).read(value))
             }
             Val::Map(entries) => named(entries, name),
+            Val::Maps(entries) => Some(named(entries, name).unwrap_or_else(|| Val::Map(Arc::default()))),
             Val::Struct(made) => made.fields.get(name).cloned(),
             _ => None,
         }
@@ -273,7 +281,16 @@ impl<'v> Val<'v> {
         match (self, key) {
             (Val::Object(..), Val::Text(name)) => self.field(name),
             (Val::Map(entries), key) => entries.get(&key.clone().key()?).cloned(),
+            (Val::Maps(_), Val::Text(name)) => self.field(name),
             _ => None,
+        }
+    }
+
+    /// Whether a map has an entry of its own under `key`.
+    pub(crate) fn holds(&self, key: &Val<'v>) -> bool {
+        match (self, key) {
+            (Val::Maps(entries), Val::Text(name)) => named(entries, name).is_some(),
+            _ => self.entry(key).is_some(),
         }
     }
 

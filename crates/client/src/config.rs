@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::certificate::Replaceable;
 use crate::error::{Error, Result};
+use crate::insecure::AnyServer;
 
 /// How to reach one API server under one identity. Certificates and keys are PEM.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,8 @@ pub struct RestConfig {
     /// `https://host:port`.
     pub server: String,
     pub certificate_authority: Vec<u8>,
+    /// Whoever answers is taken for the server.
+    pub insecure_skip_tls_verify: bool,
     pub client_certificate: Option<Vec<u8>>,
     pub client_key: Option<Vec<u8>>,
     pub bearer_token: Option<String>,
@@ -42,7 +45,7 @@ impl RestConfig {
         shown.map(Some).map_err(|e| Error::Transport(format!("client certificate is not usable: {e}")))
     }
 
-    /// The TLS side: trust the given authority only, show the given client certificate if there is one.
+    /// The TLS side: trust the given authority only, or anybody if that is asked for, show the given client certificate if there is one.
     pub fn tls_showing(&self, certificate: Option<Arc<Replaceable>>) -> Result<Arc<rustls::ClientConfig>> {
         let bad =
             |what: &str, e: &dyn std::fmt::Display| Error::Transport(format!("{what} is not usable: {e}"));
@@ -52,10 +55,13 @@ impl RestConfig {
             roots.add(certificate).map_err(|e| bad("certificate authority", &e))?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
+        let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .map_err(|e| bad("TLS provider", &e))?
-            .with_root_certificates(roots);
+            .map_err(|e| bad("TLS provider", &e))?;
+        let builder = match self.insecure_skip_tls_verify {
+            true => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider))),
+            false => builder.with_root_certificates(roots),
+        };
         let mut config = match certificate {
             Some(certificate) => builder.with_client_cert_resolver(certificate),
             None => builder.with_no_client_auth(),
@@ -91,6 +97,8 @@ struct ClusterEntry {
     server: String,
     certificate_authority: Option<String>,
     certificate_authority_data: Option<String>,
+    #[serde(default)]
+    insecure_skip_tls_verify: bool,
 }
 
 #[derive(Deserialize)]
@@ -142,6 +150,7 @@ impl Kubeconfig {
                 &cluster.certificate_authority,
             )?
             .unwrap_or_default(),
+            insecure_skip_tls_verify: cluster.insecure_skip_tls_verify,
             client_certificate: material(&user.client_certificate_data, &user.client_certificate)?,
             client_key: material(&user.client_key_data, &user.client_key)?,
             bearer_token: user.token.clone(),

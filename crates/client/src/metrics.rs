@@ -7,6 +7,11 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+/// Something that tells its figures when they are asked for.
+pub trait Source: Send + Sync {
+    fn write(&self, text: &mut String);
+}
+
 /// A counter or gauge with its series.
 #[derive(Debug)]
 pub struct Number {
@@ -36,7 +41,11 @@ impl Number {
     }
 
     pub fn set(&self, labels: &str, value: f64) {
-        self.series.lock().insert(labels.to_owned(), value);
+        let mut series = self.series.lock();
+        match series.get_mut(labels) {
+            Some(held) => *held = value,
+            None => drop(series.insert(labels.to_owned(), value)),
+        }
     }
 
     /// Forgets the series whose labels are of no interest any more.

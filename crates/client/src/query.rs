@@ -1,4 +1,4 @@
-//! The parameters of a request, as they stand behind the path.
+//! The parameters of a request, as they stand behind the path, and their escapes.
 
 /// The values of one query parameter, in order.
 pub fn query_values<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = String> + 'a {
@@ -16,8 +16,13 @@ pub fn query_flag(query: &str, name: &str) -> bool {
     query_value(query, name).is_some_and(|value| matches!(value.as_str(), "true" | "1"))
 }
 
-/// Decodes `%XX` and `+`; a broken escape stays as it is.
+/// Decodes `%XX` and `+`.
 fn unescape(text: &str) -> String {
+    decode(&text.replace('+', " "))
+}
+
+/// Decodes `%XX`, as in a path; a broken escape stays as it is.
+pub fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
@@ -29,7 +34,6 @@ fn unescape(text: &str) -> String {
                 bytes.push(code);
                 rest = &tail[2..];
             }
-            (b'+', None) => bytes.push(b' '),
             (other, None) => bytes.push(*other),
         }
     }
@@ -46,5 +50,6 @@ mod tests {
         assert_eq!(query_values(query, "command").collect::<Vec<_>>(), ["sh", "-c", "echo \"a&b\""]);
         assert!(query_flag(query, "tty") && !query_flag(query, "stdin"));
         assert_eq!(query_value(query, "x").as_deref(), Some("%zz"));
+        assert_eq!(decode("a+b%20c%"), "a+b c%");
     }
 }

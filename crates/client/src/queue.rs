@@ -1,7 +1,9 @@
 //! A work queue as client-go's: a key waits once however often it is added, is never worked on twice at a time, and
 //! comes back later with a growing delay after failures.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+mod metrics;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +12,26 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+pub use self::metrics::QueueMetrics;
+use self::metrics::{Measured, Meter, Standing};
+
 /// client-go's default controller rate limiter: 5 ms doubled per failure, up to 1000 s.
 const RETRY_MIN: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_secs(1000);
 
 struct State<K> {
     ready: VecDeque<K>,
-    /// What `ready` holds, and what came in while it was being processed.
-    dirty: HashSet<K>,
-    processing: HashSet<K>,
+    /// What `ready` holds, and what came in while it was being processed, by when it came in.
+    dirty: HashMap<K, Instant>,
+    /// By when that began.
+    processing: HashMap<K, Instant>,
     /// By time due, then key.
     delayed: BTreeSet<(Instant, K)>,
     /// When each key of `delayed` is due, which is in there once.
     due: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
+    /// Who is told what happens; nobody if the queue has no name.
+    meter: Option<Meter>,
 }
 
 /// Cloning shares the queue.
@@ -47,14 +55,19 @@ impl<K: Clone + Eq + Hash + Ord> Default for WorkQueue<K> {
 
 impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
     pub fn new() -> Self {
+        Self::measured_by(None)
+    }
+
+    fn measured_by(meter: Option<Meter>) -> Self {
         WorkQueue {
             state: Arc::new(Mutex::new(State {
                 ready: VecDeque::new(),
-                dirty: HashSet::new(),
-                processing: HashSet::new(),
+                dirty: HashMap::new(),
+                processing: HashMap::new(),
                 delayed: BTreeSet::new(),
                 due: HashMap::new(),
                 failures: HashMap::new(),
+                meter,
             })),
             changed: Arc::new(Notify::new()),
         }
@@ -70,7 +83,10 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
         if delay.is_zero() {
             return self.add(key);
         }
-        self.state.lock().add_at(key, Instant::now() + delay);
+        let mut state = self.state.lock();
+        state.add_at(key, Instant::now() + delay);
+        state.tell(Meter::retried);
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -125,8 +141,10 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
     /// The key's work is over; if it was added meanwhile it is ready again.
     pub fn done(&self, key: &K) {
         let mut state = self.state.lock();
-        state.processing.remove(key);
-        if state.dirty.contains(key) {
+        if let Some(since) = state.processing.remove(key) {
+            state.tell(|meter| meter.done(since.elapsed()));
+        }
+        if state.dirty.contains_key(key) {
             state.ready.push_back(key.clone());
             drop(state);
             self.changed.notify_one();
@@ -134,9 +152,36 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
     }
 }
 
+impl<K: Clone + Eq + Hash + Ord + Send + 'static> WorkQueue<K> {
+    /// A queue that is measured under a name.
+    pub fn named(name: &str, metrics: &Arc<QueueMetrics>) -> Self {
+        let queue = Self::measured_by(Some(Meter::new(name, metrics)));
+        let measured: Arc<dyn Measured> = queue.state.clone();
+        queue.state.lock().tell(|meter| meter.measures(Arc::downgrade(&measured)));
+        queue
+    }
+}
+
+impl<K: Send> Measured for Mutex<State<K>> {
+    fn standing(&self) -> Standing {
+        let state = self.lock();
+        let running = || state.processing.values().map(|since| since.elapsed());
+        Standing {
+            depth: state.ready.len(),
+            unfinished: running().sum(),
+            longest: running().max().unwrap_or_default(),
+        }
+    }
+}
+
 impl<K: Clone + Eq + Hash + Ord> State<K> {
     fn add(&mut self, key: K) {
-        if self.dirty.insert(key.clone()) && !self.processing.contains(&key) {
+        if self.dirty.contains_key(&key) {
+            return;
+        }
+        self.tell(Meter::added);
+        self.dirty.insert(key.clone(), Instant::now());
+        if !self.processing.contains_key(&key) {
             self.ready.push_back(key);
         }
     }
@@ -162,9 +207,17 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
 
     fn take(&mut self) -> Option<K> {
         let key = self.ready.pop_front()?;
-        self.dirty.remove(&key);
-        self.processing.insert(key.clone());
+        if let Some(since) = self.dirty.remove(&key) {
+            self.tell(|meter| meter.taken(since.elapsed()));
+        }
+        self.processing.insert(key.clone(), Instant::now());
         Some(key)
+    }
+
+    fn tell(&self, what: impl FnOnce(&Meter)) {
+        if let Some(meter) = &self.meter {
+            what(meter);
+        }
     }
 }
 

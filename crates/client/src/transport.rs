@@ -122,16 +122,13 @@ mod tls {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    use hyper::rt::{Read, ReadBufCursor, Write};
-    use hyper_util::client::legacy::connect::{Connected, Connection};
-    use hyper_util::rt::TokioIo;
     use tokio::net::TcpStream;
     use tokio::time::timeout;
     use tokio_rustls::TlsConnector;
-    use tokio_rustls::client::TlsStream;
     use tower_service::Service;
 
     use super::{Arc, BoxError, CONNECT_TIMEOUT, HttpConnector, Replaceable, RestConfig, Result, Uri};
+    use crate::tls::TlsConnection;
 
     #[derive(Clone)]
     pub struct Connector {
@@ -148,9 +145,7 @@ mod tls {
         }
     }
 
-    pub struct Stream(TokioIo<TlsStream<TcpStream>>);
-
-    type Connecting = Pin<Box<dyn Future<Output = std::result::Result<Stream, BoxError>> + Send>>;
+    type Connecting = Pin<Box<dyn Future<Output = std::result::Result<TlsConnection, BoxError>> + Send>>;
 
     async fn connect(tcp: &mut HttpConnector, uri: Uri) -> std::result::Result<TcpStream, BoxError> {
         std::future::poll_fn(|cx| tcp.poll_ready(cx)).await?;
@@ -158,7 +153,7 @@ mod tls {
     }
 
     impl Service<Uri> for Connector {
-        type Response = Stream;
+        type Response = TlsConnection;
         type Error = BoxError;
         type Future = Connecting;
 
@@ -175,47 +170,8 @@ mod tls {
                     let stream = connect(&mut tcp, uri).await?;
                     Ok::<_, BoxError>(tls.connect(name, stream).await?)
                 };
-                Ok(Stream(TokioIo::new(timeout(CONNECT_TIMEOUT, connected).await??)))
+                Ok(TlsConnection::new(timeout(CONNECT_TIMEOUT, connected).await??))
             })
-        }
-    }
-
-    impl Connection for Stream {
-        fn connected(&self) -> Connected {
-            let connected = Connected::new();
-            if self.0.inner().get_ref().1.alpn_protocol() == Some(b"h2") {
-                connected.negotiated_h2()
-            } else {
-                connected
-            }
-        }
-    }
-
-    impl Read for Stream {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buf: ReadBufCursor<'_>,
-        ) -> Poll<std::io::Result<()>> {
-            Pin::new(&mut self.0).poll_read(cx, buf)
-        }
-    }
-
-    impl Write for Stream {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buf: &[u8],
-        ) -> Poll<std::io::Result<usize>> {
-            Pin::new(&mut self.0).poll_write(cx, buf)
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-            Pin::new(&mut self.0).poll_flush(cx)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-            Pin::new(&mut self.0).poll_shutdown(cx)
         }
     }
 }

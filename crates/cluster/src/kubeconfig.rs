@@ -29,6 +29,22 @@ pub fn new(context: &str, server: &str, ca_certificate: &str, identity: &Identit
     })
 }
 
+/// One that says only where a cluster is and whom to trust there, as kubeadm's `cluster-info` has it.
+pub fn anonymous(server: &str, ca_certificate: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "", "contexts": [], "users": [],
+        "clusters": [{"name": "", "cluster": {"server": server,
+            "certificate-authority-data": STANDARD.encode(ca_certificate)}}],
+    })
+}
+
+/// The authority of the first cluster that a kubeconfig names, PEM.
+pub fn authority(text: &str) -> Option<String> {
+    let config: Value = serde_saphyr::from_str(text).ok()?;
+    let data = config["clusters"][0]["cluster"]["certificate-authority-data"].as_str()?;
+    String::from_utf8(STANDARD.decode(data).ok()?).ok()
+}
+
 /// As YAML text.
 pub fn render(config: &Value) -> String {
     serde_saphyr::to_string(config).expect("plain values always render")

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod files;
 pub mod kubeconfig;
+pub mod kubelet_root;
 pub mod layout;
 pub mod lock;
 pub mod pki;

@@ -9,6 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType,
 };
+use ring::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -223,8 +224,18 @@ fn certify_authority(key: &KeyPair, cluster: &str, now: Timestamp) -> Result<Str
     Ok(certificate.pem())
 }
 
+/// The hash by which others pin an authority: of its public key, so that it outlives the certificate (kubeadm's
+/// `pubkeypin`). None of what is no certificate, PEM.
+pub fn public_key_hash(pem: &str) -> Option<String> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    let hash = digest(&SHA256, certificate.public_key().raw);
+    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("sha256:{hex}"))
+}
+
 /// When a certificate ends, PEM.
-fn not_after(pem: &str) -> Option<Timestamp> {
+pub fn not_after(pem: &str) -> Option<Timestamp> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (_, certificate) = X509Certificate::from_der(&der).ok()?;
     Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
@@ -336,5 +347,28 @@ mod tests {
         let der = CertificateDer::from_pem_slice(admin.certificate.as_bytes()).expect("PEM");
         let (_, certificate) = X509Certificate::from_der(&der).expect("X.509");
         assert_eq!(certificate.subject().to_string(), "CN=kubernetes-admin, O=system:masters");
+    }
+    /// The hash is what `openssl x509 -pubkey | openssl pkey -pubin -outform der | openssl dgst -sha256` says.
+    #[test]
+    fn the_public_key_of_an_authority_is_pinned_by_its_hash() {
+        const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n\
+            MIIBcDCCARWgAwIBAgIUJLpWzMirGEpM71yuB4RaTD7QP0owCgYIKoZIzj0EAwIw\n\
+            DDEKMAgGA1UEAwwBYTAgFw0yNjExMjExODAwMjZaGA8yMTI2MTAyODE4MDAyNlow\n\
+            DDEKMAgGA1UEAwwBYTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABEpCMDxoyoiO\n\
+            F9Jtc7gyUC+/0csTTOCAKjSwi13CnF2gcIcbqNhsgSc9t7WJbYq2hnhPTOFvFn32\n\
+            L37Rlxhx9t2jUzBRMB0GA1UdDgQWBBSMjr9uJPyoYVhO6oxDMUNU43RflzAfBgNV\n\
+            HSMEGDAWgBSMjr9uJPyoYVhO6oxDMUNU43RflzAPBgNVHRMBAf8EBTADAQH/MAoG\n\
+            CCqGSM49BAMCA0kAMEYCIQCVTiskn/fV5JsB3gkNHVU6yFRWIJ4+pABo7Fm0L2DP\n\
+            ZAIhAJ7Nj8AfIZH9pvIzjEtUP4PCFm5ekeFVOMnlrRKa+PUw\n\
+            -----END CERTIFICATE-----\n";
+        assert_eq!(
+            public_key_hash(CERTIFICATE).as_deref(),
+            Some("sha256:4179f42562c687cebf637826349301dbd49f9ceccd20d6b059f9ba17a05af22d")
+        );
+        assert_eq!(public_key_hash("no certificate"), None);
+        let dir = scratch("pin");
+        let now = Timestamp::now();
+        let pin = |now| public_key_hash(Pki::open(&dir.0, "c", now).expect("opens").ca_certificate());
+        assert_eq!(pin(now), pin(now + DAY * 365 * 9), "a new certificate for the key has the same");
     }
 }

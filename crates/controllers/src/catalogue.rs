@@ -1,16 +1,19 @@
 //! Every controller in one table.
 
-use client::{Client, Informers};
+use std::sync::Arc;
+
+use client::{Client, Informers, QueueMetrics};
 use ipnet::IpNet;
 use jiff::SignedDuration;
 
 use crate::controller::Controller;
 use crate::{
-    attachdetach, certificates, clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoint,
-    endpointslice, endpointslicemirroring, ephemeral, expand, garbagecollector, ingress, job, namespace,
-    nodeipam, nodelifecycle, persistentvolume, podautoscaler, podgc, pvcprotection, pvprotection, replicaset,
-    resourcequota, rootca, serviceaccount, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished,
-    vacprotection, validatingadmissionpolicystatus,
+    attachdetach, bootstrap, certificates, clusterroleaggregation, cronjob, daemonset, deployment,
+    devicetainteviction, disruption, endpoint, endpointslice, endpointslicemirroring, ephemeral, expand,
+    garbagecollector, ingress, job, namespace, nodeipam, nodelifecycle, persistentvolume, podautoscaler,
+    podgc, pvcprotection, pvprotection, replicaset, resourceclaim, resourcequota, rootca, serviceaccount,
+    servicecidrs, serviceloadbalancer, statefulset, tainteviction, ttlafterfinished, vacprotection,
+    validatingadmissionpolicystatus,
 };
 
 /// What controllers need to know about the cluster.
@@ -24,6 +27,8 @@ pub struct Config {
     pub cluster_cidrs: Vec<IpNet>,
     /// Controllers of the catalogue that are not to run.
     pub disabled: Vec<&'static str>,
+    /// What their queues are measured by.
+    pub queues: Arc<QueueMetrics>,
 }
 
 /// An authority's certificate and key, PEM.
@@ -76,6 +81,8 @@ pub static CATALOGUE: &[Row] = &[
     row("stale-pod-disruption-controller", "disruption-controller", disruption::stale, 1),
     row("ttl-after-finished-controller", "ttl-after-finished-controller", ttlafterfinished::new, 5),
     row("horizontal-pod-autoscaler", "horizontal-pod-autoscaler", podautoscaler::new, 5),
+    // Upstream: `--concurrent-resource-claim-syncs`.
+    row("resourceclaim-controller", "resource-claim-controller", resourceclaim::new, 50),
     row("resourcequota-controller", "resourcequota-controller", resourcequota::new, 5),
     row("cronjob-controller", "cronjob-controller", cronjob::new, 5),
     // One at a time, as upstream: two claims could ask for one volume.
@@ -94,12 +101,16 @@ pub static CATALOGUE: &[Row] = &[
     row("garbage-collector-controller", "generic-garbage-collector", garbagecollector::new, 20),
     row("node-controller", "node-controller", nodelifecycle::new, 8),
     row("taint-eviction-controller", "node-controller", tainteviction::new, 8),
+    row("device-taint-eviction-controller", "device-taint-eviction-controller", devicetainteviction::new, 8),
     // One at a time: two could give out the same CIDR.
     row("cidrAllocator", "node-controller", nodeipam::new, 1),
+    row("service-cidr-controller", "service-cidrs-controller", servicecidrs::new, 1),
     row("service-lb-controller", "service-controller", serviceloadbalancer::new, 1),
     row("certificatesigningrequest-approving-controller", "certificate-controller", certificates::approving, 1),
     row("certificatesigningrequest-signing-controller", "certificate-controller", certificates::signing, 5),
     row("certificatesigningrequest-cleaner-controller", "certificate-controller", certificates::cleaning, 1),
+    row("bootstrap-signer-controller", "bootstrap-signer", bootstrap::signer, 1),
+    row("token-cleaner-controller", "token-cleaner", bootstrap::cleaner, 1),
     row("ingress-controller", "ingress-controller", ingress::new, 1),
     row("pod-garbage-collector", "pod-garbage-collector", podgc::new, 1),
     row(

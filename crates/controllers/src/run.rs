@@ -24,7 +24,8 @@ pub async fn run(
     for row in CATALOGUE.iter().filter(|row| !config.disabled.contains(&row.name)) {
         let client = client_for(row.account);
         let controller = (row.new)(config, informers, &client);
-        let running = run_one(row, controller.into(), client);
+        let queue = WorkQueue::named(row.name, &config.queues);
+        let running = run_one(row, controller.into(), queue, client);
         controllers.spawn(stop.clone().run_until_cancelled_owned(running));
     }
     while let Some(ended) = controllers.join_next().await {
@@ -36,8 +37,7 @@ pub async fn run(
     }
 }
 
-async fn run_one(row: &'static Row, controller: Arc<dyn Controller>, client: Client) {
-    let queue = WorkQueue::new();
+async fn run_one(row: &'static Row, controller: Arc<dyn Controller>, queue: WorkQueue<Key>, client: Client) {
     let consistency = Consistency::default();
     let mut watches = Watches::new(queue.clone(), consistency.clone());
     controller.watch(&mut watches);

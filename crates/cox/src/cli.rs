@@ -8,6 +8,7 @@ use std::path::PathBuf;
 mod access;
 mod audit;
 mod etcd;
+mod join;
 mod leader;
 mod runtime;
 mod server;
@@ -19,6 +20,7 @@ use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
 pub use etcd::EtcdArgs;
 use jiff::SignedDuration;
+pub use join::{JoinArgs, TokenCommand};
 pub use leader::{LeaderElectionArgs, OneElectionArgs};
 pub use server::{AuthenticationArgs, EncryptionArgs, FlowControlArgs, ServingArgs};
 
@@ -61,9 +63,16 @@ pub enum Command {
     /// Images on this node
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Tokens by which other machines join this cluster
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Run the control plane alone, for nodes elsewhere
     Server(UpArgs),
     /// Run a node alone: kubelet, runtime, network, proxy, DNS
+    #[command(
+        after_help = "Examples:\n  cox token create    on a machine of the cluster: prints the command to join with\n  \
+                            cox agent           again on a machine that has joined"
+    )]
     Agent(AgentArgs),
     /// Run the API server alone
     Apiserver(UpArgs),
@@ -138,6 +147,8 @@ pub struct UpArgs {
     #[command(flatten)]
     pub cluster_network: NetworkArgs,
     #[command(flatten)]
+    pub services: ServiceArgs,
+    #[command(flatten)]
     pub admission: AdmissionArgs,
     #[command(flatten)]
     pub authentication: AuthenticationArgs,
@@ -167,9 +178,19 @@ pub struct UpArgs {
     pub kubelet: KubeletArgs,
     #[command(flatten)]
     pub runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// How much is logged.
+#[derive(Args, Clone)]
+pub struct LogArgs {
     /// Log more (COX_LOG filters finely)
     #[arg(short, long)]
     pub verbose: bool,
+    /// How much to log, as a number: 0 warnings, 1 what happens, 4 details, 8 everything
+    #[arg(long, value_name = "LEVEL")]
+    pub v: Option<i32>,
 }
 
 #[derive(Args)]
@@ -240,9 +261,8 @@ pub struct ComponentArgs {
     /// How to reach the API server, and as whom
     #[arg(long)]
     pub kubeconfig: PathBuf,
-    /// Log more (COX_LOG filters finely)
-    #[arg(short, long)]
-    pub verbose: bool,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 #[derive(Args)]
@@ -282,8 +302,11 @@ pub struct ControllerManagerArgs {
 pub struct AgentArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
+    /// How to reach the API server, and as whom; not needed where the machine joins or has joined
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
     #[command(flatten)]
-    pub component: ComponentArgs,
+    pub join: JoinArgs,
     /// The service proxy's own way to the API server; the kubelet's if not given
     #[arg(long)]
     pub proxy_kubeconfig: Option<PathBuf>,
@@ -326,6 +349,8 @@ pub struct AgentArgs {
     #[command(flatten)]
     pub cluster_network: NetworkArgs,
     #[command(flatten)]
+    pub services: ServiceArgs,
+    #[command(flatten)]
     pub storage: StorageArgs,
     #[command(flatten)]
     pub ingress: IngressArgs,
@@ -333,6 +358,8 @@ pub struct AgentArgs {
     pub kubelet: KubeletArgs,
     #[command(flatten)]
     pub runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// What the cluster signs.
@@ -416,6 +443,14 @@ pub struct NetworkArgs {
         requires = "cni_conf_dir"
     )]
     pub cni_bin_dir: Vec<PathBuf>,
+}
+
+/// Who leads Services to pods.
+#[derive(Args, Clone)]
+pub struct ServiceArgs {
+    /// Serve Services on this node; false where another proxy does, such as kube-proxy
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub proxy: bool,
 }
 
 impl NetworkArgs {

@@ -6,8 +6,10 @@ mod demo;
 mod detach;
 mod down;
 mod image;
+mod join;
 mod kubeconfig;
 mod status;
+mod token;
 mod up;
 
 use std::process::ExitCode;
@@ -23,6 +25,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Kubeconfig(args) => kubeconfig::print(&args),
         Command::Status(args) => status::show(&args),
         Command::Image(command) => image::run(command),
+        Command::Token(command) => token::run(command),
         Command::Agent(args) => agent::agent(args, agent::Agent::Node),
         Command::Kubelet(args) => agent::agent(args, agent::Agent::KubeletAlone),
         Command::Scheduler(args) => component::scheduler(args),

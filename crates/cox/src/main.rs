@@ -6,6 +6,7 @@ mod control;
 mod logging;
 mod memory;
 mod progress;
+mod rbac;
 mod services;
 
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! The parts of a cluster as services of one process: started in dependency order, stopped in reverse. One that ends
 //! by itself, or panics, ends the process.
 
+pub mod agents;
 pub mod certificates;
 pub mod control_plane;
 mod encryption_reload;

@@ -5,7 +5,6 @@ mod identity;
 mod loop_device;
 mod mounts;
 mod node;
-mod registration;
 mod volumes;
 
 #[cfg(test)]
@@ -15,21 +14,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use csi::pluginregistration::registration_server::RegistrationServer;
+use csi::Plugin;
 use csi::v1::controller_server::ControllerServer;
 use csi::v1::identity_server::IdentityServer;
 use csi::v1::node_server::NodeServer;
-use tokio_stream::wrappers::UnixListenerStream;
 
-use registration::Registration;
 use volumes::Volumes;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
-    #[error("cannot answer: {0}")]
-    Serve(#[from] tonic::transport::Error),
 }
 
 #[derive(Clone, Debug)]
@@ -61,20 +56,13 @@ impl Driver {
     }
 }
 
-/// Answers on a socket in the kubelet's `plugins`, and tells the kubelet by one in `plugins_registry`.
-pub async fn serve(driver: Driver, kubelet_dir: &Path) -> Result<(), Error> {
-    let name = driver.settings.name.clone();
-    let endpoint = kubelet_dir.join("plugins").join(&name).join("csi.sock");
-    let registry = kubelet_dir.join("plugins_registry").join(format!("{name}-reg.sock"));
-    let listen = |path: &Path| csi::listen(path).map_err(|error| Error::Io(path.to_owned(), error));
+/// Serves the kubelet of a folder.
+pub async fn serve(driver: Driver, kubelet_dir: &Path) -> Result<(), csi::Error> {
+    let settings = driver.settings.clone();
     let services = tonic::transport::Server::builder()
         .add_service(IdentityServer::new(driver.clone()))
         .add_service(ControllerServer::new(driver.clone()))
-        .add_service(NodeServer::new(driver))
-        .serve_with_incoming(UnixListenerStream::new(listen(&endpoint)?));
-    let registration = tonic::transport::Server::builder()
-        .add_service(RegistrationServer::new(Registration { name, endpoint }))
-        .serve_with_incoming(UnixListenerStream::new(listen(&registry)?));
-    tokio::try_join!(services, registration)?;
-    Ok(())
+        .add_service(NodeServer::new(driver));
+    let plugin = Plugin { kind: "CSIPlugin", name: &settings.name, socket: "csi.sock", versions: &["1.0.0"] };
+    plugin.serve(services, kubelet_dir).await
 }

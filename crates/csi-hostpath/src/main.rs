@@ -38,6 +38,8 @@ struct Arguments {
 enum Error {
     #[error("driver: {0}")]
     Driver(#[from] driver::Error),
+    #[error("sockets: {0}")]
+    Sockets(#[from] csi::Error),
     #[error("cluster: {0}")]
     Cluster(#[from] client::Error),
     #[error("signals: {0}")]

@@ -2,16 +2,20 @@
 //! become calls, and their answers are written back. It works for the volumes of its own node.
 
 mod attacher;
+mod modifier;
 mod provisioner;
 mod resizer;
 
 use std::sync::Arc;
 
-use api::resource::NODES;
+use api::resource::{NODES, PERSISTENT_VOLUME_CLAIMS};
 use api::view::core::{Node, PersistentVolume, PersistentVolumeClaim};
 use api::view::storage::VolumeAttachment;
 use api::view::{Object, Whole};
-use client::{CancellationToken, Client, Informer, Informers, WorkQueue};
+use apimachinery::time::format_time;
+use apimachinery::{Value, json};
+use client::{CancellationToken, Client, Informer, Informers, PatchType, WorkQueue};
+use jiff::Timestamp;
 
 use crate::driver::Driver;
 
@@ -49,6 +53,7 @@ impl Sidecar {
             follow(&volumes, async |volume| self.reclaim(volume).await),
             follow(&attachments, async |attachment| self.attach(attachment, &volumes).await),
             follow(&claims, async |claim| self.resize(claim, &volumes).await),
+            follow(&claims, async |claim| self.modify(claim, &volumes).await),
             // A volume grows when it is bound, too.
             follow(&volumes, async |volume| {
                 let held = volume.view.spec.claim_ref.as_ref();
@@ -76,10 +81,35 @@ impl Sidecar {
         is_of_driver && volume.allows_node(&here)
     }
 
+    async fn tell_claim(&self, claim: &PersistentVolumeClaim, status: Value) -> Result<(), Error> {
+        let meta = &claim.metadata;
+        let patch = json!({"metadata": {"uid": meta.uid}, "status": status});
+        let written = self.client.patch(
+            PERSISTENT_VOLUME_CLAIMS,
+            &meta.namespace,
+            &meta.name,
+            Some("status"),
+            PatchType::Merge,
+            &patch,
+        );
+        written.await?;
+        Ok(())
+    }
+
     async fn node_labels(&self) -> Result<apimachinery::meta::StringMap, Error> {
         let node: Node = self.client.get(NODES, "", self.node()).await?;
         Ok(node.metadata.labels)
     }
+}
+
+/// The claim's conditions, with `own` (type and message), if any, for all of the types `over`.
+fn conditions(claim: &Value, over: &[&str], own: Option<(&str, &str)>, now: Timestamp) -> Vec<Value> {
+    let held = claim["status"]["conditions"].as_array().into_iter().flatten();
+    let is_other = |held: &&Value| !over.iter().any(|known| held["type"] == *known);
+    let own = own.map(|(kind, message)| {
+        json!({"type": kind, "status": "True", "message": message, "lastTransitionTime": format_time(now)})
+    });
+    held.filter(is_other).cloned().chain(own).collect()
 }
 
 /// Works on each object when it changes, and again later when that failed.
@@ -108,5 +138,21 @@ async fn follow<V: Object>(informer: &Informer<V>, work: impl AsyncFn(Arc<V>) ->
             }
         }
         queue.done(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_of_others_stay() {
+        let claim = json!({"status": {"conditions": [{"type": "Mine"}, {"type": "Resizing"}]}});
+        let kinds = |own| -> Vec<String> {
+            let all = conditions(&claim, &["Resizing", "Failed"], own, Timestamp::UNIX_EPOCH);
+            all.iter().filter_map(|held| Some(held["type"].as_str()?.to_owned())).collect()
+        };
+        assert_eq!(kinds(Some(("Failed", ""))), ["Mine", "Failed"]);
+        assert_eq!(kinds(None), ["Mine"]);
     }
 }

@@ -90,7 +90,7 @@ impl Cluster {
         self.up(&flags.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
     }
 
-    fn import(&self, image: &str) -> anyhow::Result<()> {
+    pub fn import(&self, image: &str) -> anyhow::Result<()> {
         if let Some(containerd) = &self.containerd {
             return containerd.import(&self.machine, image);
         }
@@ -185,10 +185,7 @@ impl Cluster {
     pub fn kill(&self) -> anyhow::Result<()> {
         let pid = self.pid()?;
         self.machine.kill(pid)?;
-        // Its lock goes with it, and it takes a moment to go.
-        self.machine.until("the process is gone", || {
-            Ok(!self.machine.processes()?.iter().any(|process| process.pid == pid))
-        })
+        self.machine.until_gone(pid)
     }
 
     /// PSS of the cluster's one process.
@@ -200,8 +197,7 @@ impl Cluster {
     }
 
     pub fn is_running(&self) -> anyhow::Result<bool> {
-        let pid = self.pid()?;
-        Ok(self.machine.processes()?.iter().any(|process| process.pid == pid))
+        self.machine.runs(self.pid()?)
     }
 
     /// The cluster's one process.
@@ -221,6 +217,11 @@ impl Cluster {
     /// Asks a port of the node.
     pub fn get(&self, port: u16, path: &str) -> anyhow::Result<Answer> {
         self.get_from(SocketAddr::new(NODE_IP.parse()?, port), path)
+    }
+
+    /// Waits until a port of the node is served: pods are Ready before the node has heard that a Service leads to them.
+    pub fn until_served(&self, port: u16) -> anyhow::Result<()> {
+        self.machine.until("the Service answers", || Ok(self.get(port, "/").is_ok()))
     }
 
     pub fn get_from(&self, address: SocketAddr, path: &str) -> anyhow::Result<Answer> {

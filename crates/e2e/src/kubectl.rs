@@ -126,6 +126,17 @@ impl Kubectl {
         self.run(&["get", object, "-o", &format!("jsonpath={{{path}}}")])
     }
 
+    /// Waits until the description of an object tells `word`, and gives it: events come a moment after what they tell of.
+    pub fn described(&self, object: &str, word: &str) -> anyhow::Result<String> {
+        let mut description = String::new();
+        let told = self.machine.until(&format!("the description of {object} tells {word:?}"), || {
+            description = self.run(&["describe", object])?;
+            Ok(description.contains(word))
+        });
+        told.with_context(|| description.clone())?;
+        Ok(description)
+    }
+
     /// Waits until a deployment is rolled out.
     pub fn rolled_out(&self, deployment: &str) -> anyhow::Result<()> {
         self.run(&["rollout", "status", &format!("deployment/{deployment}"), WAIT]).map(drop)

@@ -25,7 +25,7 @@ pub use http::{Answer, get};
 pub use images::archive;
 pub use kubectl::Kubectl;
 pub use load::{Load, Report};
-pub use machine::{Machine, NODE_IP, NODE_NAME, Process};
+pub use machine::{Machine, NODE_IP, NODE_NAME, Process, SECOND_NAME};
 pub use process::{Background, Finished};
 pub use program::{beside_the_tests, kubectls};
 pub use registry::Registry;

@@ -211,6 +211,15 @@ impl Machine {
         Ok(())
     }
 
+    pub fn runs(&self, pid: u32) -> anyhow::Result<bool> {
+        Ok(self.processes()?.iter().any(|process| process.pid == pid))
+    }
+
+    /// Waits for the end of a process that was killed: its locks go with it, and it takes a moment to go.
+    pub fn until_gone(&self, pid: u32) -> anyhow::Result<()> {
+        self.until("the process is gone", || Ok(!self.runs(pid)?))
+    }
+
     /// The network namespaces that processes of the machine are in.
     pub fn networks(&self) -> anyhow::Result<BTreeSet<String>> {
         let proc = self.root().join("proc");

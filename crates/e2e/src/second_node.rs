@@ -2,55 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use serde_json::Value;
 
 use crate::cluster::{Cluster, LIFE_DEADLINE};
 use crate::images;
-use crate::machine::{Machine, NODE_IP, SECOND_IP, SECOND_NAME};
+use crate::machine::{Machine, SECOND_IP, SECOND_NAME};
 use crate::process::{self, Background};
 use crate::traces::{Scope, Traces};
-
-/// What its settings say of a cluster that another node has to know.
-struct Network {
-    server: String,
-    flags: Vec<String>,
-}
-
-impl Network {
-    fn of(cluster: &Cluster) -> anyhow::Result<Self> {
-        let settings = cluster.data_on_machine().join("cluster.json");
-        let text = fs::read(&settings).with_context(|| format!("cannot read {}", settings.display()))?;
-        let settings: Value = serde_json::from_slice(&text)?;
-        let first =
-            |field: &str| settings[field][0].as_str().map(str::to_owned).context("a range is missing");
-        let (pods, services) = (first("clusterCidrs")?, first("serviceCidrs")?);
-        let dns =
-            cluster.kubectl()?.run(&["get", "service/kube-dns", "-n", "kube-system", "-o", CLUSTER_IP])?;
-        let flags =
-            ["--cluster-cidr", &pods, "--service-cluster-ip-range", &services, "--cluster-dns", dns.trim()];
-        Ok(Network {
-            server: format!("https://{NODE_IP}:{}", settings["securePort"]),
-            flags: flags.map(str::to_owned).to_vec(),
-        })
-    }
-}
-
-const CLUSTER_IP: &str = "jsonpath={.spec.clusterIP}";
-
-/// What a node needs to be one, signed by the cluster's own authority.
-const MAKE_CERTIFICATES: &str = "set -e
-for name in kubelet serving; do
-  openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /O=system:nodes/CN=system:node:$2 -keyout $name.key -out $name.csr
-done
-echo extendedKeyUsage=clientAuth > kubelet.ext
-printf 'extendedKeyUsage=serverAuth\\nsubjectAltName=IP:%s,DNS:%s\\n' $3 $2 > serving.ext
-for name in kubelet serving; do
-  openssl x509 -req -in $name.csr -CA $1/ca.crt -CAkey $1/ca.key -CAcreateserial -CAserial serial -days 2 -extfile $name.ext -out $name.crt
-done";
 
 /// Drops all that comes and goes, as a cut wire does: nobody is told.
 const CUT: &str = "add table inet cut
@@ -69,7 +29,6 @@ pub struct SecondNode {
     name: String,
     dir: PathBuf,
     program: PathBuf,
-    network: Network,
     agent: Mutex<Option<Background>>,
 }
 
@@ -86,71 +45,56 @@ impl SecondNode {
             name: cluster.neighbour(),
             dir,
             program: cluster.program(),
-            network: Network::of(cluster)?,
             agent: Mutex::default(),
         };
-        node.make_credentials(&cluster.data_on_machine())?;
-        node.start()?;
+        node.start_with(&Self::invitation(cluster)?)?;
         Ok(node)
+    }
+
+    /// The flags by which a machine joins this cluster.
+    pub fn invitation(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+        let command = cluster.cox(&["token", "create"], &[])?.success()?;
+        let flags = command.trim().strip_prefix("cox agent ");
+        let flags = flags.with_context(|| format!("the command to join is {command:?}"))?;
+        Ok(flags.split(' ').map(str::to_owned).collect())
     }
 
     pub fn machine(&self) -> &Machine {
         &self.machine
     }
 
-    fn make_credentials(&self, data: &Path) -> anyhow::Result<()> {
-        let (mut command, pki) = (Command::new("sh"), data.join("pki"));
-        command.args(["-c", MAKE_CERTIFICATES, "sh"]).arg(&pki).args([SECOND_NAME, SECOND_IP]);
-        command.current_dir(&self.dir);
-        process::run(command, "openssl".to_owned(), "")?.success()?;
-        fs::copy(pki.join("ca.crt"), self.dir.join("ca.crt"))?;
-        for component in ["proxy", "dns", "ingress"] {
-            let from = data.join("kubeconfig").join(component);
-            let text =
-                fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()))?;
-            let server = text.split_once("server: ").and_then(|(_, rest)| rest.lines().next());
-            let server = server.context("a kubeconfig names its server")?;
-            fs::write(self.dir.join(component), text.replace(server, &self.network.server))?;
-        }
-        let file = |name: &str| self.dir.join(name).display().to_string();
-        let kubeconfig = format!(
-            "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
-             clusters: [{{name: c, cluster: {{server: '{}', certificate-authority: '{}'}}}}], \
-             users: [{{name: u, user: {{client-certificate: '{}', client-key: '{}'}}}}]}}",
-            self.network.server,
-            file("ca.crt"),
-            file("kubelet.crt"),
-            file("kubelet.key")
-        );
-        Ok(fs::write(self.dir.join("kubelet"), kubeconfig)?)
+    /// Starts the agent of a machine that has joined.
+    pub fn start(&self) -> anyhow::Result<()> {
+        self.start_with(&[])
     }
 
-    /// Starts the agent.
-    pub fn start(&self) -> anyhow::Result<()> {
-        let file = |name: &str| self.dir.join(name).display().to_string();
+    fn start_with(&self, invitation: &[String]) -> anyhow::Result<()> {
         let mut command = self.machine.background_command(&self.program);
-        command.arg("agent").args(self.folders()).args(&self.network.flags);
+        command.arg("agent").args(self.folders()).args(invitation);
         command.args(["--node-name", SECOND_NAME, "--node-ip", SECOND_IP]);
-        for (flag, name) in [
-            ("--kubeconfig", "kubelet"),
-            ("--proxy-kubeconfig", "proxy"),
-            ("--dns-kubeconfig", "dns"),
-            ("--ingress-kubeconfig", "ingress"),
-            ("--tls-cert-file", "serving.crt"),
-            ("--tls-private-key-file", "serving.key"),
-            ("--client-ca-file", "ca.crt"),
-        ] {
-            command.args([flag, &file(name)]);
-        }
+        // However full the disk is on which the tests run.
+        command.args(["--eviction-hard", "nodefs.available<1%", "--image-gc-high-threshold", "100"]);
         command.env("HOME", self.dir.join("home"));
         let agent = Background::start(command, "cox agent".to_owned())?;
         *self.agent.lock().expect("nobody panics with it") = Some(agent);
         Ok(())
     }
 
+    /// Waits until the agent says that it serves the node; if it ended instead, tells what it printed.
+    pub fn until_registered(&self) -> anyhow::Result<()> {
+        let mut agent = self.agent.lock().expect("nobody panics with it");
+        let agent = agent.as_mut().context("the agent was not started")?;
+        agent.line_with("node is registered", LIFE_DEADLINE).map(drop)
+    }
+
     /// Kills the agent; what it started lives on.
-    pub fn kill(&self) {
+    pub fn kill(&self) -> anyhow::Result<()> {
+        let called = format!("{} agent ", self.program.display());
+        let processes = self.machine.processes()?.into_iter();
+        let agents: Vec<_> = processes.filter(|process| process.command.contains(&called)).collect();
+        // That ends the program that leads into the machine, and so the kernel kills the agent, in its own time.
         *self.agent.lock().expect("nobody panics with it") = None;
+        agents.iter().try_for_each(|agent| self.machine.until_gone(agent.pid))
     }
 
     pub fn import(&self, image: &str) -> anyhow::Result<()> {
@@ -205,7 +149,7 @@ impl SecondNode {
     /// The node goes for good.
     pub fn leave(&mut self) -> anyhow::Result<()> {
         self.has_left = true;
-        self.kill();
+        self.kill()?;
         self.cox(&["down"], &["--purge"])?.success()?;
         self.machine.unplug(&self.first)
     }

@@ -15,8 +15,8 @@ use client::transport::Https;
 use jiff::Timestamp;
 
 use crate::config::Config;
-pub use request::Purpose;
 use request::Wanted;
+pub use request::{Error as RequestError, Purpose};
 
 /// A certificate, with those above it, and its key; both PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,11 @@ enum Error {
     Keep(PathBuf, std::io::Error),
     #[error(transparent)]
     Show(#[from] CertificateError),
+}
+
+/// A first client certificate, for a node that is known by other means yet.
+pub async fn issue_client(client: &Client, node_name: &str) -> Result<Identity, RequestError> {
+    request::issue(client, &Wanted::client(node_name)).await
 }
 
 /// The client certificate that was issued last, if it holds longer than the one given.

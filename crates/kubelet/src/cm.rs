@@ -5,9 +5,14 @@ pub mod container_manager;
 mod cpumanager;
 mod cpuset;
 pub mod devicemanager;
+pub mod dra;
+mod memorymanager;
 pub mod pod_cgroups;
+mod pod_scope;
 pub mod podresources;
+pub mod resourcestatus;
 mod settings;
+mod sockets;
 mod topology;
 mod topologymanager;
 

@@ -15,7 +15,7 @@ mod tear_down;
 mod tests;
 
 pub use publish::set_up;
-pub use registration::{Drivers, Registry};
+pub use registration::{Drivers, Registration};
 pub use source::Source;
 pub use stats::{Usage, stats};
 pub use tear_down::tear_down;

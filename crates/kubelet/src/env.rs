@@ -49,7 +49,7 @@ pub fn files(container: &Container) -> impl Iterator<Item = (&str, &str)> {
 /// What the node knows that the environment may ask for.
 pub struct Facts<'a> {
     pub pod_ips: &'a [String],
-    pub host_ip: &'a str,
+    pub host_ips: &'a [String],
     pub allocatable: &'a downward::Allocatable,
     pub services: &'a [Arc<Service>],
 }
@@ -147,7 +147,7 @@ fn value_from(
     facts: &Facts<'_>,
 ) -> Result<Option<String>, ConfigError> {
     if let Some(field) = &source.field_ref {
-        return downward::field(pod, &field.field_path, facts.pod_ips, facts.host_ip).map(Some);
+        return downward::field(pod, &field.field_path, facts.pod_ips, facts.host_ips).map(Some);
     }
     if let Some(resource) = &source.resource_field_ref {
         return downward::resource(pod, Some(container), resource, facts.allocatable).map(Some);
@@ -330,7 +330,7 @@ mod tests {
         let allocatable = downward::Allocatable::default();
         let facts = Facts {
             pod_ips: &["10.1.0.2".to_owned()],
-            host_ip: "192.0.2.1",
+            host_ips: &["192.0.2.1".to_owned()],
             allocatable: &allocatable,
             services: &services,
         };

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 pub use rank::is_critical;
 pub use signals::{disk, processes};
-pub use threshold::{Condition, Error, Signal, Threshold, Thresholds, hard_by_default};
+pub use threshold::{Condition, Error, Signal, Threshold, Thresholds, hard_by_default, hard_for_guest};
 
 use crate::active::Active;
 use crate::containergc;

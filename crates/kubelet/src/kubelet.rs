@@ -6,6 +6,7 @@ use std::sync::Arc;
 use api::resource::{NODES, PODS};
 use api::view::core::{Node, PersistentVolume, Pod, Service};
 use client::event::EventType;
+use client::listen::listen;
 use client::{CancellationToken, Client, EventRecorder, Informer, Informers};
 use runtime::cri;
 use tokio::net::TcpListener;
@@ -15,20 +16,24 @@ use crate::active::ActivePods;
 use crate::admission::{Allowlist, Gate, PatternError, Room};
 use crate::allocation::Ledger;
 use crate::certificate;
+use crate::cm::devicemanager;
+use crate::cm::dra::DraManager;
 use crate::cm::pod_cgroups::PodCgroups;
 use crate::cm::{self, ContainerManager, container_manager, podresources};
 use crate::config::Config;
-use crate::csi::{Drivers, Registry};
+use crate::csi::{self, Drivers};
 use crate::eviction::{self, Threshold};
 use crate::imagegc::ImageGc;
 use crate::images::ImageManager;
 use crate::logs;
 use crate::node;
 use crate::nodeshutdown;
+use crate::pluginmanager::Registry;
 use crate::pod_workers::{PodWorkers, Sources};
 use crate::resources::Machine;
 use crate::server;
-use crate::staticpods::{self, StaticPod};
+use crate::started::Started;
+use crate::staticpods::{self, Described};
 use crate::userns::Users;
 use crate::volumes::local_path;
 use crate::volumes::watched::Watched;
@@ -74,7 +79,7 @@ pub async fn run(
     node::prepare(&config, &capacity)?;
     let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
     let cgroups = PodCgroups::detect(&config.kubelet.cgroup_root).map_err(Error::Cgroups)?;
-    let managers = cm::Settings::of(&config.kubelet);
+    let managers = cm::Settings::of(&config.kubelet, capacity.withheld_memory());
     let users = Users::open(&config.root_dir, managers.ids_per_pod, has_user_namespaces(&runtime).await?);
     let sysctls = Allowlist::new(&config.kubelet.allowed_unsafe_sysctls)?;
     let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));
@@ -84,12 +89,14 @@ pub async fn run(
     let (healthy, health) = watch::channel(true);
     let shared = Arc::new(Shared {
         csi_drivers: Arc::<Drivers>::default(),
+        started: Started::default(),
         allocatable: capacity.allocatable(),
         allocations: Ledger::new(capacity.allocatable()),
         machine: Machine::read(capacity.memory_bytes, cgroups.is_v2(), managers.swap_behavior),
         cgroups,
         users,
         containers: ContainerManager::open(&managers, &config.root_dir)?,
+        dra: DraManager::open(client.clone(), config.node_name.clone(), &config.root_dir),
         runtime_name: facts.runtime_name().to_owned(),
         watched: Watched::new(client.clone()),
         client,
@@ -119,8 +126,8 @@ pub async fn run(
         tasks.spawn(api.clone().serve_healthz(bind(address).await?));
     }
     tasks.spawn(api.serve(listener));
-    let files = tasks.follow_static_pods();
-    let workers = PodWorkers::new(shared.clone(), gate, files, end.clone());
+    let described = tasks.follow_static_pods();
+    let workers = PodWorkers::new(shared.clone(), gate, described, end.clone());
     let sources = Sources { pods: pods.subscribe(), events };
     let online = async {
         node::register(&shared.client, &shared.config, &facts).await;
@@ -141,7 +148,7 @@ pub async fn run(
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|e| Error::Listen(address, e))
+    listen(address).await.map_err(|e| Error::Listen(address, e))
 }
 
 /// Whether the runtime can give pods users of their own.
@@ -180,14 +187,18 @@ impl Tasks {
     /// What needs no API server. Returns which pods change in the runtime.
     fn start_local(&self, healthy: watch::Sender<bool>) -> mpsc::Receiver<Option<String>> {
         let shared = &self.shared;
-        let registry = Registry {
+        let root = shared.config.root_dir.clone();
+        let csi = csi::Registration {
             drivers: shared.csi_drivers.clone(),
             client: shared.client.clone(),
             node_name: shared.config.node_name.clone(),
-            root: shared.config.root_dir.clone(),
+            root: root.clone(),
         };
+        let devices = Arc::new(devicemanager::Registration::new(shared.containers.devices.clone()));
+        let registry = Registry::new(&root, vec![Arc::new(csi), shared.dra.registration(), devices.clone()]);
         self.spawn(registry.run());
-        self.spawn(shared.containers.devices.clone().run());
+        self.spawn(shared.dra.clone().forget_slices());
+        self.spawn(async move { devices.run().await });
         self.spawn(podresources::serve(shared.clone()));
         self.spawn(wake_pods(shared.clone()));
         let (told, events) = mpsc::channel(EVENTS_MAX);
@@ -231,18 +242,22 @@ impl Tasks {
         }
     }
 
-    fn follow_static_pods(&self) -> watch::Receiver<Vec<Arc<StaticPod>>> {
-        let config = &self.shared.config;
-        let Some(path) = config.kubelet.static_pods() else {
-            return watch::Sender::default().subscribe();
-        };
-        let (files, follow) = staticpods::watch_files(path, config.node_name.clone());
-        self.spawn(async move {
-            if let Err(error) = follow.await {
-                tracing::error!(%error, "files of static pods are not followed any more");
-            }
-        });
-        files
+    fn follow_static_pods(&self) -> watch::Receiver<Described> {
+        let Config { kubelet, node_name, .. } = &self.shared.config;
+        let (sender, described) = watch::channel(Described::default());
+        match kubelet.static_pod_source(node_name) {
+            Some(source) => self.spawn(source.follow(sender.clone())),
+            None => drop(sender.send_replace(Described::without_url())),
+        }
+        if let Some(path) = kubelet.static_pods() {
+            let follow = staticpods::watch_files(path, node_name.clone(), sender);
+            self.spawn(async move {
+                if let Err(error) = follow.await {
+                    tracing::error!(%error, "files of static pods are not followed any more");
+                }
+            });
+        }
+        described
     }
 }
 
@@ -254,9 +269,11 @@ const TURNS_MAX: usize = 256;
 /// Has pods look when their CPUs or devices are not what they were.
 async fn wake_pods(shared: Arc<Shared>) {
     let (mut moved, mut unwell) = (shared.containers.moved(), shared.containers.devices.unwell());
+    let mut told = shared.dra.told();
     loop {
         let changed = tokio::select! {
             changed = moved.changed() => changed.map(|()| None),
+            changed = told.changed() => changed.map(|()| Some(shared.dra.pods())),
             changed = unwell.changed() => changed.map(|()| Some(unwell.borrow_and_update().clone())),
         };
         let Ok(pods) = changed else { return };

@@ -218,9 +218,22 @@ pub struct Own {
     pub cluster_domain: String,
     pub pod_logs_dir: String,
     pub cgroup_root: String,
+    /// Size of the disk that the node is a guest on, beside its owner's own files. `None` for a machine that is a node
+    /// and nothing else.
+    pub guest_on_disk_bytes: Option<i64>,
 }
 
 impl Own {
+    fn eviction_hard(&self) -> Table {
+        self.guest_on_disk_bytes.map_or_else(eviction::hard_by_default, eviction::hard_for_guest)
+    }
+
+    /// A guest leaves images alone until room is short: on a disk that its owner fills, none would stay for long.
+    fn image_gc_high_threshold_percent(&self) -> i32 {
+        let default = KubeletConfiguration::default().image_gc_high_threshold_percent;
+        self.guest_on_disk_bytes.map_or(default, |_| 100)
+    }
+
     /// A built-in runtime and network need neither a second version of cgroups nor a machine without swap, verify no
     /// credentials of images that are there, and hear of memory from the kernel.
     fn document(&self) -> Map<String, Value> {
@@ -237,6 +250,7 @@ impl Own {
             "kernelMemcgNotification": true,
             "serializeImagePulls": false,
             "imagePullCredentialsVerificationPolicy": "NeverVerify",
+            "imageGCHighThresholdPercent": self.image_gc_high_threshold_percent(),
         });
         match document {
             Value::Object(fields) => fields,

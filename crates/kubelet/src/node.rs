@@ -1,6 +1,7 @@
 //! This node in the API: what it has, whether it is well, and its heartbeat (follows the kubelet's `nodestatus`).
 
 mod capacity;
+mod features;
 pub mod lease;
 mod prepare;
 mod resources;
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 use crate::cm::devicemanager::Counts;
 use crate::config::Config;
 use crate::eviction::{Condition, Pressure};
-use crate::resources::HugePages;
+use crate::hugepages::HugePages;
 use crate::worker::Runtime;
 
 pub use capacity::{Capacity, amounts, capacity, meminfo_kib};
@@ -62,7 +63,8 @@ impl Facts {
             os_image: os_image(&line("/etc/os-release")),
             container_runtime_version: format!("{}://{}", version.runtime_name, version.runtime_version),
             kubelet_version: config.version.clone(),
-            kube_proxy_version: config.version.clone(),
+            // Nobody can tell which proxy runs beside a kubelet; upstream leaves it empty too.
+            kube_proxy_version: String::new(),
             operating_system: "linux".to_owned(),
             architecture: architecture().to_owned(),
         };
@@ -312,16 +314,17 @@ impl StatusLoop {
     async fn report(&self) -> Result<(), client::Error> {
         let name = &self.config.node_name;
         let known: Node = self.client.get(NODES, "", name).await?;
-        let runtime_ready = runtime_ready(&self.runtime).await;
+        let runtime = runtime_status(&self.runtime).await;
         let health = Health {
-            runtime_ready,
+            runtime_ready: is_ready(&runtime),
             shutting_down: *self.signs.shutting_down.borrow(),
             pressure: self.signs.pressure.borrow().clone(),
         };
         let images = self.images().await;
         let mut status = status(&self.config, &self.facts, &known, &images, &health, Timestamp::now());
         resources::add(&mut status, &self.signs.devices.borrow(), &self.huge_pages);
-        let patch = json!({"status": status});
+        features::add(&mut status, &runtime);
+        let patch = patch_of(status);
         self.client.patch(NODES, "", name, Some("status"), PatchType::Strategic, &patch).await.map(drop)
     }
 
@@ -338,8 +341,48 @@ impl StatusLoop {
 }
 
 pub async fn runtime_ready(runtime: &Runtime) -> bool {
+    is_ready(&runtime_status(runtime).await)
+}
+
+/// What the runtime says of itself; nothing when it does not answer.
+async fn runtime_status(runtime: &Runtime) -> cri::StatusResponse {
     let answer = runtime.runtime.clone().status(cri::StatusRequest::default()).await;
-    let conditions =
-        answer.ok().and_then(|a| a.into_inner().status).map(|s| s.conditions).unwrap_or_default();
-    conditions.iter().any(|c| c.r#type == "RuntimeReady" && c.status)
+    answer.map(|answer| answer.into_inner()).unwrap_or_default()
+}
+
+fn is_ready(runtime: &cri::StatusResponse) -> bool {
+    let mut conditions = runtime.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|condition| condition.r#type == "RuntimeReady" && condition.status)
+}
+
+/// A strategic patch to a status. Addresses of both families are of one type, by which such a patch would merge them: the
+/// list is replaced (upstream: `fixupPatchForNodeStatusAddresses`).
+fn patch_of(mut status: Value) -> Value {
+    if let Some(addresses) = status["addresses"].as_array_mut() {
+        addresses.insert(0, json!({"$patch": "replace"}));
+    }
+    json!({"status": status})
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::patch::strategic_merge_patch;
+
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_are_written_as_they_are_again_and_again() {
+        let internal = |address: &str| json!({"type": "InternalIP", "address": address});
+        let status = json!({"addresses": [internal("192.0.2.1"), internal("2001:db8::1")],
+            "conditions": [{"type": "Ready", "status": "True"}]});
+        let root = api::schema::type_id("io.k8s.api.core.v1.Node");
+        let mut node = json!({"metadata": {"name": "n"},
+            "status": {"conditions": [{"type": "Other", "status": "True"}]}});
+        for _ in 0..2 {
+            node =
+                strategic_merge_patch(api::schema(), root, node, patch_of(status.clone())).expect("applies");
+            assert_eq!(node["status"]["addresses"], status["addresses"]);
+        }
+        assert_eq!(node["status"]["conditions"].as_array().map(Vec::len), Some(2));
+    }
 }

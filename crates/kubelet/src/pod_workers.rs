@@ -1,7 +1,7 @@
-//! Gives every pod of the node a worker: those bound to it in the API, and those that files describe
+//! Gives every pod of the node a worker: those bound to it in the API, and those that files or a URL describe
 //! (follows `pod_workers.go` and the kubelet's `HandlePodAdditions`, `HandlePodRemoves`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 
 use crate::admission::Gate;
 use crate::observe::POD_UID_LABEL;
-use crate::staticpods::{self, StaticPod, mirror};
+use crate::staticpods::{self, Described, StaticPod, mirror};
 use crate::worker::{self, Message, PodEvents, Shared};
 
 pub struct PodWorkers {
@@ -24,8 +24,8 @@ pub struct PodWorkers {
     gate: Gate,
     /// By pod uid.
     workers: HashMap<String, mpsc::Sender<Message>>,
-    /// What the files describe now.
-    files: watch::Receiver<Vec<Arc<StaticPod>>>,
+    /// What files and the URL describe now.
+    described: watch::Receiver<Described>,
     /// Static pods that run, by name.
     statics: HashMap<NamespacedName, Static>,
     /// Workers of static pods that are to end, by name: nothing of that name starts before.
@@ -54,7 +54,7 @@ impl PodWorkers {
     pub fn new(
         shared: Arc<Shared>,
         gate: Gate,
-        files: watch::Receiver<Vec<Arc<StaticPod>>>,
+        described: watch::Receiver<Described>,
         stop: CancellationToken,
     ) -> Self {
         let (end, ended) = mpsc::unbounded_channel();
@@ -62,7 +62,7 @@ impl PodWorkers {
             shared,
             gate,
             workers: HashMap::new(),
-            files,
+            described,
             statics: HashMap::new(),
             ending: HashMap::new(),
             ended,
@@ -74,8 +74,8 @@ impl PodWorkers {
     /// Runs static pods at once, and all others when `online` has come: only then is it known which pods there are.
     pub async fn run(mut self, mut sources: Sources, online: impl Future<Output = ()>) {
         let mut online = std::pin::pin!(online);
-        let (mut is_online, mut files_followed) = (false, true);
-        self.files_changed().await;
+        let (mut is_online, mut is_tidy, mut is_followed) = (false, false, true);
+        self.descriptions_changed().await;
         loop {
             tokio::select! {
                 () = &mut online, if !is_online => {
@@ -83,7 +83,6 @@ impl PodWorkers {
                     while let Ok(delta) = sources.pods.try_recv() {
                         self.pod_changed(delta).await;
                     }
-                    self.remove_orphans().await;
                 }
                 delta = sources.pods.recv(), if is_online => match delta {
                     Some(delta) => self.pod_changed(delta).await,
@@ -94,12 +93,17 @@ impl PodWorkers {
                     Some(None) => self.all_changed(),
                     None => return,
                 },
-                changed = self.files.changed(), if files_followed => match changed {
-                    Ok(()) => self.files_changed().await,
+                changed = self.described.changed(), if is_followed => match changed {
+                    Ok(()) => self.descriptions_changed().await,
                     // Those that run go on.
-                    Err(_) => files_followed = false,
+                    Err(_) => is_followed = false,
                 },
-                Some(()) = self.ended.recv() => self.files_changed().await,
+                Some(()) = self.ended.recv() => self.descriptions_changed().await,
+            }
+            // Only now is it known of all that run whether they should.
+            if is_online && !is_tidy && self.described.borrow().is_complete() {
+                is_tidy = true;
+                self.remove_orphans().await;
             }
         }
     }
@@ -188,11 +192,11 @@ impl PodWorkers {
         }));
     }
 
-    /// Ends static pods whose files are gone or different, and starts those that are new; one that takes the name of
-    /// another waits for its end.
-    async fn files_changed(&mut self) {
+    /// Ends static pods whose descriptions are gone or different, and starts those that are new; one that takes the
+    /// name of another waits for its end.
+    async fn descriptions_changed(&mut self) {
         self.ending.retain(|_, worker| !worker.is_closed());
-        let pods = self.files.borrow_and_update().clone();
+        let pods = self.described.borrow_and_update().pods();
         let gone = |known: &Static| !pods.iter().any(|pod| pod.uid() == known.pod.uid());
         let gone: Vec<NamespacedName> =
             self.statics.iter().filter(|(_, known)| gone(known)).map(|(name, _)| name.clone()).collect();
@@ -259,6 +263,9 @@ impl PodWorkers {
             self.tell(&uid, Message::Gone).await;
         }
         self.shared.containers.release_all_but(|uid| self.workers.contains_key(uid));
+        let here: BTreeSet<String> = self.workers.keys().cloned().collect();
+        let unprepare = self.shared.dra.clone().unprepare_all_but(move |uid| here.contains(uid));
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(unprepare));
         self.remove_orphaned_files();
     }
 

@@ -12,6 +12,7 @@ use runtime::cri;
 
 use crate::cm::Pinned;
 use crate::eviction::is_critical;
+use crate::hugepages::{self, HugePages};
 use crate::kubeletconfig::KubeletConfiguration;
 use crate::pod::is_sidecar;
 
@@ -61,31 +62,6 @@ pub struct Machine {
     pub huge_page_sizes: Vec<i64>,
 }
 
-/// The huge pages of one size that the kernel has set aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HugePages {
-    /// In bytes.
-    pub size: i64,
-    pub count: i64,
-}
-
-impl HugePages {
-    /// Every size that the kernel knows, the smallest first.
-    pub fn read() -> Vec<HugePages> {
-        const DIR: &str = "/sys/kernel/mm/hugepages";
-        let pages = |entry: std::fs::DirEntry| {
-            let name = entry.file_name().into_string().ok()?;
-            let kib: i64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-            let count = std::fs::read_to_string(entry.path().join("nr_hugepages")).ok()?;
-            Some(HugePages { size: kib * KIB, count: count.trim().parse().ok()? })
-        };
-        let entries = std::fs::read_dir(DIR).into_iter().flatten().flatten();
-        let mut found: Vec<HugePages> = entries.filter_map(pages).collect();
-        found.sort_by_key(|pages| pages.size);
-        found
-    }
-}
-
 /// What of the node's swap its pods may use (upstream: `memorySwap.swapBehavior`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SwapBehavior {
@@ -121,11 +97,12 @@ pub fn linux_resources(
         cpu_shares: cpu_shares(milli(requested, "cpu")),
         memory_limit_in_bytes: whole(&limits, "memory"),
         oom_score_adj: oom_score_adj(pod, container, machine.memory_bytes),
-        hugepage_limits: huge_page_limits(&limits, &machine.huge_page_sizes),
+        hugepage_limits: hugepages::limits(&limits, &machine.huge_page_sizes),
         ..Default::default()
     };
     if let Some(pinned) = pinned {
         settings.cpuset_cpus.clone_from(&pinned.cpus);
+        settings.cpuset_mems.clone_from(&pinned.memory_nodes);
         settings.cpu_quota = if pinned.own { NO_QUOTA } else { settings.cpu_quota };
     }
     limit_swap(&mut settings, pod, container, machine);
@@ -145,33 +122,6 @@ pub fn effective_limits(pod: &Pod, container: &Container) -> ResourceList {
 
 fn is_zero(amount: &str) -> bool {
     amount.parse::<Quantity>().is_ok_and(|amount| amount.is_zero())
-}
-
-/// Every size has a limit: pages that were not asked for are not to be had.
-fn huge_page_limits(limits: &ResourceList, sizes: &[i64]) -> Vec<cri::HugepageLimit> {
-    let limit_of = |size: i64| {
-        let wanted = limits.iter().find(|(name, _)| huge_page_size(name) == Some(size));
-        wanted.and_then(|(_, amount)| u64::try_from(amount.parse::<Quantity>().ok()?.value()).ok())
-    };
-    let limit = |size: &i64| cri::HugepageLimit {
-        page_size: page_size_name(*size),
-        limit: limit_of(*size).unwrap_or(0),
-    };
-    sizes.iter().map(limit).collect()
-}
-
-/// The size that a resource such as `hugepages-2Mi` stands for.
-fn huge_page_size(name: &str) -> Option<i64> {
-    Some(name.strip_prefix("hugepages-")?.parse::<Quantity>().ok()?.value())
-}
-
-/// As the kernel names its files: `64KB`, `2MB`, `1GB`.
-fn page_size_name(size: i64) -> String {
-    match size {
-        size if size >= KIB * KIB * KIB => format!("{}GB", size / (KIB * KIB * KIB)),
-        size if size >= KIB * KIB => format!("{}MB", size / (KIB * KIB)),
-        size => format!("{}KB", size / KIB),
-    }
 }
 
 /// Follows `configureContainerSwapResources`: with version 1 of cgroups no memory may be swapped beyond the limit.
@@ -296,10 +246,10 @@ fn is_limited(pod: &Pod, name: &str) -> bool {
 }
 
 fn pod_huge_pages(requests: &BTreeMap<String, Quantity>) -> Vec<cri::HugepageLimit> {
-    let pages = requests.iter().filter_map(|(name, amount)| Some((huge_page_size(name)?, amount)));
+    let pages = requests.iter().filter_map(|(name, amount)| Some((hugepages::size_of(name)?, amount)));
     pages
         .map(|(size, amount)| cri::HugepageLimit {
-            page_size: page_size_name(size),
+            page_size: hugepages::page_size_name(size),
             limit: u64::try_from(amount.value()).unwrap_or(0),
         })
         .collect()
@@ -390,19 +340,11 @@ mod tests {
         let pod =
             pod("Guaranteed", json!({"containers": [{"name": "a", "resources": {"limits": {"cpu": "2"}}}]}));
         let settings = |own| {
-            let pinned = Pinned { cpus: "2-3".into(), own };
+            let pinned = Pinned { cpus: "2-3".into(), own, memory_nodes: "1".into() };
             linux_resources(&pod, &pod.spec.containers[0], Some(&pinned), &machine(false))
         };
         assert_eq!((settings(true).cpuset_cpus.as_str(), settings(true).cpu_quota), ("2-3", NO_QUOTA));
-        assert_eq!(settings(false).cpu_quota, 200_000);
-    }
-
-    #[test]
-    fn huge_pages_are_those_asked_for_and_none_else() {
-        let it = settings("Burstable", json!({"limits": {"hugepages-2Mi": "4Mi"}}));
-        let limits: Vec<(&str, u64)> =
-            it.hugepage_limits.iter().map(|limit| (limit.page_size.as_str(), limit.limit)).collect();
-        assert_eq!(limits, [("2MB", 4 << 20), ("1GB", 0)]);
+        assert_eq!((settings(false).cpuset_mems.as_str(), settings(false).cpu_quota), ("1", 200_000));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod checkpoint;
 mod figures;
 mod logs;
 mod metrics;
+mod node_logs;
 mod open;
 mod pods;
 mod route;
@@ -193,6 +194,12 @@ impl Server {
             Route::CadvisorMetrics => self.cadvisor_metrics().await,
             Route::ProbeMetrics => Ok(self.probe_metrics()),
             Route::Checkpoint(target) => checkpoint::serve(self, &target, request.method(), query).await,
+            Route::NodeLogs(path) if self.shared.config.kubelet.enable_system_log_handler => {
+                node_logs::serve(request.method(), &path).await
+            }
+            Route::NodeLogs(_) => {
+                Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n".to_owned()))
+            }
             Route::Logs(target) => logs::serve(self, &target, query).await,
             Route::Exec(target) => streaming::exec(self, &target, request).await,
             Route::Attach(target) => streaming::attach(self, &target, request).await,

@@ -5,6 +5,7 @@
 
 mod atomic_writer;
 pub mod downward;
+mod empty_dir;
 mod host_path;
 pub mod local_path;
 mod mounts;
@@ -15,14 +16,10 @@ pub mod watched;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use api::resource::{CONFIG_MAPS, SECRETS};
-use api::view::core::{
-    Container, EmptyDirVolumeSource, Pod, Volume, VolumeDevice, VolumeMount, VolumeProjection,
-};
-use apimachinery::quantity::Quantity;
+use api::view::core::{Container, Pod, Volume, VolumeDevice, VolumeMount, VolumeProjection};
 use client::{Client, EventRecorder};
 use jiff::Timestamp;
 use runtime::cri;
@@ -65,7 +62,7 @@ pub struct Context<'a> {
     pub node_name: &'a str,
     pub allocatable: Allocatable,
     pub pod_ips: &'a [String],
-    pub host_ip: &'a str,
+    pub host_ips: &'a [String],
     pub now: Timestamp,
 }
 
@@ -110,8 +107,8 @@ async fn set_up_one(cx: &Context<'_>, pod: &Pod, volume: &Volume) -> Result<SetU
         pod.spec.security_context.as_ref().and_then(|c| c.fs_group).and_then(|g| u32::try_from(g).ok());
     let name = &volume.name;
     Ok(if let Some(source) = &volume.empty_dir {
-        let size = memory_size(pod, source, cx.allocatable.memory_bytes);
-        empty_dir(&volume_dir(cx.root, pod, "empty-dir", name), source, size, group).map(|path| (path, None))
+        let dir = volume_dir(cx.root, pod, "empty-dir", name);
+        empty_dir::set_up(&dir, pod, source, cx.allocatable.memory_bytes, group).map(|()| (dir, None))
     } else if let Some(source) = &volume.host_path {
         host_path::check(source).map(|path| (path, None))
     } else if let Some(source) = &volume.config_map {
@@ -161,41 +158,6 @@ fn in_memory(dir: &Path) -> Result<(), String> {
 fn written(dir: &Path, payload: Result<atomic_writer::Payload, String>, group: Option<u32>) -> SetUp {
     atomic_writer::write(dir, &payload?, group).map_err(|e| e.to_string())?;
     Ok((dir.to_owned(), None))
-}
-
-fn empty_dir(
-    dir: &Path,
-    source: &EmptyDirVolumeSource,
-    memory_bytes: i64,
-    group: Option<u32>,
-) -> Result<PathBuf, String> {
-    let io = |e: std::io::Error| e.to_string();
-    let in_memory = source.medium == "Memory";
-    // Memory does not outlive a reboot, its folder does.
-    if dir.exists() && (!in_memory || mounts::is_mount_point(dir).map_err(io)?) {
-        return Ok(dir.to_owned());
-    }
-    fs::create_dir_all(dir).map_err(io)?;
-    if in_memory {
-        mounts::memory(dir, Some(&format!("size={memory_bytes}"))).map_err(io)?;
-    }
-    if group.is_some() {
-        chown(dir, None, group).map_err(io)?;
-    }
-    let mode = if group.is_some() { 0o2777 } else { 0o777 };
-    fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(io)?;
-    Ok(dir.to_owned())
-}
-
-/// How much a volume in memory may hold: the least of its own limit, what the pod's containers may use together, and
-/// what the node has for pods (upstream: `calculateEmptyDirMemorySize`).
-fn memory_size(pod: &Pod, source: &EmptyDirVolumeSource, allocatable_bytes: i64) -> i64 {
-    let own = source.size_limit.as_ref().and_then(|text| text.parse::<Quantity>().ok());
-    let limit =
-        |c: &Container| Some(crate::resources::whole(&c.resources.limits, "memory")).filter(|n| *n > 0);
-    let of_pod: Option<i64> = pod.spec.containers.iter().map(limit).sum();
-    let own = own.map(|quantity| quantity.value()).filter(|bytes| *bytes > 0);
-    [own, of_pod].into_iter().flatten().fold(allocatable_bytes, i64::min)
 }
 
 /// The container's mounts; `expand` resolves `$(VAR)` in `subPathExpr`.
@@ -315,30 +277,5 @@ fn optional<T>(got: Result<T, client::Error>) -> Result<Option<T>, String> {
         Ok(object) => Ok(Some(object)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use apimachinery::json;
-
-    use super::*;
-
-    #[test]
-    fn a_volume_in_memory_holds_the_least_of_what_is_allowed() {
-        let check = |limits: &[apimachinery::Value], size_limit: Option<&str>, expect: i64| {
-            let containers: Vec<_> =
-                limits.iter().map(|limits| json!({"name": "a", "resources": {"limits": limits}})).collect();
-            let pod: Pod =
-                serde_json::from_value(json!({"spec": {"containers": containers}})).expect("a pod");
-            let source =
-                EmptyDirVolumeSource { size_limit: size_limit.map(str::to_owned), ..Default::default() };
-            assert_eq!(memory_size(&pod, &source, 1000), expect);
-        };
-        check(&[json!({})], None, 1000);
-        check(&[json!({"memory": "100"}), json!({"memory": "200"})], None, 300);
-        check(&[json!({"memory": "100"}), json!({})], None, 1000);
-        check(&[json!({"memory": "100"})], Some("50"), 50);
-        check(&[json!({})], Some("1Gi"), 1000);
     }
 }

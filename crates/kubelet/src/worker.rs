@@ -28,6 +28,7 @@ use runtime::cri;
 
 use crate::active::ActivePods;
 use crate::allocation::Ledger;
+use crate::cm::dra::DraManager;
 use crate::cm::pod_cgroups::PodCgroups;
 use crate::cm::{ContainerManager, Pinned};
 use crate::config::Config;
@@ -42,6 +43,7 @@ use crate::pod::memory::{Failure, Memory, Waiting};
 use crate::pod::resize::{RESIZE_CONDITIONS, ResizeError, told_of_container};
 use crate::probe::{ProbeMetrics, ProbeType, Verdict};
 use crate::resources::Machine;
+use crate::started::Started;
 use crate::userns::Users;
 use crate::volumes::downward::Allocatable;
 use crate::volumes::watched::Watched;
@@ -104,6 +106,7 @@ pub struct Shared {
     pub services: Informer<Service>,
     pub csi_drivers: Arc<Drivers>,
     pub probe_metrics: Arc<ProbeMetrics>,
+    pub started: Started,
     /// Tells when objects that pods refer to change.
     pub watched: Watched,
     /// The uid of each pod whose sandbox or containers changed; `None` when any may have.
@@ -120,6 +123,7 @@ pub struct Shared {
     pub cgroups: PodCgroups,
     pub users: Users,
     pub containers: ContainerManager,
+    pub dra: Arc<DraManager>,
     /// What the runtime calls itself.
     pub runtime_name: String,
 }
@@ -208,7 +212,8 @@ impl Worker {
             self.terminating.clone(),
         ));
         loop {
-            let wake_at = match self.sync().await {
+            // A turn needs ten times what a pod needs between turns: it is there only while it lasts.
+            let wake_at = match Box::pin(self.sync()).await {
                 Ok(Some(plan)) => plan.wake_at,
                 Ok(None) => break,
                 Err(error) => {
@@ -322,6 +327,10 @@ impl Worker {
             self.shared.active.insert(pod.clone(), &self.sender, &self.ended);
         }
         plan.finished &= self.running.is_empty();
+        if plan.finished && !self.unprepare(&pod).await {
+            plan.finished = false;
+            plan.wake(now + act::RETRY);
+        }
         self.tell_resized(&pod, &observed);
         if plan.finished {
             self.shared.allocations.release(&pod.metadata.uid);
@@ -350,6 +359,15 @@ impl Worker {
         Ok(Some(plan))
     }
 
+    /// Gives the devices of its claims back; false when that must be tried again.
+    async fn unprepare(&self, pod: &Pod) -> bool {
+        let outcome = self.shared.dra.unprepare(&pod.metadata.uid).await;
+        if let Err(why) = &outcome {
+            tracing::warn!(pod = %pod.metadata.namespaced_name(), why, "devices not given back, will retry");
+        }
+        outcome.is_ok()
+    }
+
     /// The pod as the API has it, with what was reported meanwhile; one that vanished counts as being deleted.
     fn current_pod(&mut self, now: Timestamp) -> Arc<Pod> {
         if !self.gone && self.reported.is_none() && self.mirror.is_none() {
@@ -371,8 +389,12 @@ impl Worker {
             };
             let foreign = pod.status.conditions.iter().filter(|c| !own(&c.kind)).cloned();
             let conditions = foreign.chain(reported.conditions.iter().cloned()).collect();
-            pod.status =
-                PodStatus { conditions, qos_class: pod.status.qos_class.clone(), ..reported.clone() };
+            pod.status = PodStatus {
+                conditions,
+                qos_class: pod.status.qos_class.clone(),
+                resource_claim_statuses: pod.status.resource_claim_statuses.clone(),
+                ..reported.clone()
+            };
         }
         Arc::new(pod)
     }
@@ -395,7 +417,7 @@ impl Worker {
         self.memory.busy =
             self.running.iter().filter_map(|key| act::started_by(key)).map(str::to_owned).collect();
         self.memory.starting.clear();
-        self.learn_given(pod);
+        self.learn_given(pod, now);
         for (spec, _) in crate::pod::all_containers(pod) {
             let Some(container) = observed.container(&spec.name).filter(|c| c.state == State::Running) else {
                 continue;

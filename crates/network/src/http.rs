@@ -1,12 +1,12 @@
 //! Small HTTP servers for health checks and metrics: each answers GET by path.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use client::CancellationToken;
+pub use client::listen::{listen, listen_everywhere};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -49,21 +49,6 @@ impl Answer {
 
     pub fn not_found() -> Answer {
         Answer::text(404, "404 page not found\n".into())
-    }
-}
-
-/// Opens the port.
-pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
-}
-
-/// On all addresses of both families, or of IPv4 where the kernel has no other.
-pub async fn listen_everywhere(port: u16) -> std::io::Result<TcpListener> {
-    match listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).await {
-        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-            listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)).await
-        }
-        listening => listening,
     }
 }
 

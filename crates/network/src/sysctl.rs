@@ -28,6 +28,15 @@ pub fn set(key: &str, value: &str, previous: &mut Previous) -> Result<(), Error>
     write(key, value)
 }
 
+/// The same for a number, unless it is that large already.
+pub fn raise(key: &str, wanted: u64, previous: &mut Previous) -> Result<(), Error> {
+    let present = fs::read_to_string(path(key)).map_err(|source| Error::Read { key: key.into(), source })?;
+    match present.trim().parse::<u64>() {
+        Ok(present) if present >= wanted => Ok(()),
+        _ => set(key, &wanted.to_string(), previous),
+    }
+}
+
 /// Puts back what [`set`] noted.
 pub fn restore(previous: &Previous) -> Result<(), Error> {
     previous.iter().try_for_each(|(key, value)| write(key, value))

@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use futures_util::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::transport::{Endpoint, Server, Uri};
@@ -22,7 +21,7 @@ use crate::cri::runtime_service_client::RuntimeServiceClient;
 use crate::cri::runtime_service_server::RuntimeServiceServer;
 use crate::runtime::Runtime;
 use crate::service::Service;
-use crate::{Error, Result};
+use crate::{Error, Result, grpc_socket};
 
 /// ExecSync may answer with 16 MiB on each of two streams.
 const MESSAGE_BYTES_MAX: usize = 40 << 20;
@@ -88,7 +87,7 @@ impl Runtime {
                 RuntimeServiceServer::new(service.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX),
             )
             .add_service(ImageServiceServer::new(service))
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+            .serve_with_incoming_shutdown(grpc_socket::incoming(listener), stop.cancelled_owned())
             .await
             .map_err(|error| Error::Io {
                 operation: "serve on",

@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::sys::stat::{major, minor};
 
-use crate::container_spec::{World, image_of, security_context, translate, user_namespace, wanted_devices};
+use crate::container_spec::{
+    World, image_of, security_context, translate, user_namespace, validate_mounts, wanted_devices,
+};
 use crate::cri::{
     Container, ContainerConfig, ContainerEventType, ContainerFilter, ContainerResources, ContainerState,
-    ContainerStatus, ContainerUser, ImageSpec, LinuxContainerResources, LinuxContainerUser, NamespaceMode,
-    SupplementalGroupsPolicy,
+    ContainerStatus, ContainerUser, ImageSpec, LinuxContainerResources, LinuxContainerUser, Mount,
+    NamespaceMode, SupplementalGroupsPolicy,
 };
+use crate::devices::{cdi, host_devices};
 use crate::files::{random_id, remove_dir};
 use crate::identity::{self, Wish};
 use crate::images::{Image, Reference};
@@ -31,13 +33,11 @@ use crate::{Error, Result, shim_client};
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Exit code of a container that could not be started (containerd's `errorStartExitCode`).
 const START_ERROR_EXIT_CODE: i32 = 128;
-/// Folders of devices within `/dev` that are looked into.
-const DEVICE_DEPTH_MAX: usize = 4;
 /// More of a passwd or group file is not read.
 const USER_FILE_BYTES_MAX: u64 = 1 << 20;
 
 impl Runtime {
-    pub(crate) fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String> {
+    pub(crate) fn create_container(&self, sandbox_id: &str, mut config: ContainerConfig) -> Result<String> {
         let sandbox = self.sandbox(sandbox_id)?;
         if config.metadata.is_none() {
             return Err(Error::InvalidArgument("container config has no metadata".to_owned()));
@@ -45,6 +45,9 @@ impl Runtime {
         if !sandbox.ready {
             return Err(Error::FailedPrecondition(format!("sandbox {} is not ready", sandbox.id)));
         }
+        validate_mounts(&config.mounts).map_err(Error::InvalidArgument)?;
+        cdi::inject(&mut config)?;
+        make_sources(&config.mounts)?;
         let name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
         let image = self.images.get(&name).ok_or_else(|| not_found("image", &name))?;
         let id = random_id();
@@ -55,7 +58,7 @@ impl Runtime {
             image_ref: image.repo_digests.first().unwrap_or(&image.id).clone(),
             layers: image.layer_names(),
             volume_layers: self.volume_layers(&config)?,
-            stop_signal: parse_signal(&image.config.stop_signal) as i32,
+            stop_signal: parse_signal(&image.config.stop_signal),
             created_at: now(),
             cgroup: format!("{}/{id}", sandbox.cgroup),
             image_name: image_name(&config.image.clone().unwrap_or_default(), &image),
@@ -120,6 +123,8 @@ impl Runtime {
                 self.emit(&id, &container.sandbox_id, ContainerEventType::ContainerStartedEvent);
                 Ok(())
             }
+            // Its sandbox ends, and nothing was tried.
+            Err(error @ Error::FailedPrecondition(_)) => Err(error),
             Err(error) => {
                 let message = crate::error::with_sources(&error);
                 let exit = ExitRecord { code: START_ERROR_EXIT_CODE, finished_at: now(), oom_killed: false };
@@ -323,6 +328,16 @@ impl Runtime {
     }
 }
 
+/// Folders of the node that are to be mounted but are not there are made, as containerd does.
+fn make_sources(mounts: &[Mount]) -> Result<()> {
+    let sources =
+        mounts.iter().filter(|mount| image_of(mount).is_none()).map(|mount| Path::new(&mount.host_path));
+    for source in sources.filter(|source| source.symlink_metadata().is_err()) {
+        fs::create_dir_all(source).map_err(Error::io("make", source))?;
+    }
+    Ok(())
+}
+
 /// The folders of a container, the one that it writes into given to its root user where that is not the node's.
 fn make_folders(dir: &Path, root: Option<u32>) -> Result<()> {
     for dir in [dir.to_owned(), dir.join("upper"), dir.join("work"), dir.join("rootfs")] {
@@ -421,12 +436,22 @@ fn merge_resources(have: &mut LinuxContainerResources, update: LinuxContainerRes
     have.unified.extend(update.unified);
 }
 
-/// `SIGTERM`, `TERM` or `15`; what cannot be read is SIGTERM.
-fn parse_signal(text: &str) -> Signal {
+/// `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`; what cannot be read is SIGTERM.
+fn parse_signal(text: &str) -> i32 {
     let text = text.trim().to_ascii_uppercase();
-    let numbered = text.parse::<i32>().ok().and_then(|number| Signal::try_from(number).ok());
-    let name = if text.starts_with("SIG") { text } else { format!("SIG{text}") };
-    numbered.or_else(|| name.parse().ok()).unwrap_or(Signal::SIGTERM)
+    let name = text.strip_prefix("SIG").unwrap_or(&text);
+    let real_time = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(offset), _) => Some((libc::SIGRTMIN(), offset)),
+        (None, Some(offset)) => Some((libc::SIGRTMAX(), offset)),
+        (None, None) => None,
+    };
+    let real_time = real_time.and_then(|(base, offset)| match offset {
+        "" => Some(base),
+        offset => Some(base + offset.parse::<i32>().ok()?),
+    });
+    let known = || format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32);
+    let number = text.parse().ok().or(real_time).or_else(known);
+    number.filter(|number| (1..=libc::SIGRTMAX()).contains(number)).unwrap_or(Signal::SIGTERM as i32)
 }
 
 /// A file of an image, read from the topmost layer that has it. The kernel keeps links inside the layer.
@@ -456,38 +481,6 @@ fn image_name(spec: &ImageSpec, image: &Image) -> String {
     tag.cloned().unwrap_or_else(|| spec.image.clone())
 }
 
-/// Device nodes of this machine, looked up only for those who ask.
-fn host_devices(config: &ContainerConfig) -> Vec<DeviceSpec> {
-    let mut found = Vec::new();
-    if security_context(config).privileged {
-        collect_devices(Path::new("/dev"), DEVICE_DEPTH_MAX, &mut found);
-    }
-    for wish in &config.devices {
-        collect_devices(Path::new(&wish.host_path), DEVICE_DEPTH_MAX, &mut found);
-    }
-    found
-}
-
-fn collect_devices(path: &Path, depth: usize, found: &mut Vec<DeviceSpec>) {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return };
-    let kind = metadata.file_type();
-    if kind.is_dir() && depth > 0 {
-        let entries: Vec<PathBuf> =
-            fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path()).collect();
-        entries.iter().for_each(|entry| collect_devices(entry, depth - 1, found));
-    } else if kind.is_block_device() || kind.is_char_device() {
-        found.push(DeviceSpec {
-            path: path.to_owned(),
-            block: kind.is_block_device(),
-            major: major(metadata.rdev()),
-            minor: minor(metadata.rdev()),
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -495,9 +488,14 @@ mod tests {
     #[test]
     fn stop_signals_are_read_in_every_spelling() {
         for text in ["SIGQUIT", "quit", "3", " QUIT "] {
-            assert_eq!(parse_signal(text), Signal::SIGQUIT, "{text:?}");
+            assert_eq!(parse_signal(text), Signal::SIGQUIT as i32, "{text:?}");
         }
-        assert_eq!(parse_signal(""), Signal::SIGTERM);
-        assert_eq!(parse_signal("nonsense"), Signal::SIGTERM);
+        for text in ["", "nonsense", "SIGRTMIN+x", "SIGRTMAX+1", "0", "-3"] {
+            assert_eq!(parse_signal(text), Signal::SIGTERM as i32, "{text:?}");
+        }
+        for text in ["SIGRTMIN+3", "rtmin+3", "37"] {
+            assert_eq!(parse_signal(text), 37, "{text:?}");
+        }
+        assert_eq!(parse_signal("SIGRTMAX-1"), libc::SIGRTMAX() - 1);
     }
 }

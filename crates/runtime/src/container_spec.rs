@@ -253,6 +253,20 @@ fn image_mount(world: &World, mount: &Mount, index: usize) -> MountSpec {
     }
 }
 
+/// What of the mounts contradicts itself, in containerd's terms: only a private, read-only mount is so recursively.
+pub fn validate_mounts(mounts: &[Mount]) -> Result<(), String> {
+    for mount in mounts.iter().filter(|mount| mount.recursive_read_only) {
+        let path = &mount.container_path;
+        if !mount.readonly {
+            return Err(format!("mount {path}: recursive_read_only needs readonly"));
+        }
+        if mount.propagation() != MountPropagation::PropagationPrivate {
+            return Err(format!("mount {path}: recursive_read_only needs private propagation"));
+        }
+    }
+    Ok(())
+}
+
 fn shm_source(world: &World) -> PathBuf {
     if uses_node_ipc(&world.sandbox.config) {
         PathBuf::from("/dev/shm")
@@ -313,8 +327,10 @@ pub fn sandbox_namespaces(config: &crate::cri::PodSandboxConfig) -> NamespaceOpt
 /// for everything that is made for the pod.
 pub fn user_namespace(config: &crate::cri::PodSandboxConfig) -> Result<Option<UserNamespace>, String> {
     let users = sandbox_namespaces(config).userns_options.unwrap_or_default();
-    if users.mode() != NamespaceMode::Pod || users.uids.is_empty() {
-        return Ok(None);
+    match users.mode() {
+        NamespaceMode::Pod if !users.uids.is_empty() => {}
+        NamespaceMode::Pod | NamespaceMode::Node => return Ok(None),
+        mode => return Err(format!("a pod's users cannot be those of {}", mode.as_str_name())),
     }
     match (users.uids.as_slice(), users.gids == users.uids) {
         ([range], true) if range.container_id == 0 && range.length > 0 => {
@@ -362,6 +378,45 @@ mod tests {
         check(&["sh"], &[], &["sh"]);
         check(&["sh"], &["-c"], &["sh", "-c"]);
         assert!(arguments(&ContainerConfig::default(), &images::ContainerConfig::default()).is_err());
+    }
+
+    #[test]
+    fn only_a_private_readonly_mount_is_readonly_recursively() {
+        let check = |readonly: bool, propagation: MountPropagation, expect: bool| {
+            let recursive = Mount {
+                readonly,
+                recursive_read_only: true,
+                propagation: propagation.into(),
+                ..Mount::default()
+            };
+            let plain = Mount { recursive_read_only: false, ..recursive.clone() };
+            assert!(validate_mounts(&[plain]).is_ok());
+            assert_eq!(validate_mounts(&[recursive]).is_ok(), expect, "{readonly} {propagation:?}");
+        };
+        check(true, MountPropagation::PropagationPrivate, true);
+        check(false, MountPropagation::PropagationPrivate, false);
+        check(true, MountPropagation::PropagationHostToContainer, false);
+        check(true, MountPropagation::PropagationBidirectional, false);
+    }
+
+    #[test]
+    fn a_pods_users_are_its_own_or_the_nodes() {
+        let check = |mode: NamespaceMode, expect: bool| {
+            let users = crate::cri::UserNamespace { mode: mode.into(), ..Default::default() };
+            let options = NamespaceOption { userns_options: Some(users), ..Default::default() };
+            let security = crate::cri::LinuxSandboxSecurityContext {
+                namespace_options: Some(options),
+                ..Default::default()
+            };
+            let linux =
+                crate::cri::LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() };
+            let config = crate::cri::PodSandboxConfig { linux: Some(linux), ..Default::default() };
+            assert_eq!(user_namespace(&config).is_ok(), expect, "{mode:?}");
+        };
+        check(NamespaceMode::Pod, true);
+        check(NamespaceMode::Node, true);
+        check(NamespaceMode::Container, false);
+        check(NamespaceMode::Target, false);
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub struct Wish<'a> {
 
 /// Follows containerd's `WithUser`, `WithUserID` and `WithAdditionalGIDs`.
 pub fn resolve(wish: &Wish, passwd: &str, group: &str) -> Result<User, String> {
+    if wish.gid.is_some() && wish.uid.is_none() && wish.user_name.is_empty() {
+        // The documentation of CRI's `run_as_group` asks for it.
+        return Err("run_as_group without run_as_user or run_as_username".to_owned());
+    }
     let (wanted, wanted_group) = match (wish.uid, wish.user_name) {
         (Some(uid), _) => (uid.to_string(), None),
         (None, "") => match wish.image_user.split_once(':') {
@@ -40,13 +44,13 @@ pub fn resolve(wish: &Wish, passwd: &str, group: &str) -> Result<User, String> {
         (None, None) => entry.as_ref().map_or(Ok(0), |entry| number(field(entry, 3)))?,
     };
     let mut groups = vec![gid];
-    for wanted in wish.supplemental_groups {
-        groups.push(number(&wanted.to_string())?);
-    }
     if wish.merge_groups
         && let Some(entry) = &entry
     {
         groups.extend(memberships(entry[0], group));
+    }
+    for wanted in wish.supplemental_groups {
+        groups.push(number(&wanted.to_string())?);
     }
     let mut seen = std::collections::BTreeSet::new();
     groups.retain(|gid| seen.insert(*gid));
@@ -109,7 +113,14 @@ mod tests {
     fn group_memberships_are_merged_when_asked_for() {
         let wish = Wish { image_user: "app", supplemental_groups: &[2000, 1001], ..Wish::default() };
         check(wish.clone(), (1000, 1001, &[1001, 2000]));
-        check(Wish { merge_groups: true, ..wish }, (1000, 1001, &[1001, 2000, 50]));
+        check(Wish { merge_groups: true, ..wish }, (1000, 1001, &[1001, 50, 2000]));
+    }
+
+    #[test]
+    fn a_group_without_a_user_is_refused() {
+        let refused = resolve(&Wish { gid: Some(8), image_user: "app", ..Wish::default() }, PASSWD, GROUP);
+        assert_eq!(refused.unwrap_err(), "run_as_group without run_as_user or run_as_username");
+        check(Wish { gid: Some(8), user_name: "app", ..Wish::default() }, (1000, 8, &[8]));
     }
 
     #[test]

@@ -257,12 +257,13 @@ impl RuntimeService for Service {
             recursive_read_only_mounts: true,
             user_namespaces: has_user_namespaces(),
         };
+        let handler = |name: &str| RuntimeHandler { name: name.to_owned(), features: Some(features) };
         Ok(Response::new(StatusResponse {
             status: Some(RuntimeStatus {
                 conditions: ["RuntimeReady", "NetworkReady"].map(condition).to_vec(),
             }),
             info: if request.into_inner().verbose { self.configuration() } else { HashMap::new() },
-            runtime_handlers: vec![RuntimeHandler { name: String::new(), features: Some(features) }],
+            runtime_handlers: sandbox::HANDLERS.map(handler).to_vec(),
             features: Some(RuntimeFeatures { supplemental_groups_policy: true }),
         }))
     }

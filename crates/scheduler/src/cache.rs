@@ -9,6 +9,7 @@ use std::sync::Arc;
 use api::view::core::{Namespace, Node, Pod};
 use apimachinery::meta::StringMap;
 
+use crate::devices::Devices;
 use crate::framework::ClusterEvent;
 use crate::nodeinfo::NodeInfo;
 use crate::podinfo::PodInfo;
@@ -23,6 +24,7 @@ pub struct Cache {
     placed: HashMap<String, String>,
     namespaces: Arc<BTreeMap<String, StringMap>>,
     volumes: Arc<Volumes>,
+    devices: Arc<Devices>,
     workloads: Arc<Workloads>,
 }
 
@@ -40,6 +42,7 @@ impl Cache {
             nodes: nodes.map(|entry| entry.info.clone()).collect(),
             namespaces: self.namespaces.clone(),
             volumes: self.volumes.clone(),
+            devices: self.devices.clone(),
             workloads: self.workloads.clone(),
         }
     }
@@ -95,6 +98,11 @@ impl Cache {
     /// What is known of storage, to be changed.
     pub fn volumes(&mut self) -> &mut Volumes {
         Arc::make_mut(&mut self.volumes)
+    }
+
+    /// What is known of devices, to be changed.
+    pub fn devices(&mut self) -> &mut Devices {
+        Arc::make_mut(&mut self.devices)
     }
 
     pub fn workloads(&mut self) -> &mut Workloads {

@@ -34,7 +34,7 @@ impl Diagnosis {
 
     /// Whether a node promised to the pod stays promised: its victims have not left yet.
     pub fn keeps_nomination(&self) -> bool {
-        self.post_filter.starts_with("preemption: not eligible")
+        self.post_filter.contains("preemption: not eligible")
     }
 
     /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable. preemption: ...`

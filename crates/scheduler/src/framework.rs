@@ -92,11 +92,14 @@ pub enum ClusterEvent {
     CsiDriver,
     CsiStorageCapacity,
     VolumeAttachment,
+    ResourceClaim,
+    DeviceClass,
+    ResourceSlice,
 }
 
 /// A set of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EventSet(u16);
+pub struct EventSet(u32);
 
 impl EventSet {
     pub fn insert(&mut self, event: ClusterEvent) {

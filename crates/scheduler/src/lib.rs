@@ -4,9 +4,13 @@
 //! `cache` of nodes and the pods on them. `run` feeds them with changes, `write` carries decisions out.
 
 mod cache;
+mod devices;
 mod diagnosis;
 mod framework;
+mod metrics;
 mod nodeinfo;
+mod objects;
+mod placement;
 mod plugins;
 mod podinfo;
 mod preemption;
@@ -15,10 +19,12 @@ mod resource;
 mod run;
 mod schedule;
 mod snapshot;
+mod structured;
 #[cfg(test)]
 mod testing;
 mod volumes;
 mod workloads;
 mod write;
 
+pub use metrics::Metrics;
 pub use run::{DEFAULT_SCHEDULER_NAME, run};

@@ -1,5 +1,6 @@
 //! The plugins, one module each, and the table of them in upstream's default order.
 
+pub mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -17,8 +18,8 @@ mod volume_zone;
 
 use crate::framework::ClusterEvent::{
     AssignedPodAdd, AssignedPodDelete, AssignedPodUpdate, CsiDriver, CsiNode, CsiStorageCapacity,
-    NamespaceLabel, NodeAdd, NodeAllocatable, NodeLabel, NodeTaint, PersistentVolume, PersistentVolumeClaim,
-    StorageClass, VolumeAttachment,
+    DeviceClass, NamespaceLabel, NodeAdd, NodeAllocatable, NodeLabel, NodeTaint, PersistentVolume,
+    PersistentVolumeClaim, ResourceClaim, ResourceSlice, StorageClass, VolumeAttachment,
 };
 use crate::framework::{Plugin, WeightedScoreFn};
 
@@ -99,6 +100,12 @@ pub static PLUGINS: &[Plugin] = &[
         filter: Some(inter_pod_affinity::filter),
         score: Some(WeightedScoreFn { weight: 2, prepare: inter_pod_affinity::score }),
         wakes: &[NodeAdd, NodeLabel, AssignedPodAdd, AssignedPodUpdate, AssignedPodDelete, NamespaceLabel],
+    },
+    Plugin {
+        name: dynamic_resources::NAME,
+        filter: Some(dynamic_resources::filter),
+        score: None,
+        wakes: &[NodeAdd, NodeLabel, NodeTaint, ResourceClaim, DeviceClass, ResourceSlice],
     },
     Plugin {
         name: "NodeResourcesBalancedAllocation",

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::view::core::Pod;
+use api::view::dynamicresource::claim_name;
 use jiff::Timestamp;
 
 use crate::framework::{ClusterEvent, EventSet};
@@ -28,6 +29,18 @@ pub struct Queue {
     active: BTreeSet<ActiveKey>,
     /// Pods in `Place::Backoff`, by when they become active.
     backoff: BTreeSet<(Timestamp, String)>,
+    /// How many pods are in `Place::Unschedulable`, and in `Place::Gated`.
+    unschedulable: usize,
+    gated: usize,
+}
+
+/// How many pods are in which place, but for those with an attempt under way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pending {
+    pub active: usize,
+    pub backoff: usize,
+    pub unschedulable: usize,
+    pub gated: usize,
 }
 
 struct Queued {
@@ -65,6 +78,7 @@ impl Queue {
         let Some(queued) = self.pods.get_mut(&uid) else {
             let place = if is_gated(&pod) { Place::Gated } else { Place::Active };
             self.pods.insert(uid.clone(), Queued { pod, place: Place::Gated, since: now, attempts: 0 });
+            self.gated += 1;
             return self.put(&uid, place, now);
         };
         let matters = matters(&queued.pod.pod, &pod.pod);
@@ -148,6 +162,20 @@ impl Queue {
         self.pods.get(uid).map(|queued| &queued.pod)
     }
 
+    /// How many attempts there have been for a pod.
+    pub fn attempts(&self, uid: &str) -> u32 {
+        self.pods.get(uid).map_or(0, |queued| queued.attempts)
+    }
+
+    pub fn pending(&self) -> Pending {
+        Pending {
+            active: self.active.len(),
+            backoff: self.backoff.len(),
+            unschedulable: self.unschedulable,
+            gated: self.gated,
+        }
+    }
+
     /// Into the active queue, or into backoff when the last attempt is too recent.
     fn retry(&mut self, uid: &str, now: Timestamp) {
         let queued = &self.pods[uid];
@@ -170,7 +198,9 @@ impl Queue {
         match &place {
             Place::Active => drop(self.active.insert((Reverse(queued.pod.priority()), now, uid.to_owned()))),
             Place::Backoff { until, .. } => drop(self.backoff.insert((*until, uid.to_owned()))),
-            Place::Unschedulable { .. } | Place::Gated | Place::InFlight { .. } => {}
+            Place::Unschedulable { .. } => self.unschedulable += 1,
+            Place::Gated => self.gated += 1,
+            Place::InFlight { .. } => {}
         }
         queued.since = now;
         queued.place = place;
@@ -183,18 +213,24 @@ impl Queue {
                 self.active.remove(&(Reverse(queued.pod.priority()), queued.since, uid.to_owned()));
             }
             Place::Backoff { until, .. } => drop(self.backoff.remove(&(until, uid.to_owned()))),
-            Place::Unschedulable { .. } | Place::Gated | Place::InFlight { .. } => {}
+            Place::Unschedulable { .. } => self.unschedulable -= 1,
+            Place::Gated => self.gated -= 1,
+            Place::InFlight { .. } => {}
         }
     }
 }
 
+/// By its own gates, or because a claim has yet to be made for it (upstream: PreEnqueue of the plugins).
 fn is_gated(pod: &PodInfo) -> bool {
-    !pod.pod.spec.scheduling_gates.is_empty()
+    let lacks_claim = |claim| claim_name(&pod.pod, claim).is_err();
+    !pod.pod.spec.scheduling_gates.is_empty() || pod.pod.spec.resource_claims.iter().any(lacks_claim)
 }
 
 /// Whether a change of a pending pod may change its own chances.
 fn matters(old: &Pod, new: &Pod) -> bool {
-    old.spec != new.spec || old.metadata.labels != new.metadata.labels
+    old.spec != new.spec
+        || old.metadata.labels != new.metadata.labels
+        || old.status.resource_claim_statuses != new.status.resource_claim_statuses
 }
 
 fn wakes(rejectors: &[&str], events: EventSet) -> bool {
@@ -299,6 +335,26 @@ mod tests {
         assert_eq!(pop(&mut queue, 0), None);
         queue.set(labelled_pod("a", json!({}), json!({})), at(1));
         assert_eq!(pop(&mut queue, 1).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn pods_are_counted_where_they_are() {
+        let check = |queue: &Queue, [active, backoff, unschedulable, gated]: [usize; 4]| {
+            assert_eq!(queue.pending(), Pending { active, backoff, unschedulable, gated });
+        };
+        let mut queue = failed();
+        check(&queue, [0, 0, 1, 0]);
+        queue.set(labelled_pod("b", json!({}), json!({"schedulingGates": [{"name": "g"}]})), at(0));
+        queue.set(with_priority("c", 0), at(0));
+        check(&queue, [1, 0, 1, 1]);
+        queue.wake(&[ClusterEvent::NodeAdd], at(0));
+        check(&queue, [1, 1, 0, 1]);
+        queue.set(labelled_pod("b", json!({}), json!({})), at(1));
+        assert_eq!(pop(&mut queue, 0).as_deref(), Some("c"));
+        check(&queue, [1, 1, 0, 0]);
+        assert_eq!(queue.attempts("a"), 1);
+        ["a", "b", "c"].into_iter().for_each(|uid| queue.remove(uid));
+        check(&queue, [0, 0, 0, 0]);
     }
 
     #[test]

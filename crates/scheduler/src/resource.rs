@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use api::validation::is_huge_page_resource;
 use api::view::core::{Container, PodSpec, ResourceList};
 use apimachinery::quantity::Quantity;
 
@@ -120,7 +121,7 @@ fn apply_pod_level(sum: &mut Resource, spec: &PodSpec) {
     if resources.requests.contains_key("memory") {
         sum.memory = whole.memory;
     }
-    sum.scalar.extend(whole.scalar.into_iter().filter(|(name, _)| name.starts_with("hugepages-")));
+    sum.scalar.extend(whole.scalar.into_iter().filter(|(name, _)| is_huge_page_resource(name)));
 }
 
 #[cfg(test)]

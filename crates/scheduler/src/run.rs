@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::view::Object;
 use api::view::core::{Namespace, Node, Pod};
+use api::view::dynamicresource::ResourceClaim;
 use client::{CancellationToken, Client, Delta, EventRecorder, Informer, Informers};
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
@@ -13,15 +14,19 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::cache::Cache;
+use crate::devices;
 use crate::diagnosis::Diagnosis;
 use crate::framework::ClusterEvent;
-use crate::plugins::volume_binding;
+use crate::metrics::{AttemptResult, Metrics};
+use crate::placement::Placement;
+use crate::plugins::dynamic_resources;
 use crate::podinfo::PodInfo;
-use crate::preemption::preempt;
+use crate::preemption::{Preemption, preempt};
 use crate::queue::Queue;
 use crate::schedule::{Nominated, schedule};
-use crate::volumes::{Change, PodVolumes};
+use crate::volumes::Change;
 use crate::write::{Failure, Writer};
+use device_inputs::DeviceInputs;
 use owners::Owners;
 use storage::{Storage, Waiting};
 
@@ -32,17 +37,18 @@ pub const DEFAULT_SCHEDULER_NAME: &str = "default-scheduler";
 const MAX_WRITES: usize = 128;
 
 /// Schedules pods that ask for the default scheduler until `stop`.
-pub async fn run(client: Client, informers: Informers, stop: CancellationToken) {
+pub async fn run(client: Client, informers: Informers, metrics: Arc<Metrics>, stop: CancellationToken) {
     let inputs = Inputs {
         nodes: informers.get(),
         pods: informers.get(),
         namespaces: informers.get(),
         storage: Storage::new(&informers),
+        devices: DeviceInputs::new(&informers),
         owners: Owners::new(&informers),
     };
     let recorder = EventRecorder::new(client.clone(), DEFAULT_SCHEDULER_NAME, "");
     let writer = Writer { client, recorder, name: DEFAULT_SCHEDULER_NAME.into() };
-    stop.run_until_cancelled(Scheduler::new(writer, &inputs).serve(inputs)).await;
+    stop.run_until_cancelled(Scheduler::new(writer, &inputs, metrics).serve(inputs)).await;
 }
 
 /// Where changes come from.
@@ -51,24 +57,43 @@ pub struct Inputs {
     pub pods: Informer<Pod>,
     pub namespaces: Informer<Namespace>,
     pub storage: Storage,
+    pub devices: DeviceInputs,
     pub owners: Owners,
+}
+
+/// One attempt to find a node for a pod.
+#[derive(Clone, Copy)]
+struct Attempt {
+    started: Instant,
+    /// Which of the pod's it is, the first being 1.
+    number: u32,
 }
 
 /// What became of a decision.
 enum Outcome {
     Bound {
         uid: String,
+        attempt: Attempt,
     },
     NotBound {
         pod: Arc<PodInfo>,
-        volumes: PodVolumes,
+        placement: Placement,
         error: String,
+        attempt: Attempt,
     },
     /// The reason for a failure has been written, and its victims evicted.
     Reported {
         uid: String,
         retry: Retry,
     },
+}
+
+/// What may help a pod that found no node.
+#[derive(Default)]
+struct Remedy {
+    preemption: Option<Preemption>,
+    /// To lose its devices.
+    claim: Option<Arc<ResourceClaim>>,
 }
 
 /// When a failed pod tries again.
@@ -87,17 +112,19 @@ pub struct Scheduler {
     /// Pods that were promised a node, by UID.
     nominated: HashMap<String, Nominated>,
     writes: JoinSet<Outcome>,
-    /// Placed pods whose volumes are being bound or made, which may take long; no more than there are pods.
-    volume_binds: JoinSet<Outcome>,
+    /// Placed pods whose volumes or devices are being made ready, which may take long; no more than there are pods.
+    pre_binds: JoinSet<Outcome>,
     waiting: Waiting,
+    metrics: Arc<Metrics>,
 }
 
 impl Scheduler {
-    pub fn new(writer: Writer, inputs: &Inputs) -> Self {
+    pub fn new(writer: Writer, inputs: &Inputs, metrics: Arc<Metrics>) -> Self {
         let waiting = Waiting {
             pods: inputs.pods.clone(),
             volumes: inputs.storage.volumes.clone(),
             claims: inputs.storage.claims.clone(),
+            resource_claims: inputs.devices.claims.clone(),
             changed: Arc::default(),
         };
         Scheduler {
@@ -106,8 +133,9 @@ impl Scheduler {
             queue: Queue::default(),
             nominated: HashMap::new(),
             writes: JoinSet::new(),
-            volume_binds: JoinSet::new(),
+            pre_binds: JoinSet::new(),
             waiting,
+            metrics,
         }
     }
 
@@ -117,12 +145,14 @@ impl Scheduler {
             inputs.pods.synced(),
             inputs.namespaces.synced(),
             inputs.storage.synced(),
+            inputs.devices.synced(),
             inputs.owners.synced(),
         );
         let mut nodes = inputs.nodes.subscribe();
         let mut pods = inputs.pods.subscribe();
         let mut namespaces = inputs.namespaces.subscribe();
         let mut storage = inputs.storage.changes();
+        let mut devices = inputs.devices.changes();
         let mut owners = inputs.owners.changes();
         loop {
             // All that is known first: an attempt on old news is an attempt lost.
@@ -130,11 +160,15 @@ impl Scheduler {
             while let Some(Some(change)) = storage.next().now_or_never() {
                 self.apply_storage(&change);
             }
+            while let Some(Some(change)) = devices.next().now_or_never() {
+                self.apply_devices(&change);
+            }
             while let Some(Some(change)) = owners.next().now_or_never() {
                 self.cache.workloads().apply(&change);
             }
             drain(&mut nodes, |delta| self.apply_node(&delta));
             drain(&mut pods, |delta| self.apply_pod(&delta));
+            self.metrics.pending(self.queue.pending());
             if self.schedule_one() {
                 tokio::task::yield_now().await;
                 continue;
@@ -146,7 +180,8 @@ impl Scheduler {
                 Some(delta) = namespaces.recv() => self.apply_namespace(&delta),
                 Some(change) = owners.next() => self.cache.workloads().apply(&change),
                 Some(change) = storage.next() => self.apply_storage(&change),
-                Some(outcome) = self.volume_binds.join_next() => self.apply_outcome(outcome),
+                Some(change) = devices.next() => self.apply_devices(&change),
+                Some(outcome) = self.pre_binds.join_next() => self.apply_outcome(outcome),
                 Some(outcome) = self.writes.join_next() => self.apply_outcome(outcome),
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
@@ -181,6 +216,12 @@ impl Scheduler {
 
     fn apply_storage(&mut self, change: &Change) {
         let event = self.cache.volumes().apply(change);
+        self.waiting.changed.notify_waiters();
+        self.wake(&[event]);
+    }
+
+    fn apply_devices(&mut self, change: &devices::Change) {
+        let event = self.cache.devices().apply(change);
         self.waiting.changed.notify_waiters();
         self.wake(&[event]);
     }
@@ -237,46 +278,49 @@ impl Scheduler {
             return false;
         }
         let Some(pod) = self.queue.pop(Timestamp::now()) else { return false };
+        let attempt = Attempt { started: Instant::now(), number: self.queue.attempts(pod.uid()) };
         let snapshot = self.cache.snapshot();
         let nominated: Vec<_> = self.nominated.values().cloned().collect();
-        match schedule(&pod, &snapshot, &nominated) {
+        let decision = schedule(&pod, &snapshot, &nominated);
+        self.metrics.decided(attempt.started.elapsed());
+        match decision {
             Ok(node) => {
                 let placed = snapshot.node(&node).expect("a node of the snapshot was chosen");
-                let volumes = volume_binding::decide(&pod, &snapshot, placed);
+                let placement = Placement::decide(&pod, &snapshot, placed);
                 drop(snapshot);
-                self.bind(pod, node, volumes);
+                self.bind(pod, node, placement, attempt);
             }
             Err(mut diagnosis) => {
+                let (claim, message) = dynamic_resources::to_deallocate(&pod, &snapshot, &diagnosis);
                 let preemption = preempt(&pod, &snapshot, &diagnosis);
-                let preemption = preemption.map_err(|message| diagnosis.post_filter = message).ok();
-                self.fail(pod, &diagnosis, preemption);
+                self.metrics.preempting(preemption.as_ref().ok().map(|found| found.victims.len()));
+                self.attempted(attempt, AttemptResult::Unschedulable);
+                let preemption =
+                    preemption.map_err(|why| diagnosis.post_filter = format!("{message}, {why}")).ok();
+                self.fail(pod, &diagnosis, Remedy { preemption, claim });
             }
         }
         true
     }
 
-    /// Assumes the pod to be on the node, and its volumes to be bound, and has that written.
-    fn bind(&mut self, pod: Arc<PodInfo>, node: String, volumes: PodVolumes) {
+    /// Assumes the pod to be on the node, with its volumes and devices, and has that written.
+    fn bind(&mut self, pod: Arc<PodInfo>, node: String, placement: Placement, attempt: Attempt) {
         let events = self.cache.set_pod(pod.clone(), &node);
         self.wake(&events);
-        self.cache.volumes().assume(&volumes);
+        self.cache.volumes().assume(&placement.volumes);
+        self.cache.devices().assume(&placement.devices);
         let (writer, waiting) = (self.writer.clone(), self.waiting.clone());
-        let set = if volumes.is_empty() { &mut self.writes } else { &mut self.volume_binds };
+        let set = if placement.is_empty() { &mut self.writes } else { &mut self.pre_binds };
         set.spawn(async move {
-            match bind_all(&writer, &waiting, &pod, &node, &volumes).await {
-                Ok(()) => Outcome::Bound { uid: pod.uid().to_owned() },
-                Err(error) => Outcome::NotBound { pod, volumes, error },
+            match bind_all(&writer, &waiting, &pod, &node, &placement).await {
+                Ok(()) => Outcome::Bound { uid: pod.uid().to_owned(), attempt },
+                Err(error) => Outcome::NotBound { pod, placement, error, attempt },
             }
         });
     }
 
-    fn fail(
-        &mut self,
-        pod: Arc<PodInfo>,
-        diagnosis: &Diagnosis,
-        preemption: Option<crate::preemption::Preemption>,
-    ) {
-        let nominated_node = match &preemption {
+    fn fail(&mut self, pod: Arc<PodInfo>, diagnosis: &Diagnosis, remedy: Remedy) {
+        let nominated_node = match &remedy.preemption {
             Some(preemption) => preemption.node.clone(),
             // A pod whose victims are still leaving keeps its promise.
             None if diagnosis.keeps_nomination() => pod.pod.status.nominated_node_name.clone(),
@@ -290,20 +334,17 @@ impl Scheduler {
         }
         let failure = Failure { message: diagnosis.message(), unschedulable: true, nominated_node };
         let retry = Retry::OnEvent { rejectors: diagnosis.rejectors() };
-        self.report(pod, failure, retry, preemption);
+        self.report(pod, failure, retry, remedy);
     }
 
-    fn report(
-        &mut self,
-        pod: Arc<PodInfo>,
-        failure: Failure,
-        retry: Retry,
-        preemption: Option<crate::preemption::Preemption>,
-    ) {
+    fn report(&mut self, pod: Arc<PodInfo>, failure: Failure, retry: Retry, remedy: Remedy) {
         let writer = self.writer.clone();
         let now = Timestamp::now();
         self.writes.spawn(async move {
-            if let Some(preemption) = &preemption {
+            if let Some(claim) = &remedy.claim {
+                writer.deallocate(claim).await;
+            }
+            if let Some(preemption) = &remedy.preemption {
                 writer.evict(&pod, preemption, now).await;
             }
             writer.report(&pod, &failure, now).await;
@@ -318,12 +359,16 @@ impl Scheduler {
         };
         let now = Timestamp::now();
         match outcome {
-            Outcome::Bound { uid } => {
+            Outcome::Bound { uid, attempt } => {
+                self.attempted(attempt, AttemptResult::Scheduled);
+                self.metrics.scheduled(attempt.number);
                 self.queue.remove(&uid);
                 self.nominated.remove(&uid);
             }
-            Outcome::NotBound { pod, volumes, error } => {
-                self.cache.volumes().revert(&volumes);
+            Outcome::NotBound { pod, placement, error, attempt } => {
+                self.attempted(attempt, AttemptResult::Error);
+                self.cache.volumes().revert(&placement.volumes);
+                self.cache.devices().revert(&placement.devices);
                 self.undo_binding(pod, error);
             }
             Outcome::Reported { uid, retry: Retry::OnEvent { rejectors } } => {
@@ -331,6 +376,10 @@ impl Scheduler {
             }
             Outcome::Reported { uid, retry: Retry::AfterPause } => self.queue.error(&uid, now),
         }
+    }
+
+    fn attempted(&self, attempt: Attempt, result: AttemptResult) {
+        self.metrics.attempted(&self.writer.name, result, attempt.started.elapsed());
     }
 
     fn undo_binding(&mut self, pod: Arc<PodInfo>, error: String) {
@@ -343,23 +392,45 @@ impl Scheduler {
         self.wake(&events);
         let nominated_node = pod.pod.status.nominated_node_name.clone();
         let failure = Failure { message: error, unschedulable: false, nominated_node };
-        self.report(pod, failure, Retry::AfterPause, None);
+        self.report(pod, failure, Retry::AfterPause, Remedy::default());
     }
 }
 
-/// The volumes first: a pod on a node has them all.
+/// Volumes and devices first: a pod on a node has them all.
 async fn bind_all(
     writer: &Writer,
     waiting: &Waiting,
     pod: &PodInfo,
     node: &str,
-    volumes: &PodVolumes,
+    placement: &Placement,
 ) -> Result<(), String> {
+    let Placement { volumes, devices } = placement;
     if !volumes.is_empty() {
         let written = writer.bind_volumes(volumes).await.map_err(|error| error.to_string())?;
         let bound = waiting.bound(pod, node, volumes, &written).await;
         bound.map_err(|error| format!("binding volumes: {error}"))?;
     }
+    if devices.is_empty() {
+        return bind(writer, pod, node).await;
+    }
+    let reserved = writer.reserve(pod, devices, Timestamp::now()).await.map_err(|error| error.to_string());
+    let ready = match reserved {
+        Ok(()) => waiting.ready(devices).await.map_err(|why| (why, true)),
+        Err(why) => Err((why, false)),
+    };
+    let bound = match ready {
+        Ok(()) => bind(writer, pod, node).await.map_err(|why| (why, false)),
+        Err(failure) => Err(failure),
+    };
+    if let Err((why, is_unready)) = bound {
+        // Devices that did not get ready are no good to the next attempt either.
+        writer.unreserve(pod, devices, is_unready).await;
+        return Err(why);
+    }
+    Ok(())
+}
+
+async fn bind(writer: &Writer, pod: &PodInfo, node: &str) -> Result<(), String> {
     writer.bind(pod, node).await.map_err(|error| error.to_string())
 }
 
@@ -369,6 +440,7 @@ fn drain<V>(receiver: &mut UnboundedReceiver<Delta<V>>, mut apply: impl FnMut(De
     }
 }
 
+mod device_inputs;
 mod owners;
 mod storage;
 #[cfg(test)]

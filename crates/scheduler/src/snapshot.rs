@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use apimachinery::meta::StringMap;
 
+use crate::devices::Devices;
 use crate::nodeinfo::NodeInfo;
 use crate::volumes::Volumes;
 use crate::workloads::Workloads;
@@ -16,6 +17,7 @@ pub struct Snapshot {
     pub nodes: Vec<Arc<NodeInfo>>,
     pub namespaces: Arc<BTreeMap<String, StringMap>>,
     pub volumes: Arc<Volumes>,
+    pub devices: Arc<Devices>,
     pub workloads: Arc<Workloads>,
 }
 

@@ -55,11 +55,13 @@ pub fn cluster(nodes: impl IntoIterator<Item = (Value, Vec<Arc<PodInfo>>)>) -> S
     Snapshot { nodes: nodes.collect(), ..Snapshot::default() }
 }
 
+/// The news of an object.
+pub fn added<V: api::view::Object>(object: &Value) -> Delta<V> {
+    Delta::Added(Arc::new(serde_json::from_value(object.clone()).unwrap()))
+}
+
 /// Storage that knows these objects, each of the kind that it says.
 pub fn storage(objects: &[Value]) -> Volumes {
-    fn added<V: api::view::Object>(object: &Value) -> Delta<V> {
-        Delta::Added(Arc::new(serde_json::from_value(object.clone()).unwrap()))
-    }
     let mut volumes = Volumes::default();
     for object in objects {
         let change = match object["kind"].as_str().unwrap() {

@@ -4,11 +4,9 @@
 //! A binding that a decision has made is assumed until the API server tells of the object again, so that the next
 //! decision does not give the same volume away.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::resource::PERSISTENT_VOLUME_CLAIMS;
-use api::view::Object;
 use api::view::core::persistentvolume::{BOUND_BY_CONTROLLER, SELECTED_NODE};
 use api::view::core::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use api::view::storage::{CsiDriver, CsiNode, CsiStorageCapacity, StorageClass, VolumeAttachment};
@@ -16,8 +14,7 @@ use apimachinery::meta::NamespacedName;
 use client::Delta;
 
 use crate::framework::ClusterEvent;
-
-type Objects<V> = HashMap<NamespacedName, Arc<V>>;
+use crate::objects::{Objects, put};
 
 #[derive(Clone, Debug, Default)]
 pub struct Volumes {
@@ -177,16 +174,6 @@ impl Volumes {
     pub fn attachments(&self) -> impl Iterator<Item = &Arc<VolumeAttachment>> {
         self.attachments.values()
     }
-}
-
-fn put<V: Object>(objects: &mut Objects<V>, delta: &Delta<V>) -> NamespacedName {
-    let object = delta.object();
-    let key = object.meta().namespaced_name();
-    match delta {
-        Delta::Deleted(_) => objects.remove(&key),
-        Delta::Added(_) | Delta::Updated { .. } => objects.insert(key.clone(), object.clone()),
-    };
-    key
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What decisions write to the API server: bindings, reasons, evictions, and the events about them.
 
+mod claims;
+
 use std::sync::Arc;
 
 use api::resource::{BINDINGS, NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, Resource};

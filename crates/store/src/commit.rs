@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -83,6 +84,7 @@ impl Committer {
     /// Runs until the queue is closed and empty. Between batches it cleans the log, as long as that is worth it.
     fn run(mut self) {
         loop {
+            self.shared.disk_bytes.store(self.log.bytes(), Ordering::Relaxed);
             let idle = !self.log.wants_cleaning(self.shared.state.read().live_bytes());
             let Some(batch) = self.queue.take(idle) else { break };
             self.commit(batch);
@@ -122,8 +124,10 @@ impl Committer {
             }
         }
         self.queue.settle(events());
-        self.shared.watchers.wake(events().map(|event| &event.entry.key));
+        let changed: Vec<Arc<Entry>> = events().map(|event| event.entry.clone()).collect();
+        // Whoever made a change hears first: there is one of them, and there may be a thousand who watch.
         batch.into_iter().for_each(Item::done);
+        self.shared.watchers.wake(changed.iter().map(|entry| &entry.key));
     }
 
     fn fail(&self, batch: Vec<Item>, error: WriteError) {
@@ -140,6 +144,7 @@ impl Drop for Committer {
         if std::thread::panicking() {
             let error = CommitError::Broken(Arc::new(io::Error::other("the log's thread panicked")));
             self.queue.abort(&error, Revision::default());
+            self.queue.refuse(error);
         }
         self.shared.close();
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::beside::Beside;
 use crate::intern::Interner;
 use crate::key::Key;
 
@@ -116,6 +117,7 @@ pub struct Entry {
     /// The object's JSON, as a GET returns it.
     pub bytes: Bytes,
     pub meta: Meta,
+    pub beside: Beside,
 }
 
 impl Entry {
@@ -129,7 +131,14 @@ impl Entry {
             Some(at) => [&self.bytes[..at], new.as_bytes(), &self.bytes[at + old.len()..]].concat().into(),
             None => self.bytes.clone(),
         };
-        Entry { key: self.key.clone(), revision, created: self.created, bytes, meta: self.meta.clone() }
+        Entry {
+            key: self.key.clone(),
+            revision,
+            created: self.created,
+            bytes,
+            meta: self.meta.clone(),
+            beside: Beside::default(),
+        }
     }
 
     /// About how many bytes the entry takes, in the log as in memory. Depends on the entry alone, so sums stay exact.
@@ -182,7 +191,8 @@ mod tests {
         let revision = Revision(7);
         let key = Key::cluster("nodes", "n");
         let bytes = draft.finish(revision);
-        let entry = Entry { key, revision, created: revision, bytes, meta: Meta::default() };
+        let (meta, beside) = (Meta::default(), Beside::default());
+        let entry = Entry { key, revision, created: revision, bytes, meta, beside };
         let later = entry.at_revision(Revision(10));
         assert_eq!((later.revision, later.created), (Revision(10), revision));
         assert_eq!(later.bytes, draft.finish(Revision(10)));

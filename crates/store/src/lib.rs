@@ -4,6 +4,7 @@
 //! many writers share one flush. A bounded history serves watches and lists at older revisions.
 //! What an object means is not known here: the store keeps encoded bytes, and the few facts selectors need.
 
+mod beside;
 mod commit;
 mod config;
 pub mod disk;
@@ -19,11 +20,13 @@ mod state;
 mod store;
 mod table;
 mod transform;
+mod turns;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
+pub use beside::Beside;
 pub use config::{Clock, Config};
 pub use entry::{Draft, Entry, Meta, Revision};
 pub use history::{EventKind, Gone};
@@ -33,4 +36,4 @@ pub use over_etcd::{Also, Behind, Codec, CodecError, EtcdConfig, PREFIX as ETCD_
 pub use queue::{CommitError, Expected, Op};
 pub use store::{Page, Size, Statistics, Store};
 pub use transform::{Freshness, Identity, TransformError, Transformer};
-pub use watch::{Scope, Watch, WatchItem};
+pub use watch::{Scope, Waking, Watch, WatchItem};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::beside::Beside;
 use crate::entry::{Draft, Entry, Revision};
 use crate::history::{Event, EventKind};
 use crate::intern::Interner;
@@ -75,7 +76,7 @@ pub enum CommitError {
     Full(#[source] Arc<io::Error>),
     #[error("cannot write to the store's log, the change was not made")]
     Io(#[source] Arc<io::Error>),
-    #[error("the store's log could not be flushed, nothing is written until a restart")]
+    #[error("the store's log could neither be written nor cut back; every further write tries again")]
     Broken(#[source] Arc<io::Error>),
     #[error("the object cannot be encoded for etcd")]
     Encode(#[source] Arc<CodecError>),
@@ -232,16 +233,18 @@ impl Queue {
         let mut inner = self.inner.lock();
         inner.pending.clear();
         inner.last = visible;
-        if matches!(error, CommitError::Broken(_)) {
-            inner.refusal = Some(error.clone());
-        }
         inner.items.drain(..).for_each(|item| item.fail(error));
     }
 
     /// Refuses further writes; what is queued is still written.
     pub(crate) fn close(&self) {
+        self.refuse(CommitError::Closed);
+    }
+
+    /// Refuses further writes with this error, unless they are refused already.
+    pub(crate) fn refuse(&self, error: CommitError) {
         self.room.close();
-        self.inner.lock().refusal.get_or_insert(CommitError::Closed);
+        self.inner.lock().refusal.get_or_insert(error);
         self.ready.notify_one();
     }
 }
@@ -293,6 +296,7 @@ impl Inner {
             created: previous.as_ref().map_or(revision, |previous| previous.created),
             bytes: op.draft().finish(revision),
             meta: op.draft().meta.interned(&mut self.interner),
+            beside: Beside::default(),
         };
         Event { kind, entry: Arc::new(entry), previous }
     }

@@ -1,6 +1,6 @@
 //! What readers and watchers have in common with whatever makes changes durable.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -12,12 +12,19 @@ pub(crate) struct Shared {
     /// Written by one thread or task of the engine alone.
     pub(crate) state: RwLock<State>,
     pub(crate) watchers: Watchers,
+    /// What the log takes on disk, as its thread says; 0 where the log is another's.
+    pub(crate) disk_bytes: AtomicU64,
     closed: AtomicBool,
 }
 
 impl Shared {
     pub(crate) fn new(state: State) -> Shared {
-        Shared { state: RwLock::new(state), watchers: Watchers::default(), closed: AtomicBool::new(false) }
+        Shared {
+            state: RwLock::new(state),
+            watchers: Watchers::default(),
+            disk_bytes: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// Whether nothing will ever change again.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::commit::LogEngine;
 use crate::config::Config;
@@ -14,7 +15,7 @@ use crate::over_etcd::{Also, Behind, EtcdConfig, EtcdEngine};
 use crate::queue::{CommitError, Expected, Op};
 use crate::shared::Shared;
 use crate::table::Selection;
-use crate::watch::{Scope, Watch};
+use crate::watch::{Scope, Waking, Watch};
 
 /// A handle on an open store. Handles share one store; it closes, after writing what is queued, with the last of them.
 #[derive(Clone, Debug)]
@@ -62,6 +63,8 @@ pub struct Statistics {
     /// Objects by resource.
     pub objects: Vec<(Arc<str>, usize)>,
     pub live_bytes: u64,
+    /// Of the log; 0 where etcd has it.
+    pub disk_bytes: u64,
     pub history_bytes: usize,
     pub watchers: usize,
 }
@@ -197,7 +200,12 @@ impl Store {
     /// The changes within `scope` after `from`, which may lie ahead of the present. `Gone` exactly when the history has
     /// dropped a change of the resource that came after `from`.
     pub fn watch(&self, scope: Scope, from: Revision) -> Result<Watch, Gone> {
-        Watch::new(self.open.shared.clone(), scope, from)
+        self.watch_when(scope, from, Waking::Prompt)
+    }
+
+    /// The same, for a watcher who may wait for his turn. Call it within a runtime.
+    pub fn watch_when(&self, scope: Scope, from: Revision, waking: Waking) -> Result<Watch, Gone> {
+        Watch::new(self.open.shared.clone(), scope, from, waking)
     }
 
     /// Has everything that lies in another form than the transformer would write now written anew in the background.
@@ -216,6 +224,7 @@ impl Store {
             revision: state.revision(),
             objects: state.counts().map(|(resource, count)| (resource.clone(), count)).collect(),
             live_bytes: state.live_bytes(),
+            disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
             history_bytes: state.past_bytes(),
             watchers,
         }

@@ -1,19 +1,19 @@
 //! Watching: every watcher reads the shared history at its own pace and sleeps until something concerns it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::entry::{Entry, Revision};
 use crate::history::{Event, EventKind, Gone};
 use crate::key::Key;
 use crate::shared::Shared;
+use crate::turns::{Sleeper, Turns};
 
 /// How many events a watcher takes from the history at once, holding on to them should the history drop them.
-const WATCH_BATCH_EVENTS: usize = 64;
+pub(crate) const WATCH_BATCH_EVENTS: usize = 64;
 
 /// What a watcher wants to hear about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,15 @@ impl Scope {
     }
 }
 
+/// How soon a watcher hears of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waking {
+    /// At once.
+    Prompt,
+    /// When it is his turn among all who are woken so: for watchers of whom there may be many, and who are dear to tell.
+    InTurn,
+}
+
 #[derive(Clone, Debug)]
 pub enum WatchItem {
     Event {
@@ -55,7 +64,7 @@ pub struct Watch {
     shared: Arc<Shared>,
     scope: Scope,
     id: u64,
-    wake: Arc<Notify>,
+    sleeper: Arc<Sleeper>,
     /// Taken from the history, not yet delivered.
     taken: VecDeque<Event>,
     /// Everything up to here was taken or did not concern this watcher.
@@ -68,11 +77,16 @@ pub struct Watch {
 
 impl Watch {
     /// Registers before it looks, so that no change can fall between.
-    pub(crate) fn new(shared: Arc<Shared>, scope: Scope, from: Revision) -> Result<Watch, Gone> {
-        let (id, wake) = shared.watchers.register(&scope);
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        scope: Scope,
+        from: Revision,
+        waking: Waking,
+    ) -> Result<Watch, Gone> {
+        let (id, sleeper) = shared.watchers.register(&scope, waking);
         let taken = VecDeque::new();
         let mut watch =
-            Watch { shared, scope, id, wake, taken, taken_to: from, delivered_to: from, told: from };
+            Watch { shared, scope, id, sleeper, taken, taken_to: from, delivered_to: from, told: from };
         watch.take()?;
         Ok(watch)
     }
@@ -81,23 +95,28 @@ impl Watch {
     /// `Gone` also ends the watches of a store that has been closed.
     pub async fn next(&mut self) -> Result<WatchItem, Gone> {
         loop {
-            if let Some(event) = self.pop() {
-                return Ok(event);
-            }
-            self.take()?;
-            if !self.taken.is_empty() {
-                continue;
-            }
-            self.delivered_to = self.taken_to;
-            if self.told < self.delivered_to {
-                self.told = self.delivered_to;
-                return Ok(WatchItem::Progress(self.told));
+            if let Some(item) = self.ready()? {
+                return Ok(item);
             }
             if self.shared.is_closed() {
                 return Err(Gone { asked: self.taken_to, oldest: self.taken_to });
             }
-            self.wake.notified().await;
+            self.sleeper.sleep().await;
         }
+    }
+
+    /// As [`Watch::next`], if that would not wait.
+    pub fn ready(&mut self) -> Result<Option<WatchItem>, Gone> {
+        if self.taken.is_empty() {
+            self.take()?;
+        }
+        if let Some(event) = self.pop() {
+            return Ok(Some(event));
+        }
+        self.delivered_to = self.taken_to;
+        let news = self.told < self.delivered_to;
+        self.told = self.delivered_to;
+        Ok(news.then_some(WatchItem::Progress(self.told)))
     }
 
     /// The revision up to which everything has been delivered, as a bookmark states it. Moves with the whole store,
@@ -148,7 +167,8 @@ pub(crate) struct Watchers {
     resources: Mutex<HashMap<Arc<str>, ResourceWatchers>>,
 }
 
-type Sleepers = HashMap<u64, Arc<Notify>>;
+/// In the order in which they came: those of one connection are next to each other, and told in one write.
+type Sleepers = BTreeMap<u64, Arc<Sleeper>>;
 
 /// Each watcher is in exactly one of these, the narrowest that contains its scope.
 #[derive(Debug, Default)]
@@ -156,26 +176,44 @@ struct ResourceWatchers {
     all: Sleepers,
     by_namespace: HashMap<Arc<str>, Sleepers>,
     by_name: HashMap<Arc<str>, Sleepers>,
+    /// All of them together.
+    count: usize,
+    /// Once there are watchers that hear of changes in turn.
+    turns: Option<Turns>,
+}
+
+impl ResourceWatchers {
+    /// Those whom a change of this object concerns.
+    fn concerned(&self, key: &Key) -> impl Iterator<Item = &Arc<Sleeper>> {
+        let namespace = self.by_namespace.get(&key.namespace).into_iter();
+        let name = self.by_name.get(&key.name).into_iter();
+        namespace.chain(name).chain(Some(&self.all)).flat_map(BTreeMap::values)
+    }
 }
 
 impl Watchers {
-    fn register(&self, scope: &Scope) -> (u64, Arc<Notify>) {
+    fn register(&self, scope: &Scope, waking: Waking) -> (u64, Arc<Sleeper>) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let wake = Arc::new(Notify::new());
         let mut resources = self.resources.lock();
         let watchers = resources.entry(scope.resource.clone()).or_default();
+        watchers.count += 1;
+        let sleeper = Arc::new(Sleeper::new(match waking {
+            Waking::Prompt => None,
+            Waking::InTurn => Some(watchers.turns.get_or_insert_with(Turns::begin)),
+        }));
         let sleepers = match (&scope.namespace, &scope.name) {
             (_, Some(name)) => watchers.by_name.entry(name.clone()).or_default(),
             (Some(namespace), None) => watchers.by_namespace.entry(namespace.clone()).or_default(),
             (None, None) => &mut watchers.all,
         };
-        sleepers.insert(id, wake.clone());
-        (id, wake)
+        sleepers.insert(id, sleeper.clone());
+        (id, sleeper)
     }
 
     fn remove(&self, scope: &Scope, id: u64) {
         let mut resources = self.resources.lock();
         let Some(watchers) = resources.get_mut(&scope.resource) else { return };
+        watchers.count -= 1;
         match (&scope.namespace, &scope.name) {
             (_, Some(name)) => remove_sleeper(&mut watchers.by_name, name, id),
             (Some(namespace), None) => remove_sleeper(&mut watchers.by_namespace, namespace, id),
@@ -183,35 +221,34 @@ impl Watchers {
                 watchers.all.remove(&id);
             }
         }
-        if watchers.all.is_empty() && watchers.by_namespace.is_empty() && watchers.by_name.is_empty() {
+        if watchers.count == 0 {
             resources.remove(&scope.resource);
         }
     }
 
     /// Wakes those whom changes of these objects concern.
-    pub(crate) fn wake<'a>(&self, changed: impl Iterator<Item = &'a Key>) {
+    pub(crate) fn wake<'a>(&self, changed: impl Iterator<Item = &'a Key> + Clone) {
         let resources = self.resources.lock();
+        for key in changed.clone() {
+            let watchers = resources.get(&key.resource).into_iter();
+            watchers.flat_map(|watchers| watchers.concerned(key)).for_each(Sleeper::call);
+        }
         for key in changed {
-            let Some(watchers) = resources.get(&key.resource) else { continue };
-            let namespace = watchers.by_namespace.get(&key.namespace).into_iter().flat_map(HashMap::values);
-            let name = watchers.by_name.get(&key.name).into_iter().flat_map(HashMap::values);
-            watchers.all.values().chain(namespace).chain(name).for_each(|wake| wake.notify_one());
+            let turns = resources.get(&key.resource).and_then(|watchers| watchers.turns.as_ref());
+            turns.into_iter().for_each(Turns::give);
         }
     }
 
     pub(crate) fn wake_all(&self) {
         for watchers in self.resources.lock().values() {
             let scoped = watchers.by_namespace.values().chain(watchers.by_name.values());
-            let sleepers = scoped.chain(Some(&watchers.all)).flat_map(HashMap::values);
-            sleepers.for_each(|wake| wake.notify_one());
+            let sleepers = scoped.chain(Some(&watchers.all)).flat_map(BTreeMap::values);
+            sleepers.for_each(|sleeper| sleeper.wake());
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        let count =
-            |sleepers: &HashMap<Arc<str>, Sleepers>| sleepers.values().map(HashMap::len).sum::<usize>();
-        let resources = self.resources.lock();
-        resources.values().map(|w| w.all.len() + count(&w.by_namespace) + count(&w.by_name)).sum()
+        self.resources.lock().values().map(|watchers| watchers.count).sum()
     }
 }
 

@@ -35,7 +35,9 @@ const TABLE: &[Row] = &[
     row("ingress", &["client", "network"]),
     row("csi", &[]),
     row("csi-hostpath", &["client", "csi"]),
-    row("kubelet", &["client", "csi", "runtime"]),
+    row("dra", &[]),
+    row("dra-example", &["client", "csi", "dra"]),
+    row("kubelet", &["client", "csi", "dra", "runtime"]),
     row("metricsserver", &["client"]),
     row("cluster", &["client", "store", "auth"]),
     row(

@@ -8,7 +8,7 @@ use apimachinery::meta::str_at;
 use apimachinery::{Value, names};
 use jiff::Timestamp;
 
-use super::{matching, static_suffix_warning};
+use super::{Phase, matching, static_suffix_warning};
 use crate::columns::{AGE, NAME, age, column, format_label_selector, name};
 use crate::core::persistentvolume::UNSET;
 use crate::defaults::{object, object_or_new};
@@ -26,11 +26,15 @@ const COLUMNS: [Column; 4] = [
     AGE,
 ];
 
-pub struct MutatingAdmissionPolicyBinding;
+/// What puts a policy of this phase to use.
+pub struct AdmissionPolicyBinding(pub Phase);
 
-impl Strategy for MutatingAdmissionPolicyBinding {
+impl Strategy for AdmissionPolicyBinding {
     fn default(&self, obj: &mut Value) {
-        default(obj);
+        let Some(spec) = object_or_new(obj, "spec") else { return };
+        if let Some(resources) = object(spec, "matchResources") {
+            matching::default(resources);
+        }
     }
 
     fn prepare_for_create(&self, obj: &mut Value) {
@@ -45,7 +49,10 @@ impl Strategy for MutatingAdmissionPolicyBinding {
         let mut errors = ErrorList::new();
         let spec = At::root(obj).get("spec");
         common(&spec, &mut errors);
-        matching::mutating_operations(&spec.get("matchResources"), &mut errors);
+        match self.0 {
+            Phase::Mutating => matching::mutating_operations(&spec.get("matchResources"), &mut errors),
+            Phase::Validating => actions(&spec.get("validationActions"), &mut errors),
+        }
         errors
     }
 
@@ -63,53 +70,6 @@ impl Strategy for MutatingAdmissionPolicyBinding {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         row(obj, now)
-    }
-}
-
-pub struct ValidatingAdmissionPolicyBinding;
-
-impl Strategy for ValidatingAdmissionPolicyBinding {
-    fn default(&self, obj: &mut Value) {
-        default(obj);
-    }
-
-    fn prepare_for_create(&self, obj: &mut Value) {
-        set_first_generation(obj);
-    }
-
-    fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
-        bump_generation(obj, old, &["spec"]);
-    }
-
-    fn validate(&self, obj: &Value) -> ErrorList {
-        let mut errors = ErrorList::new();
-        let spec = At::root(obj).get("spec");
-        common(&spec, &mut errors);
-        actions(&spec.get("validationActions"), &mut errors);
-        errors
-    }
-
-    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
-        static_suffix_warning(obj).into_iter().collect()
-    }
-
-    fn allow_unconditional_update(&self) -> bool {
-        false
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        &COLUMNS
-    }
-
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        row(obj, now)
-    }
-}
-
-fn default(obj: &mut Value) {
-    let Some(spec) = object_or_new(obj, "spec") else { return };
-    if let Some(resources) = object(spec, "matchResources") {
-        matching::default(resources);
     }
 }
 
@@ -200,8 +160,8 @@ mod tests {
             for (key, value) in spec.as_object().into_iter().flatten() {
                 obj["spec"][key] = value.clone();
             }
-            ValidatingAdmissionPolicyBinding.default(&mut obj);
-            expect_errors(&ValidatingAdmissionPolicyBinding.validate(&obj), expect);
+            AdmissionPolicyBinding(Phase::Validating).default(&mut obj);
+            expect_errors(&AdmissionPolicyBinding(Phase::Validating).validate(&obj), expect);
         };
         check(json!({}), &[]);
         check(json!({"policyName": ""}), &["spec.policyName: Required value"]);
@@ -235,9 +195,9 @@ mod tests {
     fn nothing_is_left_to_change_in_what_is_deleted() {
         let mut obj = json!({"spec": {"policyName": "p", "matchResources": {"resourceRules": [{"operations": ["DELETE"],
             "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]}}});
-        MutatingAdmissionPolicyBinding.default(&mut obj);
+        AdmissionPolicyBinding(Phase::Mutating).default(&mut obj);
         expect_errors(
-            &MutatingAdmissionPolicyBinding.validate(&obj),
+            &AdmissionPolicyBinding(Phase::Mutating).validate(&obj),
             &[
                 "spec.matchResources.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \"*\"",
             ],

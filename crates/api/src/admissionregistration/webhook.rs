@@ -8,7 +8,7 @@ use apimachinery::{Value, names};
 use jiff::Timestamp;
 
 use super::matching::{self, FAILURE_POLICIES, MATCH_POLICIES, REINVOCATION_POLICIES};
-use super::{client, static_suffix_warning};
+use super::{Phase, client, static_suffix_warning};
 use crate::columns::{AGE, NAME, age, column, items, name};
 use crate::defaults::{Fill, each, fill, object};
 use crate::strategy::{Column, Strategy, bump_generation, set_first_generation};
@@ -19,17 +19,21 @@ const NO_SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const TIMEOUT_SECONDS_MAX: i64 = 30;
 const SERVICE_PORT: &[(&str, Fill)] = &[("port", Fill::Int(443))];
+const REINVOCATION: &[(&str, Fill)] = &[("reinvocationPolicy", Fill::Text("Never"))];
 const HOOK: &[(&str, Fill)] = &[("failurePolicy", Fill::Text("Fail")), ("timeoutSeconds", Fill::Int(10))];
 
 const COLUMNS: [Column; 3] = [NAME, column("Webhooks", "integer", "How many webhooks it has."), AGE];
 
-pub struct MutatingWebhookConfiguration;
+/// The webhooks that are called in this phase.
+pub struct WebhookConfiguration(pub Phase);
 
-impl Strategy for MutatingWebhookConfiguration {
+impl Strategy for WebhookConfiguration {
     fn default(&self, obj: &mut Value) {
         default(obj);
-        for hook in each(obj, "webhooks") {
-            fill(hook, &[("reinvocationPolicy", Fill::Text("Never"))]);
+        if self.0 == Phase::Mutating {
+            for hook in each(obj, "webhooks") {
+                fill(hook, REINVOCATION);
+            }
         }
     }
 
@@ -62,52 +66,8 @@ impl Strategy for MutatingWebhookConfiguration {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        row(obj, now)
+        vec![name(obj), items(obj, &["webhooks"]).len().into(), age(obj, now)]
     }
-}
-
-pub struct ValidatingWebhookConfiguration;
-
-impl Strategy for ValidatingWebhookConfiguration {
-    fn default(&self, obj: &mut Value) {
-        default(obj);
-    }
-
-    fn prepare_for_create(&self, obj: &mut Value) {
-        set_first_generation(obj);
-    }
-
-    fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
-        bump_generation(obj, old, &["webhooks"]);
-    }
-
-    fn validate(&self, obj: &Value) -> ErrorList {
-        validate(obj, Strictness::NEW)
-    }
-
-    fn validate_update(&self, obj: &Value, old: &Value) -> ErrorList {
-        validate(obj, Strictness::of_update(obj, old))
-    }
-
-    fn warnings(&self, obj: &Value, _old: Option<&Value>) -> Vec<String> {
-        static_suffix_warning(obj).into_iter().collect()
-    }
-
-    fn allow_unconditional_update(&self) -> bool {
-        false
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        &COLUMNS
-    }
-
-    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
-        row(obj, now)
-    }
-}
-
-fn row(obj: &Value, now: Timestamp) -> Vec<Value> {
-    vec![name(obj), items(obj, &["webhooks"]).len().into(), age(obj, now)]
 }
 
 fn default(obj: &mut Value) {
@@ -225,7 +185,7 @@ mod tests {
             hook[key] = value.clone();
         }
         let mut obj = json!({"metadata": {"name": "c"}, "webhooks": [hook]});
-        MutatingWebhookConfiguration.default(&mut obj);
+        WebhookConfiguration(Phase::Mutating).default(&mut obj);
         obj
     }
 
@@ -284,15 +244,15 @@ mod tests {
             ),
         ];
         for (change, expect) in table {
-            expect_errors(&MutatingWebhookConfiguration.validate(&configuration(change)), expect);
+            expect_errors(&WebhookConfiguration(Phase::Mutating).validate(&configuration(change)), expect);
         }
     }
 
     #[test]
     fn what_was_wrong_before_may_stay_wrong() {
         let old = configuration(json!({"sideEffects": "Unknown", "admissionReviewVersions": ["v9"]}));
-        assert_eq!(ValidatingWebhookConfiguration.validate(&old).len(), 2);
-        expect_errors(&ValidatingWebhookConfiguration.validate_update(&old, &old), &[]);
+        assert_eq!(WebhookConfiguration(Phase::Validating).validate(&old).len(), 2);
+        expect_errors(&WebhookConfiguration(Phase::Validating).validate_update(&old, &old), &[]);
     }
 
     #[test]

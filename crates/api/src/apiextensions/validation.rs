@@ -26,7 +26,6 @@ const APPROVED: &str = "api-approved.kubernetes.io";
 pub fn validate(obj: &Value, old: Option<&Value>) -> ErrorList {
     let mut errors = ErrorList::new();
     let root = At::root(obj);
-    required_name(&root, &mut errors);
     spec(&root.get("spec"), old, &mut errors);
     if let Some(old) = old {
         immutable_names(&root, old, &mut errors);
@@ -38,14 +37,23 @@ pub fn validate(obj: &Value, old: Option<&Value>) -> ErrorList {
     errors
 }
 
+/// What is wrong with the metadata, with what is wrong with the name said after what else is wrong with it.
+pub fn with_required_name(obj: &Value, metadata: ErrorList) -> ErrorList {
+    let name = Path::new("metadata").child("name");
+    let place = metadata.iter().rposition(|error| error.field == name).map_or(0, |last| last + 1);
+    let mut errors = metadata;
+    errors.splice(place..place, required_name(obj));
+    errors
+}
+
 /// It is named after its resource and group.
-fn required_name(root: &At, errors: &mut ErrorList) {
+fn required_name(obj: &Value) -> ErrorList {
+    let root = At::root(obj);
     let part = |path: &[&str]| root.at(path).text();
     let required = format!("{}.{}", part(&["spec", "names", "plural"]), part(&["spec", "group"]));
-    let name = root.at(&["metadata", "name"]);
-    if !name.is_empty() && name.text() != required {
-        errors.push(name.invalid("must be spec.names.plural+\".\"+spec.group"));
-    }
+    let given = ["generateName", "name"].map(|field| root.at(&["metadata", field]));
+    let wrong = given.iter().filter(|name| !name.is_empty() && name.text() != required);
+    wrong.map(|name| name.invalid("must be spec.names.plural+\".\"+spec.group")).collect()
 }
 
 fn spec(spec: &At, old: Option<&Value>, errors: &mut ErrorList) {
@@ -430,10 +438,7 @@ mod tests {
             (json!({}), &[]),
             (
                 json!({"group": "x"}),
-                &[
-                    "metadata.name: Invalid value: \"xs.e.com\": must be spec.names.plural+\".\"+spec.group",
-                    "spec.group: Invalid value: \"x\": should be a domain with at least one dot",
-                ],
+                &["spec.group: Invalid value: \"x\": should be a domain with at least one dot"],
             ),
             (
                 json!({"scope": "Global"}),
@@ -503,6 +508,26 @@ mod tests {
                 "status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions; v1 was previously",
             ],
         );
+    }
+
+    #[test]
+    fn a_definition_is_named_after_its_resource_and_group() {
+        expect_errors(&with_required_name(&definition(json!({})), ErrorList::new()), &[]);
+        let mut other = definition(json!({"group": "x"}));
+        other["metadata"]["generateName"] = json!("xs-");
+        expect_errors(
+            &with_required_name(&other, ErrorList::new()),
+            &[
+                "metadata.generateName: Invalid value: \"xs-\": must be spec.names.plural+\".\"+spec.group",
+                "metadata.name: Invalid value: \"xs.e.com\": must be spec.names.plural+\".\"+spec.group",
+            ],
+        );
+        let at = |field: &str, why: &str| Error::invalid(&Path::new("metadata").child(field), "", why);
+        other["metadata"]["generateName"].take();
+        let said = with_required_name(&other, vec![at("name", "odd"), at("labels", "odd")]);
+        let fields: Vec<String> = said.iter().map(|error| error.field.to_string()).collect();
+        assert_eq!(fields, ["metadata.name", "metadata.name", "metadata.labels"]);
+        assert_eq!(said[0].detail, "odd");
     }
 
     #[test]

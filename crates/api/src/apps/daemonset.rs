@@ -4,7 +4,7 @@ use apimachinery::field::{Error, ErrorList};
 use apimachinery::{Value, json};
 use jiff::Timestamp;
 
-use super::{Template, collisions_only_grow, workload_cells};
+use super::{DAEMON_SET, collisions_only_grow, workload_cells};
 use crate::columns::{AGE, NAME, age, column, count, format_label_selector, format_labels, name, wide};
 use crate::core::pod;
 use crate::defaults::{Fill, fill, object, object_or_new};
@@ -95,10 +95,16 @@ impl Strategy for DaemonSet {
         set_generation(obj, count(old, &["metadata", "generation"]) + i64::from(changed));
     }
 
+    /// Upstream keeps the generation of the template in the spec.
+    fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {
+        keep(obj, old, "spec");
+        set_template_generation(obj, template_generation(old));
+    }
+
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let spec = At::root(obj).get("spec");
-        Template { kind: "daemonset", set: "DaemonSet" }.validate(&spec, &spec.get("template"), &mut errors);
+        DAEMON_SET.validate(&spec, &spec.get("template"), &mut errors);
         spec.get("minReadySeconds").check_nonnegative(&mut errors);
         validate_strategy(&spec.get("updateStrategy"), &mut errors);
         spec.get("revisionHistoryLimit").check_nonnegative(&mut errors);

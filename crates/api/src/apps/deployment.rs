@@ -213,7 +213,13 @@ mod tests {
 
     #[test]
     fn the_template_matches_the_selector() {
-        check(&[("selector", Value::Null)], &["spec.selector: Required value"]);
+        check(
+            &[("selector", Value::Null)],
+            &[
+                "spec.selector: Required value",
+                "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`",
+            ],
+        );
         check(
             &[("selector", json!({}))],
             &["spec.selector: Invalid value: {}: empty selector is invalid for deployment"],

@@ -77,14 +77,6 @@ impl Strategy for ReplicaSet {
         super::workload_warnings(obj, old)
     }
 
-    fn selectable_fields(&self, obj: &Value) -> Vec<(&'static str, String)> {
-        vec![("status.replicas", count(obj, &["status", "replicas"]).to_string())]
-    }
-
-    fn selectable_field_names(&self) -> &'static [&'static str] {
-        &["status.replicas"]
-    }
-
     fn columns(&self) -> &'static [Column] {
         &COLUMNS
     }

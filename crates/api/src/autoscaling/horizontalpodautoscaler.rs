@@ -1,6 +1,8 @@
 //! HorizontalPodAutoscaler, in the form of `autoscaling/v2`, which is also what is stored (follows
 //! `pkg/apis/autoscaling/validation` and `pkg/registry/autoscaling/horizontalpodautoscaler`).
 
+use std::borrow::Cow;
+
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::{GroupVersion, Value, json};
 use jiff::Timestamp;
@@ -66,7 +68,20 @@ impl Strategy for HorizontalPodAutoscaler {
 
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        validate_spec(&At::root(obj).get("spec"), &mut errors);
+        let spec = At::root(obj).get("spec");
+        validate_spec(&spec, scaled_group(&spec.get("scaleTargetRef")), &mut errors);
+        errors
+    }
+
+    /// What is scaled is not asked again for the group that it was accepted without.
+    fn validate_update(&self, obj: &Value, old: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let [spec, old] = [obj, old].map(|obj| At::root(obj).get("spec"));
+        let (target, before) = (spec.get("scaleTargetRef"), old.get("scaleTargetRef"));
+        let same =
+            ["apiVersion", "kind"].iter().all(|name| target.get(name).text() == before.get(name).text());
+        let group = if same { Group::Unasked } else { scaled_group(&target) };
+        validate_spec(&spec, group, &mut errors);
         errors
     }
 
@@ -83,6 +98,7 @@ impl Strategy for HorizontalPodAutoscaler {
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        let obj = &in_v2(obj);
         let spec = At::root(obj).get("spec");
         let target = spec.get("scaleTargetRef");
         let min = spec.field("minReplicas").map_or("<unset>".to_owned(), |min| min.int().to_string());
@@ -96,6 +112,16 @@ impl Strategy for HorizontalPodAutoscaler {
             age(obj, now),
         ]
     }
+}
+
+/// An object of either version as `v2` writes it.
+fn in_v2(obj: &Value) -> Cow<'_, Value> {
+    if obj["apiVersion"] != "autoscaling/v1" {
+        return Cow::Borrowed(obj);
+    }
+    let mut obj = obj.clone();
+    super::conversion::from_v1(&mut obj);
+    Cow::Owned(obj)
 }
 
 /// A target of CPU utilization.
@@ -122,7 +148,7 @@ fn default_behavior(behavior: &mut Value) {
     }
 }
 
-fn validate_spec(spec: &At, errors: &mut ErrorList) {
+fn validate_spec(spec: &At, group: Group, errors: &mut ErrorList) {
     let (min, max) = (spec.get("minReplicas"), spec.get("maxReplicas"));
     if min.is_set() && min.int() < 1 {
         errors.push(min.invalid("must be greater than or equal to 1"));
@@ -135,7 +161,7 @@ fn validate_spec(spec: &At, errors: &mut ErrorList) {
     if min.is_set() && max.int() < min.int() {
         errors.push(Error::invalid(&max.path, max.int(), "must be greater than or equal to `minReplicas`"));
     }
-    reference(&spec.get("scaleTargetRef"), errors);
+    reference(&spec.get("scaleTargetRef"), group, errors);
     for metric in spec.get("metrics").items() {
         validate_metric(&metric, errors);
     }
@@ -146,15 +172,34 @@ fn validate_spec(spec: &At, errors: &mut ErrorList) {
     }
 }
 
-fn reference(at: &At, errors: &mut ErrorList) {
+/// What is asked of a reference's apiVersion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Group {
+    Unasked,
+    Optional,
+    Required,
+}
+
+/// The core group, which has no name, has one kind that can be scaled.
+fn scaled_group(target: &At) -> Group {
+    if target.get("kind").text() == "ReplicationController" { Group::Optional } else { Group::Required }
+}
+
+/// Follows `ValidateCrossVersionObjectReference`.
+fn reference(at: &At, group: Group, errors: &mut ErrorList) {
     for field in ["kind", "name"] {
         path_segment(&at.get(field), errors);
     }
     let version = at.get("apiVersion");
-    if GroupVersion::parse(version.text()).is_none() {
-        let detail = format!("unexpected GroupVersion string: {}", version.text());
-        errors.push(Error::invalid(&version.path, version.text(), detail));
-    }
+    let complaint = match GroupVersion::parse(version.text()) {
+        _ if group == Group::Unasked => None,
+        None => Some(format!("unexpected GroupVersion string: {}", version.text())),
+        Some(parsed) if parsed.group.is_empty() && group == Group::Required => {
+            Some("apiVersion must specify API group".to_owned())
+        }
+        Some(_) => None,
+    };
+    errors.extend(complaint.map(|detail| Error::invalid(&version.path, version.text(), detail)));
 }
 
 /// A name that stands in a path.
@@ -194,7 +239,7 @@ fn validate_source(kind: &str, source: &At, errors: &mut ErrorList) {
     match kind {
         "object" | "external" => {
             if kind == "object" {
-                reference(&source.get("describedObject"), errors);
+                reference(&source.get("describedObject"), Group::Optional, errors);
             }
             metric_identifier(&source.get("metric"), errors);
             validate_target(&target, errors);
@@ -430,8 +475,13 @@ mod tests {
             &[
                 "spec.scaleTargetRef.kind: Invalid value: \"D/x\": may not contain '/'",
                 "spec.scaleTargetRef.name: Required value",
+                "spec.scaleTargetRef.apiVersion: Invalid value: \"\": apiVersion must specify API group",
             ],
         );
+        check(&[("scaleTargetRef", json!({"kind": "ReplicationController", "name": "r"}))], &[]);
+        let old = with(&[("scaleTargetRef", json!({"kind": "D", "name": "a"}))]);
+        let renamed = with(&[("scaleTargetRef", json!({"kind": "D", "name": "b"}))]);
+        expect_errors(&HorizontalPodAutoscaler.validate_update(&renamed, &old), &[]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::columns::{
 };
 use crate::core::pod;
 use crate::defaults::{Fill, each, fill, object, object_or_new};
+use crate::objectmeta;
 use crate::strategy::{Column, GarbagePolicy, Strategy, keep, set_first_generation, set_generation};
 use crate::validation::{At, same_field};
 
@@ -61,20 +62,15 @@ impl Strategy for Job {
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {
-        let mut errors = ErrorList::new();
-        let root = At::root(obj);
-        validate_generated_selector(obj, true, &mut errors);
-        let spec = root.get("spec");
-        validation::job_spec(&spec, &mut errors);
-        validate_hostnames(&root, &spec, &mut errors);
-        errors
+        validate_whole(obj, true)
     }
 
+    /// An update is validated as a new Job first, then as a change.
     fn validate_update(&self, obj: &Value, old: &Value) -> ErrorList {
-        let mut errors = ErrorList::new();
         let labels = &old["spec"]["template"]["metadata"]["labels"];
         let prefixed = [UID_LABELS[1], NAME_LABELS[1]].iter().all(|label| labels[*label].is_string());
-        validate_generated_selector(obj, prefixed, &mut errors);
+        let mut errors = validate_whole(obj, prefixed);
+        errors.extend(objectmeta::validate_update(obj, old));
         let stopped = old["spec"]["suspend"] == true && is_stopped(&old["status"]);
         let mutable = Mutable { scheduling: stopped, resources: stopped };
         validation::job_spec_update(&At::root(obj).get("spec"), &old["spec"], mutable, &mut errors);
@@ -82,7 +78,9 @@ impl Strategy for Job {
     }
 
     fn validate_status_update(&self, obj: &Value, old: &Value) -> ErrorList {
-        super::status::validate_update(obj, old)
+        let mut errors = objectmeta::validate_update(obj, old);
+        errors.extend(super::status::validate_update(obj, old));
+        errors
     }
 
     fn warnings(&self, obj: &Value, old: Option<&Value>) -> Vec<String> {
@@ -182,7 +180,7 @@ pub fn default_template(spec: &mut Value) {
 
 /// Labels the pods with the Job's name and uid, and selects them by the latter, unless the user does that.
 fn generate_selector(obj: &mut Value) {
-    let (job, uid) = (obj["metadata"]["name"].clone(), obj["metadata"]["uid"].clone());
+    let [job, uid] = ["name", "uid"].map(|field| Value::from(str_at(obj, &["metadata", field])));
     let Some(spec) = object(obj, "spec").filter(|spec| spec["manualSelector"] != true) else { return };
     let labels = object_or_new(spec, "template")
         .and_then(|template| object_or_new(template, "metadata"))
@@ -201,6 +199,17 @@ fn generate_selector(obj: &mut Value) {
     if let Some(selected) = selected {
         selected.entry(CONTROLLER_UID).or_insert(uid);
     }
+}
+
+/// Follows `ValidateJob`.
+fn validate_whole(obj: &Value, prefixed: bool) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let root = At::root(obj);
+    validate_generated_selector(obj, prefixed, &mut errors);
+    let spec = root.get("spec");
+    validation::job_spec(&spec, &mut errors);
+    validate_hostnames(&root, &spec, &mut errors);
+    errors
 }
 
 fn validate_generated_selector(obj: &Value, prefixed: bool, errors: &mut ErrorList) {

@@ -2,9 +2,9 @@
 
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList};
-use apimachinery::meta::{LabelSelector, StringMap};
 
 use super::indexes;
+use crate::apps::template_matches;
 use crate::core::pod::validation::validate_template;
 use crate::validation::domain::prefixed_path;
 use crate::validation::{At, label_selector, qualified_name, same};
@@ -41,17 +41,12 @@ const COUNTS: [&str; 7] = [
 pub fn job_spec(spec: &At, errors: &mut ErrorList) {
     spec_of_template(spec, errors);
     let selector = spec.get("selector");
-    if !selector.is_set() {
+    if selector.is_set() {
+        label_selector(&selector, errors);
+    } else {
         errors.push(selector.required(""));
-        return;
     }
-    label_selector(&selector, errors);
-    let labels = spec.at(&["template", "metadata", "labels"]);
-    let typed: StringMap = serde_json::from_value(labels.value.clone()).unwrap_or_default();
-    let parsed: LabelSelector = serde_json::from_value(selector.value.clone()).unwrap_or_default();
-    if !parsed.matches(&typed) {
-        errors.push(labels.invalid("`selector` does not match template `labels`"));
-    }
+    template_matches(&selector, &spec.get("template"), errors);
 }
 
 /// The spec in a CronJob's template, which has no selector yet.

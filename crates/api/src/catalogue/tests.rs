@@ -26,7 +26,9 @@ fn rows_are_unique_and_consistent() {
 fn a_row_has_as_many_cells_as_columns() {
     for kind in CATALOGUE {
         let cells = kind.row(&json!({"metadata": {"name": "x"}}), Timestamp::UNIX_EPOCH);
-        assert_eq!(cells.len(), kind.columns().len(), "{}", kind.resource.plural);
+        // Upstream tells the age of an IPAddress without a column for it.
+        let more = usize::from(kind.resource.plural == "ipaddresses");
+        assert_eq!(cells.len(), kind.columns().len() + more, "{}", kind.resource.plural);
     }
 }
 
@@ -43,8 +45,7 @@ fn samples() -> Vec<(Resource, Value)> {
     let workload = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
     let job = json!({"spec": {"template": {"spec": {"restartPolicy": "Never",
         "containers": [{"name": "c", "image": "i"}]}}}});
-    let autoscaler =
-        json!({"spec": {"maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}});
+    let autoscaler = json!({"spec": {"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
     let event = json!({"type": "Normal", "involvedObject": {"namespace": "n", "kind": "Pod", "name": "p"}});
     let event_v1 = json!({"type": "Normal", "eventTime": "2026-01-01T00:00:00.000000Z", "action": "a", "reason": "r",
         "reportingController": "c", "reportingInstance": "i", "regarding": {"namespace": "n", "kind": "Pod"}});

@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use crate::columns::{column, count, since, wide};
 use crate::conversion::convert;
 use crate::defaults::{Fill, fill};
+use crate::objectmeta;
 use crate::resource::{EVENTS, EVENTS_V1};
-use crate::strategy::{Column, NameRule, Strategy};
+use crate::strategy::{Column, GarbagePolicy, NameRule, Strategy};
 use crate::validation::{At, qualified_name, same_field};
 
 const REPORTING_INSTANCE_MAX: usize = 128;
@@ -91,6 +92,12 @@ impl Strategy for Event {
         fill(obj, &[("reportingComponent", Fill::Text("")), ("reportingInstance", Fill::Text(""))]);
     }
 
+    /// Upstream's registry asks for metadata once the strategy is content.
+    fn validate_new(&self, obj: &Value, metadata: ErrorList) -> ErrorList {
+        let errors = self.validate(obj);
+        if errors.is_empty() { metadata } else { errors }
+    }
+
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         legacy(obj, "reportingComponent", &mut errors);
@@ -113,6 +120,10 @@ impl Strategy for Event {
         row(obj, now)
     }
 
+    fn default_garbage_policy(&self) -> GarbagePolicy {
+        GarbagePolicy::Unsupported
+    }
+
     fn allow_create_on_update(&self) -> bool {
         true
     }
@@ -133,10 +144,25 @@ impl Strategy for EventV1 {
         fill(obj, &[("deprecatedSource", Fill::Empty)]);
     }
 
+    fn internal_group(&self) -> Option<&'static str> {
+        Some(EVENTS.group)
+    }
+
+    fn judges_its_version(&self) -> bool {
+        true
+    }
+
+    fn validate_new(&self, obj: &Value, metadata: ErrorList) -> ErrorList {
+        let mut errors = ErrorList::new();
+        legacy(&stored(obj), "reportingController", &mut errors);
+        errors.extend(metadata);
+        errors.extend(self.validate(obj));
+        errors
+    }
+
     fn validate(&self, obj: &Value) -> ErrorList {
         let event = stored(obj);
         let mut errors = ErrorList::new();
-        legacy(&event, "reportingController", &mut errors);
         series(&event, &mut errors);
         if !At::root(&event).get("eventTime").is_set() {
             errors.push(Error::required(&Path::new("eventTime"), ""));
@@ -157,6 +183,7 @@ impl Strategy for EventV1 {
         let (event, old) = (stored(obj), stored(old));
         let mut errors = ErrorList::new();
         legacy(&event, "reportingController", &mut errors);
+        errors.extend(objectmeta::validate_update(&event, &old));
         if !same_field(&event, &old, "series") {
             series(&event, &mut errors);
         }
@@ -181,6 +208,10 @@ impl Strategy for EventV1 {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         row(&stored(obj), now)
+    }
+
+    fn default_garbage_policy(&self) -> GarbagePolicy {
+        GarbagePolicy::Unsupported
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -347,6 +378,27 @@ mod tests {
         of_a_node["involvedObject"]["namespace"] = json!("");
         of_a_node["metadata"]["namespace"] = json!("default");
         expect_errors(&Event.validate(&of_a_node), &[]);
+    }
+
+    #[test]
+    fn each_version_holds_events_to_rules_of_its_own() {
+        let kind = |resource: crate::Resource| {
+            crate::catalogue::by_resource(resource.group, resource.version, resource.plural).expect("a row")
+        };
+        let mut new = event();
+        new["metadata"]["name"] = json!("Not_Valid!");
+        expect_errors(&kind(EVENTS).validate(&new), &[]);
+        expect_errors(
+            &kind(EVENTS_V1).validate(&new),
+            &[
+                "metadata.name: Invalid value: \"Not_Valid!\"",
+                "eventTime: Required value",
+                "firstTimestamp: Invalid value",
+                "lastTimestamp: Invalid value",
+                "count: Invalid value",
+                "source: Invalid value",
+            ],
+        );
     }
 
     #[test]

@@ -8,9 +8,9 @@ use apimachinery::names;
 use apimachinery::quantity::Quantity;
 
 use crate::core::pod::validation::requirements::{container_resource_name, resource_name};
-use crate::defaults::{each, object};
+use crate::defaults::{Fill, each, fill, object_or_new};
 use crate::strategy::Strategy;
-use crate::validation::{At, is_native_resource};
+use crate::validation::{At, is_huge_page_resource, is_native_resource};
 
 const TYPES: [&str; 3] = ["Pod", "Container", "PersistentVolumeClaim"];
 const BOUNDS: [&str; 5] = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
@@ -20,7 +20,8 @@ pub struct LimitRange;
 impl Strategy for LimitRange {
     /// A container's default limit is its maximum, its default request its default limit or the minimum.
     fn default(&self, obj: &mut Value) {
-        let Some(spec) = object(obj, "spec") else { return };
+        let Some(spec) = object_or_new(obj, "spec") else { return };
+        fill(spec, &[("limits", Fill::Null)]);
         for limit in each(spec, "limits").filter(|limit| limit["type"] == "Container") {
             fill_from(limit, "default", "max");
             fill_from(limit, "defaultRequest", "default");
@@ -140,7 +141,7 @@ impl Range<'_> {
 
     /// What cannot be overcommitted is requested as it is limited.
     fn overcommit(&self, errors: &mut ErrorList) {
-        let allowed = is_native_resource(self.name) && !self.name.starts_with("hugepages-");
+        let allowed = is_native_resource(self.name) && !is_huge_page_resource(self.name);
         let (Some(default), Some(request)) = (self.quantity("default"), self.quantity("defaultRequest"))
         else {
             return;

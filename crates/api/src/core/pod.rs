@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use crate::columns::items;
 use crate::defaults::{each, object};
-use crate::strategy::{Column, Strategy, keep, keep_metadata, set_first_generation, set_generation};
+use crate::strategy::{Column, Shown, Strategy, keep, keep_metadata, set_first_generation, set_generation};
 use crate::validation::same_field;
 pub use warnings::for_template as template_warnings;
 
@@ -29,6 +29,23 @@ const SELECTABLE: [&str; 8] = [
     "status.phase",
     "status.podIP",
     "status.nominatedNodeName",
+];
+
+/// The sysctls that affect nobody but the pod (upstream: `safeSysctls`), in the order in which the level "baseline"
+/// came to allow them: five at first, one with 1.27, four with 1.29, two with 1.32.
+pub const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
 ];
 
 /// Metadata an update of a subresource may not touch (follows `ResetObjectMetaForStatus`).
@@ -141,6 +158,10 @@ impl Strategy for Pod {
 
     fn columns(&self) -> &'static [Column] {
         &columns::COLUMNS
+    }
+
+    fn shown(&self) -> Shown {
+        columns::SHOWN
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {

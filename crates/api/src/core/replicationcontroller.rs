@@ -1,7 +1,7 @@
 //! ReplicationController, the ReplicaSet's ancestor (follows `pkg/registry/core/replicationcontroller`).
 
-use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList};
+use apimachinery::{Value, names};
 use jiff::Timestamp;
 
 use super::pod;
@@ -9,7 +9,7 @@ use super::pod::validation::validate_template;
 use crate::apps::{REPLICA_COUNTS, REPLICA_PARTS, status_counts, workload_cells, workload_warnings};
 use crate::columns::{AGE, NAME, age, column, count, format_labels, name, wide};
 use crate::defaults::{Fill, fill, object};
-use crate::strategy::{Column, Strategy, keep, set_first_generation, set_generation};
+use crate::strategy::{Column, NameRule, Strategy, keep, set_first_generation, set_generation};
 use crate::validation::{At, same_field};
 
 const COLUMNS: [Column; 8] = [
@@ -93,6 +93,10 @@ impl Strategy for ReplicationController {
 
     fn selectable_field_names(&self) -> &'static [&'static str] {
         &["status.replicas"]
+    }
+
+    fn name_rule(&self) -> NameRule {
+        names::is_long_name
     }
 
     fn columns(&self) -> &'static [Column] {

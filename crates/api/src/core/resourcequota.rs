@@ -10,7 +10,7 @@ use crate::columns::{AGE, NAME, age, column, name};
 use crate::core::pod::validation::requirements::resource_name;
 use crate::defaults::{Fill, fill};
 use crate::strategy::{Column, Strategy, keep};
-use crate::validation::{At, resource_quantity};
+use crate::validation::{At, is_huge_page_resource, resource_quantity};
 
 /// What a quota may limit, beside `count/...`, huge pages and what has a domain.
 const STANDARD: [&str; 23] = [
@@ -136,7 +136,7 @@ impl Strategy for ResourceQuota {
 }
 
 fn is_standard(name: &str) -> bool {
-    STANDARD.contains(&name) || name.starts_with("hugepages-") || name.starts_with("requests.hugepages-")
+    STANDARD.contains(&name) || is_huge_page_resource(name.strip_prefix("requests.").unwrap_or(name))
 }
 
 fn amounts(list: &At, errors: &mut ErrorList) {

@@ -1,5 +1,6 @@
 //! Secret (follows `pkg/registry/core/secret`).
 
+use apimachinery::codec::from_json;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::str_at;
 use apimachinery::{Map, Value};
@@ -126,8 +127,8 @@ fn by_type(obj: &Value, data: &At, errors: &mut ErrorList) {
 
 fn docker_config(key: &str, value: &At, data: &At, errors: &mut ErrorList) {
     let bytes = STANDARD.decode(value.text()).unwrap_or_default();
-    if let Err(error) = serde_json::from_slice::<Map<String, Value>>(&bytes) {
-        errors.push(Error::invalid(&data.path.key(key), REDACTED, error.to_string()));
+    if let Err(why) = from_json::<Map<String, Value>>(&bytes, "map[string]interface {}") {
+        errors.push(Error::invalid(&data.path.key(key), REDACTED, why));
     }
 }
 
@@ -159,7 +160,9 @@ mod tests {
         check(
             "kubernetes.io/dockerconfigjson",
             json!({".dockerconfigjson": "AAAA"}),
-            &["data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\""],
+            &[
+                "data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\": invalid character '\\x00' looking for",
+            ],
         );
         check(
             "kubernetes.io/service-account-token",

@@ -1,8 +1,7 @@
-//! Service (follows `pkg/registry/core/service`). Addresses and ports are given out by the caller, between
-//! preparation and validation.
+//! Service (follows `pkg/registry/core/service`). IP families, addresses and ports are given out by the caller, who
+//! knows the cluster's, between preparation and validation.
 
 mod columns;
-mod families;
 mod validation;
 
 use apimachinery::Value;
@@ -15,6 +14,8 @@ use crate::columns::items;
 use crate::defaults::{Fill, each, fill, object, object_or_new};
 use crate::strategy::{Column, NameRule, Strategy, drop_field, keep};
 use crate::validation::{At, ip, same_field};
+
+pub use validation::{asked_addresses, cluster_ips as validate_cluster_ips};
 
 /// `clusterIP` of a Service without an address of its own.
 pub const CLUSTER_IP_NONE: &str = "None";
@@ -37,7 +38,6 @@ impl Strategy for Service {
     fn prepare_for_create(&self, obj: &mut Value) {
         obj["status"] = json!({"loadBalancer": {}});
         normalize_cluster_ips(obj, None);
-        families::init(obj, None);
     }
 
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
@@ -45,7 +45,6 @@ impl Strategy for Service {
         drop_type_dependent(obj, old);
         keep_allocated(obj, old);
         normalize_cluster_ips(obj, Some(old));
-        families::init(obj, Some(old));
     }
 
     fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {

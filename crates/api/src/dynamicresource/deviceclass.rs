@@ -1,11 +1,14 @@
 //! DeviceClass (follows `pkg/registry/resource/deviceclass`).
 
-use apimachinery::Value;
+use apimachinery::field::ErrorList;
+use apimachinery::{Value, names};
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, name};
 use crate::defaults::{Fill, fill};
-use crate::strategy::{Column, Strategy, bump_generation, set_first_generation};
+use crate::dynamicresource::selector;
+use crate::strategy::{Column, NameRule, Strategy, bump_generation, set_first_generation};
+use crate::validation::At;
 
 const COLUMNS: [Column; 2] = [NAME, AGE];
 
@@ -22,6 +25,16 @@ impl Strategy for DeviceClass {
 
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         bump_generation(obj, old, &["spec"]);
+    }
+
+    fn name_rule(&self) -> NameRule {
+        names::is_long_name
+    }
+
+    fn validate(&self, obj: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        selector::validate(&At::root(obj).at(&["spec", "selectors"]), &mut errors);
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

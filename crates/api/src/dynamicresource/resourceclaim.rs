@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, items, name};
 use crate::defaults::{Fill, each, fill, object, object_or_new};
+use crate::dynamicresource::selector;
 use crate::strategy::{Column, Strategy, drop_field, keep, keep_all_metadata};
 use crate::validation::{At, dns1123_label, dns1123_subdomain};
 
@@ -193,6 +194,7 @@ fn wanted(request: &At, errors: &mut ErrorList) {
     } else {
         dns1123_subdomain(&class, errors);
     }
+    selector::validate(&request.get("selectors"), errors);
     match mode.text() {
         "All" if count.int() != 0 => {
             let detail = "must not be specified when allocationMode is 'All'";

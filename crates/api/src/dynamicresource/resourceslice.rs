@@ -1,14 +1,14 @@
 //! ResourceSlice (follows `pkg/registry/resource/resourceslice`).
 
 use apimachinery::Value;
-use apimachinery::field::ErrorList;
+use apimachinery::field::{Error, ErrorList};
 use apimachinery::meta::str_at;
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, name};
 use crate::defaults::{Fill, fill, object_or_new};
 use crate::storage::csi_driver_name;
-use crate::strategy::{Column, Strategy, bump_generation, set_first_generation};
+use crate::strategy::{Column, Strategy, Writer, bump_generation, set_first_generation};
 use crate::validation::At;
 
 const COLUMNS: [Column; 5] = [
@@ -37,6 +37,16 @@ impl Strategy for ResourceSlice {
         bump_generation(obj, old, &["spec"]);
     }
 
+    /// A taint tells since when it has been there (follows `SetDefaults_DeviceTaint`).
+    fn stamp(&self, _subresource: &str, obj: &mut Value, _old: Option<&Value>, writer: &Writer) {
+        let devices = obj.pointer_mut("/spec/devices").and_then(Value::as_array_mut);
+        let taints =
+            devices.into_iter().flatten().filter_map(|device| device.get_mut("taints")?.as_array_mut());
+        for taint in taints.flatten().filter_map(Value::as_object_mut) {
+            taint.entry("timeAdded").or_insert_with(|| writer.time());
+        }
+    }
+
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let spec = At::root(obj).get("spec");
@@ -47,6 +57,7 @@ impl Strategy for ResourceSlice {
         }
         pool.get("resourceSliceCount").check_positive(&mut errors);
         pool.get("generation").check_nonnegative(&mut errors);
+        node_choice(&spec, &mut errors);
         errors
     }
 
@@ -89,5 +100,65 @@ impl Strategy for ResourceSlice {
             text(&["spec", "pool", "name"]),
             age(obj, now),
         ]
+    }
+}
+
+/// Exactly one way to say from which nodes the devices can be reached.
+fn node_choice(spec: &At, errors: &mut ErrorList) {
+    const CHOICES: &str =
+        "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
+    let is_chosen = |name: &&str| match spec.get(name).value {
+        Value::Null => false,
+        Value::Bool(chosen) => *chosen,
+        _ => true,
+    };
+    let chosen: Vec<String> = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"]
+        .iter()
+        .filter(|name| is_chosen(name))
+        .map(|name| format!("`{name}`"))
+        .collect();
+    match chosen.len() {
+        0 => errors.push(spec.required(CHOICES)),
+        1 => {}
+        _ => {
+            let why = format!("{CHOICES}, but multiple fields are set");
+            errors.push(Error::invalid(&spec.path, format!("{{{}}}", chosen.join(", ")), why));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+
+    use super::*;
+    use crate::testing::expect_errors;
+
+    #[test]
+    fn a_taint_tells_since_when_it_has_been_there() {
+        let taints =
+            |taints: Value| json!({"spec": {"devices": [{"name": "d", "taints": taints}, {"name": "e"}]}});
+        let (old, now) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+        let mut obj = taints(json!([{"key": "a"}, {"key": "b", "timeAdded": old}]));
+        let writer = Writer { now: now.parse().expect("a time"), user: &|| Value::Null };
+        ResourceSlice.stamp("", &mut obj, None, &writer);
+        assert_eq!(obj, taints(json!([{"key": "a", "timeAdded": now}, {"key": "b", "timeAdded": old}])));
+    }
+
+    #[test]
+    fn a_slice_says_in_one_way_from_where_its_devices_are_reached() {
+        let check = |choice: Value, expect: &[&str]| {
+            let mut obj =
+                json!({"spec": {"driver": "d.example.com", "pool": {"name": "p", "resourceSliceCount": 1}}});
+            obj["spec"]
+                .as_object_mut()
+                .expect("an object")
+                .extend(choice.as_object().cloned().expect("an object"));
+            expect_errors(&ResourceSlice.validate(&obj), expect);
+        };
+        check(json!({"nodeName": "n"}), &[]);
+        check(json!({"allNodes": false}), &["spec: Required value: exactly one of `nodeName`"]);
+        let both = "spec: Invalid value: \"{`nodeName`, `allNodes`}\": exactly one of";
+        check(json!({"nodeName": "n", "allNodes": true}), &[both]);
     }
 }

@@ -82,6 +82,11 @@ impl Strategy for FlowSchema {
         &COLUMNS
     }
 
+    /// In the order in which they are asked.
+    fn table_rank(&self) -> Option<fn(&Value) -> i64> {
+        Some(|obj| count(obj, &["spec", "matchingPrecedence"]))
+    }
+
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let method = obj.pointer("/spec/distinguisherMethod").map_or(NONE, |m| str_at(m, &["type"]));
         let dangling =

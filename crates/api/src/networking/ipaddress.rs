@@ -6,7 +6,7 @@ use apimachinery::meta::str_at;
 use apimachinery::names;
 use jiff::Timestamp;
 
-use crate::columns::{NAME, NONE, column, name};
+use crate::columns::{NAME, NONE, age, column, name};
 use crate::strategy::{Column, NameRule, Strategy};
 use crate::validation::{At, dns1123_subdomain, ip};
 
@@ -47,8 +47,9 @@ impl Strategy for IPAddress {
         &COLUMNS
     }
 
-    fn row(&self, obj: &Value, _now: Timestamp) -> Vec<Value> {
-        vec![name(obj), parent(obj).unwrap_or_else(|| NONE.to_owned()).into()]
+    /// With an age, for which upstream has no column.
+    fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
+        vec![name(obj), parent(obj).unwrap_or_else(|| NONE.to_owned()).into(), age(obj, now)]
     }
 
     /// The address itself, in canonical form.

@@ -9,7 +9,7 @@ use crate::defaults::{Fill, each, fill, object_or_new};
 use crate::strategy::{Column, Strategy, bump_generation, set_first_generation};
 use crate::validation::{At, PROTOCOLS, ip, label_selector, port_name, port_number};
 
-const POLICY_TYPES: [&str; 2] = ["Egress", "Ingress"];
+const POLICY_TYPES: [&str; 2] = ["Ingress", "Egress"];
 /// Directions, and where their peers stand.
 const DIRECTIONS: [(&str, &str); 2] = [("ingress", "from"), ("egress", "to")];
 
@@ -100,7 +100,9 @@ fn validate(obj: &Value, known: &[&str]) -> ErrorList {
         return errors;
     }
     for policy_type in types.items() {
-        policy_type.check_optional_enum(&POLICY_TYPES, &mut errors);
+        if !POLICY_TYPES.contains(&policy_type.text()) {
+            errors.push(policy_type.not_supported_of(&POLICY_TYPES));
+        }
     }
     errors
 }
@@ -228,7 +230,7 @@ mod tests {
             ),
             (
                 json!({"policyTypes": ["x"]}),
-                &["spec.policyTypes[0]: Unsupported value: \"x\": supported values: \"Egress\", \"Ingress\""],
+                &["spec.policyTypes[0]: Unsupported value: \"x\": supported values: \"Ingress\", \"Egress\""],
             ),
             (json!({"policyTypes": ["Egress", "Egress", "Egress"]}), &["spec.policyTypes: Invalid value"]),
         ];

@@ -10,10 +10,10 @@ use super::evaluator::one;
 use super::{ResourceList, Scope};
 use crate::columns::items;
 use crate::core::pod::resources::{self, Counted};
+use crate::validation::is_huge_page_resource;
 
 const REQUESTS: &str = "requests.";
 const LIMITS: &str = "limits.";
-const HUGE_PAGES: &str = "hugepages-";
 const DEVICE_CLASS: &str = "deviceclass.resource.kubernetes.io/";
 /// What is counted by its bare name, with `requests.` and with `limits.`.
 const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
@@ -26,8 +26,8 @@ pub(super) fn counts(name: &str) -> bool {
     let requested = name.strip_prefix(REQUESTS);
     name == "pods"
         || COMPUTE.contains(&base)
-        || name.starts_with(HUGE_PAGES)
-        || requested.is_some_and(|r| r.starts_with(HUGE_PAGES) || r.starts_with(DEVICE_CLASS))
+        || is_huge_page_resource(name)
+        || requested.is_some_and(|r| is_huge_page_resource(r) || r.starts_with(DEVICE_CLASS))
         || (requested.is_some() && !is_native(name))
 }
 
@@ -62,7 +62,7 @@ fn is_charged(pod: &Value, now: Timestamp) -> bool {
 fn compute(requests: &ResourceList, limits: &ResourceList) -> ResourceList {
     let mut usage = ResourceList::from([("pods".to_owned(), one())]);
     for (name, amount) in requests {
-        let huge = name.starts_with(HUGE_PAGES);
+        let huge = is_huge_page_resource(name);
         let is_compute = COMPUTE.contains(&name.as_str());
         let extended = (!is_native(name) && !name.starts_with(REQUESTS)) || name.starts_with(DEVICE_CLASS);
         if huge || is_compute {

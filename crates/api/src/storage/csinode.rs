@@ -33,6 +33,15 @@ impl Strategy for CSINode {
         }
     }
 
+    /// The protobuf that upstream stores cannot tell an empty list from none.
+    fn canonicalize(&self, obj: &mut Value) {
+        if let Some(drivers) = obj.pointer_mut("/spec/drivers")
+            && drivers.as_array().is_some_and(Vec::is_empty)
+        {
+            *drivers = Value::Null;
+        }
+    }
+
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let mut names = BTreeSet::new();

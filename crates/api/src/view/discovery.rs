@@ -11,6 +11,7 @@ pub struct EndpointSlice {
     pub metadata: ObjectMeta,
     /// `IPv4`, `IPv6` or `FQDN`.
     pub address_type: String,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub endpoints: Vec<Endpoint>,
     pub ports: Vec<EndpointPort>,
 }

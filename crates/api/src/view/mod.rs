@@ -10,6 +10,7 @@ pub mod condition;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+pub mod dynamicresource;
 pub mod networking;
 pub mod policy;
 pub mod storage;
@@ -17,9 +18,16 @@ pub mod storage;
 use apimachinery::Value;
 use apimachinery::meta::ObjectMeta;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::resource::Resource;
+
+/// Reads an empty list that upstream writes as null: of fields that it always writes, protobuf loses the difference.
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    value: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
+}
 
 /// Anything with metadata, as an informer can cache it.
 pub trait Object: DeserializeOwned + Send + Sync + 'static {
@@ -83,3 +91,18 @@ macro_rules! view {
     };
 }
 use view;
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+
+    use super::discovery::EndpointSlice;
+    use super::storage::CsiNode;
+
+    #[test]
+    fn a_list_that_upstream_writes_as_null_is_empty() {
+        let slice: EndpointSlice = serde_json::from_value(json!({"endpoints": null})).expect("reads");
+        let node: CsiNode = serde_json::from_value(json!({"spec": {"drivers": null}})).expect("reads");
+        assert!(slice.endpoints.is_empty() && node.spec.drivers.is_empty());
+    }
+}

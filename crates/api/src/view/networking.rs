@@ -1,7 +1,7 @@
 //! `networking.k8s.io/v1`.
 
 use apimachinery::Value;
-use apimachinery::meta::{LabelSelector, ObjectMeta};
+use apimachinery::meta::{Condition, LabelSelector, ObjectMeta};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -197,7 +197,42 @@ pub struct IngressClassSpec {
     pub controller: String,
 }
 
+/// A range of addresses for Services, or one per family.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceCIDR {
+    pub metadata: ObjectMeta,
+    pub spec: ServiceCIDRSpec,
+    pub status: ServiceCIDRStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceCIDRSpec {
+    pub cidrs: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceCIDRStatus {
+    pub conditions: Vec<Condition>,
+}
+
+impl ServiceCIDR {
+    /// The condition that says whether addresses are given out of it.
+    pub const READY: &str = "Ready";
+    /// Why it is not ready: it is being deleted, and addresses of it are still held.
+    pub const REASON_TERMINATING: &str = "Terminating";
+
+    /// Whether Services may get addresses of it.
+    pub fn gives_addresses(&self) -> bool {
+        let is_ready = |c: &Condition| c.kind == Self::READY && c.status == "True";
+        !self.metadata.is_being_deleted() && self.status.conditions.iter().any(is_ready)
+    }
+}
+
 super::view! {
+    ServiceCIDR => SERVICE_CIDRS;
     NetworkPolicy => NETWORK_POLICIES;
     Ingress => INGRESSES;
     IngressClass => INGRESS_CLASSES;

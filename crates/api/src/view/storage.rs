@@ -78,6 +78,7 @@ pub struct CsiNode {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CsiNodeSpec {
+    #[serde(deserialize_with = "super::null_is_default")]
     pub drivers: Vec<CsiNodeDriver>,
 }
 

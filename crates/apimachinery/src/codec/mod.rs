@@ -158,7 +158,15 @@ impl Schema {
             }
             Format::Yaml => {
                 let result = yaml::decode(bytes, &walk, root);
-                self.finish(root, walk, result)
+                match self.finish(root, walk, result) {
+                    Ok(Decoded { value, warnings }) => {
+                        Ok(Decoded { value, warnings: yaml::in_its_words(bytes, warnings, "") })
+                    }
+                    Err(Error::Strict(issues)) => {
+                        Err(Error::Strict(yaml::in_its_words(bytes, issues, yaml::UNMARSHAL_ERRORS)))
+                    }
+                    Err(error) => Err(error),
+                }
             }
             Format::Protobuf => {
                 let mut value = protobuf::decode(self, root, bytes)?;

@@ -49,6 +49,21 @@ pub fn to_value(bytes: &[u8]) -> Result<Value, Error> {
         .map_err(|e| Error::Syntax(e.to_string()))
 }
 
+/// The issues of a document as upstream has them, whose reader of YAML is the one to notice that a key stands twice.
+/// A warning says it without, an error behind `prefix`.
+pub(super) fn in_its_words(bytes: &[u8], issues: Vec<String>, prefix: &str) -> Vec<String> {
+    let (doubles, others): (Vec<_>, Vec<_>) =
+        issues.into_iter().partition(|issue| issue.starts_with("duplicate field "));
+    if doubles.is_empty() {
+        return others;
+    }
+    let doubles = duplicate_key(bytes).map_or(doubles, |complaint| vec![format!("{prefix}{complaint}")]);
+    doubles.into_iter().chain(others).collect()
+}
+
+/// What upstream's reader of YAML says before what it complains about.
+pub const UNMARSHAL_ERRORS: &str = "yaml: unmarshal errors:\n  ";
+
 /// Where the first key stands twice, in upstream's words.
 pub fn duplicate_key(bytes: &[u8]) -> Option<String> {
     let options = options(DuplicateKeyPolicy::Error);
@@ -57,10 +72,7 @@ pub fn duplicate_key(bytes: &[u8]) -> Option<String> {
     else {
         return None;
     };
-    Some(format!(
-        "error converting YAML to JSON: yaml: unmarshal errors:\n  line {}: key {key:?} already set in map",
-        location.line()
-    ))
+    Some(format!("line {}: key {key:?} already set in map", location.line()))
 }
 
 pub(super) fn encode(value: &Value) -> Result<Bytes, Error> {

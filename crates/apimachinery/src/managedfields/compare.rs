@@ -1,12 +1,13 @@
 //! What changed between two objects (upstream: TypedValue.Compare).
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::element::PathElement;
 use super::set::Set;
 use super::typed::{Shape, TypeRef, Typed};
+use crate::Value;
 use crate::schema::{Object, Text};
-use crate::{Map, Value};
 
 /// No field is in more than one of the three.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,9 +105,10 @@ impl Typed<'_> {
     ) -> Comparison {
         let mut below = Comparison::default();
         let both = old.is_some() && new.is_some();
-        for key in keys(old, new) {
-            let implied = object.field(key).and_then(|field| self.implied(field));
-            let (a, b) = (child(old, key, implied), child(new, key, implied));
+        for (key, a, b) in children(old, new) {
+            let implied = || object.field(key).and_then(|field| self.implied(field));
+            let a = a.or_else(|| old.and_then(|_| implied()));
+            let b = b.or_else(|| new.and_then(|_| implied()));
             let (change, deeper) = self.diff(shape.child(key), a, b);
             below.push(PathElement::field(key), change, deeper);
         }
@@ -122,8 +124,8 @@ impl Typed<'_> {
 
     fn diff_keys(&self, shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) -> Comparison {
         let mut below = Comparison::default();
-        for key in keys(old, new) {
-            let (change, deeper) = self.diff(shape.child(key), child(old, key, None), child(new, key, None));
+        for (key, a, b) in children(old, new) {
+            let (change, deeper) = self.diff(shape.child(key), a, b);
             below.push(PathElement::field(key), change, deeper);
         }
         below
@@ -165,16 +167,23 @@ impl Typed<'_> {
     }
 }
 
-/// The keys of both objects, each once, in order.
-fn keys<'v>(old: Option<&'v Value>, new: Option<&'v Value>) -> Vec<&'v str> {
-    let of = |value: Option<&'v Value>| value.and_then(Value::as_object).into_iter().flat_map(Map::keys);
-    let mut keys: Vec<&str> = of(old).chain(of(new)).map(String::as_str).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    keys
-}
-
-/// What stands under the key, or what Go has there where the parent is.
-fn child<'v>(parent: Option<&'v Value>, key: &str, implied: Option<&'static Value>) -> Option<&'v Value> {
-    parent?.get(key).or(implied)
+/// What stands under each key of either object, in the order of the keys, in which maps keep them.
+fn children<'v>(
+    old: Option<&'v Value>,
+    new: Option<&'v Value>,
+) -> impl Iterator<Item = (&'v str, Option<&'v Value>, Option<&'v Value>)> {
+    let of = |value: Option<&'v Value>| value.and_then(Value::as_object).into_iter().flatten().peekable();
+    let (mut old, mut new) = (of(old), of(new));
+    std::iter::from_fn(move || {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return None,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+        };
+        let a = if order.is_le() { old.next() } else { None };
+        let b = if order.is_ge() { new.next() } else { None };
+        let (key, _) = a.or(b)?;
+        Some((key.as_str(), a.map(|(_, value)| value), b.map(|(_, value)| value)))
+    })
 }

@@ -116,7 +116,7 @@ impl PathElement {
     /// The key under which FieldsV1 holds this element.
     pub fn to_key(&self) -> String {
         match self {
-            PathElement::Field(name) => format!("f:{name}"),
+            PathElement::Field(name) => ["f:", name].concat(),
             PathElement::Key(fields) => {
                 let fields: Map<String, Value> =
                     fields.iter().map(|(name, value)| (name.to_string(), value.to_value())).collect();

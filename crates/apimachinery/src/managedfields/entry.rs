@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::set::Set;
-use crate::Value;
+use crate::{Map, Value};
 
 /// Entries of updates beyond this number are merged, the oldest first (upstream: DefaultMaxUpdateManagers).
 pub const UPDATE_MANAGERS_MAX: usize = 10;
@@ -68,22 +68,6 @@ pub enum DecodeError {
     Fields(String),
 }
 
-/// An entry on the wire.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Wire {
-    api_version: String,
-    fields_type: String,
-    #[serde(rename = "fieldsV1", skip_serializing_if = "Value::is_null")]
-    fields_v1: Value,
-    manager: String,
-    operation: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    subresource: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time: Option<String>,
-}
-
 impl ManagedFields {
     /// Reads `metadata.managedFields`; absent or null is nobody.
     pub fn decode(value: Option<&Value>) -> Result<Self, DecodeError> {
@@ -130,7 +114,7 @@ impl ManagedFields {
             let Some((first, second)) = self.oldest_pair() else { return };
             let merged = self.entries.remove(second);
             let bucket = &mut self.entries[first];
-            bucket.fields = bucket.fields.union(&merged.fields);
+            bucket.fields = std::mem::take(&mut bucket.fields).union(merged.fields);
             bucket.time = merged.time;
             ANCIENT_CHANGES.clone_into(&mut bucket.manager);
             bucket.subresource.clear();
@@ -149,43 +133,52 @@ impl ManagedFields {
 }
 
 fn decode_entry(index: usize, item: &Value) -> Result<Entry, DecodeError> {
-    let wire = Wire::deserialize(item).map_err(|_| DecodeError::NotEntries)?;
-    let operation = match wire.operation.as_str() {
+    let wire = item.as_object().ok_or(DecodeError::NotEntries)?;
+    let text = |field: &str| match wire.get(field) {
+        None | Some(Value::Null) => Ok(""),
+        Some(Value::String(text)) => Ok(text.as_str()),
+        Some(_) => Err(DecodeError::NotEntries),
+    };
+    let operation = match text("operation")? {
         "Apply" => Operation::Apply,
         "Update" => Operation::Update,
         _ => return Err(DecodeError::Operation),
     };
-    if wire.api_version.is_empty() {
+    let api_version = text("apiVersion")?;
+    if api_version.is_empty() {
         return Err(DecodeError::ApiVersion);
     }
-    match wire.fields_type.as_str() {
+    match text("fieldsType")? {
         FIELDS_TYPE => {}
         "" => return Err(DecodeError::MissingFieldsType(index)),
         other => return Err(DecodeError::FieldsType(other.to_owned(), index)),
     }
-    let fields = match &wire.fields_v1 {
-        Value::Null => Set::default(),
-        fields => Set::from_fields_v1(fields).map_err(DecodeError::Fields)?,
+    let fields = match wire.get("fieldsV1") {
+        None | Some(Value::Null) => Set::default(),
+        Some(fields) => Set::from_fields_v1(fields).map_err(DecodeError::Fields)?,
     };
     Ok(Entry {
-        manager: wire.manager,
+        manager: text("manager")?.to_owned(),
         operation,
-        api_version: wire.api_version,
-        subresource: wire.subresource,
-        time: wire.time.unwrap_or_default(),
+        api_version: api_version.to_owned(),
+        subresource: text("subresource")?.to_owned(),
+        time: text("time")?.to_owned(),
         fields,
     })
 }
 
 fn encode_entry(entry: &Entry) -> Value {
-    let wire = Wire {
-        api_version: entry.api_version.clone(),
-        fields_type: FIELDS_TYPE.to_owned(),
-        fields_v1: entry.fields.to_fields_v1(),
-        manager: entry.manager.clone(),
-        operation: format!("{:?}", entry.operation),
-        subresource: entry.subresource.clone(),
-        time: (!entry.time.is_empty()).then(|| entry.time.clone()),
-    };
-    serde_json::to_value(wire).expect("an entry has only string keys")
+    let mut wire = Map::new();
+    let mut put = |field: &str, value: Value| wire.insert(field.to_owned(), value);
+    put("apiVersion", entry.api_version.as_str().into());
+    put("fieldsType", FIELDS_TYPE.into());
+    put("fieldsV1", entry.fields.to_fields_v1());
+    put("manager", entry.manager.as_str().into());
+    put("operation", format!("{:?}", entry.operation).into());
+    for (field, text) in [("subresource", &entry.subresource), ("time", &entry.time)] {
+        if !text.is_empty() {
+            put(field, text.as_str().into());
+        }
+    }
+    Value::Object(wire)
 }

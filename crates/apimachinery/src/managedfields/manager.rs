@@ -11,7 +11,7 @@ use super::conflict::{Conflict, conflict_status, conflicts_with};
 use super::entry::{Entry, ManagedFields, Operation};
 use super::set::Set;
 use super::typed::{EMPTY_OBJECT, NOT_DECLARED, TypeRef, Typed};
-use super::versions::{Comparisons, Versions};
+use super::versions::{Comparisons, Differences, Versions};
 use crate::gvk::GroupVersion;
 use crate::meta::{str_at, value_at};
 use crate::names::TOTAL_ANNOTATION_SIZE_MAX;
@@ -172,19 +172,17 @@ impl<'a> FieldManager<'a> {
     ) -> ManagedFields {
         let mut comparisons = Comparisons::new(*self, live, new);
         for entry in &mut managed.entries {
-            let lost = &comparisons.of(&entry.api_version).all;
-            if entry.fields.intersects(lost) {
-                entry.fields = entry.fields.difference(lost);
-            }
+            let Differences { removed, changed } = comparisons.of(&entry.api_version);
+            entry.fields = std::mem::take(&mut entry.fields).difference(removed).difference(changed);
         }
-        let gained = comparisons.of(self.api_version).changed.difference(&STRIPPED);
+        let gained = comparisons.changed().difference(&STRIPPED);
         if !gained.is_empty() {
             let mut entry = self.entry(manager, Operation::Update);
             // What is written through a scale is handed over to its object without the time.
             entry.time = if self.subresource == "scale" { String::new() } else { format_time(now) };
             if let Some(at) = managed.find(&entry) {
                 let previous = managed.entries.remove(at);
-                entry.fields = gained.union(&previous.fields);
+                entry.fields = previous.fields.union(gained);
             } else {
                 entry.fields = gained;
             }
@@ -280,7 +278,7 @@ impl<'a> FieldManager<'a> {
             for other in &managed.entries {
                 let version = self.at(&other.api_version).api_version.to_owned();
                 let known = owned.entry(version).or_default();
-                *known = known.union(&other.fields);
+                *known = std::mem::take(known).union(other.fields.clone());
             }
             object = self.prune(object, (&last.api_version, &last.fields), owned);
         }
@@ -292,7 +290,8 @@ impl<'a> FieldManager<'a> {
             if !taken.is_empty() {
                 conflicts.extend(conflicts_with(other, &taken));
             }
-            other.fields = other.fields.difference(&taken).difference(&differences.removed);
+            let kept = std::mem::take(&mut other.fields);
+            other.fields = kept.difference(&taken).difference(&differences.removed);
         }
         if !force && !conflicts.is_empty() {
             return Err(conflicts);

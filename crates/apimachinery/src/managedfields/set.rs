@@ -19,9 +19,6 @@ pub(super) struct Node {
     pub children: Set,
 }
 
-/// What becomes of a node that stands in the first set, the second, or both.
-type Combine<'a> = &'a dyn Fn(Option<&Node>, Option<&Node>) -> (bool, Set);
-
 impl Set {
     pub fn from_paths(paths: &[&[&str]]) -> Self {
         let mut set = Set::default();
@@ -83,69 +80,63 @@ impl Set {
             Ok(at) => {
                 let node = &mut self.nodes[at];
                 node.member |= member;
-                node.children = node.children.union(&children);
-            }
-        }
-    }
-
-    fn combine(&self, other: &Set, with: Combine<'_>) -> Set {
-        let mut out = Set::default();
-        let (mut left, mut right) = (self.nodes.iter().peekable(), other.nodes.iter().peekable());
-        loop {
-            let order = match (left.peek(), right.peek()) {
-                (None, None) => return out,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(l), Some(r)) => l.element.cmp(&r.element),
-            };
-            let l = if order.is_le() { left.next() } else { None };
-            let r = if order.is_ge() { right.next() } else { None };
-            let (member, children) = with(l, r);
-            if (member || !children.is_empty())
-                && let Some(node) = l.or(r)
-            {
-                out.nodes.push(Node { element: node.element.clone(), member, children });
+                node.children = std::mem::take(&mut node.children).union(children);
             }
         }
     }
 
     /// What is in either.
     #[must_use]
-    pub fn union(&self, other: &Set) -> Set {
-        self.combine(other, &|l, r| match (l, r) {
-            (Some(l), Some(r)) => (l.member || r.member, l.children.union(&r.children)),
-            (one, other) => one.or(other).map_or_else(Default::default, |n| (n.member, n.children.clone())),
-        })
+    pub fn union(mut self, other: Set) -> Set {
+        if self.is_empty() {
+            return other;
+        }
+        for Node { element, member, children } in other.nodes {
+            self.push(element, member, children);
+        }
+        self
     }
 
     /// What is in both.
     #[must_use]
     pub fn intersection(&self, other: &Set) -> Set {
-        self.combine(other, &|l, r| match (l, r) {
-            (Some(l), Some(r)) => (l.member && r.member, l.children.intersection(&r.children)),
-            _ => Default::default(),
-        })
+        let mut out = Set::default();
+        for node in &self.nodes {
+            if let Some(theirs) = other.get(&node.element) {
+                let children = node.children.intersection(&theirs.children);
+                out.push(node.element.clone(), node.member && theirs.member, children);
+            }
+        }
+        out
     }
 
     /// What is in this one only. Fields below a member of the other stay.
     #[must_use]
-    pub fn difference(&self, other: &Set) -> Set {
-        self.combine(other, &|l, r| match (l, r) {
-            (Some(l), Some(r)) => (l.member && !r.member, l.children.difference(&r.children)),
-            (Some(l), None) => (l.member, l.children.clone()),
-            _ => Default::default(),
-        })
+    pub fn difference(self, other: &Set) -> Set {
+        self.without(other, &|_| false)
     }
 
     /// What is in this one only. Fields below a member of the other go with it.
     #[must_use]
-    pub fn recursive_difference(&self, other: &Set) -> Set {
-        self.combine(other, &|l, r| match (l, r) {
-            (Some(_), Some(r)) if r.member => Default::default(),
-            (Some(l), Some(r)) => (l.member, l.children.recursive_difference(&r.children)),
-            (Some(l), None) => (l.member, l.children.clone()),
-            _ => Default::default(),
-        })
+    pub fn recursive_difference(self, other: &Set) -> Set {
+        self.without(other, &|theirs| theirs.member)
+    }
+
+    /// What is in this one only; what stands at nodes of the other that `whole` says yes to goes with all below it.
+    fn without(mut self, other: &Set, whole: &dyn Fn(&Node) -> bool) -> Set {
+        if other.is_empty() {
+            return self;
+        }
+        self.nodes.retain_mut(|node| {
+            let Some(theirs) = other.get(&node.element) else { return true };
+            if whole(theirs) {
+                return false;
+            }
+            node.member &= !theirs.member;
+            node.children = std::mem::take(&mut node.children).without(&theirs.children, whole);
+            node.member || !node.children.is_empty()
+        });
+        self
     }
 
     /// Whether the two have a member in common.

@@ -96,10 +96,17 @@ impl<'s> Typed<'s> {
         (!fields.is_empty()).then_some(PathElement::Key(fields))
     }
 
+    /// What a key holds that is not given: its default, or the zero value where that is always written.
     fn key_default(&self, item: TypeRef, key: &str) -> Option<Scalar> {
         let TypeRef::Known { id, .. } = item else { return None };
-        let default = self.schema.field(id, key)?.default.as_ref()?;
-        Scalar::from_value(&default.to_value())
+        let field = self.schema.field(id, key)?;
+        let zero = match &self.schema.get(field.ty).kind {
+            TypeKind::Scalar(schema::Scalar::String) => Value::from(""),
+            TypeKind::Scalar(schema::Scalar::Int32 | schema::Scalar::Int64) => Value::from(0),
+            _ => Value::Null,
+        };
+        let implied = (field.presence == Presence::Always && !zero.is_null()).then_some(zero);
+        Scalar::from_value(&field.default.as_ref().map(|default| default.to_value()).or(implied)?)
     }
 
     /// Whether absence of this field means the empty struct: Go's structs are always there, pointers to them are not.

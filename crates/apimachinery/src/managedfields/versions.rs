@@ -34,9 +34,12 @@ impl Versions for OneVersion {
 impl<'a> FieldManager<'a> {
     /// The same in another version, if the kind is known in it; else itself.
     pub(super) fn at<'b>(&'b self, api_version: &'b str) -> FieldManager<'b> {
+        if api_version == self.api_version {
+            return *self;
+        }
         match self.versions.root(api_version) {
-            Some(root) if api_version != self.api_version => FieldManager { root, api_version, ..*self },
-            _ => *self,
+            Some(root) => FieldManager { root, api_version, ..*self },
+            None => *self,
         }
     }
 
@@ -71,7 +74,7 @@ impl<'a> FieldManager<'a> {
             let named = |set: &Set| typed.with_named_fields(there.root(), set);
             let all = named(&typed.field_set(there.root(), &merged));
             let left = named(&typed.field_set(there.root(), &pruned));
-            let lost = all.difference(&left.union(&named(set)));
+            let lost = all.difference(&left.union(named(set)));
             pruned = typed.remove(there.root(), merged.clone(), &lost);
             at = there;
         }
@@ -98,14 +101,11 @@ pub(super) struct Differences {
     pub removed: Set,
     /// What has another value than before, or one for the first time.
     pub changed: Set,
-    /// All that is not as it was.
-    pub all: Set,
 }
 
 impl From<Comparison> for Differences {
     fn from(found: Comparison) -> Self {
-        let changed = found.modified.union(&found.added);
-        Differences { all: changed.union(&found.removed), changed, removed: found.removed }
+        Differences { removed: found.removed, changed: found.modified.union(found.added) }
     }
 }
 
@@ -124,5 +124,12 @@ impl<'a> Comparisons<'a> {
             let live = self.fields.brought(self.live.clone(), &there);
             there.compare(&live, &self.fields.brought(self.new.clone(), &there)).into()
         })
+    }
+
+    /// What has another value in the writer's own version than before, or one for the first time.
+    pub fn changed(mut self) -> Set {
+        let own = self.fields.api_version;
+        self.of(own);
+        self.made.remove(own).map(|found| found.changed).unwrap_or_default()
     }
 }

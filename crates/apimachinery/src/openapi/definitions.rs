@@ -49,6 +49,10 @@ impl<'a> Definitions<'a> {
         }
     }
 
+    pub fn get(&self, name: &str, dialect: Dialect) -> Option<Value> {
+        self.named.get(name).map(|(schema, id)| definition(schema, *id, dialect))
+    }
+
     /// Each name with its schema.
     pub fn render(&self, dialect: Dialect) -> impl Iterator<Item = (&'a str, Value)> {
         self.named.iter().map(move |(name, (schema, id))| (*name, definition(schema, *id, dialect)))

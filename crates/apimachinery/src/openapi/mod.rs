@@ -6,12 +6,14 @@
 //! hash in a version 3 URL lets clients keep what they fetched.
 
 mod definitions;
+mod merge;
 mod operations;
 mod protobuf;
 mod render;
 mod v2;
 mod v3;
 
+pub use merge::Foreign;
 pub use v2::{v2, v2_protobuf};
 pub use v3::{v3, v3_index};
 

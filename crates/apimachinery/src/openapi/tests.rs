@@ -60,7 +60,7 @@ fn widgets(schema: &Schema) -> Resource<'_> {
 fn document(schema: &Schema, v: u8) -> Value {
     let mut out = Vec::new();
     match v {
-        2 => v2(schema, &[widgets(schema)], "v1.36.0", &mut out),
+        2 => v2(schema, &[widgets(schema)], &[], "v1.36.0", &mut out),
         _ => v3(schema, &[widgets(schema)], "v1.36.0", &mut out),
     }
     .expect("writing to memory succeeds");
@@ -134,9 +134,13 @@ fn the_index_names_each_document_by_its_hash() {
 #[test]
 fn the_protobuf_form_holds_definitions_and_paths() {
     let schema = schema();
-    let bytes = v2_protobuf(&schema, &[widgets(&schema)], "v1.36.0");
+    let path = json!({"get": {"responses": {"200": {"schema": {"$ref": "#/definitions/o.Flunder"}}}}});
+    let other = json!({"paths": {"/apis/o/v1/flunders": path}, "definitions": {"o.Flunder": {}}});
+    let foreign = Foreign::of(&other, &GroupVersion::new("o", "v1"));
+    let bytes = v2_protobuf(&schema, &[widgets(&schema)], &[&foreign], "v1.36.0");
     let contains = |text: &[u8]| bytes.windows(text.len()).any(|w| w == text);
     assert!(bytes.starts_with(b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.36.0"));
     assert!(contains(b"t.WidgetSpec") && contains(b"fieldValidation"));
+    assert!(contains(b"#/definitions/o.Flunder") && contains(b"/apis/o/v1/flunders"));
     assert!(contains(br#"{"group":"t.example.com","kind":"Widget","version":"v1"}"#));
 }

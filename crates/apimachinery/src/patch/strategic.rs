@@ -3,6 +3,7 @@
 
 mod list;
 
+use super::shown::go_value;
 use crate::schema::{Field, Schema, TypeId, TypeKind};
 use crate::status::Status;
 use crate::{Map, Value};
@@ -27,9 +28,9 @@ enum Error {
     RetainKeys,
     #[error("lists of lists are not supported")]
     ListOfLists,
-    #[error("unknown patch type: {directive} in map: {map}")]
+    #[error("unknown patch type: {} in map: {}", go_value(.directive), go_value(.map))]
     PatchType { directive: Value, map: Value },
-    #[error("map: {map} does not contain declared merge key: {key}")]
+    #[error("map: {} does not contain declared merge key: {key}", go_value(.map))]
     NoMergeKey { map: Value, key: String },
     #[error("list element types are not identical: {0}")]
     MixedList(Value),

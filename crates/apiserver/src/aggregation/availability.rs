@@ -7,6 +7,13 @@ use apimachinery::{Value, json};
 
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
+/// Whether an APIService says of itself that it can be called.
+pub fn is_available(object: &Value) -> bool {
+    let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let available = conditions.iter().find(|condition| str_at(condition, &["type"]) == AVAILABLE);
+    available.is_some_and(|condition| condition["status"] == "True")
+}
+
 /// What is found, with the reason and message of the condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {

@@ -1,11 +1,15 @@
 //! What others serve, as aggregated discovery shows it. Follows `discoveryManager.fetchFreshDiscoveryForService` and
 //! `convertAPIResourcesList`.
 
+use std::sync::Arc;
+
 use apimachinery::meta::str_at;
+use apimachinery::openapi::Foreign;
 use apimachinery::{GroupVersion, Value, json};
+use http::HeaderValue;
 
 /// What one group version of somebody else's consists of.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Remote {
     pub group_priority: i64,
     pub version_priority: i64,
@@ -13,8 +17,30 @@ pub struct Remote {
     pub resources: Vec<Value>,
     /// Whether that was said when last asked.
     pub is_fresh: bool,
-    /// Tells states of its OpenAPI document apart; none when it has none.
-    pub open_api_hash: Option<String>,
+    pub open_api: OpenApi,
+}
+
+/// What an extension server's documents say of one group version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OpenApi {
+    /// Tells states of its version 3 document apart; none when it has none.
+    pub hash: Option<String>,
+    pub v2: Option<Arc<Described>>,
+}
+
+/// What a version 2 document says of one group version.
+#[derive(Debug, PartialEq)]
+pub struct Described {
+    /// By which the server says that nothing has changed.
+    pub tag: Option<HeaderValue>,
+    pub document: Foreign,
+}
+
+impl Remote {
+    /// What version 2 says of it.
+    pub fn open_api(&self) -> Option<&Foreign> {
+        self.open_api.v2.as_ref().map(|described| &described.document)
+    }
 }
 
 /// An `APIResourceList` in the form of aggregated discovery.

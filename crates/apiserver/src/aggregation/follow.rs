@@ -13,28 +13,21 @@ use auth::user::MASTERS;
 use http::Request;
 use store::{Gone, Key, Scope, Watch, WatchItem};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::ask::{self, ANSWER_BYTES_MAX, Answer, USER, ask};
 use super::availability::{SERVICE_NAME, Verdict, obstacle};
-use super::discovery::{self, Remote};
-use super::proxy;
-use super::route::{API_SERVICES, Route, Service};
+use super::discovery::{self, OpenApi, Remote};
+use super::route::{API_SERVICES, Route};
 use crate::core::Core;
-use crate::{body, conversion, forward, loopback};
+use crate::{body, conversion, loopback};
 
-/// As whom extension servers are asked what they serve.
-const USER: &str = "system:kube-aggregator";
-/// An extension server answers its discovery within this time.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// One that passes is asked again after this, since nothing tells when it dies (upstream's resync).
 const RECHECK: Duration = Duration::from_secs(30);
 /// Pauses after failures double from the first to the second of these.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// A longer answer is no list of resources.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
-
 const SLICES: &str = "endpointslices.discovery.k8s.io";
 const WATCHED: [&str; 3] = ["apiservices.apiregistration.k8s.io", resource::SERVICES.plural, SLICES];
 
@@ -199,7 +192,22 @@ async fn check(core: &Arc<Core>, name: &str) -> bool {
     };
     discovered(core, &object, &version, answered.ok());
     report(core, name, &verdict).await;
-    verdict.status == "True"
+    let passed = verdict.status == "True";
+    if passed {
+        describe(core, &version).await;
+    }
+    passed
+}
+
+/// Keeps what its version 2 document says. Nobody waits for that to use it.
+async fn describe(core: &Core, version: &GroupVersion) {
+    let discovered = &core.aggregator.discovered;
+    let known = discovered.read().get(version).and_then(|remote| remote.open_api.v2.clone());
+    if let Some(described) = ask::describe(core, version, known.as_deref()).await
+        && let Some(remote) = discovered.write().get_mut(version)
+    {
+        Arc::make_mut(remote).open_api.v2 = Some(Arc::new(described));
+    }
 }
 
 fn obstacle_now(core: &Core, object: &Value) -> Option<Verdict> {
@@ -214,68 +222,27 @@ fn obstacle_now(core: &Core, object: &Value) -> Option<Verdict> {
     obstacle(object, service.as_ref(), &slices)
 }
 
-/// What an extension server says of itself.
-struct Answer {
-    resources: Value,
-    open_api_hash: Option<String>,
-}
-
-async fn ask(core: &Core, version: &GroupVersion) -> Result<Answer, String> {
-    let Some(Route::Service(service)) = core.aggregator.route(&core.store, version).await else {
-        return Err("the APIService has changed".to_owned());
-    };
-    let path = format!("/apis/{}/{}", version.group, version.version);
-    let resources = match timeout(CHECK_TIMEOUT, get(core, &service, &path)).await {
-        Ok(answer) => answer?,
-        Err(_) => return Err(format!("timed out waiting for {path}")),
-    };
-    let index = timeout(CHECK_TIMEOUT, get(core, &service, "/openapi/v3")).await;
-    let index = index.ok().and_then(Result::ok).unwrap_or_default();
-    let url = str_at(&index, &["paths", path.trim_start_matches('/'), "serverRelativeURL"]);
-    let open_api_hash = url.split_once("hash=").map(|(_, hash)| hash.to_owned());
-    Ok(Answer { resources, open_api_hash })
-}
-
-async fn get(core: &Core, service: &Service, path: &str) -> Result<Value, String> {
-    let (address, sender) = proxy::connect(&core.store, service, 0).await?;
-    let url = format!("https://{address}{path}");
-    let failed = |why: &dyn std::fmt::Display| format!("failing or missing response from {url}: {why}");
-    let request = proxy::get(address, path, "application/json", &UserInfo::new(USER, [MASTERS]))?;
-    let response = forward::exchange(sender, (request, None)).await.map_err(|error| failed(&error))?;
-    if !response.status().is_success() {
-        let why = format!("bad status from {url}: {}", response.status().as_u16());
-        return Err(failed(&why));
-    }
-    let bytes = body::read_at_most(response.into_body(), ANSWER_BYTES_MAX).await;
-    let bytes = bytes.map_err(|status| failed(&status.message))?;
-    serde_json::from_slice(&bytes).map_err(|error| failed(&error))
-}
-
 /// Keeps what was said, or that nothing new was.
 fn discovered(core: &Core, object: &Value, version: &GroupVersion, answer: Option<Answer>) {
-    let mut known = core.aggregator.discovered.write();
     let priority = |field: &str| object["spec"][field].as_i64().unwrap_or_default();
-    let before = known.get(version);
-    let remote = match (&answer, before) {
-        (Some(answer), _) => Remote {
-            resources: discovery::resources(version, &answer.resources),
-            open_api_hash: answer.open_api_hash.clone(),
-            is_fresh: true,
-            ..Remote::default()
-        },
-        (None, Some(before)) => Remote {
-            resources: before.resources.clone(),
-            open_api_hash: before.open_api_hash.clone(),
-            ..Remote::default()
-        },
-        (None, None) => Remote::default(),
+    let before = core.aggregator.discovered.read().get(version).cloned();
+    let mut open_api = before.as_ref().map(|before| before.open_api.clone()).unwrap_or_default();
+    let is_fresh = answer.is_some();
+    let resources = match answer {
+        Some(answer) => {
+            open_api.hash = answer.open_api_hash;
+            discovery::resources(version, &answer.resources)
+        }
+        None => before.map(|before| before.resources.clone()).unwrap_or_default(),
     };
     let remote = Remote {
         group_priority: priority("groupPriorityMinimum"),
         version_priority: priority("versionPriority"),
-        ..remote
+        resources,
+        is_fresh,
+        open_api,
     };
-    known.insert(version.clone(), Arc::new(remote));
+    core.aggregator.discover(version, remote);
 }
 
 /// Asks a backend of this process what it serves.
@@ -295,9 +262,9 @@ pub async fn discover_in_process(core: &Core, served: &super::GroupServed) {
         version_priority: served.version_priority,
         resources: discovery::resources(version, &list),
         is_fresh: true,
-        open_api_hash: None,
+        open_api: OpenApi::default(),
     };
-    core.aggregator.discovered.write().insert(version.clone(), Arc::new(remote));
+    core.aggregator.discover(version, remote);
 }
 
 /// Says what was found in the APIService's status.

@@ -4,6 +4,7 @@
 //! Which group version goes where is read from the APIServices in the store when a request comes; a task follows them to
 //! tell which can be reached and what they serve.
 
+mod ask;
 mod availability;
 mod backend;
 mod discovery;
@@ -12,6 +13,7 @@ mod proxy;
 mod route;
 pub mod tls;
 
+pub use availability::is_available;
 pub use backend::{Backend, BackendFuture, GroupServed};
 pub use discovery::Remote;
 pub use follow::{discover_in_process, run};

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use api::apiregistration::AVAILABLE;
 use api::{Resource, resource};
 use apimachinery::meta::str_at;
 use apimachinery::{GroupVersion, Value};
@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use rustls::ClientConfig;
 use store::{Entry, Key, Revision, Store};
 
+use super::availability::is_available;
 use super::backend::{Backend, GroupServed};
 use super::discovery::Remote;
 use super::tls::{self, FrontProxy, Trust};
@@ -57,6 +58,8 @@ pub struct Aggregator {
     made: Mutex<HashMap<Arc<str>, Made>>,
     /// What the others serve, as they said when last asked.
     pub discovered: RwLock<BTreeMap<GroupVersion, Arc<Remote>>>,
+    /// How often what discovery shows of that has changed.
+    pub changes: AtomicU64,
 }
 
 impl Aggregator {
@@ -66,6 +69,16 @@ impl Aggregator {
             in_process: RwLock::default(),
             made: Mutex::default(),
             discovered: RwLock::default(),
+            changes: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes in what somebody else serves.
+    pub fn discover(&self, version: &GroupVersion, remote: Remote) {
+        let mut discovered = self.discovered.write();
+        if discovered.get(version).is_none_or(|known| **known != remote) {
+            discovered.insert(version.clone(), Arc::new(remote));
+            self.changes.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -126,14 +139,12 @@ impl Aggregator {
         };
         let tls = trust.and_then(|trust| tls::client_config(trust, self.front_proxy.as_ref()));
         let port = service["port"].as_u64().and_then(|port| u16::try_from(port).ok());
-        let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let available = conditions.iter().find(|condition| str_at(condition, &["type"]) == AVAILABLE);
         Some(Service {
             namespace: str_at(service, &["namespace"]).to_owned(),
             name: str_at(service, &["name"]).to_owned(),
             port: port.unwrap_or(HTTPS_PORT),
             tls,
-            is_available: available.is_some_and(|condition| condition["status"] == "True"),
+            is_available: is_available(object),
         })
     }
 
@@ -141,6 +152,7 @@ impl Aggregator {
         self.made.lock().remove(name);
         if self.registered(version).is_none() {
             self.discovered.write().remove(version);
+            self.changes.fetch_add(1, Ordering::Release);
         }
     }
 }

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use client::certificate::Replaceable;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use client::insecure::AnyServer;
+use rustls::{ClientConfig, RootCertStore};
 
 /// The common name of this server's certificate for extension servers.
 pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
@@ -18,7 +16,7 @@ pub type FrontProxy = Arc<Replaceable>;
 /// Whom to believe at the other end.
 pub enum Trust {
     Authorities(RootCertStore),
-    /// Anybody (`insecureSkipTLSVerify`).
+    /// Anybody who holds the key that is shown (`insecureSkipTLSVerify`).
     Anybody,
 }
 
@@ -30,51 +28,10 @@ pub fn client_config(trust: Trust, front_proxy: Option<&FrontProxy>) -> Result<A
         .map_err(|error| text(&error))?;
     let builder = match trust {
         Trust::Authorities(roots) => builder.with_root_certificates(roots),
-        Trust::Anybody => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-        }
+        Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider))),
     };
     Ok(Arc::new(match front_proxy {
         Some(certificate) => builder.with_client_cert_resolver(certificate.clone()),
         None => builder.with_no_client_auth(),
     }))
-}
-
-/// Takes every certificate, as the administrator has asked for; that the server holds its key is still checked.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

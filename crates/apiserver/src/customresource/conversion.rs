@@ -6,7 +6,7 @@ use std::sync::Arc;
 use apiextensions::prune;
 use apimachinery::{Status, Value};
 use bytes::Bytes;
-use store::{Draft, Entry, Revision};
+use store::{Beside, Draft, Entry, Revision};
 
 use super::form;
 use super::kind::CustomKind;
@@ -104,6 +104,7 @@ pub async fn shown_entries<'e>(
             created: entry.created,
             bytes: encoded(&object),
             meta: entry.meta.clone(),
+            beside: Beside::default(),
         }),
         None => entry.clone(),
     });

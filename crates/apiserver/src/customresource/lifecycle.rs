@@ -196,7 +196,7 @@ async fn write(core: &Core, key: &Key, change: impl Fn(&mut Value)) {
         let is_deleted = object["metadata"]["deletionTimestamp"].is_string();
         let next = draft(kind, &object);
         let op = if is_deleted && none_left { Op::Delete(next) } else { Op::Put(next) };
-        match core.store.commit(key, Expected::At(entry.revision), op).await {
+        match core.commit(key, Expected::At(entry.revision), op).await {
             Err(store::CommitError::Conflict { .. }) => {}
             Err(error) => {
                 return tracing::error!(%error, definition = %key, "a definition's status was not written");

@@ -251,7 +251,12 @@ impl Version {
     /// Rules are looked at where the object is of the types that they are about.
     fn check_rules(&self, obj: &Value, old: Option<&Value>, errors: &mut ErrorList) {
         let Some(rules) = self.rules() else { return };
-        match rules::unchecked(errors) {
+        // A new object's metadata counts too.
+        let metadata = match old {
+            None => objectmeta::validate(obj, self.resource.namespaced, self.name_rule()),
+            Some(_) => ErrorList::new(),
+        };
+        match rules::unchecked(errors).or_else(|| rules::unchecked(&metadata)) {
             Some(why) => errors.push(why),
             None => errors.extend(rules.check(self.schema(), obj, old).errors),
         }

@@ -162,7 +162,7 @@ impl<C: Aead<NonceSize = U12>> Gcm for C {
     }
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).expect("the kernel gives random bytes");
     bytes

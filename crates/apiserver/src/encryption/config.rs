@@ -1,6 +1,9 @@
 //! The file that says what is encrypted and how: EncryptionConfiguration of `apiserver.config.k8s.io/v1`, read and
 //! judged. Follows `encryptionconfig.LoadEncryptionConfig` and `ValidateEncryptionConfiguration`.
 
+mod kms;
+
+use std::collections::BTreeSet;
 use std::path::Path as FilePath;
 
 use apimachinery::codec::{Format, decode_untyped};
@@ -10,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::cipher::{Algorithm, Cipher};
+use super::kms::{Plugin, Settings};
 
 const API_VERSION: &str = "apiserver.config.k8s.io/v1";
 const KIND: &str = "EncryptionConfiguration";
@@ -34,6 +38,12 @@ pub enum ConfigError {
     Invalid(String),
     #[error("error while building transformers: resource {0:?} is masked by earlier rule {1:?}")]
     Masked(String, String),
+    #[error(
+        "error while building transformers: KMSv1 is deprecated and will only receive security updates going forward. Use KMSv2 instead.  Set --feature-gates=KMSv1=true to use the deprecated KMSv1 feature."
+    )]
+    KmsV1,
+    #[error("error while building transformers: could not configure KMSv2-Plugin's probe {0:?}, error: {1}")]
+    Plugin(String, String),
 }
 
 /// One way in which data may be written.
@@ -46,7 +56,11 @@ pub enum Provider {
         /// By their names; what is written is written with the first.
         keys: Vec<(String, Cipher)>,
     },
+    Kms(Plugin),
 }
+
+/// Makes what a plugin is spoken to with.
+pub type Start<'a> = dyn FnMut(Settings) -> std::io::Result<Plugin> + 'a;
 
 /// The providers of some resources, the one that writes first.
 #[derive(Clone, Debug)]
@@ -68,16 +82,12 @@ const PROVIDERS: [ProviderKind; 3] = [
     ProviderKind { field: "secretbox", prefix: "k8s:enc:secretbox:v1:", algorithm: Algorithm::Secretbox },
 ];
 
-/// The file and what it says.
-pub fn load(path: &FilePath) -> Result<(Vec<u8>, Vec<Rule>), ConfigError> {
-    let shown = path.display().to_string();
-    let text = std::fs::read(path).map_err(|error| ConfigError::Read(shown.clone(), error))?;
-    let rules = parse(&text, &shown)?;
-    Ok((text, rules))
+pub fn read(path: &FilePath) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path).map_err(|error| ConfigError::Read(path.display().to_string(), error))
 }
 
 /// `path` is for messages.
-pub fn parse(text: &[u8], path: &str) -> Result<Vec<Rule>, ConfigError> {
+pub fn parse(text: &[u8], path: &str, start: &mut Start<'_>) -> Result<Vec<Rule>, ConfigError> {
     if text.is_empty() {
         return Err(ConfigError::Empty(path.to_owned()));
     }
@@ -99,14 +109,20 @@ pub fn parse(text: &[u8], path: &str) -> Result<Vec<Rule>, ConfigError> {
         let why = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
         return Err(ConfigError::Invalid(why));
     }
-    rules(&document)
+    rules(&document, start)
 }
 
 /// The rules of a valid configuration. A later one for the same resource adds to the earlier.
-fn rules(document: &Value) -> Result<Vec<Rule>, ConfigError> {
+fn rules(document: &Value, start: &mut Start<'_>) -> Result<Vec<Rule>, ConfigError> {
     let mut rules: Vec<Rule> = Vec::new();
     for entry in items(&document["resources"]) {
-        let providers: Vec<Provider> = items(&entry["providers"]).iter().filter_map(provider).collect();
+        let mut providers = Vec::new();
+        for document in items(&entry["providers"]) {
+            match document["kms"].is_object() {
+                true => providers.push(Provider::Kms(plugin(&document["kms"], start)?)),
+                false => providers.extend(provider(document)),
+            }
+        }
         for text in texts(&entry["resources"]) {
             let resource = group_resource(text);
             let of_group = GroupResource { group: resource.group.clone(), resource: ALL.to_owned() };
@@ -123,6 +139,15 @@ fn rules(document: &Value) -> Result<Vec<Rule>, ConfigError> {
         }
     }
     Ok(rules)
+}
+
+fn plugin(document: &Value, start: &mut Start<'_>) -> Result<Plugin, ConfigError> {
+    if kms::version(document) == kms::V1 {
+        return Err(ConfigError::KmsV1);
+    }
+    let settings = kms::settings(document);
+    let name = settings.name.clone();
+    start(settings).map_err(|error| ConfigError::Plugin(name, error.to_string()))
 }
 
 fn provider(document: &Value) -> Option<Provider> {
@@ -173,6 +198,7 @@ fn unknown_fields(document: &Value) -> Vec<String> {
         for (j, provider) in items(&entry["providers"]).iter().enumerate() {
             let path = format!("{path}providers[{j}].");
             look(provider, &["aesgcm", "aescbc", "secretbox", "identity", "kms"], &path);
+            look(&provider["kms"], &kms::FIELDS, &format!("{path}kms."));
             for kind in &PROVIDERS {
                 look(&provider[kind.field], &["keys"], &format!("{path}{}.", kind.field));
                 for (k, key) in items(&provider[kind.field]["keys"]).iter().enumerate() {
@@ -186,7 +212,7 @@ fn unknown_fields(document: &Value) -> Vec<String> {
 
 fn validate(document: &Value) -> ErrorList {
     let root = Path::new("resources");
-    let mut errors = ErrorList::new();
+    let (mut errors, mut plugins) = (ErrorList::new(), BTreeSet::new());
     let entries = items(&document["resources"]);
     if entries.is_empty() {
         errors.push(at_least_one(&root, "resources"));
@@ -207,7 +233,7 @@ fn validate(document: &Value) -> ErrorList {
             errors.push(at_least_one(&providers, providers.as_str()));
         }
         for (index, provider) in items(&entry["providers"]).iter().enumerate() {
-            validate_provider(provider, &providers.index(index), &mut errors);
+            validate_provider(provider, &providers.index(index), &mut plugins, &mut errors);
         }
     }
     errors
@@ -261,7 +287,13 @@ fn wrong_name(name: &str) -> Option<&'static str> {
     }
 }
 
-fn validate_provider(provider: &Value, path: &Path, errors: &mut ErrorList) {
+/// `plugins` are the names of those that came before.
+fn validate_provider<'a>(
+    provider: &'a Value,
+    path: &Path,
+    plugins: &mut BTreeSet<&'a str>,
+    errors: &mut ErrorList,
+) {
     let given: Vec<&str> = provider
         .as_object()
         .into_iter()
@@ -277,7 +309,7 @@ fn validate_provider(provider: &Value, path: &Path, errors: &mut ErrorList) {
             named,
             "provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity",
         )),
-        ["kms"] => errors.push(FieldError::forbidden(&path.child("kms"), "KMS plugins are not supported")),
+        ["kms"] => kms::validate(&provider["kms"], &path.child("kms"), plugins, errors),
         [one] => {
             if let Some(kind) = PROVIDERS.iter().find(|kind| kind.field == one) {
                 let keys = path.child(one).child("keys");
@@ -332,8 +364,13 @@ mod tests {
     const HEAD: &str = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n";
     const KEY: &str = "{name: k, secret: MDEyMzQ1Njc4OWFiY2RlZg==}";
 
+    /// No plugin can be spoken to.
+    fn nobody(_: Settings) -> std::io::Result<Plugin> {
+        Err(std::io::Error::other("nobody"))
+    }
+
     fn check(rest: &str, expect: Result<usize, &str>) {
-        let parsed = parse(format!("{HEAD}{rest}").as_bytes(), "f");
+        let parsed = parse(format!("{HEAD}{rest}").as_bytes(), "f", &mut nobody);
         let found = parsed.map(|rules| rules.len()).map_err(|error| error.to_string());
         assert_eq!(found, expect.map_err(|why| format!("error while {why}")), "{rest}");
     }
@@ -395,6 +432,46 @@ mod tests {
     }
 
     #[test]
+    fn plugins_are_checked_and_those_of_version_1_refused() {
+        let kms = |text: &str| entry("secrets", &format!("{{kms: {{{text}}}}}"));
+        check(
+            &kms("apiVersion: v2, name: k, endpoint: 'unix:///s'"),
+            Err("building transformers: could not configure KMSv2-Plugin's probe \"k\", error: nobody"),
+        );
+        check(
+            &kms("apiVersion: v2, name: 'k:', endpoint: 'http://s', timeout: 0s, cachesize: 5"),
+            Err(
+                "parsing file: [resources[0].providers[0].kms.name: Invalid value: \"k:\": invalid KMS provider name k:, must not contain ':', resources[0].providers[0].kms.timeout: Invalid value: \"0s\": timeout should be a positive value, resources[0].providers[0].kms.endpoint: Invalid value: \"http://s\": unsupported scheme \"http\" for KMS provider, only unix is supported, resources[0].providers[0].kms.cachesize: Invalid value: 5: cachesize is not supported in v2]",
+            ),
+        );
+        check(
+            &kms("apiVersion: v3"),
+            Err(
+                "parsing file: [resources[0].providers[0].kms.name: Required value: name is a mandatory field for a provider, resources[0].providers[0].kms.endpoint: Invalid value: \"\": endpoint is a mandatory field for a kms, resources[0].providers[0].kms.apiVersion: Invalid value: \"v3\": unsupported apiVersion apiVersion for KMS provider, only v1 and v2 are supported]",
+            ),
+        );
+        check(
+            &kms("name: k, endpoint: 'unix:///s'"),
+            Err(
+                "building transformers: KMSv1 is deprecated and will only receive security updates going forward. Use KMSv2 instead.  Set --feature-gates=KMSv1=true to use the deprecated KMSv1 feature.",
+            ),
+        );
+        let twice = "{kms: {apiVersion: v2, name: k, endpoint: 'unix:///s'}}, {kms: {apiVersion: v2, name: k, endpoint: 'unix:///s'}}";
+        check(
+            &entry("secrets", twice),
+            Err(
+                "parsing file: resources[0].providers[1].kms.name: Invalid value: \"k\": duplicate KMS provider name k, names must be unique",
+            ),
+        );
+        check(
+            &kms("size: 1"),
+            Err(
+                "parsing file: error decoding encryption provider configuration file \"f\": strict decoding error: unknown field \"resources[0].providers[0].kms.size\"",
+            ),
+        );
+    }
+
+    #[test]
     fn rules_that_hide_others_are_refused() {
         let identity = "{identity: {}}";
         check(
@@ -414,8 +491,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in ".{0,80}") {
-            parse(text.as_bytes(), "f").ok();
-            parse(format!("{HEAD}{text}").as_bytes(), "f").ok();
+            parse(text.as_bytes(), "f", &mut nobody).ok();
+            parse(format!("{HEAD}{text}").as_bytes(), "f", &mut nobody).ok();
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod cipher;
 mod config;
+mod kms;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use store::{Freshness, Identity, TransformError, Transformer};
 
 pub use config::ConfigError;
 use config::{Provider, Rule};
+use kms::Plugin;
 
 const ALL: &str = "*";
 
@@ -25,30 +27,86 @@ pub struct Encryption {
     rules: ArcSwap<Vec<Rule>>,
     /// The file as it was read last.
     read: Mutex<Vec<u8>>,
+    metrics: Arc<kms::metrics::Metrics>,
 }
 
 impl Encryption {
+    /// Plugins that do not answer yet are asked again and again.
     pub fn load(path: &Path) -> Result<Arc<Encryption>, ConfigError> {
-        let (text, rules) = config::load(path)?;
+        let (text, metrics) = (config::read(path)?, Arc::default());
+        let rules = rules(&text, path, &metrics)?;
+        for plugin in plugins(&rules) {
+            if let Err(error) = plugin.check_now() {
+                tracing::error!(name = &*plugin.name, error, "a KMS plugin is not ready");
+            }
+        }
         let (rules, read) = (ArcSwap::from_pointee(rules), Mutex::new(text));
-        Ok(Arc::new(Encryption { path: path.to_owned(), rules, read }))
+        Ok(Arc::new(Encryption { path: path.to_owned(), rules, read, metrics }))
     }
 
-    /// Reads the file again; whether it is another one now. What cannot be used changes nothing.
+    /// Reads the file again; whether it is another one now. What cannot be used, or names plugins that are not well,
+    /// changes nothing.
     pub fn reload(&self) -> Result<bool, ConfigError> {
         let mut read = self.read.lock();
-        let (text, rules) = config::load(&self.path)?;
-        let has_changed = *read != text;
-        if has_changed {
-            self.rules.store(Arc::new(rules));
-            *read = text;
+        let text = config::read(&self.path)?;
+        if *read == text {
+            return Ok(false);
         }
-        Ok(has_changed)
+        let rules = rules(&text, &self.path, &self.metrics)?;
+        for plugin in plugins(&rules) {
+            plugin.check_now().map_err(|why| ConfigError::Plugin(plugin.name.to_string(), why))?;
+        }
+        self.rules.store(Arc::new(rules));
+        *read = text;
+        Ok(true)
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Whether keys are guarded by plugins.
+    pub fn has_plugins(&self) -> bool {
+        !plugins(&self.rules.load()).is_empty()
+    }
+
+    /// Whether all plugins are well.
+    pub async fn check(&self) -> Result<(), String> {
+        let plugins = plugins(&self.rules.load_full());
+        for plugin in plugins {
+            plugin.check().await?;
+        }
+        Ok(())
+    }
+
+    /// What is counted about plugins, in the Prometheus text format.
+    pub fn write_metrics(&self, out: &mut String) -> std::fmt::Result {
+        let plugins = plugins(&self.rules.load());
+        if plugins.is_empty() {
+            return Ok(());
+        }
+        self.metrics.write(out)?;
+        let rows =
+            plugins.iter().map(|plugin| ([plugin.name.to_string().into()], plugin.known_sources() as f64));
+        kms::metrics::CACHED_SOURCES.write(out, "gauge", rows)
+    }
+}
+
+fn rules(text: &[u8], path: &Path, metrics: &Arc<kms::metrics::Metrics>) -> Result<Vec<Rule>, ConfigError> {
+    config::parse(text, &path.display().to_string(), &mut |settings| Plugin::start(settings, metrics.clone()))
+}
+
+/// Each plugin once.
+fn plugins(rules: &[Rule]) -> Vec<Plugin> {
+    let mut found: Vec<Plugin> = Vec::new();
+    for provider in rules.iter().flat_map(|rule| &rule.providers) {
+        if let Provider::Kms(plugin) = provider
+            && found.iter().all(|known| known.name != plugin.name)
+        {
+            found.push(plugin.clone());
+        }
+    }
+    found
 }
 
 /// The providers of a resource: by its own name, by its group, or by the rule for everything.
@@ -77,6 +135,7 @@ impl Transformer for Encryption {
                 let (name, cipher) = keys.first().ok_or_else(|| no_key(prefix))?;
                 Ok([prefix.as_bytes(), name.as_bytes(), b":", &cipher.seal(place, data)].concat())
             }
+            Some(Provider::Kms(plugin)) => plugin.seal(place, data).map_err(TransformError),
             Some(Provider::Identity) | None => Identity.seal(resource, place, data),
         }
     }
@@ -117,10 +176,13 @@ fn no_key(prefix: &str) -> TransformError {
 impl Provider {
     /// The data, and whether its first key opened it. None when it was written by another provider.
     fn open(&self, place: &[u8], data: &[u8]) -> Option<Result<(Vec<u8>, bool), String>> {
-        let Provider::Keys { prefix, keys } = self else {
+        let (prefix, keys) = match self {
+            Provider::Keys { prefix, keys } => (prefix, keys),
+            Provider::Kms(plugin) => {
+                return data.strip_prefix(plugin.prefix.as_bytes()).map(|rest| plugin.open(place, rest));
+            }
             // What others have encrypted they may try.
-            let opened = Identity.open("", place, data).ok()?;
-            return Some(Ok((opened.0, true)));
+            Provider::Identity => return Some(Ok((Identity.open("", place, data).ok()?.0, true))),
         };
         let rest = data.strip_prefix(prefix.as_bytes())?;
         let mut error = "no matching key was found for the provided AES transformer".to_owned();
@@ -151,8 +213,11 @@ mod tests {
             "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n\
              resources: [{{resources: [{resources}], providers: [{providers}]}}]"
         );
-        let rules = config::parse(text.as_bytes(), "f").expect("a configuration");
-        Encryption { path: PathBuf::new(), rules: ArcSwap::from_pointee(rules), read: Mutex::default() }
+        let metrics = Arc::default();
+        let rules = rules(text.as_bytes(), Path::new("f"), &metrics).expect("a configuration");
+        plugins(&rules).iter().for_each(|plugin| plugin.check_now().expect("is well"));
+        let (path, rules) = (PathBuf::new(), ArcSwap::from_pointee(rules));
+        Encryption { path, rules, read: Mutex::default(), metrics }
     }
 
     fn keys(provider: &str, keys: &[&str]) -> String {
@@ -192,6 +257,29 @@ mod tests {
         let other = encryption("configmaps", "{identity: {}}");
         let refusal = "identity transformer tried to read encrypted data";
         assert_eq!(open(&other, &cipher_text), Err(refusal.to_owned()));
+    }
+
+    #[test]
+    fn plugins_and_keys_take_turns() {
+        let server = kms::testing::TestPlugin::start("1");
+        let kms = format!(
+            "{{kms: {{apiVersion: v2, name: p, endpoint: 'unix://{}', timeout: 30s}}}}",
+            server.socket().display()
+        );
+        let keys_only = encryption("secrets", &keys("aescbc", &[OLD]));
+        let both = encryption("secrets, configmaps", &format!("{kms}, {}", keys("aescbc", &[OLD])));
+        let old = keys_only.seal("secrets", b"secrets/a/b", b"data").expect("seals");
+        assert_eq!(open(&both, &old), Ok(("data".to_owned(), Freshness::Stale)));
+        let new = both.seal("secrets", b"secrets/a/b", b"data").expect("seals");
+        assert!(new.starts_with(b"k8s:enc:kms:v2:p:"));
+        assert_eq!(open(&both, &new), Ok(("data".to_owned(), Freshness::Fresh)));
+        assert_eq!(server.encryptions(), 1, "one plugin for both resources");
+        let mut text = String::new();
+        both.write_metrics(&mut text).expect("renders");
+        assert!(
+            text.contains("apiserver_envelope_encryption_dek_source_cache_size{provider_name=\"p\"} 1"),
+            "{text}"
+        );
     }
 
     #[test]

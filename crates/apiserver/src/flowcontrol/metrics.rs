@@ -8,59 +8,19 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::seats::{Grant, Reason, Seats};
-use crate::prometheus::head;
+use crate::prometheus::{SharedHistogram, head};
 
 /// Upper bounds in seconds (upstream: `requestDurationSecondsBuckets`).
 const DURATION_BUCKETS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 /// Upper bounds of `work_estimated_seats`.
 const SEATS_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0];
-/// Nanoseconds and millionths of a seat: sums are kept in whole numbers.
-const FRACTION: f64 = 1e9;
+/// Of durations, sums are kept in nanoseconds.
+const NANOSECONDS: f64 = 1e9;
 /// More pairs of schema and level than this share one set of counts: their names are what users make them.
 const SERIES_MAX: usize = 1024;
 
 const REASONS: [Reason; 4] =
     [Reason::QueueFull, Reason::ConcurrencyLimit, Reason::TimeOut, Reason::Cancelled];
-
-#[derive(Debug)]
-struct Histogram<const N: usize> {
-    bounds: &'static [f64; N],
-    /// Not cumulative; what is above all bounds is in `total` alone.
-    counts: [AtomicU64; N],
-    sum: AtomicU64,
-    total: AtomicU64,
-}
-
-impl<const N: usize> Histogram<N> {
-    fn new(bounds: &'static [f64; N]) -> Self {
-        let counts = std::array::from_fn(|_| AtomicU64::new(0));
-        Histogram { bounds, counts, sum: AtomicU64::new(0), total: AtomicU64::new(0) }
-    }
-
-    fn observe(&self, value: f64) {
-        if let Some(count) = self.counts.get(self.bounds.partition_point(|bound| *bound < value)) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        self.sum.fetch_add((value * FRACTION) as u64, Ordering::Relaxed);
-        self.total.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn write(&self, out: &mut String, name: &str, labels: &str) -> std::fmt::Result {
-        let total = self.total.load(Ordering::Relaxed);
-        if total == 0 {
-            return Ok(());
-        }
-        let mut below = 0;
-        for (bound, count) in self.bounds.iter().zip(&self.counts) {
-            below += count.load(Ordering::Relaxed);
-            writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}")?;
-        }
-        writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {total}")?;
-        let sum = self.sum.load(Ordering::Relaxed) as f64 / FRACTION;
-        writeln!(out, "{name}_sum{{{labels}}} {sum}")?;
-        writeln!(out, "{name}_count{{{labels}}} {total}")
-    }
-}
 
 /// The counts of one FlowSchema with one level.
 #[derive(Debug)]
@@ -71,10 +31,10 @@ pub struct Counts {
     waiting: AtomicI64,
     running: AtomicI64,
     seats: AtomicI64,
-    waited: Histogram<{ DURATION_BUCKETS.len() }>,
-    waited_in_vain: Histogram<{ DURATION_BUCKETS.len() }>,
-    took: Histogram<{ DURATION_BUCKETS.len() }>,
-    widths: Histogram<{ SEATS_BUCKETS.len() }>,
+    waited: SharedHistogram<{ DURATION_BUCKETS.len() }>,
+    waited_in_vain: SharedHistogram<{ DURATION_BUCKETS.len() }>,
+    took: SharedHistogram<{ DURATION_BUCKETS.len() }>,
+    widths: SharedHistogram<{ SEATS_BUCKETS.len() }>,
 }
 
 impl Default for Counts {
@@ -85,10 +45,10 @@ impl Default for Counts {
             waiting: AtomicI64::new(0),
             running: AtomicI64::new(0),
             seats: AtomicI64::new(0),
-            waited: Histogram::new(&DURATION_BUCKETS),
-            waited_in_vain: Histogram::new(&DURATION_BUCKETS),
-            took: Histogram::new(&DURATION_BUCKETS),
-            widths: Histogram::new(&SEATS_BUCKETS),
+            waited: SharedHistogram::new(&DURATION_BUCKETS, NANOSECONDS),
+            waited_in_vain: SharedHistogram::new(&DURATION_BUCKETS, NANOSECONDS),
+            took: SharedHistogram::new(&DURATION_BUCKETS, NANOSECONDS),
+            widths: SharedHistogram::new(&SEATS_BUCKETS, 1.0),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Which addresses a Service gets, and of which families: one range, or on a dual-stack cluster one per family, the
-//! primary family's first. Follows `initIPFamilyFields`, `allocClusterIPs` and `trimFieldsForDualStackDowngrade`.
+//! Which addresses a Service gets, and of which families: one, or on a dual-stack cluster both, the primary family's
+//! first. A family may have several ranges. Follows `allocClusterIPs`.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,6 +8,7 @@ use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::str_at;
 use apimachinery::{Value, json};
 
+use super::families::{self, IPV4, IPV6, texts};
 use crate::config::Cidr;
 
 /// The lowest addresses are given out last, so that whoever asks for one by number finds it free (KEP-3070).
@@ -15,28 +16,32 @@ const STATIC_BAND_MIN: u128 = 16;
 const STATIC_BAND_MAX: u128 = 256;
 const STATIC_BAND_FRACTION: u128 = 16;
 
-const SINGLE_STACK: &str = "SingleStack";
-
 /// Where Services' addresses come from, and which are taken.
 #[derive(Debug)]
 pub struct Addresses {
-    ranges: Vec<Range>,
+    /// One range, or one per family: those that the cluster was made with, which say what families it has.
+    configured: Vec<Cidr>,
+    /// Those that give addresses, of which the first that has a free one does.
+    ranges: Vec<Cidr>,
+    /// Where the search for a free one goes on, by range.
+    next: HashMap<Cidr, u128>,
     /// How many Services hold each: during an update the old and the new state both count.
     held: HashMap<IpAddr, u32>,
 }
 
-#[derive(Debug)]
-struct Range {
-    cidr: Cidr,
-    /// Where the search for a free one goes on.
-    next: u128,
-}
-
 impl Addresses {
-    /// One range, or one per family.
     pub fn new(cidrs: &[Cidr]) -> Addresses {
-        let ranges = cidrs.iter().map(|cidr| Range { cidr: *cidr, next: static_band(cidr) });
-        Addresses { ranges: ranges.collect(), held: HashMap::new() }
+        let (configured, ranges) = (cidrs.to_vec(), cidrs.to_vec());
+        Addresses { configured, ranges, next: HashMap::new(), held: HashMap::new() }
+    }
+
+    pub fn configured(&self) -> &[Cidr] {
+        &self.configured
+    }
+
+    pub fn set_ranges(&mut self, ranges: Vec<Cidr>) {
+        self.next.retain(|range, _| ranges.contains(range));
+        self.ranges = ranges;
     }
 
     pub fn clear(&mut self) {
@@ -58,6 +63,15 @@ impl Addresses {
         super::give_back_one(&mut self.held, address);
     }
 
+    /// Each range, with how many of its addresses are held and how many are free.
+    pub fn used(&self) -> Vec<(String, f64, f64)> {
+        let of_range = |range: &Cidr| {
+            let held = self.held.keys().filter(|address| range.contains(**address)).count() as f64;
+            (range.to_string(), held, range.usable() as f64 - held)
+        };
+        self.ranges.iter().map(of_range).collect()
+    }
+
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
@@ -74,8 +88,12 @@ impl Addresses {
         if str_at(service, &["spec", "type"]) == "ExternalName" {
             return;
         }
-        if self.ranges.len() > 1 {
-            settle_families(service, old);
+        let configured: Vec<&str> =
+            self.configured.iter().map(|range| if range.is_ipv4() { IPV4 } else { IPV6 }).collect();
+        let refusals = families::settle(service, old, &configured);
+        if !refusals.is_empty() {
+            errors.extend(refusals);
+            return;
         }
         if str_at(service, &["spec", "clusterIP"]) == "None" {
             return;
@@ -84,7 +102,7 @@ impl Addresses {
         let asked = asked(service);
         let mut settled = Vec::new();
         for place in 0..families.len().max(asked.len()).max(1) {
-            match (asked.get(place), self.range_of(families.get(place))) {
+            match (asked.get(place), self.family(families.get(place))) {
                 (Some(text), _) => {
                     // What is no address at all is for validation to refuse.
                     if let Ok(address) = text.parse()
@@ -94,9 +112,9 @@ impl Addresses {
                     }
                     settled.push(text.clone());
                 }
-                // A family that the cluster has not is for validation to refuse.
+                // The cluster had the family when the Service was made.
                 (None, None) => {}
-                (None, Some(range)) => match self.free_address(range) {
+                (None, Some(is_ipv4)) => match self.free_address(is_ipv4) {
                     Some(address) => settled.push(address.to_string()),
                     None => {
                         let path = Path::new("spec").child("clusterIPs");
@@ -111,71 +129,47 @@ impl Addresses {
         }
     }
 
-    fn range_of(&self, family: Option<&String>) -> Option<usize> {
-        let Some(family) = family else { return Some(0) };
-        self.ranges.iter().position(|range| range.cidr.is_ipv4() == (family == "IPv4"))
+    /// Whether it is IPv4 of which an address is wanted; none of a family that the cluster has not.
+    fn family(&self, named: Option<&String>) -> Option<bool> {
+        let mut families = self.configured.iter().map(Cidr::is_ipv4);
+        families.find(|is_ipv4| named.is_none_or(|family| *is_ipv4 == (family == "IPv4")))
     }
 
     fn refuse(&self, address: IpAddr, asked: &[String]) -> Option<Error> {
-        let path = Path::new("spec").child("clusterIPs");
-        let refuse = |why: String| {
-            Some(Error::invalid(&path, json!(asked), format!("failed to allocate IP {address}: {why}")))
+        let why = if !self.ranges.iter().any(|range| range.contains(address)) {
+            "the provided network does not match the current range"
+        } else if self.held.contains_key(&address) {
+            "provided IP is already allocated"
+        } else {
+            return None;
         };
-        let of_family = self.ranges.iter().find(|range| range.cidr.is_ipv4() == address.is_ipv4());
-        let range = of_family.or(self.ranges.first())?;
-        if !range.cidr.contains(address) {
-            return refuse(format!(
-                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
-                range.cidr
-            ));
-        }
-        if self.held.contains_key(&address) {
-            return refuse("provided IP is already allocated".to_owned());
-        }
-        None
+        let path = Path::new("spec").child("clusterIPs");
+        Some(Error::invalid(&path, json!(asked), format!("failed to allocate IP {address}: {why}")))
     }
 
-    fn free_address(&mut self, range: usize) -> Option<IpAddr> {
-        let Range { cidr, next } = self.ranges[range];
-        let (usable, band) = (cidr.usable(), static_band(&cidr));
-        let dynamic = (next..usable).chain(band..next).chain(0..band);
-        let (index, address) = dynamic
-            .filter_map(|index| Some((index, cidr.nth(index)?)))
-            .find(|(_, address)| !self.held.contains_key(address))?;
-        self.ranges[range].next = if index + 1 < usable { (index + 1).max(band) } else { band };
+    fn free_address(&mut self, is_ipv4: bool) -> Option<IpAddr> {
+        let ranges = self.ranges.iter().filter(|range| range.is_ipv4() == is_ipv4);
+        let (range, index, address) = ranges.copied().find_map(|range| self.free_within(range))?;
+        let band = static_band(&range);
+        let next = if index + 1 < range.usable() { (index + 1).max(band) } else { band };
+        self.next.insert(range, next);
         Some(address)
+    }
+
+    /// The range, the address and its place there.
+    fn free_within(&self, range: Cidr) -> Option<(Cidr, u128, IpAddr)> {
+        let (usable, band) = (range.usable(), static_band(&range));
+        let next = self.next.get(&range).copied().unwrap_or(band);
+        let dynamic = (next..usable).chain(band..next).chain(0..band);
+        dynamic
+            .filter_map(|index| Some((range, index, range.nth(index)?)))
+            .find(|(_, _, address)| !self.held.contains_key(address))
     }
 }
 
 fn static_band(cidr: &Cidr) -> u128 {
     let band = (cidr.usable() / STATIC_BAND_FRACTION).clamp(STATIC_BAND_MIN, STATIC_BAND_MAX);
     if band < cidr.usable() { band } else { 0 }
-}
-
-/// On a dual-stack cluster a Service that may have two families has them, and one that may no more loses the second.
-fn settle_families(service: &mut Value, old: Option<&Value>) {
-    let mut families = texts(service, "ipFamilies");
-    let single = matches!(str_at(service, &["spec", "ipFamilyPolicy"]), "" | SINGLE_STACK);
-    if !single && families.len() == 1 {
-        families.push(if families[0] == "IPv4" { "IPv6" } else { "IPv4" }.to_owned());
-        service["spec"]["ipFamilies"] = json!(families);
-        return;
-    }
-    let Some(old) = old.filter(|_| single) else { return };
-    // Whoever changes the lists as well must say all of it.
-    let unchanged = |field: &str| texts(service, field) == texts(old, field);
-    if families.len() > 1 && unchanged("ipFamilies") && unchanged("clusterIPs") {
-        service["spec"]["ipFamilies"] = json!(families[..1]);
-        let addresses = texts(service, "clusterIPs");
-        if addresses.len() > 1 {
-            service["spec"]["clusterIPs"] = json!(addresses[..1]);
-        }
-    }
-}
-
-fn texts(service: &Value, field: &str) -> Vec<String> {
-    let list = service["spec"][field].as_array().map(Vec::as_slice).unwrap_or_default();
-    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// The addresses that the Service names, empty ones apart.
@@ -223,18 +217,8 @@ mod tests {
             assert_eq!(spec["clusterIP"], ips[0]);
         }
         let headless =
-            json!({"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4"], "clusterIP": "None"});
+            json!({"ipFamilyPolicy": "PreferDualStack", "clusterIP": "None", "clusterIPs": ["None"]});
         assert_eq!(settled(&DUAL, headless, None)["ipFamilies"], json!(["IPv4", "IPv6"]));
-    }
-
-    #[test]
-    fn a_cluster_of_one_family_leaves_the_other_to_validation() {
-        let spec = json!({"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4"]});
-        let spec = settled(&DUAL[..1], spec, None);
-        assert_eq!((&spec["ipFamilies"], &spec["clusterIPs"]), (&json!(["IPv4"]), &json!(["10.0.0.17"])));
-        let spec =
-            settled(&DUAL[..1], json!({"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"]}), None);
-        assert_eq!(spec["clusterIPs"], Value::Null);
     }
 
     #[test]
@@ -244,8 +228,28 @@ mod tests {
         let two = settled(&DUAL, one, None);
         assert_eq!(two["clusterIPs"], json!(["10.0.0.20", "fd00::101"]));
         let mut single = two.clone();
-        single["ipFamilyPolicy"] = SINGLE_STACK.into();
+        single["ipFamilyPolicy"] = "SingleStack".into();
         let back = settled(&DUAL, single, Some(&json!({"spec": two})));
         assert_eq!((&back["ipFamilies"], &back["clusterIPs"]), (&json!(["IPv4"]), &json!(["10.0.0.20"])));
+    }
+    #[test]
+    fn a_full_range_is_followed_by_the_next_of_its_family() {
+        let mut addresses = addresses(&["10.0.0.0/30"]);
+        let ranges = ["10.0.0.0/30", "fd00::/112", "10.1.0.0/30"];
+        addresses.set_ranges(ranges.map(|range| range.parse().expect("a range")).to_vec());
+        let mut given = Vec::new();
+        while let Some(address) = addresses.free_address(true) {
+            addresses.take(address);
+            given.push(address.to_string());
+        }
+        assert_eq!(given, ["10.0.0.1", "10.0.0.2", "10.1.0.1", "10.1.0.2"]);
+        let refusal = |address: &str| {
+            let error = addresses.refuse(address.parse().expect("an address"), &[]).expect("is refused");
+            error.to_string().rsplit_once("failed to allocate IP ").expect("says so").1.to_owned()
+        };
+        assert_eq!(refusal("10.1.0.2"), "10.1.0.2: provided IP is already allocated");
+        assert_eq!(refusal("10.2.0.2"), "10.2.0.2: the provided network does not match the current range");
+        addresses.set_ranges(vec!["10.1.0.0/30".parse().expect("a range")]);
+        assert_eq!(addresses.free_address(true), None);
     }
 }

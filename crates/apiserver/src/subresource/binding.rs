@@ -5,7 +5,7 @@ use api::resource;
 use apimachinery::field::{Error, Path};
 use apimachinery::meta::str_at;
 use apimachinery::status::StatusDetails;
-use apimachinery::{GroupKind, GroupResource, Map, Status, Value, json, time};
+use apimachinery::{GroupResource, Map, Status, Value, json, time};
 use bytes::Bytes;
 use http::Response;
 use jiff::Timestamp;
@@ -57,7 +57,7 @@ fn check(binding: &Value, pod: &str) -> Result<(), Status> {
     let (kind, node) = (str_at(binding, &["target", "kind"]), str_at(binding, &["target", "name"]));
     let mut errors = Vec::new();
     if !matches!(kind, "" | "Node") {
-        errors.push(Error::not_supported(&target.child("kind"), kind, &["Node", "<empty>"]));
+        errors.push(Error::not_supported_of(&target.child("kind"), kind, &["Node", "<empty>"]));
     }
     if node.is_empty() {
         errors.push(Error::required(&target.child("name"), ""));
@@ -66,10 +66,12 @@ fn check(binding: &Value, pod: &str) -> Result<(), Status> {
     if !named.is_empty() && named != pod {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(Status::invalid(&GroupKind::new("", "Binding"), pod, &errors))
+    // Upstream hands these on as they are, without making a Status of them.
+    let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    match said.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Status::failure(500, "", one.as_str())),
+        several => Err(Status::failure(500, "", format!("[{}]", several.join(", ")))),
     }
 }
 

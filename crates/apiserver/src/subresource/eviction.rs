@@ -178,7 +178,7 @@ fn announced(pod: &Value, now: Timestamp) -> Value {
 /// Stores an object unless somebody else came first; returns its version.
 async fn put(call: &Call, kind: &Kind, entry: &Entry, object: &Value) -> Result<Option<String>, Status> {
     let op = Op::Put(draft(kind, object));
-    match call.core.store.commit(&entry.key, At::At(entry.revision), op).await {
+    match call.core.commit(&entry.key, At::At(entry.revision), op).await {
         Ok(written) => Ok(Some(written.revision.to_string())),
         Err(CommitError::Conflict { .. }) => Ok(None),
         Err(error) => Err(commit_failed(&error)),

@@ -7,10 +7,12 @@ mod links;
 
 use std::net::IpAddr;
 
+use api::objectmeta::IS_NEGATIVE;
 use api::resource;
+use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::str_at;
-use apimachinery::{Status, Value};
-use http::header::{HOST, HeaderName, LOCATION, UPGRADE};
+use apimachinery::{GroupKind, Status, Value};
+use http::header::{CACHE_CONTROL, HOST, HeaderName, LOCATION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
 use crate::admit;
@@ -49,7 +51,7 @@ pub async fn serve(
         }
         (resource::PODS, streaming) => match pod_stream(call, streaming)? {
             Some(destination) => destination,
-            None => return crate::nonresource::text("text/plain", ""),
+            None => return nothing(),
         },
         _ => return Err(Status::path_not_found()),
     };
@@ -58,6 +60,13 @@ pub async fn serve(
         return Err(refusal(response).await?);
     }
     Ok(response)
+}
+
+/// The log of a pod that is nowhere yet.
+fn nothing() -> Result<Response<Body>, Status> {
+    let answer =
+        Response::builder().status(StatusCode::NO_CONTENT).header(CACHE_CONTROL, "no-cache, private");
+    answer.body(body::empty()).map_err(Status::internal)
 }
 
 /// The answer of whatever is proxied to, made to look as if all of it were found below the proxy's path.
@@ -148,6 +157,9 @@ fn pod_stream(call: &Call, subresource: &str) -> Result<Option<Destination>, Sta
     let info = &call.info;
     let not_found = || Status::not_found(&resource::PODS.group_resource(), &info.name);
     let pod = call.core.object(resource::PODS, &info.namespace, &info.name).ok_or_else(not_found)?;
+    if subresource == "log" {
+        check_log_options(&call.query, &info.name)?;
+    }
     let container = match subresource {
         "portforward" => String::new(),
         _ => format!("/{}", container(call, &pod)?),
@@ -169,6 +181,27 @@ fn pod_stream(call: &Call, subresource: &str) -> Result<Option<Destination>, Sta
     };
     let path = format!("/{door}/{}/{}{container}?{}", info.namespace, info.name, query.join("&"));
     kubelet(&node, path).map(Some)
+}
+
+/// Follows `ValidatePodLogOptions`.
+fn check_log_options(query: &Query, pod: &str) -> Result<(), Status> {
+    let mut errors = ErrorList::new();
+    for (option, least, why) in [("tailLines", 0, IS_NEGATIVE), ("limitBytes", 1, "must be greater than 0")] {
+        if let Some(number) = query.number(option)?.filter(|number| *number < least) {
+            errors.push(Error::invalid(&Path::new(option), number, why));
+        }
+    }
+    let seconds = query.number("sinceSeconds")?;
+    if seconds.is_some() && !query.text("sinceTime").is_empty() {
+        let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        errors.push(Error::forbidden(&Path::new("").key(""), why));
+    } else if let Some(seconds) = seconds.filter(|seconds| *seconds < 1) {
+        errors.push(Error::invalid(&Path::new("sinceSeconds"), seconds, "must be greater than 0"));
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(&GroupKind::new("", "PodLogOptions"), pod, &errors))
 }
 
 /// The container asked for, or the only one. Follows `podutil.ValidatePodLogOptions` and `getContainerNames`.

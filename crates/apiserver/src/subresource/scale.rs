@@ -1,7 +1,9 @@
 //! The `scale` subresource: a workload seen as a number of replicas. Follows `ScaleREST`.
 
 use api::catalogue::SCALES;
+use apimachinery::codec::Strictness;
 use apimachinery::field::{Error, Path};
+use apimachinery::managedfields::{SCALE_VERSION, ScaleHandler};
 use apimachinery::meta::{LabelSelector, str_at};
 use apimachinery::{GroupKind, Status, Value, json, labels};
 use bytes::Bytes;
@@ -13,14 +15,15 @@ use crate::conversion;
 use crate::draft::to_json;
 use crate::kind::KindRef;
 use crate::negotiation::{Format, format_of_request};
+use crate::ownership;
 use crate::part::Part;
 use crate::patch;
 use crate::query::WriteOptions;
 use crate::wire::{self, Document, Expected};
-use crate::write::{self, Place, Proposal};
+use crate::write::{self, Place, Proposal, Written};
 
 const EXPECTED: Expected =
-    Expected { type_name: "io.k8s.api.autoscaling.v1.Scale", api_version: "autoscaling/v1", kind: "Scale" };
+    Expected { type_name: "io.k8s.api.autoscaling.v1.Scale", api_version: SCALE_VERSION, kind: "Scale" };
 
 pub async fn serve(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Response<Body>, Status> {
     let place = Place::of(call, kind, Part::Scale);
@@ -30,13 +33,19 @@ pub async fn serve(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Resp
             (entry.bytes.clone(), Some(entry.revision))
         }
         "patch" => {
-            let options = WriteOptions::parse(&call.query, "PatchOptions")?;
             let patch = patch::Patch::of_request(call, kind, body)?;
-            let change = |object: &Value| {
-                let patched = patch.apply_plain(&scale(kind, object), EXPECTED)?;
-                scaled(kind, object, &patched).map(|object| Proposal { object, owned: false })
+            let options = patch.options(call)?;
+            let written = match patch.is_apply() {
+                true => apply(call, &place, &patch, &options).await?,
+                false => {
+                    let change = |object: &Value| {
+                        let patched = patch.apply_plain(&scale(kind, object), EXPECTED)?;
+                        scaled(kind, object, &patched).map(|object| Proposal { object, owned: false })
+                    };
+                    write::update(call, &place, &options, &change).await?
+                }
             };
-            (write::update(call, &place, &options, &change).await?.bytes, None)
+            (written.bytes, None)
         }
         _ => {
             let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
@@ -61,6 +70,35 @@ pub async fn serve(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Resp
     call.respond(200, Document { type_name: view.type_name(false), json: vec![view.object(&scale)] })
 }
 
+/// Applies a configuration to the Scale, whose owners are those of the workload's replicas.
+async fn apply(
+    call: &mut Call,
+    place: &Place,
+    patch: &patch::Patch,
+    options: &WriteOptions,
+) -> Result<Written, Status> {
+    let kind = &place.kind;
+    let config = patch.configuration_of(EXPECTED, options.field_validation, &mut call.warnings)?;
+    let (api_version, path) = (kind.resource.api_version(), replicas_path(kind));
+    let unreadable = |error| Status::internal(format!("failed to decode managed fields: {error}"));
+    let now = call.now;
+    let change = |object: &Value| {
+        let fields = object["metadata"].get("managedFields");
+        let owners = ScaleHandler::new(fields, &api_version, &path).map_err(unreadable)?;
+        let mut live = scale(kind, object);
+        live["metadata"]["managedFields"] = owners.to_subresource();
+        let merged = ownership::applied_to_scale(&live, &config, options, now)?;
+        let merged = wire::decode_value(EXPECTED, merged, Strictness::Ignore, &mut Vec::new())?;
+        let mut object = scaled(kind, object, &merged)?;
+        let fields = owners.to_parent(merged["metadata"].get("managedFields")).map_err(unreadable)?;
+        if !fields.is_null() {
+            object["metadata"]["managedFields"] = fields;
+        }
+        Ok(Proposal { object, owned: true })
+    };
+    write::update(call, place, options, &change).await
+}
+
 /// A workload as its Scale. Custom ones say where they keep what it shows.
 pub fn scale(kind: &KindRef, object: &Value) -> Value {
     let (spec, status) = match paths(kind) {
@@ -73,12 +111,20 @@ pub fn scale(kind: &KindRef, object: &Value) -> Value {
             metadata[field] = value.clone();
         }
     }
-    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+    json!({"kind": "Scale", "apiVersion": SCALE_VERSION, "metadata": metadata, "spec": spec, "status": status})
 }
 
 /// Where a custom workload keeps its numbers.
 fn paths(kind: &KindRef) -> Option<&apiextensions::definition::Scale> {
     kind.custom()?.version.scale.as_ref()
+}
+
+/// The names that lead to a workload's replicas.
+fn replicas_path(kind: &KindRef) -> Vec<&str> {
+    paths(kind).map_or_else(
+        || vec!["spec", "replicas"],
+        |paths| apiextensions::scale::names(&paths.spec_replicas_path),
+    )
 }
 
 /// The spec and status of a built-in workload's Scale.

@@ -20,15 +20,30 @@ use crate::{Backend, BackendFuture, GroupServed, tls};
 
 const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 
+const FLUNDER: &str = "/apis/wardle.example.com/v1/namespaces/{namespace}/flunders/{name}";
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
 fn resource_list() -> Value {
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "wardle.example.com/v1", "resources": [
         {"name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder", "verbs": ["get"]}]})
+}
+
+/// Describes itself and, as extension servers do, what all share.
+fn open_api() -> Value {
+    let reference = |name: &str| json!({"$ref": format!("#/definitions/{name}")});
+    let get = json!({"get": {"responses": {"200": {"schema": reference("e.Flunder")}}}});
+    json!({
+        "swagger": "2.0",
+        "paths": {(FLUNDER): get, "/apis": {}},
+        "definitions": {"e.Flunder": {"properties": {"metadata": reference(OBJECT_META)}}, (OBJECT_META): {"type": "object"}},
+    })
 }
 
 /// Says who asked for what.
 fn answer(path: &str, user: &str, groups: &str) -> Value {
     match path {
         "/apis/wardle.example.com/v1" => resource_list(),
+        "/openapi/v2" => open_api(),
         path => json!({"path": path, "user": user, "groups": groups}),
     }
 }
@@ -110,6 +125,26 @@ async fn an_extension_server_is_judged_discovered_and_told_who_asks() {
     let expect = json!({"versions": [{"version": "v1", "freshness": "Current", "resources": [
         {"resource": "flunders", "scope": "Namespaced", "responseKind": {"kind": "Flunder"}}]}]});
     assert!(contains(found.expect("is among them"), &expect), "{found:?}");
+    described(&api).await;
+}
+
+/// The extension server's part of version 2 comes some time after the server was found available.
+async fn described(api: &Fixture) {
+    let mut document = Value::Null;
+    while document["paths"][FLUNDER].is_null() {
+        // The extension server has this thread, too.
+        tokio::task::yield_now().await;
+        document = api.send("GET /openapi/v2", "").await.json();
+    }
+    let flunder = &document["definitions"]["e.Flunder"]["properties"]["metadata"]["$ref"];
+    let renamed = format!("{OBJECT_META}_v2");
+    assert_eq!(*flunder, format!("#/definitions/{renamed}"));
+    assert_eq!(document["definitions"][&renamed], json!({"type": "object"}));
+    assert_ne!(
+        document["definitions"][OBJECT_META],
+        json!({"type": "object"}),
+        "the server's own is as it was"
+    );
 }
 
 struct InProcess;

@@ -229,6 +229,10 @@ async fn a_scale_is_read_and_set_where_the_definition_says() {
     scale["spec"]["replicas"] = 7.into();
     fixture.check(&format!("PUT {WIDGETS}/a/scale"), scale, 200, json!({"spec": {"replicas": 7}})).await;
     fixture.check(&format!("GET {WIDGETS}/a"), Value::Null, 200, json!({"spec": {"replicas": 7}})).await;
+    let apply =
+        format!("PATCH {WIDGETS}/a/scale?fieldManager=scaler\nContent-Type: application/apply-patch+yaml");
+    let applied = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "a"}, "spec": {"replicas": 5}});
+    fixture.check(&apply, applied, 409, json!({"reason": "Conflict"})).await;
 }
 
 #[tokio::test]

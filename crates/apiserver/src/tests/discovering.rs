@@ -1,5 +1,7 @@
 //! Discovery, version, health, OpenAPI, metrics.
 
+use std::collections::BTreeMap;
+
 use apimachinery::{Value, json};
 
 use super::fixture::Fixture;
@@ -99,6 +101,34 @@ async fn requests_are_counted() {
     let metrics = api.send("GET /metrics", "").await;
     let text = String::from_utf8_lossy(&metrics.bytes);
     assert!(text.contains("apiserver_request_total{code=\"200\",dry_run=\"\",component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"cluster\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1"), "{text}");
+}
+
+/// The table of the documentation: each metric with its type and whether it is served.
+fn documented() -> BTreeMap<&'static str, (&'static str, &'static str)> {
+    let table = include_str!("../../../../docs/metrics.md").lines();
+    let row = |line: &'static str| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        let name = cells.next()?.trim_end_matches('`');
+        Some((name, (cells.next()?, cells.next()?.trim_end_matches(" |"))))
+    };
+    table.filter_map(row).collect()
+}
+
+#[tokio::test]
+async fn the_metrics_are_those_of_the_documentation() {
+    let api = Fixture::new().await;
+    let metrics = api.send("GET /metrics", "").await;
+    let text = String::from_utf8_lossy(&metrics.bytes);
+    let served: BTreeMap<&str, &str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let documented = documented();
+    for (name, kind) in &served {
+        let row = documented.get(name).unwrap_or_else(|| panic!("{name} is not documented"));
+        assert_eq!(*row, (*kind, "yes"), "{name}");
+    }
+    for (name, _) in documented.iter().filter(|(_, row)| row.1 == "yes") {
+        assert!(served.contains_key(name), "{name} is not served");
+    }
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ async fn logs_come_from_the_kubelet_of_the_pods_node() {
     assert!(code == 400 && why.contains("container x is not valid for pod p"), "{why}");
     assert_eq!(get("/api/v1/nodes/n/proxy/metrics/cadvisor?a=b").await.1, "/metrics/cadvisor?a=b");
     api.check(&format!("POST {PODS}"), pod("unscheduled"), 201, json!({})).await;
-    assert_eq!(get(&format!("{PODS}/unscheduled/log")).await, (200, String::new()));
+    assert_eq!(get(&format!("{PODS}/unscheduled/log")).await, (204, String::new()));
 }
 
 #[tokio::test]

@@ -113,6 +113,41 @@ async fn a_deployment_is_scaled() {
 }
 
 #[tokio::test]
+async fn who_applies_a_scale_takes_the_replicas_over_by_force_only() {
+    let api = Fixture::new().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "d"}},
+        "template": {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    api.check(&format!("POST {path}?fieldManager=author"), deployment, 201, json!({})).await;
+    let apply = |more: &str| {
+        format!("PATCH {path}/d/scale?fieldManager=scaler{more}\nContent-Type: application/apply-patch+yaml")
+    };
+    let scale = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": 3}});
+    let conflict =
+        "Apply failed with 1 conflict: conflict with \"author\" using autoscaling/v1: .spec.replicas";
+    api.check(&apply(""), scale.clone(), 409, json!({"reason": "Conflict", "message": conflict})).await;
+    api.check(&apply("&force=true"), scale, 200, json!({"spec": {"replicas": 3}})).await;
+    let workload =
+        api.check(&format!("GET {path}/d"), json!(null), 200, json!({"spec": {"replicas": 3}})).await;
+    let managers = workload["metadata"]["managedFields"].as_array().expect("managers");
+    let replicas = |name: &str| {
+        let entry = managers.iter().find(|entry| entry["manager"] == name).expect("a manager");
+        (
+            entry["apiVersion"].clone(),
+            entry["operation"].clone(),
+            entry["fieldsV1"]["f:spec"].get("f:replicas").is_some(),
+        )
+    };
+    assert_eq!(replicas("author"), (json!("apps/v1"), json!("Update"), false));
+    assert_eq!(replicas("scaler"), (json!("apps/v1"), json!("Apply"), true));
+    let nobody = format!("PATCH {path}/d/scale\nContent-Type: application/apply-patch+yaml");
+    api.check(&nobody, json!({}), 422, json!({"reason": "Invalid"})).await;
+    let wrong = format!("PATCH {path}/d/scale\nContent-Type: application/json-patch+json");
+    let many = json!([{"op": "replace", "path": "/spec/replicas", "value": "many"}]);
+    api.check(&wrong, many, 422, json!({"reason": "Invalid"})).await;
+}
+
+#[tokio::test]
 async fn a_service_account_token_is_issued_and_reviewed() {
     let api = Fixture::new().await;
     let request = json!({"spec": {"expirationSeconds": 600}});

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use api::apiregistration::{AUTOMANAGED, LOCAL, local_service};
+use api::apiregistration::{AUTOMANAGED, LOCAL, LocalService, local_service};
 use api::resource;
 use apimachinery::meta::str_at;
 use apimachinery::{GroupVersion, Value, json};
@@ -21,7 +21,7 @@ pub const DUTY: Duty =
 
 fn all(core: &Core) -> Vec<Write> {
     let mut wanted: BTreeMap<GroupVersion, Value> =
-        LOCAL.iter().map(|row| (group_version(row), local_service(row))).collect();
+        local(core).map(|row| (group_version(row), local_service(row))).collect();
     for definition in core.customresources.all(&core.store) {
         for kind in definition.served() {
             let version = kind.kind.resource.gvr().group_version();
@@ -61,11 +61,16 @@ fn after(core: &Core, change: &Change) -> Vec<Write> {
 pub fn settle(core: &Core, version: &GroupVersion) -> Option<Write> {
     let name = format!("{}.{}", version.version, version.group);
     let found = stored_one(core, resource::API_SERVICES, "", &name);
-    let built_in = LOCAL.iter().find(|row| group_version(row) == *version).map(local_service);
+    let built_in = local(core).find(|row| group_version(row) == *version).map(local_service);
     let in_process = || core.aggregator.registered(version).map(|served| registered_service(&served));
     let wanted =
         built_in.or_else(in_process).or_else(|| serves(core, version).then(|| custom_service(version)));
     decide(wanted, found)
+}
+
+/// What this server serves by itself.
+fn local(core: &Core) -> impl Iterator<Item = &'static LocalService> {
+    LOCAL.iter().filter(|row| core.config.enablement.serves_any_of(&group_version(row)))
 }
 
 /// Whether any definition serves this version.

@@ -3,12 +3,11 @@
 //! `clusterauthenticationtrust.Controller`.
 
 use api::resource;
-use apimachinery::meta::str_at;
 use apimachinery::{Map, Value, json};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use super::{Change, Duty, Write, stored_one};
+use super::{Duty, Write, stored_one};
 use crate::core::Core;
 
 const NAMESPACE: &str = "kube-system";
@@ -26,13 +25,8 @@ const LISTS: [&str; 5] = [
 pub const DUTY: Duty = Duty {
     watched: &[resource::CONFIG_MAPS],
     all: |core| settle(core).into_iter().collect(),
-    after: |core, change| if is_concerned(change) { settle(core).into_iter().collect() } else { Vec::new() },
+    after: |core, change| change.is_of(NAMESPACE, NAME).then(|| settle(core)).flatten().into_iter().collect(),
 };
-
-fn is_concerned(change: &Change) -> bool {
-    let object = change.object();
-    str_at(object, &["metadata", "name"]) == NAME && str_at(object, &["metadata", "namespace"]) == NAMESPACE
-}
 
 fn settle(core: &Core) -> Option<Write> {
     let own = own(core);
@@ -106,7 +100,8 @@ fn authorities(found: &str, own: &str, now: i64) -> String {
     let mut kept: Vec<CertificateDer<'static>> = Vec::new();
     let all = [found, own].into_iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes()));
     for certificate in all.filter_map(Result::ok) {
-        let is_good = auth::certificate::not_after(&certificate).is_some_and(|until| until > now);
+        let is_good =
+            auth::certificate::Subject::of(&certificate).not_after().is_some_and(|until| until > now);
         if is_good && !kept.contains(&certificate) {
             kept.push(certificate);
         }

@@ -5,7 +5,7 @@ use api::resource;
 use apimachinery::meta::str_at;
 use apimachinery::{Value, json};
 
-use super::{Change, Duty, Write, stored_one};
+use super::{Duty, Write, stored_one};
 use crate::core::Core;
 
 const NAMESPACE: &str = "kube-system";
@@ -16,13 +16,8 @@ const DATE: &str = "%Y-%m-%d";
 pub const DUTY: Duty = Duty {
     watched: &[resource::CONFIG_MAPS],
     all: |core| settle(core).into_iter().collect(),
-    after: |core, change| if is_concerned(change) { settle(core).into_iter().collect() } else { Vec::new() },
+    after: |core, change| change.is_of(NAMESPACE, NAME).then(|| settle(core)).flatten().into_iter().collect(),
 };
-
-fn is_concerned(change: &Change) -> bool {
-    let object = change.object();
-    str_at(object, &["metadata", "name"]) == NAME && str_at(object, &["metadata", "namespace"]) == NAMESPACE
-}
 
 fn settle(core: &Core) -> Option<Write> {
     let today = (core.config.clock)().strftime(DATE).to_string();

@@ -64,6 +64,11 @@ impl Change {
     fn object(&self) -> &Value {
         self.now.as_ref().or(self.before.as_ref()).unwrap_or(&Value::Null)
     }
+
+    fn is_of(&self, namespace: &str, name: &str) -> bool {
+        let metadata = &self.object()["metadata"];
+        metadata["name"] == name && metadata["namespace"] == namespace
+    }
 }
 
 /// Some objects to answer for.

@@ -1,14 +1,13 @@
 //! The ServiceCIDR `kubernetes`, which stands for the ranges the server was started with.
 //! Follows `pkg/controlplane/controller/defaultservicecidr`.
 
+use api::networking::servicecidr::DEFAULT_NAME as NAME;
 use api::resource;
 use apimachinery::meta::str_at;
 use apimachinery::{Value, json};
 
 use super::{Change, Duty, Write, stored_one};
 use crate::core::Core;
-
-const NAME: &str = "kubernetes";
 
 pub const DUTY: Duty = Duty {
     watched: &[resource::SERVICE_CIDRS],

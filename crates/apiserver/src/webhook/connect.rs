@@ -10,15 +10,12 @@ use std::task::{Context, Poll};
 use api::resource;
 use apimachinery::Value;
 use apimachinery::meta::str_at;
+use client::tls::TlsConnection;
 use http::Uri;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use store::{Key, Store};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use crate::conversion;
@@ -78,7 +75,7 @@ impl Connector {
         Connector { store, target, tls: TlsConnector::from(tls), turn: Arc::default() }
     }
 
-    async fn connect(self) -> Result<Stream, ConnectError> {
+    async fn connect(self) -> Result<TlsConnection, ConnectError> {
         let address = match &self.target {
             Target::Host { host, port } => {
                 if host.contains(':') {
@@ -100,7 +97,7 @@ impl Connector {
         let stream = TcpStream::connect(&address).await.map_err(dial)?;
         stream.set_nodelay(true).map_err(dial)?;
         let stream = self.tls.connect(name, stream).await.map_err(|error| tls_error(&error))?;
-        Ok(Stream(TokioIo::new(stream)))
+        Ok(TlsConnection::new(stream))
     }
 }
 
@@ -163,14 +160,11 @@ fn ready_endpoints(slice: &Value, port_name: &str) -> Vec<SocketAddr> {
     ready.filter_map(first).map(|ip: IpAddr| SocketAddr::new(ip, port)).collect()
 }
 
-/// A connection with TLS over it.
-pub struct Stream(TokioIo<TlsStream<TcpStream>>);
-
 type Connecting =
-    Pin<Box<dyn Future<Output = Result<Stream, Box<dyn std::error::Error + Send + Sync>>> + Send>>;
+    Pin<Box<dyn Future<Output = Result<TlsConnection, Box<dyn std::error::Error + Send + Sync>>> + Send>>;
 
 impl Service<Uri> for Connector {
-    type Response = Stream;
+    type Response = TlsConnection;
     type Error = Box<dyn std::error::Error + Send + Sync>;
     type Future = Connecting;
 
@@ -181,41 +175,6 @@ impl Service<Uri> for Connector {
     fn call(&mut self, _: Uri) -> Connecting {
         let connector = self.clone();
         Box::pin(async move { connector.connect().await.map_err(Into::into) })
-    }
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        let is_http2 = self.0.inner().get_ref().1.alpn_protocol() == Some(b"h2");
-        if is_http2 { Connected::new().negotiated_h2() } else { Connected::new() }
-    }
-}
-
-impl Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl Write for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use admission::Operation;
 use parking_lot::Mutex;
 
-use crate::prometheus::{Histogram, head, write_histograms};
+use crate::prometheus::{Histogram, SharedHistogram, head, write_histograms};
 
 /// Upper bounds in seconds of `apiserver_admission_webhook_admission_duration_seconds`.
 const WEBHOOK_BUCKETS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
 /// Upper bounds in seconds of `apiserver_admission_step_admission_duration_seconds`.
 const STEP_BUCKETS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
+/// Sums of durations are kept in nanoseconds.
+const NANOSECONDS: f64 = 1e9;
 /// Codes above this are counted as this, so that a webhook cannot make series without end.
 const CODE_MAX: u16 = 600;
 /// More label sets than this are not counted: names of webhooks are what users make them.
@@ -62,6 +65,49 @@ impl Outcome {
     }
 }
 
+/// Which half of admission a plugin is asked in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    Admit,
+    Validate,
+}
+
+const HALVES: [&str; 2] = ["admit", "validate"];
+/// As an operation is numbered.
+const OPERATIONS: [&str; 4] = ["CREATE", "UPDATE", "DELETE", "CONNECT"];
+
+type Took = SharedHistogram<{ STEP_BUCKETS.len() }>;
+
+/// How long one plugin took, by half, operation, and whether it refused.
+#[derive(Debug)]
+struct Plugin {
+    name: &'static str,
+    took: [[[Took; 2]; OPERATIONS.len()]; HALVES.len()],
+}
+
+impl Plugin {
+    fn new(name: &'static str) -> Plugin {
+        let took = || SharedHistogram::new(&STEP_BUCKETS, NANOSECONDS);
+        let of_operation = || std::array::from_fn(|_| took());
+        Plugin { name, took: std::array::from_fn(|_| std::array::from_fn(|_| of_operation())) }
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        for (half, operations) in HALVES.iter().zip(&self.took) {
+            for (operation, outcomes) in OPERATIONS.iter().zip(operations) {
+                for (rejected, took) in [false, true].iter().zip(outcomes) {
+                    let name = self.name;
+                    let labels = format!(
+                        "name=\"{name}\",operation=\"{operation}\",rejected=\"{rejected}\",type=\"{half}\""
+                    );
+                    took.write(out, PLUGINS, &labels)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 #[derive(Debug, Default)]
 struct Series {
     counters: BTreeMap<(&'static str, String), u64>,
@@ -69,9 +115,14 @@ struct Series {
     steps: BTreeMap<String, Histogram>,
 }
 
-#[derive(Debug, Default)]
-pub struct Metrics(Mutex<Series>);
+#[derive(Debug)]
+pub struct Metrics {
+    series: Mutex<Series>,
+    /// In the order of the chain.
+    plugins: Vec<Plugin>,
+}
 
+const PLUGINS: &str = "apiserver_admission_controller_admission_duration_seconds";
 const REQUESTS: &str = "apiserver_admission_webhook_request_total";
 const REJECTIONS: &str = "apiserver_admission_webhook_rejection_count";
 const FAIL_OPEN: &str = "apiserver_admission_webhook_fail_open_count";
@@ -91,6 +142,17 @@ const HELP: [(&str, &str); 3] = [
 ];
 
 impl Metrics {
+    /// For a chain of these plugins.
+    pub fn new(plugins: impl Iterator<Item = &'static str>) -> Metrics {
+        Metrics { series: Mutex::default(), plugins: plugins.map(Plugin::new).collect() }
+    }
+
+    /// One plugin was asked, by its place in the chain.
+    pub fn plugin(&self, place: usize, half: Half, operation: Operation, passed: bool, took: Duration) {
+        let counts = &self.plugins[place].took[half as usize][operation as usize];
+        counts[usize::from(!passed)].observe(took.as_secs_f64());
+    }
+
     pub fn webhook(&self, asked: Asked<'_>, outcome: Outcome, took: Duration) {
         let Asked { webhook, mutating, operation } = asked;
         let kind = if mutating { "admit" } else { "validating" };
@@ -111,7 +173,7 @@ impl Metrics {
         if matches!(outcome, Outcome::FailedOpen(_)) {
             self.count(FAIL_OPEN, format!("name=\"{webhook}\",type=\"{kind}\""));
         }
-        let mut series = self.0.lock();
+        let mut series = self.series.lock();
         if series.webhooks.len() < SERIES_MAX {
             observe(&mut series.webhooks, labels, &WEBHOOK_BUCKETS, took);
         }
@@ -120,11 +182,11 @@ impl Metrics {
     /// All of the mutating or the validating half.
     pub fn step(&self, step: &str, operation: &str, rejected: bool, took: Duration) {
         let labels = format!("operation=\"{operation}\",rejected=\"{rejected}\",type=\"{step}\"");
-        observe(&mut self.0.lock().steps, labels, &STEP_BUCKETS, took);
+        observe(&mut self.series.lock().steps, labels, &STEP_BUCKETS, took);
     }
 
     fn count(&self, name: &'static str, labels: String) {
-        let mut series = self.0.lock();
+        let mut series = self.series.lock();
         if series.counters.len() < SERIES_MAX {
             *series.counters.entry((name, labels)).or_default() += 1;
         }
@@ -138,7 +200,7 @@ impl Metrics {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        let series = self.0.lock();
+        let series = self.series.lock();
         for (name, help) in HELP {
             let of_name = series.counters.iter().filter(|((of, _), _)| *of == name).peekable();
             head(out, name, "counter", help)?;
@@ -154,6 +216,13 @@ impl Metrics {
             "[STABLE] Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
         )?;
         write_histograms(out, step, &STEP_BUCKETS, &series.steps)?;
+        head(
+            out,
+            PLUGINS,
+            "histogram",
+            "[STABLE] Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
+        )?;
+        self.plugins.iter().try_for_each(|plugin| plugin.write(out))?;
         let webhook = "apiserver_admission_webhook_admission_duration_seconds";
         head(
             out,
@@ -175,13 +244,15 @@ mod tests {
 
     #[test]
     fn a_rejection_is_counted_with_its_code_and_kind() {
-        let metrics = Metrics::default();
+        let metrics = Metrics::new(["NamespaceLifecycle"].into_iter());
         let asked = Asked { webhook: "w", mutating: false, operation: "CREATE" };
         metrics.webhook(asked, Outcome::Rejected(403), Duration::from_millis(10));
         metrics.webhook(asked, Outcome::FailedOpen(503), Duration::from_millis(10));
+        metrics.plugin(0, Half::Admit, Operation::Delete, false, Duration::from_millis(10));
         let text = metrics.render();
         for line in [
             "apiserver_admission_webhook_rejection_count{error_type=\"no_error\",name=\"w\",operation=\"CREATE\",rejection_code=\"403\",type=\"validating\"} 1",
+            "apiserver_admission_controller_admission_duration_seconds_count{name=\"NamespaceLifecycle\",operation=\"DELETE\",rejected=\"true\",type=\"admit\"} 1",
             "apiserver_admission_webhook_fail_open_count{name=\"w\",type=\"validating\"} 1",
             "apiserver_admission_webhook_admission_duration_seconds_bucket{name=\"w\",operation=\"CREATE\",rejected=\"true\",type=\"validating\",le=\"0.005\"} 0",
             "apiserver_admission_webhook_admission_duration_seconds_bucket{name=\"w\",operation=\"CREATE\",rejected=\"true\",type=\"validating\",le=\"0.025\"} 1",

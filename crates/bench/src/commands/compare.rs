@@ -141,7 +141,11 @@ impl Compare {
         for case in CASES.iter().filter(chosen) {
             eprintln!("{}: {}", case.title, case.command);
             match case.compare(ours, &upstream, self.rounds).await {
-                Ok(rows) => report.rows.extend(rows),
+                Ok(rows) => {
+                    // All of them take half an hour, and may be cut short.
+                    eprintln!("{}", Report { benchmark: case.command, rows: rows.clone() });
+                    report.rows.extend(rows);
+                }
                 Err(error) => failed.push(format!("{}: {error:#}", case.title)),
             }
         }

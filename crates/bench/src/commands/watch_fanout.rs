@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
+use serde::Deserialize;
 
 use crate::Cluster;
 use crate::connection::Watch;
@@ -29,6 +30,27 @@ pub struct WatchFanout {
 
 /// When a watcher had read the creation of each pod.
 type Seen = HashMap<String, Instant>;
+
+/// What a watcher looks at of an event. All the watchers share a machine with the server: were they to read the rest of
+/// each pod too, their own work would be most of what is measured.
+#[derive(Deserialize)]
+struct Event<'a> {
+    r#type: &'a str,
+    #[serde(borrow)]
+    object: Object<'a>,
+}
+
+#[derive(Deserialize)]
+struct Object<'a> {
+    #[serde(borrow)]
+    metadata: Metadata<'a>,
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    #[serde(default)]
+    name: &'a str,
+}
 
 impl WatchFanout {
     pub async fn run(self, cluster: &Cluster) -> Result<Report> {
@@ -70,9 +92,14 @@ impl WatchFanout {
 async fn read(mut watch: Watch, count: usize) -> Result<Seen> {
     let mut seen = Seen::new();
     while seen.len() < count {
-        let (kind, pod) = watch.event().await?;
-        if kind == "ADDED" {
-            seen.insert(pods::name(&pod).to_owned(), Instant::now());
+        let line = watch.line().await?;
+        let event: Event = serde_json::from_slice(&line)?;
+        match event.r#type {
+            "ADDED" => {
+                seen.insert(event.object.metadata.name.to_owned(), Instant::now());
+            }
+            "ERROR" => bail!("the watch failed: {}", String::from_utf8_lossy(&line)),
+            _ => {}
         }
     }
     Ok(seen)

@@ -15,8 +15,12 @@ const VERSIONS: [&str; 2] = ["resourceVersion", "currentResourceVersion"];
 pub fn value(value: &mut Value, known: &[(String, String)]) {
     match value {
         Value::Object(map) => {
+            without_causes(map);
             *map = std::mem::take(map).into_iter().map(|(key, value)| (text(&key, known), value)).collect();
             for (key, value) in map.iter_mut() {
+                if key == "managedFields" {
+                    in_order_of_managers(value);
+                }
                 if VERSIONS.contains(&key.as_str()) && value.as_str().is_some_and(is_version) {
                     *value = Value::from("<version>");
                 } else if key == "continue" && value.as_str().is_some_and(|token| !token.is_empty()) {
@@ -35,19 +39,48 @@ pub fn value(value: &mut Value, known: &[(String, String)]) {
     }
 }
 
+/// Managers stand in the order of their times, so that it is chance whether one of the same second stands before another.
+fn in_order_of_managers(entries: &mut Value) {
+    let key = |entry: &Value| ["manager", "operation", "subresource"].map(|field| entry[field].to_string());
+    if let Some(entries) = entries.as_array_mut() {
+        entries.sort_by_key(key);
+    }
+}
+
 /// "0" and "" mean something of their own.
 fn is_version(text: &str) -> bool {
     text != "0" && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Ages of seconds in a table's cells.
+/// Ages in a table's cells: `3s`, `2m20s`.
 fn cells(row: &mut Value) {
     for cell in row.as_array_mut().into_iter().flatten() {
-        let age = cell.as_str().and_then(|text| text.strip_suffix('s'));
-        if age.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())) {
+        if cell.as_str().is_some_and(is_age) {
             *cell = Value::from("<age>");
         }
     }
+}
+
+fn is_age(text: &str) -> bool {
+    let mut parts = text.split_inclusive(['s', 'm', 'h', 'd', 'y']);
+    !text.is_empty()
+        && parts.all(|part| {
+            let digits = part.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+            digits.len() + 1 == part.len()
+                && !digits.is_empty()
+                && digits.bytes().all(|byte| byte.is_ascii_digit())
+        })
+}
+
+/// The message of a Status repeats its causes: what differs among them differs once.
+fn without_causes(status: &mut serde_json::Map<String, Value>) {
+    let causes = status.get("details").and_then(|details| details["causes"].as_array());
+    let (Some(causes), Some(Value::String(message))) = (causes, status.get("message")) else { return };
+    let text = |cause: &Value, field: &str| cause[field].as_str().unwrap_or_default().to_owned();
+    let message = causes.iter().fold(message.clone(), |message, cause| {
+        message.replacen(&format!("{}: {}", text(cause, "field"), text(cause, "message")), "<cause>", 1)
+    });
+    status.insert("message".to_owned(), message.replace(", <cause>", "").into());
 }
 
 /// Makes a text comparable: an error message, a header, a plain answer.
@@ -115,6 +148,31 @@ mod tests {
             "message": "at <time> on <server>", "rows": [{"cells": ["x", "<age>", 1]}],
         });
         assert_eq!(object, expect);
+    }
+
+    #[test]
+    fn managers_of_one_second_may_stand_in_any_order() {
+        let managers =
+            |names: [&str; 2]| json!({"managedFields": names.map(|name| json!({"manager": name}))});
+        let [mut one, mut other] = [managers(["a", "b"]), managers(["b", "a"])];
+        value(&mut one, &[]);
+        value(&mut other, &[]);
+        assert_eq!(one, other);
+    }
+
+    #[test]
+    fn ages_are_told_from_other_cells() {
+        let ages = ["3s", "2m20s", "5d3h"].map(is_age);
+        let others = ["", "s", "12", "3sx", "1.5s", "items"].map(is_age);
+        assert_eq!((ages, others), ([true; 3], [false; 6]));
+    }
+
+    #[test]
+    fn a_message_does_not_repeat_its_causes() {
+        let mut status = json!({"message": "x is invalid: [a: no, b: never]", "details": {"causes": [
+            {"field": "a", "message": "no"}, {"field": "b", "message": "never"}]}});
+        value(&mut status, &[]);
+        assert_eq!(status["message"], "x is invalid: [<cause>]");
     }
 
     #[test]

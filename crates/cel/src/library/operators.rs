@@ -180,7 +180,7 @@ fn contained<'v>(args: &[Val<'v>]) -> Outcome<'v> {
         let mut items = (0..count).filter_map(|index| range.item(index));
         return Ok(Val::Bool(items.any(|item| item.equals(wanted))));
     }
-    Ok(Val::Bool(range.entry(wanted).is_some()))
+    Ok(Val::Bool(range.holds(wanted)))
 }
 
 fn size<'v>(args: &[Val<'v>]) -> Outcome<'v> {

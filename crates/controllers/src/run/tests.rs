@@ -13,7 +13,7 @@ use apimachinery::meta::str_at;
 use apimachinery::{Value, json};
 use bytes::Bytes;
 use client::transport::{BoxError, ResponseFuture, Transport};
-use client::{Body, CancellationToken, Client, Informers};
+use client::{Body, CancellationToken, Client, Informers, WorkQueue};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody};
 use jiff::Timestamp;
@@ -219,7 +219,7 @@ async fn what_is_refused_is_tried_ever_more_rarely_whatever_the_plan_asks() {
     server.state.lock().pods_refused = usize::MAX;
     let decisions = Arc::new(Mutex::new(0));
     let controller = Arc::new(Stubborn { decisions: decisions.clone() });
-    let running = run_one(&CATALOGUE[0], controller, Client::new(server, "test"));
+    let running = run_one(&CATALOGUE[0], controller, WorkQueue::new(), Client::new(server, "test"));
     tokio::time::timeout(Duration::from_secs(60), running).await.expect_err("it never ends");
     let decisions = *decisions.lock();
     assert!((10..20).contains(&decisions), "{decisions} decisions in a minute");

@@ -15,6 +15,21 @@ use crate::plan::{Action, Event, Plan, reference};
 use crate::podstatus;
 use crate::taint::NO_EXECUTE;
 
+/// What an eviction is called.
+pub struct Words {
+    /// The reason of the event.
+    pub event: &'static str,
+    /// Reason and message of the pod's condition.
+    pub reason: &'static str,
+    pub text: &'static str,
+}
+
+const WORDS: Words = Words {
+    event: "TaintManagerEviction",
+    reason: "DeletionByTaintManager",
+    text: "Taint manager: deleting due to NoExecute taint",
+};
+
 struct TaintEviction {
     nodes: Informer<Node>,
     pods: Informer<Pod>,
@@ -58,7 +73,10 @@ fn reconcile(pod: &Pod, taints: &[Taint], now: Timestamp) -> Plan {
     match eviction_time(pod, &taints, now) {
         None => {}
         Some(at) if at > now => plan.requeue(at),
-        Some(_) => evict(pod, now, &mut plan),
+        Some(_) => {
+            let message = format!("Marking for deletion Pod {}", pod.metadata.namespaced_name());
+            evict(pod, &WORDS, message, now, &mut plan);
+        }
     }
     plan
 }
@@ -84,11 +102,10 @@ fn patience_ends(pod: &Pod, taint: &Taint, toleration: &Toleration, now: Timesta
     Some(since.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX))
 }
 
-fn evict(pod: &Pod, now: Timestamp, plan: &mut Plan) {
-    let message = format!("Marking for deletion Pod {}", pod.metadata.namespaced_name());
-    plan.events.push(Event::normal(reference(PODS, &pod.metadata), "TaintManagerEviction", message));
-    let text = "Taint manager: deleting due to NoExecute taint";
-    if let Some(condition) = podstatus::disruption(pod, "DeletionByTaintManager", text, now) {
+/// Announces the end of the pod, says why in its status, and deletes it.
+pub fn evict(pod: &Pod, words: &Words, message: String, now: Timestamp, plan: &mut Plan) {
+    plan.events.push(Event::normal(reference(PODS, &pod.metadata), words.event, message));
+    if let Some(condition) = podstatus::disruption(pod, words.reason, words.text, now) {
         plan.act(podstatus::patch(pod, Some(&condition), json!({})));
     }
     plan.act(Action::delete(PODS, &pod.metadata));

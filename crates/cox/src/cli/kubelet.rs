@@ -19,6 +19,10 @@ pub struct KubeletArgs {
     /// A folder of drop-ins, `*.conf`, laid over that file in the order of their names
     #[arg(long)]
     pub kubelet_config_dir: Option<PathBuf>,
+    /// Folder of the kubelet's pods and plugins, when the node is made. The cluster named coxswain takes /var/lib/kubelet,
+    /// which CSI drivers and device plugins expect, if it is empty; others use one below --data-dir
+    #[arg(long)]
+    pub root_dir: Option<PathBuf>,
     /// Labels of the node, for example disk=ssd,zone=a
     #[arg(long, value_delimiter = ',', value_parser = setting)]
     pub node_labels: Vec<(String, String)>,
@@ -95,6 +99,12 @@ struct Flags {
 }
 
 impl KubeletArgs {
+    /// Has the cluster sign the kubelet's certificates, unless something else was asked for.
+    pub fn default_to_signed_certificates(&mut self) {
+        self.flags.rotate_certificates.get_or_insert(true);
+        self.flags.rotate_server_certificates.get_or_insert(true);
+    }
+
     /// Reads the files. `more` are fields that flags of the command itself say.
     pub fn load(&self, own: &Own, more: Map<String, Value>) -> anyhow::Result<KubeletConfiguration> {
         let mut flags = self.flags.fields();
@@ -214,6 +224,7 @@ mod tests {
             cluster_domain: String::new(),
             pod_logs_dir: "/logs".to_owned(),
             cgroup_root: "/c".to_owned(),
+            guest_on_disk_bytes: None,
         };
         command.kubelet.load(&own, Map::new()).expect("a configuration")
     }

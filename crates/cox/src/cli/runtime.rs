@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use cluster::Layout;
 
-use super::{ClusterArgs, NetworkArgs};
+use super::{ClusterArgs, LogArgs, NetworkArgs};
 use crate::services::node::ImagePlan;
 
 /// `cox runtime`.
@@ -17,9 +17,8 @@ pub struct RuntimeAloneArgs {
     pub network: NetworkArgs,
     #[command(flatten)]
     pub images: ImageArgs,
-    /// Log more (COX_LOG filters finely)
-    #[arg(short, long)]
-    pub verbose: bool,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 #[derive(Args, Clone)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use apiserver::enablement::Enablement;
 use apiserver::encryption::Encryption;
 use apiserver::features::Features;
 use auth::tokenfile::TokenFile;
@@ -73,12 +74,19 @@ pub struct ServingArgs {
     /// Features to turn on or off, by upstream's names: `A=true,B=false`
     #[arg(long, value_delimiter = ',')]
     pub feature_gates: Vec<String>,
+    /// Built-in APIs to serve or not: `batch/v1=false`, `apps/v1/daemonsets=false`, `api/all=false`
+    #[arg(long, value_delimiter = ',', value_name = "KEY=BOOL")]
+    pub runtime_config: Vec<String>,
     /// What a request that does not last may take; a client may ask for less
     #[arg(long, default_value = "1m0s", value_parser = duration)]
     pub request_timeout: Duration,
 }
 
 impl ServingArgs {
+    pub fn enablement(&self) -> anyhow::Result<Enablement> {
+        Ok(Enablement::parse(self.runtime_config.iter().map(String::as_str))?)
+    }
+
     pub fn features(&self) -> anyhow::Result<Features> {
         let features = Features::parse(self.feature_gates.iter().map(String::as_str));
         let features = features.context("--feature-gates")?;

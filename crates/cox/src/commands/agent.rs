@@ -1,6 +1,6 @@
 //! A node alone, against any API server: `cox agent`, and `cox kubelet` where proxy and DNS come from elsewhere.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,13 +9,14 @@ use apimachinery::json;
 use client::config::RestConfig;
 use client::transport::Https;
 use client::{CancellationToken, Client, Informers};
-use cluster::Layout;
+use cluster::{Layout, kubelet_root};
 use jiff::Timestamp;
 use kubelet::KubeletConfiguration;
 use kubelet::certificate::{Identity, Shown, ShownClient, latest_client};
 use kubelet::kubeletconfig::Own;
 
 use super::component::{node_name, until_interrupted};
+use super::join;
 use super::status::client_of;
 use crate::cli::{AgentArgs, given};
 use crate::progress::Progress;
@@ -34,11 +35,15 @@ pub enum Agent {
     KubeletAlone,
 }
 
-pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
-    logging::start(args.component.verbose);
+pub fn agent(mut args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
+    logging::start(&args.log);
     let layout = args.cluster.layout()?;
+    let kubeconfig = match args.kubeconfig.clone() {
+        Some(path) => path,
+        None => become_member(&mut args, &layout)?,
+    };
     let configuration = configuration(&args, &layout)?;
-    let (kubelet, shown) = kubelet_client(&args, &layout)?;
+    let (kubelet, shown) = kubelet_client(&kubeconfig, &layout)?;
     let own = |path: &Option<PathBuf>, agent: &str| match path {
         Some(path) => client_of(path, agent).map(|(client, _)| client),
         None => Ok(kubelet.clone()),
@@ -49,7 +54,7 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
     super::block_on(async {
         memory::return_in_background();
         let layout = plan.layout.clone();
-        let _lock = cluster::lock::Lock::take(&layout.lock())?;
+        let _locks = cluster::lock::of_node(&layout)?;
         let informers = |client: Client| Informers::new(client, CancellationToken::new());
         let clients = node::Clients {
             kubelet,
@@ -65,8 +70,34 @@ pub fn agent(args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
             Progress::on_terminal().step(&node::ingress_not_served(&error));
         }
         Progress::on_terminal().step("node is registered");
+        memory::forget_start();
         until_interrupted(services).await
     })
+}
+
+/// Joins the cluster that the flags name, or goes on in the one that was joined before. What is known from there need not
+/// be given. Returns the way to the API server.
+fn become_member(args: &mut AgentArgs, layout: &Layout) -> anyhow::Result<PathBuf> {
+    let joined = super::block_on_here(join::join(&args.join, args.node_name.as_deref(), layout))?;
+    args.node_name = Some(joined.node_name);
+    let network = joined.network;
+    or_else(&mut args.cluster_cidr, network.cluster_cidrs);
+    or_else(&mut args.service_cluster_ip_range, network.service_cidrs);
+    or_else(&mut args.cluster_dns, network.cluster_dns);
+    args.cluster_domain.get_or_insert(network.cluster_domain);
+    args.client_ca_file.get_or_insert(join::authority_file(layout));
+    if args.tls_cert_file.is_none() {
+        args.kubelet.default_to_signed_certificates();
+    }
+    // Nodes may not read Secrets of Ingresses: only who is given the right serves them.
+    args.ingress.ingress &= args.ingress_kubeconfig.is_some();
+    Ok(layout.component_kubeconfig("kubelet"))
+}
+
+fn or_else<T>(given: &mut Vec<T>, known: Vec<T>) {
+    if given.is_empty() {
+        *given = known;
+    }
 }
 
 fn configuration(args: &AgentArgs, layout: &Layout) -> anyhow::Result<KubeletConfiguration> {
@@ -76,6 +107,7 @@ fn configuration(args: &AgentArgs, layout: &Layout) -> anyhow::Result<KubeletCon
         cluster_domain: CLUSTER_DOMAIN.to_owned(),
         pod_logs_dir: layout.pod_logs().display().to_string(),
         cgroup_root: layout.cgroup(),
+        guest_on_disk_bytes: None,
     };
     let dns = Some(&args.cluster_dns).filter(|addresses| !addresses.is_empty());
     let flags = given([
@@ -91,8 +123,8 @@ fn configuration(args: &AgentArgs, layout: &Layout) -> anyhow::Result<KubeletCon
 
 /// The way to the API server, with what may be replaced of it: the certificate of the kubeconfig, or one that the
 /// cluster has signed since.
-fn kubelet_client(args: &AgentArgs, layout: &Layout) -> anyhow::Result<(Client, Option<ShownClient>)> {
-    let mut config = RestConfig::from_kubeconfig(&args.component.kubeconfig)?;
+fn kubelet_client(kubeconfig: &Path, layout: &Layout) -> anyhow::Result<(Client, Option<ShownClient>)> {
+    let mut config = RestConfig::from_kubeconfig(kubeconfig)?;
     let mut identity = None;
     if let (Some(certificate), Some(key)) = (config.client_certificate.take(), config.client_key.take()) {
         let text = |pem| String::from_utf8(pem).context("the kubeconfig's certificate is not PEM");
@@ -132,9 +164,11 @@ fn plan(
         cni: args.cluster_network.cni(),
         ingress: args.ingress.ports(node::INGRESS_PORTS).filter(|_| parts == Agent::Node),
         kubelet: configuration,
+        kubelet_root: kubelet_root::settle(&layout, args.kubelet.root_dir.as_deref())?,
         node_labels: args.kubelet.node_labels.into_iter().collect(),
         local_path: parts == Agent::Node && args.storage.local_path,
         services_on_node: parts == Agent::Node,
+        proxy: args.services.proxy,
         layout,
     })
 }

@@ -2,6 +2,7 @@
 //! runtime` needs no API server.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use client::config::RestConfig;
@@ -29,7 +30,7 @@ fn run_one<F>(
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    logging::start(args.verbose);
+    logging::start(&args.log);
     let (client, _) = client_of(&args.kubeconfig, name)?;
     super::block_on(async {
         memory::return_in_background();
@@ -53,7 +54,8 @@ pub fn scheduler(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
     let (client, _) = client_of(&args.component.kubeconfig, SCHEDULER)?;
     let elector = elector(&args.leader_election, &client, scheduler::DEFAULT_SCHEDULER_NAME, SCHEDULER)?;
     run_one(&args.component, SCHEDULER, |informers, stop| async move {
-        leader::work(elector, stop, |stop| scheduler::run(client.clone(), informers.clone(), stop)).await;
+        let run = |stop| scheduler::run(client.clone(), informers.clone(), Arc::default(), stop);
+        leader::work(elector, stop, run).await;
         Ok(())
     })
 }
@@ -90,7 +92,13 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
     };
     let (cluster_cidrs, disabled) = (args.cluster_cidr, control_plane::disabled_controllers(args.ingress));
     run_one(&args.component, CONTROLLER_MANAGER, |informers, stop| async move {
-        let config = controllers::Config { root_ca, signing, cluster_cidrs, disabled };
+        let config = controllers::Config {
+            root_ca,
+            signing,
+            cluster_cidrs,
+            disabled,
+            ..controllers::Config::default()
+        };
         let client_for = |account: &'static str| {
             let transport = ServiceAccount::new(client.clone(), anonymous.clone(), "kube-system", account);
             Client::new(transport, account)
@@ -109,7 +117,7 @@ pub fn node_name(given: Option<String>) -> String {
 }
 
 pub fn runtime(args: RuntimeAloneArgs) -> anyhow::Result<ExitCode> {
-    logging::start(args.verbose);
+    logging::start(&args.log);
     let layout = args.cluster.layout()?;
     let (conf_dir, bin_dirs) = args
         .network
@@ -117,7 +125,7 @@ pub fn runtime(args: RuntimeAloneArgs) -> anyhow::Result<ExitCode> {
         .context("a runtime alone has no network of its own; name that of CNI plugins with --cni-conf-dir")?;
     super::block_on(async {
         memory::return_in_background();
-        let _lock = cluster::lock::Lock::take(&layout.lock())?;
+        let _locks = cluster::lock::of_node(&layout)?;
         let mut services = Services::default();
         let network = node::plugins(&layout, &conf_dir, &bin_dirs);
         let runtime =

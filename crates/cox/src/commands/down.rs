@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use cluster::lock::Lock;
-use cluster::{Layout, files, kubeconfig};
+use cluster::lock::{self, Lock};
+use cluster::{Layout, files, kubeconfig, kubelet_root};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -54,7 +54,7 @@ pub fn down(args: DownArgs) -> anyhow::Result<ExitCode> {
     stop_process(&layout)?;
     progress.step("control plane is stopped");
     {
-        let _lock = Lock::take(&layout.lock())?;
+        let _locks = lock::of_node(&layout)?;
         super::block_on_here(node::remove_pods(&layout)).context("pods could not be removed")?;
         kubelet::unmount_volumes(&layout.kubelet()).context("volumes of pods could not be unmounted")?;
         progress.step("pods are removed");
@@ -65,6 +65,7 @@ pub fn down(args: DownArgs) -> anyhow::Result<ExitCode> {
     files::remove(&layout.run())?;
     files::remove_if_empty(&layout.roots().run)?;
     if args.purge {
+        kubelet_root::remove(&layout)?;
         files::remove(&layout.data())?;
         files::remove_if_empty(&layout.roots().data)?;
         progress.step("data is removed");

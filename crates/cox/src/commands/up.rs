@@ -9,10 +9,10 @@ use apimachinery::json;
 use auth::UserInfo;
 use client::CancellationToken;
 use client::certificate::Replaceable;
-use cluster::lock::Lock;
+use cluster::lock::{self, Lock};
 use cluster::pki::{Identity, Leaf, Pki};
 use cluster::settings::Wishes;
-use cluster::{Layout, Settings, kubeconfig, preflight};
+use cluster::{Layout, Settings, kubeconfig, kubelet_root, preflight};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use kubelet::KubeletConfiguration;
@@ -24,7 +24,7 @@ use crate::progress::Progress;
 use crate::services::certificates::Keeper;
 use crate::services::control_plane::{self, AUTHENTICATED, Access, Api};
 use crate::services::kubelet_tls::{self, KubeletTls};
-use crate::services::{Services, interrupted, local_path, metrics, node};
+use crate::services::{Services, agents, interrupted, local_path, metrics, node};
 use crate::{control, logging, memory};
 
 /// How much of a cluster runs in this process.
@@ -47,7 +47,7 @@ pub fn up(args: UpArgs, parts: Parts) -> anyhow::Result<ExitCode> {
     if args.detach && child.is_none() {
         return super::detach::start(&layout);
     }
-    logging::start(args.verbose);
+    logging::start(&args.log);
     let detached = child.is_some();
     let progress = child.map_or_else(Progress::on_terminal, Progress::to_parent);
     let result = super::block_on(run(&args, parts, &layout, &progress, detached));
@@ -65,7 +65,10 @@ async fn run(
     detached: bool,
 ) -> anyhow::Result<()> {
     memory::return_in_background();
-    let _lock = Lock::take(&layout.lock())?;
+    let _locks = match parts {
+        Parts::Everything => lock::of_node(layout)?,
+        Parts::ControlPlane | Parts::ApiServer => lock::of_control_plane(layout)?,
+    };
     check_machine(args, layout)?;
     let mut services = Services::default();
     let mut interrupt = std::pin::pin!(interrupted());
@@ -76,6 +79,7 @@ async fn run(
             Err(error) => Err(error),
             Ok(()) => {
                 progress.ready();
+                memory::forget_start();
                 if !detached {
                     eprintln!("\nPress Ctrl-C to stop; pods keep running until `cox down`.");
                 }
@@ -163,6 +167,7 @@ async fn start(
         requests_in_flight_max: args.flow_control.requests_in_flight_max()?,
         signing_duration: args.signing.cluster_signing_duration,
         features: args.serving.features()?,
+        enablement: args.serving.enablement()?,
         request_timeout: args.serving.request_timeout,
     };
     let has_node = parts == Parts::Everything;
@@ -181,6 +186,7 @@ async fn start(
     }
     plan.start_deciders(services, &api);
     metrics::start(services, &api).await?;
+    agents::grant(&api.admin()).await?;
     if args.storage.local_path {
         local_path::publish(&api.admin()).await?;
     }
@@ -230,8 +236,10 @@ async fn start_node(
         local_path: args.storage.local_path,
         ingress: args.ingress.ports(settings.ingress_ports()),
         kubelet: configuration,
+        kubelet_root: kubelet_root::settle(layout, args.kubelet.root_dir.as_deref())?,
         node_labels: args.kubelet.node_labels.iter().cloned().collect(),
         services_on_node: true,
+        proxy: args.services.proxy,
     };
     let user = UserInfo::new(format!("system:node:{}", settings.node_name), ["system:nodes", AUTHENTICATED]);
     let clients = node::Clients {
@@ -239,7 +247,7 @@ async fn start_node(
         proxy: api.informers.clone(),
         dns: api.informers.clone(),
         ingress: (
-            api.client(UserInfo::new(node::INGRESS_USER, [AUTHENTICATED]), "ingress"),
+            api.client(UserInfo::new(agents::INGRESS_USER, [AUTHENTICATED]), "ingress"),
             api.informers.clone(),
         ),
     };
@@ -264,12 +272,16 @@ fn kubelet_configuration(
     layout: &Layout,
     settings: &Settings,
 ) -> anyhow::Result<KubeletConfiguration> {
+    let data = layout.data();
+    let (disk, _) = kubelet::disk(&data)
+        .with_context(|| format!("cannot tell how large the disk of {} is", data.display()))?;
     let own = Own {
         port: settings.kubelet_port,
         cluster_dns: settings.dns_service_ips(),
         cluster_domain: settings.cluster_domain.clone(),
         pod_logs_dir: layout.pod_logs().display().to_string(),
         cgroup_root: layout.cgroup(),
+        guest_on_disk_bytes: Some(disk.capacity),
     };
     args.kubelet
         .load(&own, given([("containerRuntimeEndpoint", json!(args.runtime.container_runtime_endpoint))]))
@@ -300,8 +312,8 @@ const COMPONENTS: [(&str, &str, &[&str]); 5] = [
     ("scheduler", "system:kube-scheduler", &[]),
     ("controller-manager", "system:kube-controller-manager", &[]),
     ("proxy", "system:kube-proxy", &[]),
-    ("dns", node::DNS_USER, &[]),
-    ("ingress", node::INGRESS_USER, &[]),
+    ("dns", agents::DNS_USER, &[]),
+    ("ingress", agents::INGRESS_USER, &[]),
 ];
 
 fn write_kubeconfigs(

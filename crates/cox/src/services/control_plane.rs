@@ -10,6 +10,7 @@ use apiserver::audit::policy::Policy;
 use apiserver::audit::sink::Backends;
 use apiserver::authentication::{self, FrontProxies};
 use apiserver::authorization::Chain;
+use apiserver::enablement::Enablement;
 use apiserver::encryption::Encryption;
 use apiserver::features::Features;
 use apiserver::tls::{Authorities, Serving, SharedTls};
@@ -21,16 +22,16 @@ use auth::{RequestHeader, UserInfo};
 use client::certificate::Replaceable;
 use client::config::RestConfig;
 use client::leaderelection::Elector;
-use client::{CancellationToken, Client, Informers};
+use client::{CancellationToken, Client, Informers, QueueMetrics};
 use cluster::pki::{Identity, Leaf, Pki};
 use cluster::{Layout, Settings};
 use jiff::{SignedDuration, Timestamp};
 use store::Store;
-use tokio::net::TcpListener;
 
 use super::certificates::Keeper;
 use super::leader::Election;
 use super::{Services, encryption_reload, leader};
+use crate::logging;
 
 /// Everything a control plane is made of, before it runs.
 pub struct Plan<'a> {
@@ -53,6 +54,8 @@ pub struct Plan<'a> {
     /// How long certificates hold that are signed on request.
     pub signing_duration: SignedDuration,
     pub features: Features,
+    /// Which built-in groups, versions and resources are served.
+    pub enablement: Enablement,
     pub request_timeout: Duration,
     pub encryption: Option<Arc<Encryption>>,
     /// Whether its file is followed.
@@ -65,6 +68,14 @@ pub struct Api {
     server: Arc<ApiServer>,
     /// What all components of this process share.
     pub informers: Informers,
+    figures: Figures,
+}
+
+/// What the controllers and the scheduler of this process are measured by.
+#[derive(Clone, Default)]
+struct Figures {
+    queues: Arc<QueueMetrics>,
+    scheduler: Arc<scheduler::Metrics>,
 }
 
 impl Api {
@@ -123,11 +134,14 @@ impl Plan<'_> {
             });
         }
         let tls = self.serving_tls(&config, keeper)?;
+        let figures = Figures::default();
+        if self.runs_deciders {
+            config.components = vec![figures.queues.clone(), figures.scheduler.clone()];
+        }
         let server = Arc::new(ApiServer::start(config, self.issuer()?, store).await?);
-        let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.secure_port));
-        let listener = TcpListener::bind(listen)
+        let listener = client::listen::listen_everywhere(self.settings.secure_port)
             .await
-            .with_context(|| format!("API server cannot listen on {listen}"))?;
+            .with_context(|| format!("API server cannot listen on port {}", self.settings.secure_port))?;
         let serving = server.clone();
         services.start("apiserver", |stop| async move {
             serving.serve(listener, tls, stop).await;
@@ -142,7 +156,7 @@ impl Plan<'_> {
             informers_stop.cancel();
             Ok(())
         });
-        Ok(Api { server, informers })
+        Ok(Api { server, informers, figures })
     }
 
     async fn open_store(&self, services: &mut Services) -> anyhow::Result<Store> {
@@ -185,6 +199,9 @@ impl Plan<'_> {
         config.requests_in_flight_max = self.requests_in_flight_max;
         config.set_features(self.features.clone());
         config.request_timeout = self.request_timeout;
+        config.encryption = self.encryption.clone();
+        config.enablement = self.enablement.clone();
+        config.set_verbosity = Some(Arc::new(logging::set_level));
         config.client_ca = Some(self.pki.ca_certificate().to_owned());
         let leaf =
             Leaf::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"]);
@@ -257,6 +274,7 @@ impl Plan<'_> {
             }),
             cluster_cidrs: self.settings.cluster_cidrs.clone(),
             disabled: disabled_controllers(self.ingress),
+            queues: api.figures.queues.clone(),
         };
         let (clients, informers) = (api.clone(), api.informers.clone());
         let manager =
@@ -270,9 +288,10 @@ impl Plan<'_> {
         });
         let client = api.client(UserInfo::new("system:kube-scheduler", [AUTHENTICATED]), SCHEDULER);
         let elector = self.elector(&client, scheduler::DEFAULT_SCHEDULER_NAME, SCHEDULER);
-        let informers = api.informers.clone();
+        let (informers, metrics) = (api.informers.clone(), api.figures.scheduler.clone());
         services.start("scheduler", |stop| async move {
-            leader::work(elector, stop, |stop| scheduler::run(client.clone(), informers.clone(), stop)).await;
+            let run = |stop| scheduler::run(client.clone(), informers.clone(), metrics.clone(), stop);
+            leader::work(elector, stop, run).await;
             Ok(())
         });
     }

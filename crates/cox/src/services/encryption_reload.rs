@@ -19,18 +19,21 @@ pub async fn run(encryption: Arc<Encryption>, store: Store, stop: CancellationTo
     let watching = || format!("cannot watch {}", folder.display());
     let mut changes = Changes::of(folder, CHANGES).with_context(watching)?;
     // It may have changed before it was watched.
-    take_in(&encryption, &store);
+    take_in(&encryption, &store).await;
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             changed = changes.wait() => changed.with_context(watching)?,
         }
-        take_in(&encryption, &store);
+        take_in(&encryption, &store).await;
     }
 }
 
-fn take_in(encryption: &Encryption, store: &Store) {
-    match encryption.reload() {
+async fn take_in(encryption: &Arc<Encryption>, store: &Store) {
+    // Plugins that it names are asked how they are.
+    let reloading = encryption.clone();
+    let reloaded = tokio::task::spawn_blocking(move || reloading.reload()).await;
+    match reloaded.expect("reading a configuration does not panic") {
         Ok(true) => {
             tracing::info!("the encryption configuration has changed, what is on disk is written anew");
             store.rewrite();

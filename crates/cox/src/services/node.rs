@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use api::resource::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ENDPOINT_SLICES, NODES, Resource, SERVICES};
+use api::resource::{ENDPOINT_SLICES, NODES, SERVICES};
 use api::view::core::Node;
 use apimachinery::meta::StringMap;
 use apimachinery::{Value, json};
@@ -53,9 +53,13 @@ pub struct Plan {
     pub ingress: Option<(u16, u16)>,
     /// By what the kubelet goes.
     pub kubelet: KubeletConfiguration,
+    /// The kubelet's folder.
+    pub kubelet_root: PathBuf,
     pub node_labels: StringMap,
-    /// Whether proxy and DNS run here too.
+    /// Whether network policies, proxy and DNS run here too.
     pub services_on_node: bool,
+    /// Whether that proxy is ours, or none because another one serves Services here.
+    pub proxy: bool,
 }
 
 /// Where the built-in runtime's images come from.
@@ -178,7 +182,12 @@ impl Plan {
         };
         if self.services_on_node {
             self.start_policy(services, clients.proxy.clone());
-            self.start_proxy(services, clients.proxy, &pod_cidrs, &dns_addresses);
+            if self.proxy {
+                self.start_proxy(services, clients.proxy, &pod_cidrs, &dns_addresses);
+            } else {
+                // Another one cannot serve what the rules of an earlier start take from it.
+                network::proxy::teardown(self.layout.name())?;
+            }
             self.start_dns(services, clients.dns, &dns_addresses);
         }
         let ingress_error = self.start_ingress(services, clients.ingress).await.err();
@@ -225,8 +234,8 @@ impl Plan {
             node_name: self.node_name.clone(),
             node_ip: self.node_ip,
             node_ip_other: self.node_ip_other,
-            root_dir: self.layout.kubelet(),
-            local_path_root: self.local_path.then(|| self.layout.kubelet().join("local-path")),
+            root_dir: self.kubelet_root.clone(),
+            local_path_root: self.local_path.then(|| self.kubelet_root.join("local-path")),
             node_labels: self.node_labels.clone(),
             tls: self.kubelet_tls.clone(),
             shown: self.shown.clone(),
@@ -365,9 +374,6 @@ pub async fn publish_dns(
         let (name, slice) = dns_slice(&labels, *endpoint);
         admin.patch(ENDPOINT_SLICES, DNS_NAMESPACE, name, None, PatchType::Apply, &slice).await?;
     }
-    for (resource, name, object) in agents_rights() {
-        admin.patch(resource, "", name, None, PatchType::Apply, &object).await?;
-    }
     Ok(())
 }
 
@@ -392,52 +398,8 @@ fn dns_slice(labels: &Value, endpoint: IpAddr) -> (&'static str, Value) {
     (name, slice)
 }
 
-/// Who cluster DNS is when it asks the API server by itself; the role is named as the one of CoreDNS.
-pub const DNS_USER: &str = "system:coredns";
-
-/// The user that upstream's policy binds the proxy's role to. Network policies are enforced, and the
-/// ways to other nodes found, under the same name.
-const PROXY_USER: &str = "system:kube-proxy";
-const PROXY_ROLE: &str = "coxswain:node-network";
-
-/// Who the ingress proxy is, with a role of that name. It watches single Secrets by name.
-pub const INGRESS_USER: &str = "coxswain:ingress";
-
 /// Where HTTP and HTTPS are expected.
 pub const INGRESS_PORTS: (u16, u16) = (80, 443);
-
-/// What the node's agents may read beyond upstream's policy.
-fn agents_rights() -> [(Resource, &'static str, Value); 6] {
-    let rbac = "rbac.authorization.k8s.io";
-    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
-    let role = |name: &str, rules: Value| json!({"kind": "ClusterRole", "apiVersion": format!("{rbac}/v1"), "metadata": {"name": name}, "rules": rules});
-    let binding = |name: &str, user: &str| {
-        json!({
-            "kind": "ClusterRoleBinding", "apiVersion": format!("{rbac}/v1"), "metadata": {"name": name},
-            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
-            "subjects": [{"apiGroup": rbac, "kind": "User", "name": user}],
-        })
-    };
-    let mut settings = rule("", &["configmaps"]);
-    settings["resourceNames"] = json!(network::dns::SETTINGS);
-    let dns =
-        [rule("", &["services", "namespaces"]), rule("discovery.k8s.io", &["endpointslices"]), settings];
-    let network =
-        [rule("", &["namespaces", "nodes", "pods"]), rule("networking.k8s.io", &["networkpolicies"])];
-    let ingress = [
-        rule("", &["secrets", "services"]),
-        rule("discovery.k8s.io", &["endpointslices"]),
-        rule("networking.k8s.io", &["ingressclasses", "ingresses"]),
-    ];
-    [
-        (CLUSTER_ROLES, DNS_USER, role(DNS_USER, json!(dns))),
-        (CLUSTER_ROLE_BINDINGS, DNS_USER, binding(DNS_USER, DNS_USER)),
-        (CLUSTER_ROLES, PROXY_ROLE, role(PROXY_ROLE, json!(network))),
-        (CLUSTER_ROLE_BINDINGS, PROXY_ROLE, binding(PROXY_ROLE, PROXY_USER)),
-        (CLUSTER_ROLES, INGRESS_USER, role(INGRESS_USER, json!(ingress))),
-        (CLUSTER_ROLE_BINDINGS, INGRESS_USER, binding(INGRESS_USER, INGRESS_USER)),
-    ]
-}
 
 /// Waits until the node is Ready in the API.
 pub async fn node_ready(informers: &Informers, node_name: &str, stop: &CancellationToken) -> bool {

@@ -1,26 +1,32 @@
-//! CSI's Controller service: volumes made, attached to this node, grown and deleted.
+//! CSI's Controller service: volumes made, attached to this node, modified, grown and deleted.
+
+use std::collections::{BTreeMap, HashMap};
 
 use csi::v1::controller_service_capability::rpc::Type as Capability;
 use csi::v1::controller_service_capability::{Rpc, Type};
 use csi::v1::volume_capability::AccessType;
 use csi::v1::{
     CapacityRange, ControllerExpandVolumeRequest, ControllerExpandVolumeResponse,
-    ControllerGetCapabilitiesRequest, ControllerGetCapabilitiesResponse, ControllerPublishVolumeRequest,
-    ControllerPublishVolumeResponse, ControllerServiceCapability, ControllerUnpublishVolumeRequest,
-    ControllerUnpublishVolumeResponse, CreateVolumeRequest, CreateVolumeResponse, DeleteVolumeRequest,
-    DeleteVolumeResponse, Topology, controller_server,
+    ControllerGetCapabilitiesRequest, ControllerGetCapabilitiesResponse, ControllerModifyVolumeRequest,
+    ControllerModifyVolumeResponse, ControllerPublishVolumeRequest, ControllerPublishVolumeResponse,
+    ControllerServiceCapability, ControllerUnpublishVolumeRequest, ControllerUnpublishVolumeResponse,
+    CreateVolumeRequest, CreateVolumeResponse, DeleteVolumeRequest, DeleteVolumeResponse, Topology,
+    controller_server,
 };
 use tonic::{Request, Response, Status};
 
 use super::Driver;
 use super::volumes::Volume;
 
-const HELD: [Capability; 4] = [
+const HELD: [Capability; 5] = [
     Capability::CreateDeleteVolume,
     Capability::PublishUnpublishVolume,
     Capability::ExpandVolume,
     Capability::SingleNodeMultiWriter,
+    Capability::ModifyVolume,
 ];
+/// What may be changed of a volume.
+const ATTRIBUTES: [&str; 2] = ["iops", "throughput"];
 
 impl Driver {
     pub(super) fn volume(&self, id: &str) -> Result<Volume, Status> {
@@ -33,6 +39,19 @@ fn required(range: Option<&CapacityRange>) -> i64 {
     range.map_or(0, |range| range.required_bytes)
 }
 
+/// Numbers of the known names.
+fn attributes(parameters: HashMap<String, String>) -> Result<BTreeMap<String, String>, Status> {
+    let unknown = |(name, value): &(&String, &String)| {
+        !ATTRIBUTES.contains(&name.as_str()) || value.parse::<u32>().is_err()
+    };
+    match parameters.iter().find(unknown) {
+        Some((name, value)) => {
+            Err(Status::invalid_argument(format!("a volume cannot have {name:?} of {value:?}")))
+        }
+        None => Ok(parameters.into_iter().collect()),
+    }
+}
+
 #[tonic::async_trait]
 impl controller_server::Controller for Driver {
     async fn create_volume(
@@ -43,8 +62,8 @@ impl controller_server::Controller for Driver {
         let kinds = request.volume_capabilities.iter().filter_map(|wanted| wanted.access_type.as_ref());
         let is_block = kinds.into_iter().any(|kind| matches!(kind, AccessType::Block(_)));
         let size_bytes = required(request.capacity_range.as_ref());
-        let wanted =
-            Volume { id: request.name, size_bytes, is_block, is_ephemeral: false, attached_to: None };
+        let attributes = attributes(request.mutable_parameters)?;
+        let wanted = Volume { id: request.name, size_bytes, is_block, attributes, ..Volume::default() };
         let made = self.volumes.create(wanted.clone())?;
         if made.is_block != is_block || made.size_bytes < size_bytes {
             return Err(Status::already_exists(format!("volume {:?} exists and is another", made.id)));
@@ -94,6 +113,18 @@ impl controller_server::Controller for Driver {
             self.volumes.write(&Volume { attached_to: None, ..volume })?;
         }
         Ok(Response::new(ControllerUnpublishVolumeResponse {}))
+    }
+
+    async fn controller_modify_volume(
+        &self,
+        request: Request<ControllerModifyVolumeRequest>,
+    ) -> Result<Response<ControllerModifyVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let volume = self.volume(&request.volume_id)?;
+        let changed = attributes(request.mutable_parameters)?;
+        let attributes = volume.attributes.clone().into_iter().chain(changed).collect();
+        self.volumes.write(&Volume { attributes, ..volume })?;
+        Ok(Response::new(ControllerModifyVolumeResponse {}))
     }
 
     async fn controller_expand_volume(

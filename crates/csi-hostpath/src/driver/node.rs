@@ -44,9 +44,8 @@ impl Driver {
         Ok(self.volumes.create(Volume {
             id: id.to_owned(),
             size_bytes: size_bytes.unwrap_or_default(),
-            is_block: false,
             is_ephemeral: true,
-            attached_to: None,
+            ..Volume::default()
         })?)
     }
 }

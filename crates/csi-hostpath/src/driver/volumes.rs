@@ -1,6 +1,7 @@
 //! The volumes on disk: `STATE/ID` holds `volume.json` and the data, a folder or the file behind a device. All changes go
 //! through here and may be repeated, as CSI demands.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +15,7 @@ const MODE: u32 = 0o777;
 /// A device that nobody sized: the least that file systems fit into.
 const SIZE_DEFAULT: i64 = 16 << 20;
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     pub id: String,
     pub size_bytes: i64,
@@ -23,6 +24,9 @@ pub struct Volume {
     pub is_ephemeral: bool,
     /// The node to which it is attached.
     pub attached_to: Option<String>,
+    /// What the class of its attributes says; it is kept and shown, for a folder has nothing to set.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
 }
 
 pub struct Volumes {
@@ -115,7 +119,7 @@ mod tests {
     use super::*;
 
     fn volume(id: &str, is_block: bool) -> Volume {
-        Volume { id: id.into(), size_bytes: 1 << 20, is_block, is_ephemeral: false, attached_to: None }
+        Volume { id: id.into(), size_bytes: 1 << 20, is_block, ..Volume::default() }
     }
 
     #[test]

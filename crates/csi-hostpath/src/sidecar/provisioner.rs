@@ -38,7 +38,11 @@ impl Sidecar {
         if !class.allows_topology(&self.node_labels().await?) {
             return Ok(());
         }
-        let made = self.driver.create_volume(Request::new(request(view, &class))).await?.into_inner();
+        let mut asked = request(view, &class);
+        if let Some(name) = view.attributes_class() {
+            asked.mutable_parameters = self.attributes_class(name).await?;
+        }
+        let made = self.driver.create_volume(Request::new(asked)).await?.into_inner();
         let made = made.volume.ok_or_else(|| Error::Malformed("the driver made no volume".to_owned()))?;
         let volume = volume(view, &class, self.name(), &made);
         match self.client.create(PERSISTENT_VOLUMES, "", &volume).await {
@@ -106,6 +110,7 @@ fn request(claim: &PersistentVolumeClaim, class: &StorageClass) -> CreateVolumeR
         parameters: parameters.map(|(key, value)| (key.clone(), value.clone())).collect(),
         secrets: HashMap::new(),
         accessibility_requirements: None,
+        mutable_parameters: HashMap::new(),
     }
 }
 
@@ -148,6 +153,7 @@ fn volume(
             "accessModes": claim.spec.access_modes,
             "volumeMode": volume_mode(claim.spec.volume_mode.as_ref()),
             "storageClassName": claim.class(),
+            "volumeAttributesClassName": claim.attributes_class(),
             "persistentVolumeReclaimPolicy": class.reclaim_policy.as_deref().unwrap_or("Delete"),
             "mountOptions": class.mount_options,
             "claimRef": {

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use api::resource::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES};
+use api::resource::PERSISTENT_VOLUMES;
 use api::view::core::{PersistentVolume, PersistentVolumeClaim};
-use apimachinery::time::format_time;
 use apimachinery::{Value, json};
 use client::{Informer, PatchType};
 use csi::v1::controller_server::Controller;
@@ -12,7 +11,7 @@ use csi::v1::{CapacityRange, ControllerExpandVolumeRequest};
 use jiff::Timestamp;
 use tonic::Request;
 
-use super::{Claim, Error, Sidecar, Volume};
+use super::{Claim, Error, Sidecar, Volume, conditions};
 
 const WAITING: &str = "Waiting for user to (re-)start a pod to finish file system resize of volume on node.";
 /// Conditions that speak of growth.
@@ -55,7 +54,7 @@ impl Sidecar {
             Next::Hand => {
                 let status = json!({
                     "allocatedResourceStatuses": {"storage": "NodeResizePending"},
-                    "conditions": conditions(&claim.object, "FileSystemResizePending", WAITING, Timestamp::now()),
+                    "conditions": told(&claim.object, "FileSystemResizePending", WAITING),
                 });
                 self.tell_claim(&claim.view, status).await
             }
@@ -68,7 +67,7 @@ impl Sidecar {
             let started = json!({
                 "allocatedResources": {"storage": claim.view.spec.resources.requests.get("storage")},
                 "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"},
-                "conditions": conditions(&claim.object, "Resizing", "", Timestamp::now()),
+                "conditions": told(&claim.object, "Resizing", ""),
             });
             self.tell_claim(&claim.view, started).await?;
         }
@@ -88,31 +87,11 @@ impl Sidecar {
             .await?;
         Ok(())
     }
-
-    async fn tell_claim(&self, claim: &PersistentVolumeClaim, status: Value) -> Result<(), Error> {
-        let meta = &claim.metadata;
-        let patch = json!({"metadata": {"uid": meta.uid}, "status": status});
-        let written = self.client.patch(
-            PERSISTENT_VOLUME_CLAIMS,
-            &meta.namespace,
-            &meta.name,
-            Some("status"),
-            PatchType::Merge,
-            &patch,
-        );
-        written.await?;
-        Ok(())
-    }
 }
 
 /// The claim's conditions, with this one for all that speak of growth.
-fn conditions(claim: &Value, kind: &str, message: &str, now: Timestamp) -> Vec<Value> {
-    let held = claim["status"]["conditions"].as_array().into_iter().flatten();
-    let is_other = |held: &&Value| !CONDITIONS.iter().any(|known| held["type"] == *known);
-    let own = json!({
-        "type": kind, "status": "True", "message": message, "lastTransitionTime": format_time(now),
-    });
-    held.filter(is_other).cloned().chain([own]).collect()
+fn told(claim: &Value, kind: &str, message: &str) -> Vec<Value> {
+    conditions(claim, &CONDITIONS, Some((kind, message)), Timestamp::now())
 }
 
 #[cfg(test)]
@@ -136,13 +115,5 @@ mod tests {
         check("2Mi", "1Mi", "2Mi", Some("ControllerResizeInProgress"), Next::Hand);
         check("2Mi", "1Mi", "2Mi", Some("NodeResizePending"), Next::Nothing);
         check("2Mi", "2Mi", "2Mi", None, Next::Nothing);
-    }
-
-    #[test]
-    fn conditions_of_others_stay() {
-        let claim = json!({"status": {"conditions": [{"type": "Mine"}, {"type": "Resizing"}]}});
-        let kinds = conditions(&claim, "FileSystemResizePending", "", Timestamp::UNIX_EPOCH);
-        let kinds: Vec<&str> = kinds.iter().filter_map(|held| held["type"].as_str()).collect();
-        assert_eq!(kinds, ["Mine", "FileSystemResizePending"]);
     }
 }

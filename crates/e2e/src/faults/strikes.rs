@@ -112,7 +112,7 @@ fn cut_off(world: &World) -> anyhow::Result<()> {
 }
 
 fn kill_the_agent(world: &World) -> anyhow::Result<()> {
-    world.second.kill();
+    world.second.kill()?;
     std::thread::sleep(world.random().duration(MIDST_MILLISECONDS));
     world.second.start()
 }

@@ -87,8 +87,7 @@ fn an_image_that_is_nowhere_says_so_and_one_that_comes_late_is_taken() -> anyhow
     kubectl.run(&["run", "lost", "--image=127.0.0.1:1/nowhere/app:1"])?;
     let reason = ".status.containerStatuses[0].state.waiting.reason";
     kubectl.wait_for_field("pod/lost", reason, "ImagePullBackOff")?;
-    let described = kubectl.run(&["describe", "pod/lost"])?;
-    ensure!(described.contains("Failed to pull image \"127.0.0.1:1/nowhere/app:1\""), "{described}");
+    let described = kubectl.described("pod/lost", "Failed to pull image \"127.0.0.1:1/nowhere/app:1\"")?;
     ensure!(described.contains("refused"), "the reason is missing:\n{described}");
     kubectl.run(&["delete", "pod/lost"])?;
 

@@ -1,5 +1,5 @@
-//! The example CSI driver on a cluster: volumes made, attached, mounted, grown and deleted, over the death of the node's
-//! process.
+//! The example CSI driver on a cluster: volumes made, attached, mounted, grown, modified and deleted, over the death of
+//! the node's process.
 
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ fn a_csi_driver_serves_claims_devices_and_pods_own_volumes() -> anyhow::Result<(
     kubectl.wait("pod/writer", "condition=Ready")?;
     containers_see_their_volumes(&kubectl)?;
     claims_grow(&kubectl)?;
+    attributes_change(&kubectl)?;
     cluster.kill()?;
     cluster.up(&[])?;
     ensure!(in_writer(&kubectl, "cat /files/x")? == "hello\n");
@@ -43,7 +44,7 @@ fn start_driver(cluster: &Cluster) -> anyhow::Result<Background> {
         &shown(cluster.home().join(".kube/config")),
     ];
     let mut driver = cluster.machine().background(&shown(path), &args)?;
-    driver.line_with("has registered the driver", REGISTRATION_DEADLINE)?;
+    driver.line_with("has registered the plugin", REGISTRATION_DEADLINE)?;
     Ok(driver)
 }
 
@@ -69,6 +70,20 @@ fn claims_grow(kubectl: &Kubectl) -> anyhow::Result<()> {
     }
     let size = in_writer(kubectl, "blockdev --getsize64 /dev/disk")?;
     ensure!(size.trim() == (20 << 20).to_string(), "the device has {size} bytes");
+    Ok(())
+}
+
+fn attributes_change(kubectl: &Kubectl) -> anyhow::Result<()> {
+    let wish = |class: &str| {
+        let patch = format!(r#"{{"spec": {{"volumeAttributesClassName": "{class}"}}}}"#);
+        kubectl.run(&["patch", "pvc/files", "-p", &patch])
+    };
+    wish("impossible")?;
+    kubectl.wait_for_field("pvc/files", ".status.modifyVolumeStatus.status", "Infeasible")?;
+    wish("fast")?;
+    kubectl.wait_for_field("pvc/files", ".status.currentVolumeAttributesClassName", "fast")?;
+    let volume = kubectl.field("pvc/files", ".spec.volumeName")?;
+    ensure!(kubectl.field(&format!("pv/{volume}"), ".spec.volumeAttributesClassName")? == "fast");
     Ok(())
 }
 

@@ -53,8 +53,7 @@ fn create_and_expose(cluster: &Cluster, kubectl: &Kubectl) -> anyhow::Result<()>
     kubectl.rolled_out("first-app")?;
     kubectl.run(&["expose", "deployment/first-app", "--port=80", "--type=NodePort"])?;
     let port = kubectl.field("service/first-app", ".spec.ports[0].nodePort")?.parse()?;
-    // A port that nobody serves refuses; the rules for this one may be an instant behind.
-    cluster.machine().until("the Service answers", || Ok(cluster.get(port, "/").is_ok()))?;
+    cluster.until_served(port)?;
     let answer = cluster.get(port, "/")?;
     ensure!(answer.body.starts_with("web 1 on first-app-"), "{answer:?}");
     kubectl.run(&["wait", "deployment/first-app", "--for=condition=Available", "--timeout=60s"])?;
@@ -234,9 +233,8 @@ fn describe(_: &Cluster, kubectl: &Kubectl) -> anyhow::Result<()> {
         deployment.contains("ScalingReplicaSet") && deployment.contains("RollingUpdateStrategy"),
         "{deployment}"
     );
-    let pod = kubectl.run(&["describe", "pod/talker"])?;
     for word in ["Successfully assigned", "Started container talker", "Container ID:", "kube-api-access-"] {
-        ensure!(pod.contains(word), "no {word:?} in:\n{pod}");
+        kubectl.described("pod/talker", word)?;
     }
     let node = kubectl.run(&["describe", "nodes"])?;
     ensure!(node.contains("Allocatable:") && node.contains("Non-terminated Pods:"), "{node}");

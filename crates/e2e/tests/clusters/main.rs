@@ -2,15 +2,18 @@
 
 mod bad_input;
 mod csi_driver;
+mod dra_driver;
 mod durability;
 mod faults;
 mod hostile_clients;
 mod ingress;
+mod joining;
 mod kubectl_verbs;
 mod kubelet_configuration;
 mod large_chart;
 mod neighbours;
 mod networking;
+mod pod_features;
 mod pod_lifecycle;
 mod probes_and_limits;
 mod registry_pull;

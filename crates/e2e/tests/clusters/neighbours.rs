@@ -34,6 +34,6 @@ fn serve(cluster: &Cluster, kubectl: &Kubectl) -> anyhow::Result<u16> {
     kubectl.rolled_out("app")?;
     kubectl.run(&["expose", "deployment/app", "--port=80", "--type=NodePort"])?;
     let port = kubectl.field("service/app", ".spec.ports[0].nodePort")?.parse()?;
-    cluster.machine().until("the Service answers", || Ok(cluster.get(port, "/").is_ok()))?;
+    cluster.until_served(port)?;
     Ok(port)
 }

@@ -4,6 +4,8 @@ use anyhow::ensure;
 use e2e::{Cluster, Kubectl, NODE_IP, Runtime};
 
 const PODS: &str = include_str!("manifests/networking.yaml");
+/// A range of Service addresses beside the cluster's own, and a Service with one of them.
+const RANGE: &str = include_str!("manifests/servicecidr.yaml");
 
 #[test]
 fn services_names_and_addresses() -> anyhow::Result<()> {
@@ -23,7 +25,7 @@ fn services_names_and_addresses_on(runtime: Runtime) -> anyhow::Result<()> {
         kubectl.wait(&format!("pod/{pod}"), "condition=Ready")?;
     }
     let port: u16 = kubectl.field("service/server", ".spec.ports[0].nodePort")?.parse()?;
-    cluster.machine().until("the Service answers", || Ok(cluster.get(port, "/").is_ok()))?;
+    cluster.until_served(port)?;
     let server = kubectl.field("pod/server", ".status.podIP")?;
     let cluster_ip = kubectl.field("service/server", ".spec.clusterIP")?;
 
@@ -43,6 +45,8 @@ fn services_names_and_addresses_on(runtime: Runtime) -> anyhow::Result<()> {
     what_has_no_endpoints_refuses(&kubectl)?;
     the_node_is_reached(&kubectl)?;
     names_are_answered_as_kubernetes_does(&kubectl, &cluster_ip)?;
+    another_range_gives_addresses_and_stays_while_they_are_held(&cluster, &kubectl)?;
+    rules_that_others_flush_come_back(&cluster, &cluster_ip)?;
     kubectl.run(&["delete", "pods,services", "--all", "--now"])?;
     cluster.finish()
 }
@@ -80,5 +84,50 @@ fn names_are_answered_as_kubernetes_does(kubectl: &Kubectl, cluster_ip: &str) ->
     ensure!(reverse.contains("server.default.svc.cluster.local"), "{reverse}");
     let missing = in_pod(kubectl, "client", "nslookup nosuch.default.svc.cluster.local 2>&1 || true")?;
     ensure!(missing.contains("NXDOMAIN"), "{missing}");
+    Ok(())
+}
+
+fn another_range_gives_addresses_and_stays_while_they_are_held(
+    cluster: &Cluster,
+    kubectl: &Kubectl,
+) -> anyhow::Result<()> {
+    let (range, service) = RANGE.split_once("---\n").expect("it holds two objects");
+    kubectl.apply(range)?;
+    kubectl.wait("servicecidr/more", "condition=Ready")?;
+    kubectl.apply(service)?;
+    cluster
+        .machine()
+        .until("the Service answers", || Ok(from_pod(kubectl, "client", "203.0.113.10").is_ok()))?;
+    kubectl.run(&["delete", "servicecidr", "more", "--wait=false"])?;
+    kubectl.wait_for_field("servicecidr/more", ".status.conditions[0].reason", "Terminating")?;
+    let refusal = kubectl
+        .attempt(&["apply", "-f", "-"], &service.replace("113.10", "113.11").replace("more", "late"))?;
+    let refusal = refusal.failure()?;
+    ensure!(refusal.contains("failed to allocate IP 203.0.113.11"), "{refusal}");
+    Ok(())
+}
+
+fn rules_that_others_flush_come_back(cluster: &Cluster, cluster_ip: &str) -> anyhow::Result<()> {
+    let machine = cluster.machine();
+    let rules = |what: &[&str]| machine.run("nft", what)?.success();
+    let own = format!("coxswain-{}", cluster.name());
+    let is_own = |table: &&str| table.split(' ').any(|word| word.starts_with(&own));
+    // CNI plugins make tables too, which are theirs. What is in sets and maps has no order.
+    let all = || -> anyhow::Result<Vec<String>> {
+        let listed = rules(&["list", "ruleset"])?;
+        let tables = listed.split("\ntable ").filter(is_own);
+        let words = tables.flat_map(str::split_whitespace).map(|word| word.trim_matches(','));
+        let mut words: Vec<String> = words.map(str::to_owned).collect();
+        words.sort_unstable();
+        Ok(words)
+    };
+    let before = all()?;
+    ensure!(!before.is_empty(), "the cluster has no rules");
+    let proxy = format!("{own}-proxy");
+    for harm in [&["flush", "ruleset"][..], &["delete", "table", "inet", &proxy]] {
+        rules(harm)?;
+        machine.until("the rules are back", || Ok(all()? == before))?;
+        ensure!(cluster.get_from(format!("{cluster_ip}:80").parse()?, "/")?.body == "served\n");
+    }
     Ok(())
 }

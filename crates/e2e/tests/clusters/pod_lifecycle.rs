@@ -18,7 +18,7 @@ spec:
   containers:
   - name: c
     image: test.local/busybox:1
-    command: [sh, -c, \"trap 'echo told > /seen/told; sleep 1; exit 0' TERM; while :; do sleep 0.1; done\"]
+    command: [sh, -c, \"trap 'echo told > /seen/told; sleep 1; exit 0' TERM; echo listening; while :; do sleep 0.1; done\"]
     volumeMounts:
     - {name: seen, mountPath: /seen}
   volumes:
@@ -50,6 +50,8 @@ fn a_container_is_told_before_it_is_ended(cluster: &Cluster, kubectl: &Kubectl) 
     let seen = cluster.scratch()?.join("seen");
     kubectl.apply(&POLITE.replace("SEEN", &seen.display().to_string()))?;
     kubectl.wait("pod/polite", "condition=Ready")?;
+    let listens = || Ok(kubectl.run(&["logs", "polite"])?.contains("listening"));
+    cluster.machine().until("the container listens", listens)?;
     let started = Instant::now();
     kubectl.run(&["delete", "pod/polite"])?;
     let took = started.elapsed();

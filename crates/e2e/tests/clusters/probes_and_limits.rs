@@ -23,7 +23,7 @@ fn probes_and_limits_on(runtime: Runtime) -> anyhow::Result<()> {
     limits_are_those_of_the_cgroup(&kubectl)?;
     the_projected_token_is_accepted(&kubectl)?;
     a_failed_liveness_probe_restarts(&kubectl)?;
-    only_ready_pods_are_endpoints(&kubectl)?;
+    only_ready_pods_are_endpoints(&cluster, &kubectl)?;
     memory_beyond_the_limit_ends_the_container(&kubectl)?;
     a_crashing_container_backs_off(&kubectl)?;
     kubectl.run(&["delete", "pods", "--all"])?;
@@ -81,17 +81,17 @@ fn a_failed_liveness_probe_restarts(kubectl: &Kubectl) -> anyhow::Result<()> {
     kubectl.run(&["exec", "ailing", "--", "rm", "/tmp/healthy"])?;
     kubectl.wait_for_field("pod/ailing", ".status.containerStatuses[0].restartCount", "1")?;
     kubectl.wait("pod/ailing", "condition=Ready")?;
-    let described = kubectl.run(&["describe", "pod/ailing"])?;
+    let described = kubectl.described("pod/ailing", "failed liveness probe, will be restarted")?;
     ensure!(described.contains("Liveness probe failed") && described.contains("Unhealthy"), "{described}");
-    ensure!(described.contains("failed liveness probe, will be restarted"), "{described}");
     Ok(())
 }
 
-fn only_ready_pods_are_endpoints(kubectl: &Kubectl) -> anyhow::Result<()> {
+fn only_ready_pods_are_endpoints(cluster: &Cluster, kubectl: &Kubectl) -> anyhow::Result<()> {
     kubectl.wait_for_field("pod/gated", ".status.phase", "Running")?;
     let ready = "jsonpath={.items[0].endpoints[0].conditions.ready}";
     let slices = ["get", "endpointslices", "-l", "kubernetes.io/service-name=gated", "-o", ready];
-    ensure!(kubectl.run(&slices)? == "false");
+    let listed = || Ok(kubectl.run(&slices).is_ok_and(|ready| ready == "false"));
+    cluster.machine().until("the pod is an endpoint that is not ready", listed)?;
     let ask = "timeout 3 wget -q -O - http://gated/";
     ensure!(in_configured(kubectl, ask).is_err(), "a pod that is not ready was served from");
     kubectl.run(&["exec", "gated", "--", "touch", "/tmp/ready"])?;

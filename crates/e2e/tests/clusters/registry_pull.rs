@@ -31,7 +31,7 @@ fn images_come_from_a_registry_by_tag_and_by_digest() -> anyhow::Result<()> {
     kubectl.run(&["run", "missing", &format!("--image={address}/web:nosuchtag")])?;
     let reason = ".status.containerStatuses[0].state.waiting.reason";
     kubectl.wait_for_field("pod/missing", reason, "ImagePullBackOff")?;
-    let described = kubectl.run(&["describe", "pod/missing"])?;
+    let described = kubectl.described("pod/missing", "Failed to pull image")?;
     ensure!(described.contains("not found") || described.contains("manifest unknown"), "{described}");
 
     let second = format!("{address}/web:2");

@@ -22,6 +22,7 @@ fn three_tier_application() -> anyhow::Result<()> {
         kubectl.rolled_out(deployment)?;
     }
     let port: u16 = kubectl.field("service/web", ".spec.ports[0].nodePort")?.parse()?;
+    cluster.until_served(port)?;
     all_tiers_work_together(&cluster, &kubectl, port)?;
 
     let load = Load::start(cluster.machine(), format!("{NODE_IP}:{port}").parse()?, &["/", "/api/hits"])?;
@@ -35,7 +36,7 @@ fn three_tier_application() -> anyhow::Result<()> {
     kubectl.attempt(&["delete", "-f", "-", "--wait"], APPLICATION)?.success()?;
     // Waits for those that are still on their way out.
     kubectl.run(&["delete", "pods", "--all"])?;
-    ensure!(cluster.get(port, "/").is_err(), "the port of a deleted Service still answers");
+    cluster.machine().until("a deleted Service leaves its port", || Ok(cluster.get(port, "/").is_err()))?;
     cluster.finish()
 }
 

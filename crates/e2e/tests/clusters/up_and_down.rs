@@ -11,6 +11,7 @@ fn the_demo_runs_and_down_leaves_only_the_data() -> anyhow::Result<()> {
     let kubectl = cluster.kubectl()?;
     kubectl.run(&["wait", "pods", "--for=condition=Ready", "--selector=app=demo"])?;
     let port = node_port(&kubectl, "demo")?;
+    cluster.until_served(port)?;
     let answer = cluster.get(port, "/")?;
     assert!(answer.status == 200 && answer.body.starts_with("Hello from demo-"), "{answer:?}");
 

@@ -1,24 +1,9 @@
 //! Which sysctls pods may set: the safe ones, and those that the operator allows (follows `sysctl/allowlist.go`). Pure.
 
+use api::core::pod::SAFE_SYSCTLS;
 use api::view::core::Pod;
 
 use super::Refusal;
-
-/// Those that affect nobody but the pod (upstream: `safeSysctls`).
-const SAFE: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
-];
 
 /// Those of the namespace of inter-process communication.
 const IPC: [&str; 10] = [
@@ -78,7 +63,7 @@ struct Pattern {
 impl Allowlist {
     /// The safe sysctls and `unsafe_patterns`: names, or beginnings of names with a `*`.
     pub fn new(unsafe_patterns: &[String]) -> Result<Self, PatternError> {
-        let patterns = SAFE.into_iter().chain(unsafe_patterns.iter().map(String::as_str));
+        let patterns = SAFE_SYSCTLS.into_iter().chain(unsafe_patterns.iter().map(String::as_str));
         patterns.map(Pattern::parse).collect::<Result<_, _>>().map(Allowlist)
     }
 

@@ -39,6 +39,16 @@ pub enum Error {
     NoCertificate(String),
 }
 
+impl Error {
+    /// The HTTP code by which the API server refused to be asked.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Error::Ask(error) => error.status().map(|status| status.code),
+            _ => None,
+        }
+    }
+}
+
 /// What a certificate is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -83,6 +93,10 @@ impl Wanted {
     pub fn of(purpose: Purpose, config: &Config) -> Self {
         let address = (purpose == Purpose::Serving).then_some(config.node_ip);
         Wanted { purpose, node_name: config.node_name.clone(), address }
+    }
+
+    pub fn client(node_name: &str) -> Self {
+        Wanted { purpose: Purpose::Client, node_name: node_name.to_owned(), address: None }
     }
 
     fn params(&self) -> Result<CertificateParams, rcgen::Error> {

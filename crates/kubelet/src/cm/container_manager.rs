@@ -1,4 +1,4 @@
-//! Gives each container of a pod that is let in its devices and its CPUs, near each other if the policy says so
+//! Gives each container of a pod that is let in its devices, CPUs and memory, near each other if the policy says so
 //! (follows `GetAllocateResourcesPodAdmitHandler` and the scopes of `topologymanager`).
 
 use std::path::Path;
@@ -11,14 +11,17 @@ use super::Settings;
 use super::cpumanager::{self, CpuManager};
 use super::cpuset::CpuSet;
 use super::devicemanager::DeviceManager;
-use super::topology::Topology;
-use super::topologymanager::{self, NUMA_NODES_MAX, NumaNodes, Offer, Policy, Scope};
+use super::memorymanager::{self, Block, MemoryManager};
+use super::topology::{NodeMemory, Topology};
+use super::topologymanager::{self, Hint, NUMA_NODES_MAX, NumaNodes, Offer, Policy, Scope};
 use crate::admission::Refusal;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("CPU manager: {0}")]
     Cpus(#[from] cpumanager::Error),
+    #[error("memory manager: {0}")]
+    Memory(#[from] memorymanager::Error),
     #[error("unsupported on machines with more than {NUMA_NODES_MAX} NUMA Nodes")]
     NumaNodes,
 }
@@ -30,15 +33,19 @@ pub struct ContainerManager {
     numa_nodes: NumaNodes,
     /// None: all containers share all CPUs.
     cpus: Option<Mutex<CpuManager>>,
+    /// None: containers have memory of any node.
+    memory: Option<Mutex<MemoryManager>>,
     /// Counts up when CPUs have changed hands.
     moved: watch::Sender<u64>,
 }
 
-/// The CPUs that a container runs on.
+/// The CPUs that a container runs on, and the NUMA nodes that its memory is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pinned {
-    /// As Linux writes a list of CPUs.
+    /// As Linux writes a list of CPUs; empty where all are shared.
     pub cpus: String,
+    /// As Linux writes such a list too; empty where it does not matter.
+    pub memory_nodes: String,
     /// Nobody else runs there, so that no quota is needed.
     pub own: bool,
 }
@@ -52,12 +59,16 @@ impl ContainerManager {
         }
         let cpus = settings.static_cpus.clone();
         let cpus = cpus.map(|options| CpuManager::open(topology, options, root_dir)).transpose()?;
+        let memory = settings.static_memory.as_ref();
+        let memory =
+            memory.map(|options| MemoryManager::open(&NodeMemory::read(), options, root_dir)).transpose()?;
         Ok(ContainerManager {
             devices: DeviceManager::open(root_dir),
             policy: settings.topology_policy,
             scope: settings.topology_scope,
             numa_nodes,
             cpus: cpus.map(Mutex::new),
+            memory: memory.map(Mutex::new),
             moved: watch::Sender::default(),
         })
     }
@@ -79,20 +90,17 @@ impl ContainerManager {
     async fn give(&self, pod: &Pod) -> Result<(), Refusal> {
         let containers = || pod.spec.init_containers.iter().chain(&pod.spec.containers);
         let whole = match self.scope {
-            Scope::Pod if self.policy != Policy::None => {
-                let offers: Vec<Offer> =
-                    containers().flat_map(|container| self.offers(pod, container)).collect();
-                Some(self.agree(&offers)?)
-            }
+            Scope::Pod if self.policy != Policy::None => Some(self.agree(&self.pod_offers(pod))?),
             _ => None,
         };
         for container in containers() {
-            let nodes = match whole {
-                Some(nodes) => nodes,
+            let agreed = match whole {
+                Some(agreed) => agreed,
                 None => self.agree(&self.offers(pod, container))?,
             };
-            self.give_cpus(pod, container, nodes)?;
-            self.devices.allocate(pod, container, nodes).await.map_err(unexpected)?;
+            self.give_cpus(pod, container, agreed.nodes)?;
+            self.give_memory(pod, container, agreed)?;
+            self.devices.allocate(pod, container, agreed.nodes).await.map_err(unexpected)?;
         }
         Ok(())
     }
@@ -103,12 +111,21 @@ impl ContainerManager {
         }
         let mut offers = self.devices.offers(pod, container, self.numa_nodes);
         offers.extend(self.cpus().map(|cpus| cpus.offer(pod, container)));
+        offers.extend(self.memory().map(|memory| memory.offers(pod, container)).unwrap_or_default());
         offers
     }
 
-    fn agree(&self, offers: &[Offer]) -> Result<Option<NumaNodes>, Refusal> {
+    /// Where all that the pod's containers have at one time could be.
+    fn pod_offers(&self, pod: &Pod) -> Vec<Offer> {
+        let mut offers = self.devices.pod_offers(pod, self.numa_nodes);
+        offers.extend(self.cpus().map(|cpus| cpus.pod_offer(pod)));
+        offers.extend(self.memory().map(|memory| memory.pod_offers(pod)).unwrap_or_default());
+        offers
+    }
+
+    fn agree(&self, offers: &[Offer]) -> Result<Hint, Refusal> {
         match topologymanager::merge(self.policy, self.numa_nodes, offers) {
-            (hint, true) => Ok(hint.nodes),
+            (hint, true) => Ok(hint),
             (_, false) => Err(Refusal {
                 reason: "TopologyAffinityError".to_owned(),
                 message: "Resources cannot be allocated with Topology locality".to_owned(),
@@ -131,9 +148,17 @@ impl ContainerManager {
         Ok(())
     }
 
+    fn give_memory(&self, pod: &Pod, container: &Container, agreed: Hint) -> Result<(), Refusal> {
+        let Some(mut memory) = self.memory() else { return Ok(()) };
+        memory.allocate(pod, container, agreed).map_err(|error| unexpected(error.to_string()))
+    }
+
     /// Takes back what a pod had of which nothing runs any more.
     pub fn release(&self, uid: &str) {
         self.devices.release(uid);
+        if let Some(Err(error)) = self.memory().map(|mut memory| memory.release(uid)) {
+            tracing::warn!(pod = uid, %error, "memory that is free again stays written down");
+        }
         let released = self.cpus().map(|mut cpus| cpus.release(uid));
         match released {
             Some(Ok(true)) => self.tell_moved(),
@@ -147,7 +172,9 @@ impl ContainerManager {
     /// Takes back what pods had that are not on the node any more.
     pub fn release_all_but(&self, is_here: impl Fn(&str) -> bool) {
         let with_cpus = self.cpus().map(|cpus| cpus.pods()).unwrap_or_default();
-        let gone = self.devices.pods().into_iter().chain(with_cpus).filter(|uid| !is_here(uid));
+        let with_memory = self.memory().map(|memory| memory.pods()).unwrap_or_default();
+        let known = self.devices.pods().into_iter().chain(with_cpus).chain(with_memory);
+        let gone = known.filter(|uid| !is_here(uid));
         gone.collect::<Vec<_>>().iter().for_each(|uid| self.release(uid));
     }
 
@@ -157,9 +184,26 @@ impl ContainerManager {
 
     /// Where a container is to run; `None` when it does not matter.
     pub fn pinned(&self, uid: &str, container: &str) -> Option<Pinned> {
-        let cpus = self.cpus()?;
-        let own = cpus.own_cpus(uid, container).is_some();
-        Some(Pinned { cpus: cpus.cpus_of(uid, container).to_string(), own })
+        let memory_nodes = self.memory().and_then(|memory| memory.nodes_of(uid, container));
+        let memory_nodes = memory_nodes.map(|nodes| nodes.iter().collect::<CpuSet>().to_string());
+        let cpus = self
+            .cpus()
+            .map(|cpus| (cpus.cpus_of(uid, container).to_string(), cpus.own_cpus(uid, container).is_some()));
+        if cpus.is_none() && memory_nodes.is_none() {
+            return None;
+        }
+        let (cpus, own) = cpus.unwrap_or_default();
+        Some(Pinned { cpus, memory_nodes: memory_nodes.unwrap_or_default(), own })
+    }
+
+    /// The memory of NUMA nodes that a container has.
+    pub fn memory_of(&self, uid: &str, container: &str) -> Vec<Block> {
+        self.memory().map(|memory| memory.blocks(uid, container).to_vec()).unwrap_or_default()
+    }
+
+    /// The memory that containers may have of each NUMA node.
+    pub fn allocatable_memory(&self) -> Vec<Block> {
+        self.memory().map(|memory| memory.allocatable()).unwrap_or_default()
     }
 
     /// Whether a container of the pod has CPUs of its own.
@@ -182,6 +226,11 @@ impl ContainerManager {
     /// Whether containers may have CPUs of their own.
     pub fn is_static(&self) -> bool {
         self.cpus.is_some()
+    }
+
+    /// As of the CPUs.
+    fn memory(&self) -> Option<MutexGuard<'_, MemoryManager>> {
+        self.memory.as_ref().map(|memory| memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
     /// No holder of the lock leaves the table half written, so one that panicked does no harm.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
 use super::cpuset::CpuSet;
+use super::pod_scope::needed_at_once;
 use super::topology::Topology;
 use super::topologymanager::{Hint, NumaNodes, Offer};
 use crate::pod::is_sidecar;
@@ -188,6 +189,19 @@ impl CpuManager {
             return Some(self.hints(&CpuSet::default(), given, wanted));
         }
         Some(self.hints(&self.free(), &self.reusable(pod), wanted))
+    }
+
+    /// Where the CPUs could be that all the pod's containers have at one time.
+    pub fn pod_offer(&self, pod: &Pod) -> Offer {
+        let needed = needed_at_once(pod, |container| u64::try_from(wanted(pod, container)).unwrap_or(0));
+        let needed = usize::try_from(needed).unwrap_or(usize::MAX);
+        if needed == 0 {
+            return None;
+        }
+        let given = self.own.get(&pod.metadata.uid).filter(|given| !given.is_empty());
+        let Some(given) = given else { return Some(self.hints(&self.free(), &CpuSet::default(), needed)) };
+        let all = given.values().fold(CpuSet::default(), |all, cpus| all.union(cpus));
+        Some(self.hints(&CpuSet::default(), &all, needed))
     }
 
     fn hints(&self, free: &CpuSet, reusable: &CpuSet, wanted: usize) -> Vec<Hint> {

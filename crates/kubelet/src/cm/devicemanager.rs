@@ -1,7 +1,7 @@
 //! Devices that plugins offer and containers ask for by name, such as `vendor.com/gpu` (follows `devicemanager`).
 //!
-//! A plugin registers on the kubelet's socket and then tells on its own which devices it has and how they are; who has
-//! which is written down in a checkpoint.
+//! A plugin registers on the kubelet's socket or in its plugin registry, and then tells on its own which devices it has
+//! and how they are; who has which is written down in a checkpoint.
 
 mod checkpoint;
 mod devices;
@@ -23,10 +23,13 @@ use tokio::sync::watch;
 
 #[cfg(test)]
 pub use self::devices::Count;
+pub use self::devices::Counts;
 use self::devices::{Choice, Devices, Given};
-pub use self::devices::{Counts, DeviceHealth};
 use self::endpoint::Endpoint;
 use self::proto::ContainerAllocateResponse;
+pub use self::registration::Registration;
+use super::pod_scope::needed_at_once;
+use super::resourcestatus::ResourceStatus;
 use super::topologymanager::{NumaNodes, Offer};
 use crate::pod::is_sidecar;
 use crate::resources::whole;
@@ -73,16 +76,12 @@ impl DeviceManager {
         self.unwell.subscribe()
     }
 
-    /// Serves registrations, for ever.
-    pub async fn run(self: Arc<Self>) {
-        registration::serve(self).await;
-    }
-
     /// The devices that a container asks for: those limits that some plugin stands behind.
     fn wanted(&self, container: &Container) -> Vec<(String, usize)> {
         let (devices, limits) = (self.devices(), &container.resources.limits);
         let counts = limits.keys().filter(|name| devices.knows(name));
-        let counts = counts.map(|name| (name.clone(), usize::try_from(whole(limits, name)).unwrap_or(0)));
+        let count = |name: &String| usize::try_from(asked(container, name)).unwrap_or(usize::MAX);
+        let counts = counts.map(|name| (name.clone(), count(name)));
         counts.filter(|(_, count)| *count > 0).collect()
     }
 
@@ -96,6 +95,20 @@ impl DeviceManager {
             devices.offer(at, resource, *count, reusable.get(resource).unwrap_or(&none), all)
         };
         wanted.iter().map(of).collect()
+    }
+
+    /// Where the devices could be that all the pod's containers have at one time.
+    pub fn pod_offers(&self, pod: &Pod, all: NumaNodes) -> Vec<Offer> {
+        let containers = || pod.spec.init_containers.iter().chain(&pod.spec.containers);
+        let resources: BTreeSet<String> =
+            containers().flat_map(|container| self.wanted(container)).map(|(resource, _)| resource).collect();
+        let uid = &pod.metadata.uid;
+        let offer = |resource: &String| {
+            let count = needed_at_once(pod, |container| asked(container, resource));
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            self.devices().pod_offer(uid, resource, count, all)
+        };
+        resources.iter().map(offer).collect()
     }
 
     /// What init containers that have ended leave to those that follow, by resource.
@@ -183,7 +196,7 @@ impl DeviceManager {
     }
 
     /// How the devices of a container are, by resource.
-    pub fn health(&self, uid: &str, container: &str) -> Vec<DeviceHealth> {
+    pub fn health(&self, uid: &str, container: &str) -> Vec<ResourceStatus> {
         self.devices().health(uid, container)
     }
 
@@ -248,4 +261,9 @@ impl DeviceManager {
     fn devices(&self) -> MutexGuard<'_, Devices> {
         self.devices.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// How many of a resource a container asks for.
+fn asked(container: &Container, resource: &str) -> u64 {
+    u64::try_from(whole(&container.resources.limits, resource)).unwrap_or(0)
 }

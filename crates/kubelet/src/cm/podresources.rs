@@ -1,4 +1,4 @@
-//! Tells monitors on the node which devices and CPUs containers have (follows `apis/podresources`, `v1`).
+//! Tells monitors on the node which devices, CPUs and memory containers have (follows `apis/podresources`, `v1`).
 
 mod proto {
     //! Messages and server of the pod resources API.
@@ -8,45 +8,32 @@ mod proto {
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use api::view::core::Pod;
+use api::view::core::{Container, Pod};
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use self::proto::pod_resources_lister_server::{PodResourcesLister, PodResourcesListerServer};
 use self::proto::{
-    AllocatableResourcesRequest, AllocatableResourcesResponse, ContainerDevices, ContainerResources,
-    GetPodResourcesRequest, GetPodResourcesResponse, ListPodResourcesRequest, ListPodResourcesResponse,
-    NumaNode, PodResources, TopologyInfo,
+    AllocatableResourcesRequest, AllocatableResourcesResponse, CdiDevice, ClaimResource, ContainerDevices,
+    ContainerMemory, ContainerResources, DynamicResource, GetPodResourcesRequest, GetPodResourcesResponse,
+    ListPodResourcesRequest, ListPodResourcesResponse, NumaNode, PodResources, TopologyInfo,
 };
 use super::cpuset::CpuSet;
+use super::dra::ClaimInfo;
+use super::memorymanager::Block;
+use super::sockets;
 use crate::worker::Shared;
 
 const DIR: &str = "pod-resources";
 const SOCKET: &str = "kubelet.sock";
-/// Between attempts to listen.
-const RETRY: Duration = Duration::from_secs(2);
 
 /// Serves for ever.
 pub async fn serve(shared: Arc<Shared>) {
     let dir = shared.config.root_dir.join(DIR);
-    loop {
-        let served = async {
-            let incoming = UnixListenerStream::new(listen(&dir)?);
-            let service = PodResourcesListerServer::new(Lister { shared: shared.clone() });
-            Server::builder()
-                .add_service(service)
-                .serve_with_incoming(incoming)
-                .await
-                .map_err(io::Error::other)
-        };
-        if let Err(error) = served.await {
-            tracing::warn!(%error, "pod resources cannot be told, will retry");
-        }
-        tokio::time::sleep(RETRY).await;
-    }
+    let lister = || Lister { shared: shared.clone() };
+    let service = || Server::builder().add_service(PodResourcesListerServer::new(lister()));
+    sockets::serve("pod resources cannot be told", || listen(&dir), service).await;
 }
 
 fn listen(dir: &Path) -> io::Result<UnixListener> {
@@ -67,16 +54,20 @@ impl Lister {
     fn of_pod(&self, pod: &Pod) -> PodResources {
         let uid = &pod.metadata.uid;
         let sidecars = pod.spec.init_containers.iter().filter(|spec| crate::pod::is_sidecar(spec));
-        let of = |name: &str| ContainerResources {
-            name: name.to_owned(),
-            devices: told(self.shared.containers.devices.of_container(uid, name)),
-            cpu_ids: ids(&self.shared.containers.own_cpus(uid, name)),
-            memory: Vec::new(),
+        let of = |spec: &Container| {
+            let name = spec.name.as_str();
+            ContainerResources {
+                name: name.to_owned(),
+                devices: told(self.shared.containers.devices.of_container(uid, name)),
+                cpu_ids: ids(&self.shared.containers.own_cpus(uid, name)),
+                memory: memory(self.shared.containers.memory_of(uid, name)),
+                dynamic_resources: self.shared.dra.of_container(pod, spec).into_iter().map(claimed).collect(),
+            }
         };
         PodResources {
             name: pod.metadata.name.clone(),
             namespace: pod.metadata.namespace.clone(),
-            containers: sidecars.chain(&pod.spec.containers).map(|spec| of(&spec.name)).collect(),
+            containers: sidecars.chain(&pod.spec.containers).map(of).collect(),
         }
     }
 
@@ -93,9 +84,6 @@ fn ids(cpus: &CpuSet) -> Vec<i64> {
 type Owned = (String, Vec<String>, Vec<u32>);
 
 fn told(devices: Vec<Owned>) -> Vec<ContainerDevices> {
-    let topology = |nodes: Vec<u32>| TopologyInfo {
-        nodes: nodes.into_iter().map(|node| NumaNode { id: node.into() }).collect(),
-    };
     devices
         .into_iter()
         .map(|(resource_name, device_ids, nodes)| ContainerDevices {
@@ -104,6 +92,37 @@ fn told(devices: Vec<Owned>) -> Vec<ContainerDevices> {
             topology: (!nodes.is_empty()).then(|| topology(nodes)),
         })
         .collect()
+}
+
+fn topology(nodes: Vec<u32>) -> TopologyInfo {
+    TopologyInfo { nodes: nodes.into_iter().map(|node| NumaNode { id: node.into() }).collect() }
+}
+
+fn memory(blocks: Vec<Block>) -> Vec<ContainerMemory> {
+    let told = |block: Block| ContainerMemory {
+        memory_type: block.resource,
+        size: block.size,
+        topology: Some(topology(block.numa_affinity)),
+    };
+    blocks.into_iter().map(told).collect()
+}
+
+/// A claim with all its devices.
+fn claimed(claim: ClaimInfo) -> DynamicResource {
+    let devices = claim.drivers.into_iter().flat_map(|(driver_name, devices)| {
+        devices.into_iter().map(move |device| ClaimResource {
+            cdi_devices: device.cdi_device_ids.into_iter().map(|name| CdiDevice { name }).collect(),
+            driver_name: driver_name.clone(),
+            pool_name: device.pool_name,
+            device_name: device.device_name,
+            share_id: device.share_id,
+        })
+    });
+    DynamicResource {
+        claim_name: claim.name,
+        claim_namespace: claim.namespace,
+        claim_resources: devices.collect(),
+    }
 }
 
 type Answer<T> = Result<tonic::Response<T>, tonic::Status>;
@@ -122,7 +141,7 @@ impl PodResourcesLister for Lister {
         Ok(tonic::Response::new(AllocatableResourcesResponse {
             devices: told(self.shared.containers.devices.allocatable()),
             cpu_ids: ids(&self.shared.containers.allocatable_cpus()),
-            memory: Vec::new(),
+            memory: memory(self.shared.containers.allocatable_memory()),
         }))
     }
 

@@ -1,8 +1,13 @@
 //! What an operator may say of how resources are given out: the fields of upstream's `KubeletConfiguration` that this
 //! part of the kubelet reads, with upstream's defaults.
 
-use super::cpumanager;
+use std::collections::BTreeMap;
+
+use api::validation::is_huge_page_resource;
+use apimachinery::quantity::Quantity;
+
 use super::topologymanager::{Policy, Scope};
+use super::{cpumanager, memorymanager};
 use crate::kubeletconfig::KubeletConfiguration;
 use crate::node::amounts;
 use crate::resources::SwapBehavior;
@@ -20,13 +25,15 @@ pub struct Settings {
     pub ids_per_pod: u32,
     /// Containers may have CPUs of their own (`cpuManagerPolicy: static`).
     pub static_cpus: Option<cpumanager::Options>,
+    /// Containers have their memory on NUMA nodes of their own (`memoryManagerPolicy: Static`).
+    pub static_memory: Option<memorymanager::Options>,
     pub topology_policy: Policy,
     pub topology_scope: Scope,
 }
 
 impl Settings {
-    /// Of a configuration that has been validated.
-    pub fn of(configuration: &KubeletConfiguration) -> Self {
+    /// Of a configuration that has been validated; `withheld_memory` is what it keeps from pods, in bytes.
+    pub fn of(configuration: &KubeletConfiguration, withheld_memory: i64) -> Self {
         let ids = configuration.user_namespaces.as_ref().and_then(|users| users.get("idsPerPod")?.as_u64());
         Settings {
             swap_behavior: match configuration.memory_swap.swap_behavior.as_str() {
@@ -35,6 +42,8 @@ impl Settings {
             },
             ids_per_pod: ids.and_then(|ids| u32::try_from(ids).ok()).unwrap_or(IDS_PER_POD),
             static_cpus: (configuration.cpu_manager_policy == "static").then(|| static_cpus(configuration)),
+            static_memory: (configuration.memory_manager_policy == "Static")
+                .then(|| static_memory(configuration, withheld_memory)),
             topology_policy: match configuration.topology_manager_policy.as_str() {
                 "best-effort" => Policy::BestEffort,
                 "restricted" => Policy::Restricted,
@@ -62,13 +71,24 @@ fn static_cpus(configuration: &KubeletConfiguration) -> cpumanager::Options {
     }
 }
 
+fn static_memory(configuration: &KubeletConfiguration, withheld_memory: i64) -> memorymanager::Options {
+    let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
+    let mut withheld = BTreeMap::from([("memory".to_owned(), bytes(withheld_memory))]);
+    for (name, amount) in configuration.system_reserved.iter().chain(&configuration.kube_reserved) {
+        if let (true, Ok(amount)) = (is_huge_page_resource(name), amount.parse::<Quantity>()) {
+            *withheld.entry(name.clone()).or_default() += bytes(amount.value());
+        }
+    }
+    memorymanager::Options { reserved: configuration.reserved_memory.clone(), withheld }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_configuration_says_who_gets_what() {
-        let settings = Settings::of(&KubeletConfiguration::default());
+        let settings = Settings::of(&KubeletConfiguration::default(), 0);
         assert!(settings.static_cpus.is_none());
         assert_eq!((settings.ids_per_pod, settings.topology_policy), (IDS_PER_POD, Policy::None));
         let given = KubeletConfiguration {
@@ -76,12 +96,15 @@ mod tests {
             cpu_manager_policy_options: [(FULL_PCPUS_ONLY.to_owned(), "true".to_owned())].into(),
             system_reserved: [("cpu".to_owned(), "300m".to_owned())].into(),
             kube_reserved: [("cpu".to_owned(), "1".to_owned())].into(),
+            memory_manager_policy: "Static".to_owned(),
             topology_manager_policy: "restricted".to_owned(),
             topology_manager_scope: "pod".to_owned(),
             ..KubeletConfiguration::default()
         };
-        let settings = Settings::of(&given);
+        let settings = Settings::of(&given, 5 << 20);
         assert_eq!((settings.topology_policy, settings.topology_scope), (Policy::Restricted, Scope::Pod));
+        let memory = settings.static_memory.expect("static");
+        assert_eq!(memory.withheld, BTreeMap::from([("memory".to_owned(), 5 << 20)]));
         let cpus = settings.static_cpus.expect("static");
         assert_eq!(
             (cpus.full_pcpus_only, cpus.strict_reservation, cpus.reserved_milli_cpu),

@@ -1,4 +1,5 @@
-//! Which CPUs share a core, a socket and a NUMA node (follows `cpumanager/topology`).
+//! Which CPUs share a core, a socket and a NUMA node, and what memory a node has (follows `cpumanager/topology` and
+//! cadvisor's `machine`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,6 +7,8 @@ use std::path::Path;
 
 use super::cpuset::CpuSet;
 use super::topologymanager::NumaNodes;
+use crate::hugepages::HugePages;
+use crate::node::meminfo_kib;
 
 const CPUS: &str = "/sys/devices/system/cpu";
 const NODES: &str = "/sys/devices/system/node";
@@ -79,6 +82,43 @@ impl Topology {
     }
 }
 
+/// A NUMA node's memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeMemory {
+    pub id: u32,
+    /// All of it, huge pages among it.
+    pub bytes: u64,
+    /// Bytes in huge pages, by resource.
+    pub huge_pages: BTreeMap<String, u64>,
+}
+
+impl NodeMemory {
+    /// What the kernel tells of every node. A machine without NUMA is one node.
+    pub fn read() -> Vec<NodeMemory> {
+        let mut nodes: Vec<NodeMemory> =
+            numbered(Path::new(NODES), "node").filter_map(|(id, dir)| NodeMemory::of(id, &dir)).collect();
+        if nodes.is_empty() {
+            let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+            nodes.extend(NodeMemory::new(0, meminfo_kib(&meminfo, "MemTotal"), HugePages::read()));
+        }
+        nodes.sort_by_key(|node| node.id);
+        nodes
+    }
+
+    /// Lines of a node's `meminfo` begin with its name.
+    fn of(id: u32, dir: &Path) -> Option<Self> {
+        let meminfo = fs::read_to_string(dir.join("meminfo")).ok()?;
+        let meminfo = meminfo.replace(&format!("Node {id} "), "");
+        NodeMemory::new(id, meminfo_kib(&meminfo, "MemTotal"), HugePages::read_in(&dir.join("hugepages")))
+    }
+
+    fn new(id: u32, total_kib: Option<i64>, pages: Vec<HugePages>) -> Option<Self> {
+        let bytes = u64::try_from(total_kib?).ok()?.saturating_mul(1024);
+        let huge = |pages: &HugePages| (pages.resource(), u64::try_from(pages.bytes()).unwrap_or(0));
+        Some(NodeMemory { id, bytes, huge_pages: pages.iter().map(huge).collect() })
+    }
+}
+
 fn numa_nodes() -> BTreeMap<u32, u32> {
     let mut nodes = BTreeMap::new();
     for (node, dir) in numbered(Path::new(NODES), "node") {
@@ -111,5 +151,12 @@ mod tests {
         assert!(topology.threads_per_core() >= 1);
         assert!(topology.all().iter().all(|cpu| topology.place(cpu).is_some()));
         assert_eq!(topology.within(topology.numa_nodes(), &topology.all()), topology.all());
+    }
+
+    #[test]
+    fn this_machine_has_memory_on_every_node() {
+        let nodes = NodeMemory::read();
+        assert!(!nodes.is_empty());
+        assert!(nodes.iter().all(|node| node.bytes > node.huge_pages.values().sum()), "{nodes:?}");
     }
 }

@@ -18,12 +18,12 @@ impl NumaNodes {
         (0..u64::BITS).filter(move |node| self.contains(*node))
     }
 
-    fn and(self, other: NumaNodes) -> NumaNodes {
+    pub fn and(self, other: NumaNodes) -> NumaNodes {
         NumaNodes(self.0 & other.0)
     }
 
     /// Fewer nodes, or as many with lower numbers.
-    fn is_narrower_than(self, other: NumaNodes) -> bool {
+    pub fn is_narrower_than(self, other: NumaNodes) -> bool {
         (self.count(), self.0) < (other.count(), other.0)
     }
 
@@ -73,7 +73,8 @@ pub struct Hint {
     pub preferred: bool,
 }
 
-const ANYWHERE: Hint = Hint { nodes: None, preferred: true };
+pub const ANYWHERE: Hint = Hint { nodes: None, preferred: true };
+/// What nothing is preferred of, and where nobody has agreed on anything.
 const NOWHERE: Hint = Hint { nodes: None, preferred: false };
 
 /// What is offered of one resource: `None` when it does not matter where it is, nothing when it is not to be had.
@@ -83,7 +84,7 @@ pub type Offer = Option<Vec<Hint>>;
 pub fn merge(policy: Policy, all: NumaNodes, offers: &[Offer]) -> (Hint, bool) {
     let hints: Vec<Vec<Hint>> = offers.iter().map(choices).collect();
     match policy {
-        Policy::None => (ANYWHERE, true),
+        Policy::None => (NOWHERE, true),
         Policy::BestEffort => (best(all, &hints), true),
         Policy::Restricted => {
             let best = best(all, &hints);
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn without_anything_to_align_everything_goes() {
-        check(Policy::None, &[Some(vec![])], (ANYWHERE, true));
+        check(Policy::None, &[Some(vec![])], (NOWHERE, true));
         check(Policy::BestEffort, &[None], (hint(&[0, 1], true), true));
         check(Policy::SingleNumaNode, &[None], (Hint { nodes: None, preferred: true }, true));
     }

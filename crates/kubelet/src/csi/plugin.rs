@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use csi::pluginregistration::registration_client::RegistrationClient;
-use csi::pluginregistration::{InfoRequest, PluginInfo, RegistrationStatus};
 use csi::v1::node_client::NodeClient;
 use csi::v1::node_service_capability::Type;
 use csi::v1::node_service_capability::rpc::Type as Capability;
@@ -16,10 +14,12 @@ use csi::v1::{
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
+use crate::pluginmanager;
+
 /// How long a plugin may take over one call (upstream: `csiTimeout`).
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A plugin, as it can be called. Each call makes a connection: a plugin that was replaced is found behind the same path.
+/// A plugin, as it can be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plugin {
     socket: PathBuf,
@@ -28,16 +28,6 @@ pub struct Plugin {
 impl Plugin {
     pub fn new(socket: &Path) -> Self {
         Plugin { socket: socket.to_owned() }
-    }
-
-    pub async fn info(&self) -> Result<PluginInfo, Status> {
-        self.call(async |channel| RegistrationClient::new(channel).get_info(InfoRequest {}).await).await
-    }
-
-    pub async fn notify(&self, status: RegistrationStatus) -> Result<(), Status> {
-        let notify =
-            async |channel| RegistrationClient::new(channel).notify_registration_status(status).await;
-        self.call(notify).await.map(drop)
     }
 
     pub async fn node_info(&self) -> Result<NodeGetInfoResponse, Status> {
@@ -83,9 +73,6 @@ impl Plugin {
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let answer = async { ask(csi::connect(&self.socket).await?).await };
-        let answer = tokio::time::timeout(TIMEOUT, answer).await;
-        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("context deadline exceeded")));
-        answer.map(Response::into_inner)
+        pluginmanager::call(&self.socket, TIMEOUT, ask).await
     }
 }

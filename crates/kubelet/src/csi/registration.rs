@@ -1,13 +1,9 @@
-//! Which CSI drivers are on this node: their sockets in the plugin registry tell (follows upstream's `pluginwatcher` and
+//! Which CSI drivers are on this node, as the plugin registry and then CSINode tell (follows upstream's
 //! `nodeinfomanager`).
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
-use std::time::Duration;
 
 use api::resource::{CSI_NODES, NODES};
 use api::view::core::Node;
@@ -15,29 +11,14 @@ use api::view::storage::{CsiNode, CsiNodeDriver, VolumeNodeResources};
 use apimachinery::json;
 use apimachinery::quantity::Quantity;
 use client::{Client, PatchType};
-use csi::pluginregistration::RegistrationStatus;
+use csi::pluginregistration::PluginInfo;
 use csi::v1::NodeGetInfoResponse;
 use jiff::Timestamp;
-use nix::sys::inotify::AddWatchFlags;
 use tokio::sync::{Mutex, watch};
 
 use super::plugin::Plugin;
 use super::tear_down::unstage_unused;
-use crate::inotify::Changes;
-
-const KIND: &str = "CSIPlugin";
-/// Between attempts to register a plugin that refused, or to watch the folder.
-const RETRY: Duration = Duration::from_secs(2);
-
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Plugin(#[from] tonic::Status),
-    #[error("plugin {name:?} is a {kind:?} of versions {versions:?}, not a CSIPlugin of version 1")]
-    Kind { name: String, kind: String, versions: Vec<String> },
-    #[error("CSINode not written: {0}")]
-    CsiNode(#[from] client::Error),
-}
+use crate::pluginmanager::PluginHandler;
 
 /// What is known of a volume since its driver came. Whoever changes the volume holds it: drivers are promised one call at
 /// a time for each.
@@ -98,102 +79,55 @@ impl Drivers {
     }
 }
 
-/// A socket, and which of those that have had its path.
-type Socket = (PathBuf, u64);
-
-/// Follows the registry for ever.
-pub struct Registry {
+/// Tells of the drivers that come and go.
+pub struct Registration {
     pub drivers: Arc<Drivers>,
     pub client: Client,
     pub node_name: String,
-    /// The kubelet's folder; sockets are in `plugins_registry` of it.
+    /// The kubelet's folder.
     pub root: PathBuf,
 }
 
-impl Registry {
-    pub async fn run(self) {
-        let mut known: BTreeMap<Socket, String> = BTreeMap::new();
-        loop {
-            if let Err(error) = self.follow(&mut known).await {
-                let dir = self.root.display();
-                tracing::warn!(%dir, %error, "plugin registry cannot be watched, will retry");
-            }
-            tokio::time::sleep(RETRY).await;
-        }
+#[tonic::async_trait]
+impl PluginHandler for Registration {
+    fn kind(&self) -> &'static str {
+        "CSIPlugin"
     }
 
-    async fn follow(&self, known: &mut BTreeMap<Socket, String>) -> io::Result<()> {
-        let dir = self.root.join("plugins_registry");
-        fs::create_dir_all(&dir)?;
-        let wanted = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
-        let mut changes = Changes::of(&dir, wanted)?;
-        loop {
-            let all_registered = self.compare(known, sockets(&dir)?).await;
-            if all_registered {
-                changes.wait().await?;
-            } else {
-                // The socket may be there before its owner listens.
-                tokio::time::timeout(RETRY, changes.wait()).await.unwrap_or(Ok(()))?;
-            }
-        }
-    }
-
-    /// Registers what is new and forgets what is gone; whether all went well.
-    async fn compare(&self, known: &mut BTreeMap<Socket, String>, found: Vec<Socket>) -> bool {
-        let gone: Vec<Socket> = known.keys().filter(|socket| !found.contains(socket)).cloned().collect();
-        for name in gone.iter().filter_map(|socket| known.remove(socket)) {
-            self.drivers.set(&name, None);
-            if let Err(error) = self.write_csi_node(&name, None).await {
-                tracing::warn!(driver = name, %error, "CSINode still names a driver that is gone");
-            }
-        }
-        let mut all_registered = true;
-        for socket in found {
-            if known.contains_key(&socket) {
-                continue;
-            }
-            match self.register(&socket.0).await {
-                Ok(name) => drop(known.insert(socket, name)),
-                Err(error) => {
-                    all_registered = false;
-                    tracing::warn!(socket = %socket.0.display(), %error, "plugin not registered, will retry");
-                }
-            }
-        }
-        all_registered
-    }
-
-    async fn register(&self, socket: &Path) -> Result<String, Error> {
-        let registrar = Plugin::new(socket);
-        let outcome = self.try_register(&registrar, socket).await;
-        let error = outcome.as_ref().err().map(Error::to_string).unwrap_or_default();
-        registrar.notify(RegistrationStatus { plugin_registered: outcome.is_ok(), error }).await?;
-        outcome
-    }
-
-    async fn try_register(&self, registrar: &Plugin, socket: &Path) -> Result<String, Error> {
-        let info = registrar.info().await?;
+    fn validate(&self, info: &PluginInfo, endpoint: &Path) -> Result<(), String> {
         let is_of_version_1 =
             info.supported_versions.iter().any(|v| v.trim_start_matches('v').starts_with("1."));
-        if info.r#type != KIND || !is_of_version_1 {
-            return Err(Error::Kind {
-                name: info.name,
-                kind: info.r#type,
-                versions: info.supported_versions,
-            });
+        if is_of_version_1 {
+            return Ok(());
         }
-        let endpoint = info.endpoint.trim_start_matches("unix://");
-        let plugin = Plugin::new(if endpoint.is_empty() { socket } else { Path::new(endpoint) });
-        let node = plugin.node_info().await?;
-        self.write_csi_node(&info.name, Some(&node)).await?;
-        let driver = Driver::new(plugin);
-        self.drivers.set(&info.name, Some(driver.clone()));
-        tracing::info!(driver = info.name, "CSI driver registered");
-        let (name, root) = (info.name.clone(), self.root.clone());
-        tokio::spawn(async move { unstage_unused(&driver, &name, &root).await });
-        Ok(info.name)
+        let PluginInfo { name, supported_versions, .. } = info;
+        Err(format!(
+            "validation failed for CSI Driver {name} at endpoint {}: versions {supported_versions:?} do not have version 1",
+            endpoint.display()
+        ))
     }
 
+    async fn register(&self, info: &PluginInfo, endpoint: &Path) -> Result<(), String> {
+        let plugin = Plugin::new(endpoint);
+        let node = plugin.node_info().await.map_err(|status| status.to_string())?;
+        let written = self.write_csi_node(&info.name, Some(&node)).await;
+        written.map_err(|error| format!("CSINode not written: {error}"))?;
+        let driver = Driver::new(plugin);
+        self.drivers.set(&info.name, Some(driver.clone()));
+        let (name, root) = (info.name.clone(), self.root.clone());
+        tokio::spawn(async move { unstage_unused(&driver, &name, &root).await });
+        Ok(())
+    }
+
+    async fn deregister(&self, name: &str, _: &Path) {
+        self.drivers.set(name, None);
+        if let Err(error) = self.write_csi_node(name, None).await {
+            tracing::warn!(driver = name, %error, "CSINode still names a driver that is gone");
+        }
+    }
+}
+
+impl Registration {
     /// Puts the driver into the node's CSINode, or takes it out.
     async fn write_csi_node(
         &self,
@@ -247,19 +181,6 @@ fn entry(name: &str, info: &NodeGetInfoResponse) -> CsiNodeDriver {
         topology_keys,
         allocatable: limit.map(|limit| VolumeNodeResources { count: Some(limit) }),
     }
-}
-
-fn sockets(dir: &Path) -> io::Result<Vec<Socket>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        // It may be gone already.
-        let Ok(metadata) = fs::metadata(&path) else { continue };
-        if metadata.file_type().is_socket() {
-            found.push((path, metadata.ino()));
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::pluginmanager::Registry;
 use crate::volumes::downward::Allocatable;
 use crate::volumes::{Context, is_mounted};
 
@@ -97,12 +98,13 @@ impl Node {
         self.drivers = Arc::default();
         let (driver, root) = (self.driver.clone(), self.root.clone());
         self.tasks.push(tokio::spawn(async move { serve(driver, &root).await.expect("serves") }));
-        let registry = Registry {
+        let registration = Registration {
             drivers: self.drivers.clone(),
             client: self.client.clone(),
             node_name: "n".into(),
             root: self.root.clone(),
         };
+        let registry = Registry::new(&self.root, vec![Arc::new(registration)]);
         self.tasks.push(tokio::spawn(registry.run()));
         self.drivers.registered("d").await;
     }
@@ -131,7 +133,7 @@ impl Node {
             node_name: "n",
             allocatable: Allocatable { milli_cpu: 0, memory_bytes: 0, ephemeral_storage_bytes: 0 },
             pod_ips: &[],
-            host_ip: "",
+            host_ips: &[],
             now: jiff::Timestamp::UNIX_EPOCH,
         };
         set_up(&cx, pod, source, claim).await.map(|(path, _)| path)

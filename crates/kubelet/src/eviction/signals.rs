@@ -77,8 +77,8 @@ impl Places {
     }
 }
 
-/// Bytes, and inodes. What the file system keeps from everybody is no capacity, as for `df`: where much is kept, a share
-/// of the whole would never be free.
+/// Bytes, and inodes, of the disk on which a file lies. What the file system keeps from everybody is no capacity, as for
+/// `df`: where much is kept, a share of the whole would never be free.
 pub fn disk(path: &Path) -> io::Result<(Observation, Observation)> {
     let stat = statvfs(path)?;
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);

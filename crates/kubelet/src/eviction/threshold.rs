@@ -138,6 +138,9 @@ pub struct Threshold {
     pub minimum_reclaim: Option<Amount>,
 }
 
+/// What a guest keeps free of a large disk, see [`hard_for_guest`].
+const GUEST_FREE_BYTES: i64 = 1 << 30;
+
 /// Upstream's `DefaultEvictionHard`.
 pub fn hard_by_default() -> Table {
     let hard = [
@@ -148,6 +151,20 @@ pub fn hard_by_default() -> Table {
         ("imagefs.inodesFree", "5%"),
     ];
     hard.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect()
+}
+
+/// The same for a cluster that is a guest on somebody's machine. The shares of a large disk are more than its owner may
+/// have left, and what fills it is not for the pods to give back: a gigabyte is kept free, or the share where that is less.
+pub fn hard_for_guest(disk_bytes: i64) -> Table {
+    let mut hard = hard_by_default();
+    for (name, amount) in &mut hard {
+        let is_of_disk = matches!(name.as_str(), "nodefs.available" | "imagefs.available");
+        let share = Amount::parse(name, amount).ok().flatten().filter(|_| is_of_disk);
+        if share.is_some_and(|share| share.of(disk_bytes) > GUEST_FREE_BYTES) {
+            *amount = Quantity::new(GUEST_FREE_BYTES, Format::BinarySi).to_string();
+        }
+    }
+    hard
 }
 
 /// As the configuration writes them: names of signals with amounts or durations.

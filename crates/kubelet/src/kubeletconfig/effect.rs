@@ -7,7 +7,7 @@ use super::KubeletConfiguration;
 use crate::cm::{FULL_PCPUS_ONLY, STRICT_CPU_RESERVATION};
 
 /// With what is the case here, which is all that can be asked for.
-const REFUSED: [(&str, &str); 16] = [
+const REFUSED: [(&str, &str); 13] = [
     ("enableServer", "the kubelet's own API is always served"),
     ("tlsCipherSuites", "the cipher suites are those of TLS 1.2 and 1.3 that are held to be safe"),
     ("tlsCurvePreferences", "the curves cannot be chosen"),
@@ -15,15 +15,12 @@ const REFUSED: [(&str, &str); 16] = [
     ("cgroupsPerQOS", "pods always have cgroups by quality of service"),
     ("cgroupDriver", "cgroups are made by files"),
     ("singleProcessOOMKill", "the kernel decides which process of a container is killed"),
-    ("memoryManagerPolicy", "no NUMA node's memory is set aside for containers"),
-    ("reservedMemory", "no NUMA node's memory is set aside"),
     ("topologyManagerPolicyOptions", "the policy has no options"),
     ("qosReserved", "no memory is set aside by quality of service"),
     ("podCIDR", "the API server gives the node its range"),
     ("preloadedImagesVerificationAllowlist", "no credentials are verified of images that are there"),
     ("memoryReservationPolicy", "no memory is protected by cgroups"),
     ("localStorageCapacityIsolation", "ephemeral storage is always accounted"),
-    ("staticPodURL", "static pods are read from files"),
 ];
 
 /// What the defaults of upstream and of the cluster say of credentials comes to the same: none are verified.
@@ -31,7 +28,7 @@ const VERIFICATION: &str = "imagePullCredentialsVerificationPolicy";
 const NOT_VERIFYING: [&str; 2] = ["NeverVerify", "NeverVerifyPreloadedImages"];
 
 /// What has no counterpart here, or happens by itself.
-const WITHOUT_EFFECT: [&str; 32] = [
+const WITHOUT_EFFECT: [&str; 30] = [
     "syncFrequency",
     "fileCheckFrequency",
     "enableContentionProfiling",
@@ -57,13 +54,11 @@ const WITHOUT_EFFECT: [&str; 32] = [
     "configMapAndSecretChangeDetectionStrategy",
     "showHiddenMetricsForVersion",
     "volumePluginDir",
-    "enableSystemLogHandler",
     "enableSystemLogQuery",
     "enableProfilingHandler",
     "enableDebugFlagsHandler",
     "memoryThrottlingFactor",
     "tracing",
-    "memorySwap",
 ];
 
 /// What is asked for in vain but must not be passed over.
@@ -87,8 +82,9 @@ pub fn refused(configuration: &KubeletConfiguration) -> Vec<String> {
 
 /// Choices among which there is none of this name.
 fn unknown_choices(configuration: &KubeletConfiguration) -> impl Iterator<Item = String> {
-    let choices: [(&str, &str, &[&str]); 3] = [
+    let choices: [(&str, &str, &[&str]); 4] = [
         ("cpuManagerPolicy", &configuration.cpu_manager_policy, &["none", "static"]),
+        ("memoryManagerPolicy", &configuration.memory_manager_policy, &["None", "Static"]),
         (
             "topologyManagerPolicy",
             &configuration.topology_manager_policy,

@@ -7,8 +7,7 @@ use apimachinery::codec::{Format, decode_untyped};
 use apimachinery::patch::merge_patch;
 use apimachinery::{Map, Value};
 
-use super::{API_VERSION, KIND, KubeletConfiguration, Own, effect, validation};
-use crate::eviction;
+use super::{API_VERSION, KIND, KubeletConfiguration, Own, Table, effect, validation};
 
 /// Of the files in a folder that count.
 const DROP_IN_ENDING: &str = "conf";
@@ -70,7 +69,7 @@ pub fn load(own: &Own, sources: &Sources) -> Result<(KubeletConfiguration, Vec<S
         Some(path) => read(path).map_err(|reason| Error::File(path.clone(), reason))?,
         None => Value::Object(Map::new()),
     };
-    settle_thresholds(&mut document);
+    settle_thresholds(&mut document, own.eviction_hard());
     for path in drop_ins(sources.dir.as_deref())? {
         let more = read(&path).map_err(|reason| Error::DropIn(path.clone(), reason))?;
         merge_patch(&mut document, more);
@@ -212,12 +211,12 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
 }
 
 /// A file without `evictionHard`, or one that wants so, has the default ones; drop-ins add to them.
-fn settle_thresholds(document: &mut Value) {
+fn settle_thresholds(document: &mut Value, default: Table) {
     let merges = document["mergeDefaultEvictionSettings"] == true;
     let given = document.get("evictionHard").filter(|given| given.is_object()).cloned();
     let mut hard = match &given {
         Some(_) if !merges => return,
-        _ => serde_json::to_value(eviction::hard_by_default()).unwrap_or_default(),
+        _ => serde_json::to_value(default).unwrap_or_default(),
     };
     merge_patch(&mut hard, given.unwrap_or_else(|| Value::Object(Map::new())));
     document["evictionHard"] = hard;

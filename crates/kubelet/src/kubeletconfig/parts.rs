@@ -14,6 +14,7 @@ use crate::eviction;
 use crate::imagegc;
 use crate::logs;
 use crate::nodeshutdown::Periods;
+use crate::staticpods;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -170,6 +171,12 @@ impl KubeletConfiguration {
 
     pub fn static_pods(&self) -> Option<PathBuf> {
         path(&self.static_pod_path)
+    }
+
+    /// The URL that describes static pods of a node, if one does.
+    pub fn static_pod_source(&self, node_name: &str) -> Option<staticpods::Source> {
+        let (url, headers) = (&self.static_pod_url, &self.static_pod_url_header);
+        staticpods::Source::new(url, headers, node_name.to_owned(), self.http_check_frequency.to_std())
     }
 
     pub fn pod_logs(&self) -> &Path {

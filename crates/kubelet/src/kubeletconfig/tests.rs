@@ -16,6 +16,7 @@ fn own() -> Own {
         cluster_domain: "cluster.local".to_owned(),
         pod_logs_dir: "/var/lib/c/pods".to_owned(),
         cgroup_root: "/c".to_owned(),
+        guest_on_disk_bytes: None,
     }
 }
 
@@ -81,6 +82,26 @@ fn without_any_file_the_clusters_own_values_hold() {
     assert_eq!(read.pod_logs_dir, "/var/lib/c/pods");
     assert!(!read.fail_cgroup_v1 && !read.serialize_image_pulls);
     assert_eq!(read.eviction_hard["memory.available"], "100Mi");
+}
+
+#[test]
+fn a_guest_asks_for_little_of_its_hosts_disk_and_leaves_images_alone() {
+    let read = |bytes: i64| {
+        let own = Own { guest_on_disk_bytes: Some(bytes), ..own() };
+        load(&own, &Sources::default()).expect("loads").0
+    };
+    let free = |bytes: i64, signal: &str| read(bytes).eviction_hard[signal].clone();
+    assert_eq!(read(1 << 40).image_gc_high_threshold_percent, 100);
+    assert_eq!(
+        (free(1 << 40, "nodefs.available"), free(1 << 40, "imagefs.available")),
+        ("1Gi".into(), "1Gi".into())
+    );
+    assert_eq!(
+        (free(8 << 30, "nodefs.available"), free(8 << 30, "imagefs.available")),
+        ("10%".into(), "1Gi".into())
+    );
+    assert_eq!(free(1 << 30, "imagefs.available"), "15%");
+    assert_eq!(free(1 << 40, "nodefs.inodesFree"), "5%");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
+use api::validation::is_huge_page_resource;
 use apimachinery::names;
 use apimachinery::quantity::Quantity;
 
@@ -23,7 +24,7 @@ pub fn validate(of: &KubeletConfiguration) -> Vec<String> {
         enforcement(of),
         reserved(of),
     ];
-    let rest = [taints(of), logs(of), paths(of), thresholds(of)];
+    let rest = [reserved_memory(of), taints(of), logs(of), paths(of), thresholds(of)];
     let errors = groups.into_iter().chain(rest).flatten();
     errors.map(|why| format!("invalid configuration: {why}")).collect()
 }
@@ -305,6 +306,32 @@ fn taints(of: &KubeletConfiguration) -> Vec<String> {
     let wrong = wrong.map(|taint| format!("invalid taint: {}={}:{}", taint.key, taint.value, taint.effect));
     let timed = of.register_with_taints.iter().filter(|taint| taint.time_added.is_some());
     wrong.chain(timed.map(|_| "taint.TimeAdded is not nil".to_owned())).collect()
+}
+
+/// Follows `validateReservedMemoryConfiguration`.
+fn reserved_memory(of: &KubeletConfiguration) -> Vec<String> {
+    let (mut errors, mut seen) = (Vec::new(), BTreeSet::new());
+    for reservation in &of.reserved_memory {
+        let node = reservation.numa_node;
+        for (name, amount) in &reservation.limits {
+            if name != "memory" && !is_huge_page_resource(name) {
+                errors.push(format!(
+                    "the limit type {name:?} for NUMA node {node} is not supported, only [memory hugepages-<HugePageSize>] is accepted"
+                ));
+            }
+            if amount.sign() == 0 {
+                errors.push(format!(
+                    "reserved memory may not be zero for NUMA node {node} and resource {name:?}"
+                ));
+            }
+            if !seen.insert((node, name)) {
+                errors.push(format!(
+                    "the reserved memory has a duplicate value for NUMA node {node} and resource {name:?}"
+                ));
+            }
+        }
+    }
+    errors
 }
 
 fn logs(of: &KubeletConfiguration) -> Vec<String> {

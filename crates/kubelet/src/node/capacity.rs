@@ -7,6 +7,7 @@ use apimachinery::quantity::Quantity;
 use super::Error;
 use crate::config::Config;
 use crate::eviction::{Signal, Threshold};
+use crate::hugepages::HugePages;
 use crate::kubeletconfig::{KubeletConfiguration, Table, cpus_of};
 use crate::volumes::downward::Allocatable;
 
@@ -20,12 +21,20 @@ pub struct Capacity {
     reserved: Allocatable,
     /// Kept free by hard eviction thresholds.
     kept_free: Allocatable,
+    /// Memory that is set aside in huge pages, of which pods ask by name.
+    huge_pages_bytes: i64,
 }
 
 impl Capacity {
     /// What all pods together may request.
     pub fn allocatable(&self) -> Allocatable {
-        less(self.absolute(), self.kept_free)
+        let huge = Allocatable { memory_bytes: self.huge_pages_bytes, ..Allocatable::default() };
+        less(less(self.absolute(), self.kept_free), huge)
+    }
+
+    /// Bytes of memory that are kept from pods by reservations and eviction thresholds.
+    pub fn withheld_memory(&self) -> i64 {
+        self.reserved.memory_bytes.saturating_add(self.kept_free.memory_bytes)
     }
 
     /// What all pods together may use: of what is kept free they may take, until they are evicted.
@@ -58,7 +67,9 @@ pub fn capacity(config: &Config, thresholds: &[Threshold]) -> Result<Capacity, E
     let storage = disk.blocks().saturating_mul(disk.fragment_size());
     let cpus = std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1));
     let storage_bytes = i64::try_from(storage).unwrap_or(i64::MAX);
-    Ok(of(&config.kubelet, thresholds, [cpus, memory_kib * 1024, storage_bytes]))
+    let huge_pages_bytes = HugePages::read().iter().map(HugePages::bytes).sum();
+    let capacity = of(&config.kubelet, thresholds, [cpus, memory_kib * 1024, storage_bytes]);
+    Ok(Capacity { huge_pages_bytes, ..capacity })
 }
 
 /// The machine's CPUs and bytes of memory and storage, by what the configuration says. Pure.
@@ -83,6 +94,7 @@ fn of(
         pods: pods(configuration, cpus),
         reserved: reserved(configuration),
         kept_free,
+        huge_pages_bytes: 0,
     }
 }
 

@@ -4,7 +4,7 @@ use apimachinery::Value;
 use apimachinery::quantity::{Format, Quantity};
 
 use crate::cm::devicemanager::Counts;
-use crate::resources::HugePages;
+use crate::hugepages::HugePages;
 
 /// Puts them into a node's status.
 pub fn add(status: &mut Value, devices: &Counts, huge_pages: &[HugePages]) {
@@ -13,10 +13,9 @@ pub fn add(status: &mut Value, devices: &Counts, huge_pages: &[HugePages]) {
         status["allocatable"][resource] = count.allocatable.to_string().into();
     }
     for pages in huge_pages {
-        let amount = |bytes: i64| Quantity::new(bytes, Format::BinarySi).to_string();
-        let name = format!("hugepages-{}", amount(pages.size));
         for list in ["capacity", "allocatable"] {
-            status[list][&name] = amount(pages.size * pages.count).into();
+            status[list][pages.resource()] =
+                Quantity::new(pages.bytes(), Format::BinarySi).to_string().into();
         }
     }
 }

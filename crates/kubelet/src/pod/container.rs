@@ -39,7 +39,7 @@ pub struct Start<'a> {
     pub machine: &'a Machine,
     /// Where it is to run, if that matters.
     pub pinned: Option<Pinned>,
-    /// What device plugins want done for the container's devices.
+    /// What device plugins and drivers want done for the container's devices.
     pub devices: Vec<ContainerAllocateResponse>,
     /// Where the profiles of system call filters are, in a folder of their own.
     pub root_dir: &'a Path,
@@ -182,6 +182,19 @@ fn security_context(
     }
 }
 
+/// Names the image's user where the pod asks for a group alone: CRI takes no group without a user.
+pub fn name_user_of_group(image_uid: Option<i64>, image_user: &str, config: &mut cri::ContainerConfig) {
+    let context = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+    let Some(context) = context.filter(|c| c.run_as_group.is_some() && c.run_as_user.is_none()) else {
+        return;
+    };
+    match (image_uid, image_user) {
+        (Some(value), _) => context.run_as_user = Some(cri::Int64Value { value }),
+        (None, "") => context.run_as_user = Some(cri::Int64Value { value: 0 }),
+        (None, name) => name.clone_into(&mut context.run_as_username),
+    }
+}
+
 /// Confines a container that is neither privileged nor names a profile, nor does its pod (upstream: `seccompDefault`).
 pub fn confine_by_default(pod: &Pod, spec: &Container, config: &mut cri::ContainerConfig) {
     let own = spec.security_context.as_ref();
@@ -249,6 +262,26 @@ mod tests {
     use apimachinery::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_group_alone_comes_with_the_images_user() {
+        let check = |group: Option<i64>, uid: Option<i64>, user: &str, expect: (Option<i64>, &str)| {
+            let context = cri::LinuxContainerSecurityContext {
+                run_as_group: group.map(|value| cri::Int64Value { value }),
+                ..Default::default()
+            };
+            let linux = cri::LinuxContainerConfig { security_context: Some(context), ..Default::default() };
+            let mut config = cri::ContainerConfig { linux: Some(linux), ..Default::default() };
+            name_user_of_group(uid, user, &mut config);
+            let context = config.linux.and_then(|linux| linux.security_context).expect("a context");
+            let user = context.run_as_user.map(|user| user.value);
+            assert_eq!((user, context.run_as_username.as_str()), expect);
+        };
+        check(Some(7), Some(1000), "1000", (Some(1000), ""));
+        check(Some(7), None, "", (Some(0), ""));
+        check(Some(7), None, "app", (None, "app"));
+        check(None, Some(1000), "1000", (None, ""));
+    }
 
     #[test]
     fn who_names_no_profile_and_is_not_privileged_is_confined_by_default() {

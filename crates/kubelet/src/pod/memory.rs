@@ -9,7 +9,7 @@ use runtime::cri::LinuxContainerResources;
 use super::backoff::Backoff;
 use super::resize::{Allocation, Pending, ResizeError};
 use crate::cm::Pinned;
-use crate::cm::devicemanager::DeviceHealth;
+use crate::cm::resourcestatus::ResourceStatus;
 use crate::observe::Container;
 use crate::resources::PodResources;
 
@@ -82,7 +82,7 @@ pub struct Memory {
     /// By container id: where it was last told to run.
     pub pinned: BTreeMap<String, Pinned>,
     /// By container name: its devices, and whether they are well.
-    pub devices: BTreeMap<String, Vec<DeviceHealth>>,
+    pub devices: BTreeMap<String, Vec<ResourceStatus>>,
     /// The spec asks for what the node has not accepted.
     pub resize_pending: Option<Pending>,
     /// What the pod asks for as a whole of what is accepted.

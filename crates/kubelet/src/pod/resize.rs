@@ -73,6 +73,7 @@ pub fn restored(pod: &Pod) -> Allocation {
         ResourceRequirements {
             limits: same_names(&told.limits, &wanted.limits),
             requests: same_names(&told.requests, &wanted.requests),
+            claims: wanted.claims.clone(),
         }
     });
     Allocation { containers, pod: of_pod }

@@ -1,6 +1,7 @@
 //! What to report of a pod (follows the kubelet's `generateAPIPodStatus`, `getPhase` and `status/generate.go`).
 
 mod conditions;
+mod over;
 
 use std::net::IpAddr;
 
@@ -15,7 +16,6 @@ use super::actions::should_restart;
 use super::is_sidecar;
 use super::memory::{Failure, Memory};
 use super::{resize, restart_all};
-use crate::cm::devicemanager::DeviceHealth;
 use crate::observe::{self, Container, Observed, State};
 
 /// The exit code of a container whose end nobody saw: as if it had been killed.
@@ -46,12 +46,17 @@ pub fn pod_status(
         }
     }
     let teller = Teller { node, pod, observed, memory, ended, now };
-    let init = teller.statuses(&pod.spec.init_containers, true);
-    let regular = teller.statuses(&pod.spec.containers, false);
-    let ephemeral = teller.statuses(&pod.spec.ephemeral_containers, false);
+    let mut init = teller.statuses(&pod.spec.init_containers, true);
+    let mut regular = teller.statuses(&pod.spec.containers, false);
+    let mut ephemeral = teller.statuses(&pod.spec.ephemeral_containers, false);
+    if ended {
+        teller.close_all(&mut init, &mut regular, &mut ephemeral);
+    }
     let (phase, failure) = match &memory.failed {
         Some(why) => ("Failed".to_owned(), Some(why)),
         None if pod.is_terminal() => (pod.status.phase.clone(), None),
+        // What is removed to start anew has not failed.
+        None if !ended && restart_all::is_due(pod, observed) => (phase_before(pod).to_owned(), None),
         None => (phase(pod, &init, &regular, ended).to_owned(), None),
     };
     let ips = pod_ips(pod, observed, node);
@@ -97,7 +102,7 @@ fn pod_resources(pod: &Pod, memory: &Memory, phase: &str) -> Value {
             name => own.limits.contains_key(name),
         });
     }
-    resize::shown(&ResourceRequirements { limits, requests })
+    resize::shown(&ResourceRequirements { limits, requests, claims: Vec::new() })
 }
 
 /// Whether nothing of the pod was ever begun here.
@@ -150,13 +155,10 @@ impl Teller<'_> {
             Some(container) => self.of_container(spec, container, init),
             None => self.of_absent_container(spec),
         };
-        if self.ended && status.state.running.is_none() && status.state.terminated.is_none() {
-            self.close(&mut status);
-        }
         status.allocated_resources = spec.resources.requests.clone();
         status.resources = Some(resize::shown(self.resources(spec)));
         status.allocated_resources_status =
-            self.memory.devices.get(&spec.name).into_iter().flatten().map(device_status).collect();
+            self.memory.devices.get(&spec.name).into_iter().flatten().map(|status| json!(status)).collect();
         status.volume_mounts = spec.volume_mounts.iter().map(volume_mount).collect();
         status
     }
@@ -295,26 +297,6 @@ impl Teller<'_> {
             None => status.state.terminated = Some(end),
         }
     }
-
-    /// A container that never ran, or whose end was not seen, in a pod that is over.
-    fn close(&self, status: &mut ContainerStatus) {
-        if let Some(last) = status.last_state.terminated.take() {
-            status.state = ContainerState { terminated: Some(last), ..Default::default() };
-            return;
-        }
-        if self.memory.failed.is_some() || self.observed.containers.is_empty() {
-            return;
-        }
-        status.state = ContainerState {
-            terminated: Some(ContainerStateTerminated {
-                exit_code: UNSEEN_EXIT_CODE,
-                reason: "ContainerStatusUnknown".to_owned(),
-                message: "The container could not be located when the pod was terminated".to_owned(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-    }
 }
 
 /// A container that was removed for all of the pod's to start anew.
@@ -348,12 +330,6 @@ fn user(user: &observe::User) -> Value {
         linux["supplementalGroups"] = json!(user.supplemental_groups);
     }
     json!({"linux": linux})
-}
-
-fn device_status(of: &DeviceHealth) -> Value {
-    let health = |well: bool| if well { "Healthy" } else { "Unhealthy" };
-    let devices = of.devices.iter().map(|(id, well)| json!({"resourceID": id, "health": health(*well)}));
-    json!({"name": of.resource, "resources": devices.collect::<Vec<_>>()})
 }
 
 /// What a mount turned out to be: the runtime makes all that is mounted below a read-only one read-only when asked.
@@ -396,7 +372,8 @@ fn terminated(container: &Container, container_id: String) -> ContainerStateTerm
         exit_code: container.exit_code,
         reason: reason.to_owned(),
         message: container.message.clone(),
-        started_at: container.started_at,
+        // One that ended before it started lasted no time.
+        started_at: container.started_at.or(container.finished_at),
         finished_at: container.finished_at,
         container_id,
         ..Default::default()
@@ -406,6 +383,11 @@ fn terminated(container: &Container, container_id: String) -> ContainerStateTerm
 /// Whole seconds as Go prints a duration: `10s`, `1m20s`, `5m0s`.
 pub fn go_duration(seconds: i64) -> String {
     if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+}
+
+/// As it was told last; a pod that has not been told of yet waits.
+fn phase_before(pod: &Pod) -> &str {
+    if pod.status.phase.is_empty() { "Pending" } else { &pod.status.phase }
 }
 
 fn phase(pod: &Pod, init: &[ContainerStatus], regular: &[ContainerStatus], ended: bool) -> &'static str {

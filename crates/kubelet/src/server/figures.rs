@@ -54,7 +54,9 @@ impl Server {
         claims.sort_by_key(|(namespace, claim, _)| (*namespace, *claim));
         claims.dedup_by_key(|(namespace, claim, _)| (*namespace, *claim));
         let config = &self.shared.config;
-        Ok(figures(metrics::kubelet(&config.node_name, &config.version, &counts, &claims)))
+        let mut text = metrics::kubelet(&config.node_name, &config.version, &counts, &claims);
+        self.shared.started.write(&mut text);
+        Ok(figures(text))
     }
 
     async fn counts(&self) -> Result<Counts, tonic::Status> {

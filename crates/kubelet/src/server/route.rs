@@ -1,5 +1,7 @@
 //! The kubelet's paths, and what of the node a user must be allowed for each.
 
+use super::node_logs;
+
 /// A container of a pod; `uid` and `container` may be empty.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Target {
@@ -22,6 +24,8 @@ pub enum Route {
     ProbeMetrics,
     Checkpoint(Target),
     Logs(Target),
+    /// What follows `/logs/`.
+    NodeLogs(String),
     Exec(Target),
     Attach(Target),
     PortForward(Target),
@@ -30,6 +34,9 @@ pub enum Route {
 impl Route {
     /// `/exec/NAMESPACE/POD[/UID]/CONTAINER`, and the like.
     pub fn parse(path: &str) -> Option<Route> {
+        if let Some(file) = path.strip_prefix(node_logs::PREFIX) {
+            return Some(Route::NodeLogs(file.to_owned()));
+        }
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         let (first, rest) = parts.split_first()?;
         let in_container = || match rest {
@@ -41,6 +48,7 @@ impl Route {
             ("healthz", [] | ["ping" | "log" | "syncloop"]) => Some(Route::Healthz),
             ("pods", []) => Some(Route::Pods),
             ("runningpods", []) => Some(Route::RunningPods),
+            ("logs", []) => Some(Route::NodeLogs(String::new())),
             ("configz", []) => Some(Route::Configz),
             ("stats", ["summary"]) => Some(Route::Summary),
             ("metrics", []) => Some(Route::Metrics),
@@ -63,8 +71,8 @@ impl Route {
 
     /// Whether it looks into containers (upstream: `InstallDebuggingHandlers`).
     pub fn is_for_debugging(&self) -> bool {
-        use Route::{Attach, Exec, Logs, PortForward, RunningPods};
-        matches!(self, RunningPods | Logs(_) | Exec(_) | Attach(_) | PortForward(_))
+        use Route::{Attach, Exec, Logs, NodeLogs, PortForward, RunningPods};
+        matches!(self, RunningPods | Logs(_) | NodeLogs(_) | Exec(_) | Attach(_) | PortForward(_))
     }
 }
 
@@ -99,6 +107,7 @@ mod tests {
         assert_eq!(Route::parse("/exec/n/p/u/c"), Some(Route::Exec(target("n", "p", "u", "c"))));
         assert_eq!(Route::parse("/portForward/n/p"), Some(Route::PortForward(target("n", "p", "", ""))));
         assert_eq!(Route::parse("/runningpods/"), Some(Route::RunningPods));
+        assert_eq!(Route::parse("/logs/apt/"), Some(Route::NodeLogs("apt/".to_owned())));
         for bad in ["/", "/exec/n/p", "/exec/n/p/u/c/x", "/nope", "/healthz/x", "/stats", "/checkpoint/n/p"] {
             assert_eq!(Route::parse(bad), None, "{bad}");
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{StaticPod, manifest};
+use super::{Described, StaticPod, manifest};
 use crate::inotify::{AddWatchFlags, Changes};
 
 /// A longer file is not read to its end (upstream's `maxConfigLength`).
@@ -20,10 +20,11 @@ const FILE_BYTES_MAX: u64 = 10 << 20;
 pub fn watch_files(
     path: PathBuf,
     node_name: String,
-) -> (watch::Receiver<Vec<Arc<StaticPod>>>, impl Future<Output = io::Result<()>>) {
+    sender: watch::Sender<Described>,
+) -> impl Future<Output = io::Result<()>> {
     let mut reader = Reader { path, node_name, first_seen: BTreeMap::new() };
-    let (sender, receiver) = watch::channel(reader.read());
-    let follow = async move {
+    reader.tell(&sender);
+    async move {
         loop {
             let watched = reader.nearest_folder()?;
             let mut changes = Changes::of(&watched.0, WANTED)?;
@@ -34,8 +35,7 @@ pub fn watch_files(
                 reader.tell(&sender);
             }
         }
-    };
-    (receiver, follow)
+    }
 }
 
 const WANTED: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
@@ -66,11 +66,11 @@ struct Reader {
 }
 
 impl Reader {
-    fn tell(&mut self, sender: &watch::Sender<Vec<Arc<StaticPod>>>) {
+    fn tell(&mut self, sender: &watch::Sender<Described>) {
         let pods = self.read();
         sender.send_if_modified(|known| {
-            let changed = *known != pods;
-            *known = pods;
+            let changed = known.files != pods;
+            known.files = pods;
             changed
         });
     }
@@ -105,7 +105,10 @@ impl Reader {
         if text.is_empty() {
             return Err(Unreadable::Empty);
         }
-        let parse = |at| manifest::parse(&text, file, &self.node_name, at);
+        let parse = |now| {
+            let origin = manifest::Origin::File(file);
+            manifest::parse(&text, manifest::Context { origin, node_name: &self.node_name, now })
+        };
         let now = Timestamp::now();
         let pod = parse(now)?;
         match self.first_seen.get(pod.uid()) {
@@ -147,9 +150,9 @@ mod tests {
         let root = std::env::temp_dir().join(format!("static-pods-{}", std::process::id()));
         let (dir, file) = (root.join("manifests"), root.join("manifests/a.yaml"));
         fs::create_dir_all(&root).expect("makes");
-        let (mut pods, follow) = watch_files(dir.clone(), "n".to_owned());
-        let follow = tokio::spawn(follow);
-        assert!(pods.borrow().is_empty());
+        let (sender, mut described) = watch::channel(Described::default());
+        let follow = tokio::spawn(watch_files(dir.clone(), "n".to_owned(), sender));
+        assert!(described.borrow().pods().is_empty());
         let write = |image: &str| {
             let text = format!(
                 "{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, spec: {{containers: [{{name: a, image: {image}}}]}}}}"
@@ -160,15 +163,15 @@ mod tests {
         };
         fs::create_dir(&dir).expect("makes");
         write("b");
-        pods.wait_for(|pods| pods.len() == 1).await.expect("follows");
-        let first = pods.borrow()[0].uid().to_owned();
+        described.wait_for(|now| now.files.len() == 1).await.expect("follows");
+        let first = described.borrow().files[0].uid().to_owned();
         write("c");
-        pods.wait_for(|pods| pods.len() == 1 && pods[0].uid() != first).await.expect("follows");
+        described.wait_for(|now| now.files.len() == 1 && now.files[0].uid() != first).await.expect("follows");
         fs::remove_dir_all(&dir).expect("removes");
-        pods.wait_for(Vec::is_empty).await.expect("follows");
+        described.wait_for(|now| now.files.is_empty()).await.expect("follows");
         fs::create_dir(&dir).expect("makes");
         write("b");
-        pods.wait_for(|pods| pods.len() == 1 && pods[0].uid() == first).await.expect("follows");
+        described.wait_for(|now| now.files.len() == 1 && now.files[0].uid() == first).await.expect("follows");
         follow.abort();
         fs::remove_dir_all(root).expect("removes");
     }

@@ -1,11 +1,11 @@
-//! A file's text as a static pod (follows `applyDefaults` and `tryDecodeSinglePod`). Pure.
+//! A text as static pods (follows `applyDefaults`, `tryDecodeSinglePod` and `tryDecodePodList`). Pure.
 
 use std::path::Path;
 
 use api::catalogue::{self, Kind};
 use api::core::pod::resources::qos_class;
 use api::schema::type_id;
-use apimachinery::codec::{Format, Strictness, peek_type_meta};
+use apimachinery::codec::{self, Format, Strictness, decode_untyped};
 use apimachinery::meta::str_at;
 use apimachinery::time::format_time;
 use apimachinery::{Value, json};
@@ -28,17 +28,79 @@ pub enum Error {
 
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// Reads YAML or JSON. `file` is part of what the pod's uid is made of, so that one text in two files is two pods.
-pub fn parse(text: &[u8], file: &Path, node_name: &str, now: Timestamp) -> Result<StaticPod, Error> {
+/// Where a text comes from. It is part of what a pod's uid is made of: one text in two files is two pods.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    File(&'a Path),
+    Url(&'a str),
+}
+
+impl Origin<'_> {
+    /// What the pod's annotation says of it.
+    fn source(self) -> &'static str {
+        match self {
+            Origin::File(_) => "file",
+            Origin::Url(_) => "http",
+        }
+    }
+}
+
+/// Of which node the pods are, from where, and since when.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    pub origin: Origin<'a>,
+    pub node_name: &'a str,
+    pub now: Timestamp,
+}
+
+/// Reads one pod, in YAML or JSON.
+pub fn parse(text: &[u8], context: Context<'_>) -> Result<StaticPod, Error> {
+    static_pod(read(text)?, context)
+}
+
+/// Reads a pod or a list of pods; if one of them cannot be run, none is.
+pub fn parse_any(text: &[u8], context: Context<'_>) -> Result<Vec<StaticPod>, Error> {
+    let mut object = read(text)?;
+    if type_of(&object) != ("v1", "PodList") {
+        return Ok(vec![static_pod(object, context)?]);
+    }
+    let listed = match object["items"].take() {
+        Value::Array(pods) => pods,
+        _ => Vec::new(),
+    };
+    // Lists say once for all what they are lists of.
+    let of_list = |mut pod: Value| {
+        let is_named = type_of(&pod) != ("", "");
+        if let Some(fields) = pod.as_object_mut().filter(|_| !is_named) {
+            fields.extend([("apiVersion".to_owned(), "v1".into()), ("kind".to_owned(), "Pod".into())]);
+        }
+        static_pod(pod, context)
+    };
+    listed.into_iter().map(of_list).collect()
+}
+
+fn read(text: &[u8]) -> Result<Value, Error> {
+    decode_untyped(Format::Yaml, text).map(|(object, _)| object).map_err(undecodable)
+}
+
+fn undecodable(error: codec::Error) -> Error {
+    Error::Decode(error.to_string())
+}
+
+fn type_of(object: &Value) -> (&str, &str) {
+    (str_at(object, &["apiVersion"]), str_at(object, &["kind"]))
+}
+
+fn static_pod(object: Value, context: Context<'_>) -> Result<StaticPod, Error> {
     let kind = catalogue::by_kind("", "v1", "Pod").expect("the catalogue has pods");
-    let mut object = decode(text, kind)?;
+    let mut object = decode(object, kind)?;
     if str_at(&object, &["metadata", "name"]).is_empty() {
         return Err(Error::Nameless);
     }
     if let Some(refers) = api_reference(&object["spec"]) {
         return Err(Error::Refers(refers));
     }
-    adopt(&mut object, file, node_name, now);
+    adopt(&mut object, context);
     let errors = kind.validate(&object);
     if !errors.is_empty() {
         let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -48,23 +110,24 @@ pub fn parse(text: &[u8], file: &Path, node_name: &str, now: Timestamp) -> Resul
     Ok(StaticPod { pod: std::sync::Arc::new(pod), object })
 }
 
-fn decode(text: &[u8], kind: &Kind) -> Result<Value, Error> {
-    let told = |error: apimachinery::codec::Error| Error::Decode(error.to_string());
-    let meta = peek_type_meta(Format::Yaml, text).map_err(told)?;
-    if (meta.api_version.as_str(), meta.kind.as_str()) != ("v1", "Pod") {
-        return Err(Error::Decode(format!("it is a {} of {}", meta.kind, meta.api_version)));
+fn decode(object: Value, kind: &Kind) -> Result<Value, Error> {
+    let (version, name) = type_of(&object);
+    if (version, name) != ("v1", "Pod") {
+        return Err(Error::Decode(format!("it is a {name} of {version}")));
     }
     let root = type_id(kind.type_name);
-    let mut object = api::schema().decode(root, Format::Yaml, text, Strictness::Ignore).map_err(told)?.value;
+    let decoded = api::schema().decode_value(root, object, Strictness::Ignore).map_err(undecodable)?;
+    let mut object = decoded.value;
     api::schema().default(root, &mut object);
     kind.default(&mut object);
     Ok(object)
 }
 
 /// Makes the pod this node's.
-fn adopt(object: &mut Value, file: &Path, node_name: &str, now: Timestamp) {
+fn adopt(object: &mut Value, context: Context<'_>) {
+    let Context { origin, node_name, now } = context;
     let own = str_at(object, &["metadata", "uid"]).to_owned();
-    let uid = if own.is_empty() { hash(object, file, node_name) } else { own };
+    let uid = if own.is_empty() { hash(object, context) } else { own };
     let name = format!("{}-{}", str_at(object, &["metadata", "name"]), node_name.to_lowercase());
     let metadata = &mut object["metadata"];
     metadata["name"] = name.into();
@@ -75,25 +138,35 @@ fn adopt(object: &mut Value, file: &Path, node_name: &str, now: Timestamp) {
     if !metadata["annotations"].is_object() {
         metadata["annotations"] = json!({});
     }
-    for (key, value) in [(HASH, uid), (SOURCE, "file".to_owned()), (SEEN, format_time(now))] {
+    for (key, value) in [(HASH, uid), (SOURCE, origin.source().to_owned()), (SEEN, format_time(now))] {
         metadata["annotations"][key] = value.into();
     }
     let spec = &mut object["spec"];
     spec["nodeName"] = node_name.into();
+    if let Origin::File(_) = origin {
+        tolerate_all(spec);
+    }
+    object["status"] = json!({"phase": "Pending", "qosClass": qos_class(object)});
+}
+
+/// A node's trouble does not end the pods of its files.
+fn tolerate_all(spec: &mut Value) {
     let toleration = json!({"operator": "Exists", "effect": "NoExecute"});
     match spec["tolerations"].as_array_mut() {
         Some(tolerations) if tolerations.contains(&toleration) => {}
         Some(tolerations) => tolerations.push(toleration),
         None => spec["tolerations"] = json!([toleration]),
     }
-    object["status"] = json!({"phase": "Pending", "qosClass": qos_class(object)});
 }
 
 /// FNV-1a of 128 bits over the pod and where it stands.
-fn hash(object: &Value, file: &Path, node_name: &str) -> String {
+fn hash(object: &Value, context: Context<'_>) -> String {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    let text = format!("{object}host:{node_name}file:{}", file.display());
+    let text = match context.origin {
+        Origin::File(file) => format!("{object}host:{}file:{}", context.node_name, file.display()),
+        Origin::Url(url) => format!("{object}url:{url}"),
+    };
     let sum = text.bytes().fold(OFFSET, |sum, byte| (sum ^ u128::from(byte)).wrapping_mul(PRIME));
     format!("{sum:032x}")
 }
@@ -163,8 +236,12 @@ mod tests {
 
     use super::*;
 
+    fn context(origin: Origin<'_>) -> Context<'_> {
+        Context { origin, node_name: "node-a", now: Timestamp::UNIX_EPOCH }
+    }
+
     fn read(text: &str, file: &str) -> Result<StaticPod, Error> {
-        parse(text.as_bytes(), Path::new(file), "node-a", Timestamp::UNIX_EPOCH)
+        parse(text.as_bytes(), context(Origin::File(Path::new(file))))
     }
 
     fn manifest(spec: &str) -> String {
@@ -221,9 +298,29 @@ mod tests {
         assert!(matches!(read(&bad, "a"), Err(Error::Invalid(_))));
     }
 
+    #[test]
+    fn a_url_describes_one_pod_or_many_all_or_none() {
+        let found = |text: &str| parse_any(text.as_bytes(), context(Origin::Url("http://x/pods")));
+        let one = found(&manifest("")).expect("a pod");
+        assert_eq!(one[0].pod.metadata.annotations[SOURCE], "http");
+        assert!(one[0].pod.spec.tolerations.is_empty());
+        let pod = |name: &str| {
+            format!("{{metadata: {{name: {name}}}, spec: {{containers: [{{name: a, image: b}}]}}}}")
+        };
+        let list = |second: &str| {
+            format!("{{apiVersion: v1, kind: PodList, items: [{}, {}]}}", pod("a"), pod(second))
+        };
+        let names: Vec<String> =
+            found(&list("b")).expect("pods").iter().map(|pod| pod.name().to_string()).collect();
+        assert_eq!(names, ["default/a-node-a", "default/b-node-a"]);
+        assert_eq!(found(&list("''")).err(), Some(Error::Nameless));
+        assert_eq!(found("{apiVersion: v1, kind: PodList}").map(|pods| pods.len()), Ok(0));
+    }
+
     proptest! {
         #[test]
         fn no_text_breaks_the_parser(text in ".{0,200}") {
+            drop(parse_any(text.as_bytes(), context(Origin::Url("u"))));
             drop(read(&text, "a"));
         }
     }

@@ -98,12 +98,14 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::staticpods::manifest;
 
     fn static_pod() -> StaticPod {
         let text =
             "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: b}]}}";
-        super::super::manifest::parse(text.as_bytes(), "f".as_ref(), "n", Timestamp::UNIX_EPOCH)
-            .expect("a pod")
+        let origin = manifest::Origin::File("f".as_ref());
+        let context = manifest::Context { origin, node_name: "n", now: Timestamp::UNIX_EPOCH };
+        manifest::parse(text.as_bytes(), context).expect("a pod")
     }
 
     #[test]

@@ -6,6 +6,8 @@ use api::view::core::{Container, Pod, ResourceFieldSelector};
 use apimachinery::meta::StringMap;
 use apimachinery::quantity::Quantity;
 
+use crate::resources::effective_limits;
+
 /// What a container without limits may use at most.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allocatable {
@@ -15,7 +17,7 @@ pub struct Allocatable {
 }
 
 /// The text of a `fieldRef`.
-pub fn field(pod: &Pod, path: &str, pod_ips: &[String], host_ip: &str) -> Result<String, String> {
+pub fn field(pod: &Pod, path: &str, pod_ips: &[String], host_ips: &[String]) -> Result<String, String> {
     let meta = &pod.metadata;
     if let Some((map, key)) = subscript(path) {
         return match map {
@@ -32,7 +34,8 @@ pub fn field(pod: &Pod, path: &str, pod_ips: &[String], host_ip: &str) -> Result
         "metadata.annotations" => format_map(&meta.annotations),
         "spec.nodeName" => pod.spec.node_name.clone(),
         "spec.serviceAccountName" => pod.spec.service_account_name.clone(),
-        "status.hostIP" | "status.hostIPs" => host_ip.to_owned(),
+        "status.hostIP" => host_ips.first().cloned().unwrap_or_default(),
+        "status.hostIPs" => host_ips.join(","),
         "status.podIP" => pod_ips.first().cloned().unwrap_or_default(),
         "status.podIPs" => pod_ips.join(","),
         _ => return Err(format!("unsupported fieldPath: {path}")),
@@ -71,13 +74,14 @@ pub fn resource(
     let container = if selector.container_name.is_empty() { container } else { named };
     let container = container.ok_or_else(|| format!("container {:?} not found", selector.container_name))?;
     let (list, name) = selector.resource.split_once('.').unwrap_or(("", &selector.resource));
-    let resources = &container.resources;
     let said = match list {
-        "limits" => resources.limits.get(name),
-        "requests" => resources.requests.get(name),
+        "limits" => effective_limits(pod, container).remove(name),
+        "requests" => container.resources.requests.get(name).cloned(),
         _ => return Err(format!("unsupported container resource : {}", selector.resource)),
     };
     let said: Option<Quantity> = said.and_then(|text| text.parse().ok());
+    // A limit of nothing is none.
+    let said = said.filter(|amount| list != "limits" || !amount.is_zero());
     let milli = name == "cpu";
     let value = match (said, list) {
         (Some(quantity), _) if milli => quantity.milli_value(),
@@ -130,11 +134,30 @@ mod tests {
     }
 
     #[test]
+    fn a_container_without_a_limit_has_that_of_its_pod() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "resources": {"limits": {"memory": "64Mi"}},
+            "containers": [{"name": "a", "resources": {"limits": {"cpu": "0"}}}]}}))
+        .expect("a pod");
+        let node = Allocatable { milli_cpu: 4000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 0 };
+        let check = |name: &str, expect: &str| {
+            let selector = ResourceFieldSelector { resource: name.into(), ..Default::default() };
+            let told = resource(&pod, Some(&pod.spec.containers[0]), &selector, &node);
+            assert_eq!(told.as_deref(), Ok(expect), "{name}");
+        };
+        check("limits.memory", "67108864");
+        check("limits.cpu", "4");
+    }
+
+    #[test]
     fn maps_are_printed_sorted_and_quoted() {
         let pod: Pod =
             serde_json::from_value(json!({"metadata": {"labels": {"b": "x\"y", "a": "1"}}})).expect("a pod");
-        assert_eq!(field(&pod, "metadata.labels", &[], "").as_deref(), Ok("a=\"1\"\nb=\"x\\\"y\""));
-        assert_eq!(field(&pod, "metadata.labels['b']", &[], "").as_deref(), Ok("x\"y"));
-        assert!(field(&pod, "spec.nonsense", &[], "").is_err());
+        assert_eq!(field(&pod, "metadata.labels", &[], &[]).as_deref(), Ok("a=\"1\"\nb=\"x\\\"y\""));
+        assert_eq!(field(&pod, "metadata.labels['b']", &[], &[]).as_deref(), Ok("x\"y"));
+        let host_ips = ["192.0.2.1".to_owned(), "2001:db8::1".to_owned()];
+        assert_eq!(field(&pod, "status.hostIP", &[], &host_ips).as_deref(), Ok("192.0.2.1"));
+        assert_eq!(field(&pod, "status.hostIPs", &[], &host_ips).as_deref(), Ok("192.0.2.1,2001:db8::1"));
+        assert!(field(&pod, "spec.nonsense", &[], &[]).is_err());
     }
 }

@@ -17,6 +17,12 @@ pub fn memory(dir: &Path, options: Option<&str>) -> io::Result<()> {
     Ok(mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), options)?)
 }
 
+/// Sees that the files of `dir` are of huge pages of this size.
+pub fn huge_pages(dir: &Path, page_bytes: i64) -> io::Result<()> {
+    let size = format!("pagesize={page_bytes}");
+    Ok(mount(Some("nodev"), dir, Some("hugetlbfs"), MsFlags::empty(), Some(size.as_str()))?)
+}
+
 /// Whether another file system begins here.
 pub fn is_mount_point(dir: &Path) -> io::Result<bool> {
     let parent = dir.parent().unwrap_or(dir);

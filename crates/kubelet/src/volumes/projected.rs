@@ -48,7 +48,7 @@ pub fn downward_api(
     let mut payload = Payload::new();
     for item in &source.items {
         let text = match (&item.field_ref, &item.resource_field_ref) {
-            (Some(field), _) => downward::field(pod, &field.field_path, cx.pod_ips, cx.host_ip)?,
+            (Some(field), _) => downward::field(pod, &field.field_path, cx.pod_ips, cx.host_ips)?,
             (None, Some(resource)) => downward::resource(pod, None, resource, &cx.allocatable)?,
             (None, None) => continue,
         };

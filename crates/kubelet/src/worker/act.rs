@@ -1,5 +1,6 @@
 //! Carries a plan's actions out, each in a task of its own.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::view::core::Pod;
@@ -16,6 +17,7 @@ use crate::pod::actions::Action;
 use crate::pod::sandbox::{check_hostname, sandbox_config};
 use crate::probe::Target;
 use crate::resources::{limit_processes, pod_cgroup};
+use crate::runtimeclass;
 use crate::volumes;
 
 /// Pauses after a failure that is not the container's own (upstream's volume manager starts at 0.5 s).
@@ -139,6 +141,9 @@ async fn create_sandbox(
             return Outcome { sandbox_retry: retry, ..Default::default() };
         }
     };
+    if let Err(why) = shared.dra.prepare(&pod).await {
+        return fail("FailedPrepareDynamicResources", format!("Failed to prepare dynamic resources: {why}"));
+    }
     if let Err(error) = shared.cgroups.set(&pod, &resources) {
         return fail("FailedCreatePodContainer", format!("unable to ensure pod container exists: {error}"));
     }
@@ -156,13 +161,19 @@ async fn create_sandbox(
     };
     let resolv_conf = std::fs::read_to_string(&shared.config.kubelet.resolv_conf).unwrap_or_default();
     let dns = crate::dns::dns_config(&pod, &shared.config, &resolv_conf);
+    let runtime_handler = match runtimeclass::handler(&shared.client, &pod).await {
+        Ok(handler) => handler,
+        Err(why) => return fail("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {why}")),
+    };
     let request = cri::RunPodSandboxRequest {
         config: Some(sandbox_config(&pod, attempt, &shared.config, dns, users)),
-        runtime_handler: String::new(),
+        runtime_handler,
     };
+    shared.started.pod(&pod);
     match shared.runtime.runtime.clone().run_pod_sandbox(request).await {
         Ok(_) => Outcome { refresh_at, pod_actuated: Some(resources), ..Default::default() },
         Err(status) => {
+            shared.started.pod_failed(&pod);
             fail("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {}", status.message()))
         }
     }
@@ -174,7 +185,7 @@ pub async fn set_up_volumes(
     volumes: &Mutex<()>,
     pod_ips: &[String],
 ) -> Result<(volumes::Paths, Option<Timestamp>), volumes::Error> {
-    let host_ip = shared.config.node_ip.to_string();
+    let host_ips: Vec<String> = shared.config.host_ips().iter().map(IpAddr::to_string).collect();
     let context = volumes::Context {
         client: &shared.client,
         recorder: &shared.recorder,
@@ -184,7 +195,7 @@ pub async fn set_up_volumes(
         node_name: &shared.config.node_name,
         allocatable: shared.allocatable,
         pod_ips,
-        host_ip: &host_ip,
+        host_ips: &host_ips,
         now: Timestamp::now(),
     };
     let _alone = volumes.lock().await;

@@ -87,23 +87,32 @@ fn status_patch(status: &PodStatus, before: &PodStatus) -> Value {
     let over = before.conditions.iter().map(|c| c.kind.as_str());
     let over = over.filter(|kind| RESIZE_CONDITIONS.contains(kind) && !told(kind));
     let over: Vec<Value> = over.map(|kind| json!({"$patch": "delete", "type": kind})).collect();
+    let before = encode(before);
     if let Some(conditions) = patch.get_mut("conditions").and_then(Value::as_array_mut) {
+        for condition in conditions.iter_mut() {
+            let same = |known: &&Value| known["type"] == condition["type"];
+            if let Some(known) = before["conditions"].as_array().and_then(|all| all.iter().find(same)) {
+                clear_lost_fields(condition, known, &[]);
+            }
+        }
         conditions.extend(over);
     }
-    if let (Value::Object(patch), Value::Object(before)) = (&mut patch, encode(before)) {
-        for key in before
-            .keys()
-            .filter(|key| !matches!(key.as_str(), "qosClass" | "conditions" | "phase" | "nominatedNodeName"))
-        {
-            patch.entry(key.clone()).or_insert(Value::Null);
-        }
-    }
+    clear_lost_fields(&mut patch, &before, &["qosClass", "conditions", "phase", "nominatedNodeName"]);
     patch
+}
+
+/// Sets to null what `before` has and `patch` has not, so that it is not merged into what is new.
+fn clear_lost_fields(patch: &mut Value, before: &Value, kept: &[&str]) {
+    let (Value::Object(patch), Value::Object(before)) = (patch, before) else { return };
+    for key in before.keys().filter(|key| !kept.contains(&key.as_str())) {
+        patch.entry(key.clone()).or_insert(Value::Null);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use api::view::core::PodIp;
+    use apimachinery::meta::Condition;
 
     use super::*;
 
@@ -122,11 +131,26 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_that_holds_again_loses_the_reason_why_it_did_not() {
+        let status = |status: &str, reason: &str| PodStatus {
+            conditions: vec![Condition {
+                kind: "Ready".into(),
+                status: status.into(),
+                reason: reason.into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let patch = status_patch(&status("True", ""), &status("False", "ContainersNotReady"));
+        assert_eq!(patch["conditions"], json!([{"type": "Ready", "status": "True", "reason": null}]));
+    }
+
+    #[test]
     fn a_resize_condition_that_is_over_is_deleted() {
         let status = |kinds: &[&str]| PodStatus {
             conditions: kinds
                 .iter()
-                .map(|kind| apimachinery::meta::Condition { kind: (*kind).into(), ..Default::default() })
+                .map(|kind| Condition { kind: (*kind).into(), ..Default::default() })
                 .collect(),
             ..Default::default()
         };

@@ -92,13 +92,15 @@ impl Worker {
     }
 
     /// Which CPUs and devices the containers have.
-    pub(super) fn learn_given(&mut self, pod: &Pod) {
+    pub(super) fn learn_given(&mut self, pod: &Pod, now: Timestamp) {
         let (uid, containers) = (&pod.metadata.uid, &self.shared.containers);
         for (spec, _) in crate::pod::all_containers(pod) {
             if let Some(pinned) = containers.pinned(uid, &spec.name) {
                 self.memory.cpus.insert(spec.name.clone(), pinned);
             }
-            self.memory.devices.insert(spec.name.clone(), containers.devices.health(uid, &spec.name));
+            let mut devices = containers.devices.health(uid, &spec.name);
+            devices.extend(self.shared.dra.health(pod, spec, now));
+            self.memory.devices.insert(spec.name.clone(), devices);
         }
         if containers.has_own_cpus(pod) {
             // A container with CPUs of its own needs none, and the pod's must not hold it back.

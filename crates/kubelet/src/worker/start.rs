@@ -69,9 +69,11 @@ impl Start {
             return Outcome::default();
         };
         let events = PodEvents { recorder: &self.shared.recorder, pod: &pod };
+        self.shared.started.container(&pod, spec);
         match self.start(spec, &events).await {
             Ok(outcome) => outcome,
             Err(failure) => {
+                self.shared.started.container_failed(&pod, spec, failure.reason);
                 let retry_at = failure.retry_at.unwrap_or_else(|| Timestamp::now() + RETRY);
                 let waiting = Waiting { reason: failure.reason.to_owned(), message: failure.message };
                 Outcome { waiting: Some((self.name, waiting, retry_at)), ..Default::default() }
@@ -96,7 +98,9 @@ impl Start {
                 Failure::new("ContainerCreating", "")
             })?;
         let places = volumes::Places { paths, images: volume_images };
-        let config = self.config(spec, image, &sandbox.ips, &places).await;
+        // Asked for once: what is given may change until the container is seen to run.
+        let pinned = self.pinned(spec);
+        let config = self.config(spec, image, &sandbox.ips, &places, pinned.clone()).await;
         let config = config.map_err(|why| self.refused(spec, events, "CreateContainerConfigError", why))?;
         let id = self.create(spec, sandbox, config, events).await?;
         let mut client = self.shared.runtime.runtime.clone();
@@ -108,7 +112,7 @@ impl Start {
         let unhealthy = self.after_start(spec, &id, &sandbox.ips, events).await;
         Ok(Outcome {
             started: Some(self.name.clone()),
-            pinned: self.pinned(spec).map(|pinned| (id.clone(), pinned)).into_iter().collect(),
+            pinned: pinned.map(|pinned| (id.clone(), pinned)).into_iter().collect(),
             actuated: vec![(id, spec.resources.clone())],
             unhealthy,
             refresh_at,
@@ -181,6 +185,7 @@ impl Start {
         image: Image,
         ips: &[String],
         places: &volumes::Places,
+        pinned: Option<Pinned>,
     ) -> Result<cri::ContainerConfig, String> {
         let environment = self.environment(spec, ips, &places.paths).await?;
         let lookup: BTreeMap<&str, &str> =
@@ -192,7 +197,8 @@ impl Start {
         let block_devices = volumes::devices(&self.pod, spec, places)?;
         let termination_message = self.termination_message(spec, &mut mounts)?;
         self.mount_hosts(spec, ips, &mut mounts)?;
-        let devices = self.shared.containers.devices.start_options(&self.pod, spec).await?;
+        let mut devices = self.shared.containers.devices.start_options(&self.pod, spec).await?;
+        devices.push(self.shared.dra.start_options(&self.pod, spec)?);
         let log_path = format!("{}/{}.log", spec.name, self.attempt);
         let log = super::container_log(&self.shared.config, &self.pod, &spec.name, self.attempt);
         if let Some(dir) = log.parent() {
@@ -210,7 +216,7 @@ impl Start {
                 log_path,
                 termination_message: &termination_message,
                 machine: &self.shared.machine,
-                pinned: self.pinned(spec),
+                pinned,
                 devices,
                 root_dir: &self.shared.config.root_dir,
                 users: self.shared.users.of(&self.pod).map_err(|error| error.to_string())?,
@@ -220,6 +226,7 @@ impl Start {
         if let Some(resources) = config.linux.as_mut().and_then(|linux| linux.resources.as_mut()) {
             fit_quota(resources, &self.shared.config.kubelet);
         }
+        container::name_user_of_group(image.uid, &image.user, &mut config);
         if self.shared.config.kubelet.seccomp_default {
             container::confine_by_default(&self.pod, spec, &mut config);
         }
@@ -250,11 +257,10 @@ impl Start {
             }
         }
         let services = self.shared.services.list();
-        let host_ip = self.shared.config.node_ip.to_string();
-        let host: Vec<String> = self.shared.config.host_ips().iter().map(IpAddr::to_string).collect();
+        let host_ips: Vec<String> = self.shared.config.host_ips().iter().map(IpAddr::to_string).collect();
         let facts = env::Facts {
-            pod_ips: if self.pod.spec.host_network { &host } else { ips },
-            host_ip: &host_ip,
+            pod_ips: if self.pod.spec.host_network { &host_ips } else { ips },
+            host_ips: &host_ips,
             allocatable: &self.shared.allocatable,
             services: &services,
         };

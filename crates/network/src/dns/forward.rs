@@ -117,9 +117,14 @@ impl Resolvers {
     }
 }
 
-/// Asks one resolver after the other; `None` if none answers in time. `whole` asks again over TCP for what
+/// Asks one resolver after the other; says which has answered, `None` if none does in time. `whole` asks again over TCP for what
 /// does not fit a datagram.
-pub(super) async fn ask(resolvers: &Resolvers, query: &Query, name: &Name, whole: bool) -> Option<Forwarded> {
+pub(super) async fn ask(
+    resolvers: &Resolvers,
+    query: &Query,
+    name: &Name,
+    whole: bool,
+) -> Option<(SocketAddr, Forwarded)> {
     let question = Question {
         id: random_id(),
         name,
@@ -132,8 +137,8 @@ pub(super) async fn ask(resolvers: &Resolvers, query: &Query, name: &Name, whole
             Some(answer) if answer.is_truncated() && whole => question.ask_tcp(resolver).await,
             answer => answer,
         };
-        if answer.is_some() {
-            return answer;
+        if let Some(answer) = answer {
+            return Some((resolver, answer));
         }
         tracing::debug!(%resolver, %name, "resolver does not answer");
     }

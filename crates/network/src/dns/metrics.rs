@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::wire::kind;
+use crate::metrics::Histogram;
 
 /// The types that CoreDNS tells apart and we answer; others are counted as `other`.
 const KINDS: [(u16, &str); 8] = [
@@ -86,9 +87,21 @@ pub struct Metrics {
     cache_hits: AtomicU64,
     cache_denials: AtomicU64,
     cache_misses: AtomicU64,
-    forwards: AtomicU64,
+    /// How long other resolvers took, by resolver and code.
+    forwards: Forwards,
     forward_failures: AtomicU64,
     forward_rejects: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Forwards(Histogram);
+
+impl Default for Forwards {
+    fn default() -> Forwards {
+        let (name, help) =
+            ("coredns_proxy_request_duration_seconds", "Histogram of the time each request took.");
+        Forwards(Histogram::new(name, help, TIME_BOUNDS.to_vec()))
+    }
 }
 
 /// How many responses are kept, of each sort.
@@ -119,11 +132,16 @@ impl Metrics {
         });
     }
 
-    pub fn forwarded(&self, answered: bool) {
-        add(&self.forwards);
-        if !answered {
-            add(&self.forward_failures);
-        }
+    /// Another resolver has answered.
+    pub fn forwarded(&self, to: SocketAddr, code: u8, took: Duration) {
+        let code = CODES.get(usize::from(code)).map_or_else(|| code.to_string(), |name| (*name).to_owned());
+        let labels = format!("proxy_name=\"forward\",rcode=\"{code}\",to=\"{to}\"");
+        self.forwards.0.observe(&labels, took.as_secs_f64());
+    }
+
+    /// No other resolver has.
+    pub fn not_forwarded(&self) {
+        add(&self.forward_failures);
     }
 
     /// Too many were under way.
@@ -135,8 +153,14 @@ impl Metrics {
         let mut text = Text::default();
         self.write_requests(&mut text);
         self.write_cache(&mut text, kept);
+        self.forwards.0.write(&mut text.text);
+        text.head("coredns_build_info", "gauge", "A metric with a constant '1' value labeled by version.");
+        text.line(
+            "",
+            &format!("goversion=\"\",revision=\"\",version=\"{}\"", env!("CARGO_PKG_VERSION")),
+            1.0,
+        );
         for (name, help, count) in [
-            ("coredns_proxy_requests_total", "Counter of requests made to resolvers.", &self.forwards),
             (
                 "coredns_forward_healthcheck_broken_total",
                 "Counter of the number of complete failures of the healthchecks.",
@@ -278,6 +302,8 @@ mod tests {
         metrics.answered(Channel::Tcp4, 255, 20, &[0; 512], Duration::from_secs(60));
         metrics.looked_up(None);
         metrics.looked_up(Some(true));
+        let resolver = SocketAddr::from(([192, 0, 2, 53], 53));
+        metrics.forwarded(resolver, 3, Duration::from_millis(3));
         let text = metrics.text(Kept { success: 7, denial: 2 });
         for line in [
             "coredns_dns_requests_total{family=\"2\",proto=\"udp\",server=\"dns://:53\",view=\"\",zone=\".\",type=\"AAAA\"} 1",
@@ -290,6 +316,7 @@ mod tests {
             "coredns_dns_response_size_bytes_sum{proto=\"tcp\",server=\"dns://:53\",view=\"\",zone=\".\"} 512",
             "coredns_cache_misses_total{server=\"dns://:53\",view=\"\",zones=\".\"} 1",
             "coredns_cache_hits_total{type=\"denial\",server=\"dns://:53\",view=\"\",zones=\".\"} 1",
+            "coredns_proxy_request_duration_seconds_count{proxy_name=\"forward\",rcode=\"NXDOMAIN\",to=\"192.0.2.53:53\"} 1",
             "coredns_cache_entries{type=\"success\",server=\"dns://:53\",view=\"\",zones=\".\"} 7",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");

@@ -108,9 +108,13 @@ impl Resolver {
 
     async fn ask(&self, query: &Query, name: &Name, whole: bool) -> Option<(Forwarded, Caching)> {
         let (resolvers, caching) = self.upstreams.of(name);
-        let answer = forward::ask(&resolvers, query, name, whole).await;
-        self.metrics.forwarded(answer.is_some());
-        answer.map(|answer| (answer, caching))
+        let asked = Instant::now();
+        let Some((resolver, answer)) = forward::ask(&resolvers, query, name, whole).await else {
+            self.metrics.not_forwarded();
+            return None;
+        };
+        self.metrics.forwarded(resolver, answer.code(), asked.elapsed());
+        Some((answer, caching))
     }
 
     /// Aliases and what they lead to, inside the zone or outside.

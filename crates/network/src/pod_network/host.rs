@@ -40,6 +40,30 @@ pub(super) fn set_sysctls(config: &Config, previous: &mut sysctl::Previous) -> R
     Ok(())
 }
 
+/// How long connections are remembered that are idle, and such that one side has closed: as long as upstream's proxy has
+/// it, so that a side that takes its time can still send (kube-proxy's `--conntrack-tcp-timeout-*`).
+const TRACKING_SECONDS: [(&str, u64); 2] = [
+    ("net/netfilter/nf_conntrack_tcp_timeout_established", 24 * 60 * 60),
+    ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", 60 * 60),
+];
+/// How many at least (kube-proxy's `--conntrack-max-per-core` and `--conntrack-min`).
+const TRACKED_MAX: &str = "net/netfilter/nf_conntrack_max";
+const TRACKED_PER_CORE: u64 = 32 * 1024;
+const TRACKED_MIN: u64 = 128 * 1024;
+
+/// Makes connection tracking fit for a node. Its size belongs to the machine: elsewhere it cannot be changed.
+pub(super) fn set_tracking(previous: &mut sysctl::Previous) -> Result<(), sysctl::Error> {
+    for (key, seconds) in TRACKING_SECONDS {
+        sysctl::set(key, &seconds.to_string(), previous)?;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let wanted = (TRACKED_PER_CORE * cores).max(TRACKED_MIN);
+    if let Err(error) = sysctl::raise(TRACKED_MAX, wanted, previous) {
+        tracing::warn!(%error, "fewer connections can be tracked than a node should");
+    }
+    Ok(())
+}
+
 /// The host's link: gateway and other addresses, and the way to services for the host itself.
 pub(super) fn set_up(links: &mut Links, names: &Names, config: &Config) -> Result<(), Error> {
     let name = names.host_link();

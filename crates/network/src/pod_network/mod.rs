@@ -179,6 +179,9 @@ impl Inner {
         let mut inner = Inner { config, names, state, links, table, mtu, peers_applied: false };
         inner.reconcile_links()?;
         inner.apply_rules()?;
+        // Only now: the rules have brought connection tracking with them.
+        host::set_tracking(&mut inner.state.sysctls)?;
+        inner.state.save(&inner.config.state_file)?;
         Ok(inner)
     }
 

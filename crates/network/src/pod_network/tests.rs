@@ -208,6 +208,22 @@ fn several_clusters_share_a_machine() {
     );
 }
 
+#[test]
+fn half_closed_connections_are_remembered_for_an_hour_while_there_is_a_network() {
+    let world = World::new("tracking");
+    let timeout = || {
+        let path = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
+        world.host.run(move || std::fs::read_to_string(path).unwrap().trim().to_owned())
+    };
+    let before = timeout();
+    let network = world.start();
+    assert_eq!(timeout(), "3600");
+    drop(network);
+    let state_file = world.config().state_file;
+    world.host.run(move || teardown("test", &state_file).unwrap());
+    assert_eq!(timeout(), before);
+}
+
 /// Two nodes with a pod each; with a router between them or on one network.
 struct Pair {
     hosts: [Namespace; 2],

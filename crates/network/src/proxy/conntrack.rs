@@ -2,6 +2,7 @@
 //! has no end of connection, so a busy client never makes a new one. Follows upstream's
 //! `conntrack.CleanStaleEntries`.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::plan::{Backends, Frontend, Origin};
@@ -44,14 +45,24 @@ struct Flow {
 }
 
 /// Deletes entries of UDP frontends that lead to none of their present endpoints, if `changes` may
-/// have made any; tells how many.
+/// have made any; tells how many. The kernel goes through all it tracks to list them, so it is asked only then.
 pub(super) fn delete_stale(tables: &Tables, changes: &Changes) -> Result<usize, Error> {
-    if !udp_changed(tables, changes) {
+    let families: BTreeSet<IpFamily> = changes
+        .frontends
+        .iter()
+        .filter(|(frontend, was)| may_be_stale(frontend, was.as_ref(), tables))
+        .map(|(frontend, _)| frontend.family)
+        .collect();
+    if families.is_empty() {
         return Ok(0);
     }
     let mut socket = Socket::open(Family::Netfilter)?;
     let mut deleted = 0;
-    for family in [libc::AF_INET, libc::AF_INET6] {
+    for family in families {
+        let family = match family {
+            IpFamily::V4 => libc::AF_INET,
+            IpFamily::V6 => libc::AF_INET6,
+        };
         let replies = socket.dump("list tracked connections", &list_udp(family))?;
         let flows = replies.iter().filter_map(udp_flow);
         for flow in flows.filter(|flow| is_stale(flow, tables, changes)) {
@@ -80,13 +91,16 @@ fn list_udp(family: i32) -> Message {
     list
 }
 
-fn udp_changed(tables: &Tables, changes: &Changes) -> bool {
-    let endpoints = |backends: Option<&Backends>| backends.map(|backends| backends.endpoints.clone());
-    changes
-        .frontends
-        .iter()
-        .filter(|(frontend, _)| frontend.protocol == Protocol::Udp)
-        .any(|(frontend, was)| endpoints(was.as_ref()) != endpoints(tables.backends(frontend)))
+/// Whether there may be flows that the frontend would not lead where they go. Those whose endpoints stay are none, and
+/// while there are no endpoints nobody is let through.
+pub(super) fn may_be_stale(frontend: &Frontend, was: Option<&Backends>, tables: &Tables) -> bool {
+    let is = tables.backends(frontend).map_or(&[][..], |is| &is.endpoints);
+    frontend.protocol == Protocol::Udp
+        && match was {
+            Some(was) => was.endpoints.iter().any(|endpoint| !is.contains(endpoint)),
+            // Of unknown addresses, only ClusterIPs lead nowhere.
+            None => !is.is_empty() || !frontend.address.is_some_and(|ip| tables.has_cluster_ip(&ip)),
+        }
 }
 
 /// A node port has no address of its own: only what was translated is known to have been meant for

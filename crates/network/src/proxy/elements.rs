@@ -1,5 +1,5 @@
-//! One frontend as elements of the proxy's maps, and the chains that those lead to. A chain's name
-//! says all of what it does, so frontends that need the same share it.
+//! One frontend as elements of the proxy's maps, and the chains that those lead to. What is chosen says all of what
+//! its chain does, so frontends that need the same share it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -7,14 +7,14 @@ use ipnet::IpNet;
 
 use super::kind::Kind;
 use super::plan::{Backends, Frontend, NoEndpoints};
-use super::rules::REJECT;
+use super::rules::{CHAINS, CHOICES, DROPPED, REFUSED, SOURCES};
 use crate::nftables::{Concat, Data, Expression, IpFamily, Register, Rule, Verdict};
 
 /// A set's name, a key, and the data there.
 pub(super) type Element = (String, Vec<u8>, Data);
 
-/// A chain made when first needed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is decided about a frontend, with a chain made when it is first needed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Choice {
     /// One of so many endpoints, at random or as before.
     Endpoint { kind: Kind, count: u32, affinity_seconds: Option<u32> },
@@ -26,7 +26,7 @@ pub(super) enum Choice {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rendered {
     pub elements: Vec<Element>,
-    pub chains: Vec<Choice>,
+    pub choices: Vec<Choice>,
 }
 
 pub(super) fn render(frontend: &Frontend, backends: &Backends) -> Rendered {
@@ -34,20 +34,24 @@ pub(super) fn render(frontend: &Frontend, backends: &Backends) -> Rendered {
     let key = Kind::key_of(frontend);
     let mut rendered = Rendered::default();
     if !backends.sources.is_empty() && !kind.node_port {
-        let chain = Choice::Sources { family: kind.family, sources: backends.sources.clone() };
-        rendered.lead("sources", kind, &key, chain);
+        let choice = Choice::Sources { family: kind.family, sources: backends.sources.clone() };
+        rendered.put(kind.name(SOURCES), key.clone(), Data::Verdict(Verdict::Goto(choice.name())));
+        rendered.choices.push(choice);
     }
     if backends.endpoints.is_empty() {
-        let verdict = match backends.otherwise {
-            NoEndpoints::Reject => Verdict::Goto(REJECT.into()),
-            NoEndpoints::Drop => Verdict::Drop,
+        let set = match backends.otherwise {
+            NoEndpoints::Reject => REFUSED,
+            NoEndpoints::Drop => DROPPED,
         };
-        rendered.put(kind.name("no-endpoints"), key, Data::Verdict(verdict));
+        rendered.put(kind.name(set), key, Data::None);
         return rendered;
     }
     let count = u32::try_from(backends.endpoints.len()).expect("fewer endpoints than addresses");
     let affinity_seconds = backends.affinity_seconds;
-    rendered.lead("verdicts", kind, &key, Choice::Endpoint { kind, count, affinity_seconds });
+    // The first number says nothing.
+    let numbers = add_choice(Concat::default().number(0), count, affinity_seconds);
+    rendered.put(kind.name(CHOICES), key.clone(), Data::Value(numbers.bytes()));
+    rendered.choices.push(Choice::Endpoint { kind, count, affinity_seconds });
     if backends.masquerade {
         rendered.put(kind.name("masquerade"), key.clone(), Data::None);
     }
@@ -66,14 +70,10 @@ impl Rendered {
     fn put(&mut self, set: String, key: Concat, data: Data) {
         self.elements.push((set, key.bytes(), data));
     }
-
-    fn lead(&mut self, map: &str, kind: Kind, key: &Concat, chain: Choice) {
-        self.put(kind.name(map), key.clone(), Data::Verdict(Verdict::Goto(chain.name())));
-        self.chains.push(chain);
-    }
 }
 
 impl Choice {
+    /// Of the chain.
     pub fn name(&self) -> String {
         match self {
             Choice::Endpoint { kind, count, affinity_seconds: None } => kind.name(&format!("choose-{count}")),
@@ -86,6 +86,13 @@ impl Choice {
                 format!("sources-{:016x}-{}", hasher.finish(), family.suffix())
             }
         }
+    }
+
+    /// What leads from the numbers of a choice among endpoints to its chain.
+    pub fn lead(&self) -> Option<Element> {
+        let Choice::Endpoint { kind, count, affinity_seconds } = self else { return None };
+        let numbers = add_choice(Concat::default(), *count, *affinity_seconds);
+        Some((kind.name(CHAINS), numbers.bytes(), Data::Verdict(Verdict::Goto(self.name()))))
     }
 
     pub fn rules(&self) -> Vec<Rule> {
@@ -107,6 +114,11 @@ impl Choice {
             }
         }
     }
+}
+
+/// The numbers of a choice among endpoints; no affinity is one of no duration.
+fn add_choice(to: Concat, count: u32, affinity_seconds: Option<u32>) -> Concat {
+    to.number(count).number(affinity_seconds.unwrap_or_default())
 }
 
 fn choose(kind: Kind, count: u32, affinity_seconds: Option<u32>) -> Rule {

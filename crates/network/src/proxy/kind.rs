@@ -1,6 +1,11 @@
 //! The kinds of frontends that need maps of their own, and where rules keep what they look up.
 //!
 //! Registers during a choice: `[client][frontend key][slot, then endpoint address][endpoint port]`.
+//!
+//! What is chosen for a frontend is written over the end of its key, one register before protocol and port, with a
+//! number in that one that says nothing. Nobody needs the key again, and the nft tool can list it: of what a map gives
+//! it does not know the length, and aborts when the first of it is looked up in turn. So it shows chains looked up by
+//! protocol and port.
 
 use ipnet::IpNet;
 
@@ -9,7 +14,7 @@ use crate::nftables::{Concat, CtKey, Expression, IpFamily, Register, Rule, Type}
 
 /// Frontends with an address, and node ports, have keys of different form; those for traffic of the
 /// cluster alone come before the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
     pub family: IpFamily,
     pub node_port: bool,
@@ -52,6 +57,12 @@ impl Kind {
         key.protocol(frontend.protocol.number()).port(frontend.port)
     }
 
+    /// Data of the map of choices: nothing, how many endpoints, and seconds of affinity.
+    pub const CHOICE: [Type; 3] = [Type::Number; 3];
+
+    /// Of those, what chains are found by.
+    pub const CHAIN_KEY: [Type; 2] = [Type::Number; 2];
+
     pub fn target(self) -> Vec<Type> {
         vec![self.family.address_type(), Type::Port]
     }
@@ -69,6 +80,15 @@ impl Kind {
     pub fn target_register(self) -> Register {
         let key: u32 = self.key().iter().map(|part| part.registers()).sum();
         Register(self.address_registers() + key)
+    }
+
+    /// Where the choice goes: its last two numbers over protocol and port.
+    pub fn choice_register(self) -> Register {
+        Register(self.chain_key_register().0 - 1)
+    }
+
+    pub fn chain_key_register(self) -> Register {
+        Register(self.target_register().0 - Kind::CHAIN_KEY.len() as u32)
     }
 
     /// Loads what the packet is addressed to.

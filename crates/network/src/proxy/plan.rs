@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use api::view::core::{Node, Service, ServicePort};
 use api::view::discovery::EndpointSlice;
+use apimachinery::meta::ObjectMeta;
 use ipnet::IpNet;
 
 use super::endpoints::Endpoints;
@@ -15,7 +16,7 @@ use crate::nftables::IpFamily;
 use crate::protocol::Protocol;
 use crate::service;
 
-/// Leaves a Service to another proxy.
+/// Leaves a Service, or a slice of its endpoints, to another proxy.
 const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
 /// Marks a slice or Service as one no proxy serves.
@@ -118,13 +119,15 @@ pub fn plan(service: &Service, slices: &[Arc<EndpointSlice>], place: &Place) -> 
     if !is_served(service) {
         return plan;
     }
+    let slices: Vec<Arc<EndpointSlice>> =
+        slices.iter().filter(|slice| is_for_proxies(&slice.metadata)).cloned().collect();
     let mut ready_here: BTreeSet<IpAddr> = BTreeSet::new();
     let cluster_ips = service::cluster_ips(service);
     for port in &service.spec.ports {
         let Some(protocol) = service::protocol(&port.protocol) else { continue };
         for cluster_ip in &cluster_ips {
             let family = IpFamily::of(*cluster_ip);
-            let endpoints = Endpoints::of(slices, family, port, protocol, place);
+            let endpoints = Endpoints::of(&slices, family, port, protocol, place);
             plan.local_endpoints.extend(&endpoints.here);
             ready_here.extend(&endpoints.ready_here);
             let port =
@@ -138,13 +141,16 @@ pub fn plan(service: &Service, slices: &[Arc<EndpointSlice>], place: &Place) -> 
     plan
 }
 
+/// Whether no label takes the object from this proxy.
+fn is_for_proxies(meta: &ObjectMeta) -> bool {
+    !meta.labels.contains_key(LABEL_PROXY_NAME) && !meta.labels.contains_key(LABEL_HEADLESS)
+}
+
 fn is_served(service: &Service) -> bool {
-    let labels = &service.metadata.labels;
     service.spec.kind != "ExternalName"
         && !service.spec.is_headless()
         && !service.spec.cluster_ip.is_empty()
-        && !labels.contains_key(LABEL_PROXY_NAME)
-        && !labels.contains_key(LABEL_HEADLESS)
+        && is_for_proxies(&service.metadata)
 }
 
 fn health_check_port(service: &Service) -> Option<u16> {

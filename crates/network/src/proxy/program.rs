@@ -13,8 +13,8 @@ use crate::nftables::{Batch, Data, Disturbance, Edit, Programmed};
 pub struct Program {
     table: Programmed,
     networks: Networks,
-    /// How many frontends use each chain that was made for frontends.
-    chains: BTreeMap<String, usize>,
+    /// For how many frontends each choice was made that has a chain.
+    choices: BTreeMap<Choice, usize>,
     /// What the kernel holds is not known: everything must be written.
     unknown: bool,
 }
@@ -32,7 +32,7 @@ impl Program {
     /// Nothing is changed before the first [`Program::apply`].
     pub fn open(table: impl Into<String>, networks: Networks) -> Result<Program, Error> {
         let table = Programmed::open(table)?;
-        Ok(Program { table, networks, chains: BTreeMap::new(), unknown: true })
+        Ok(Program { table, networks, choices: BTreeMap::new(), unknown: true })
     }
 
     /// Somebody changed the table: the next [`Program::apply`] replaces it.
@@ -47,16 +47,16 @@ impl Program {
     /// Makes the table hold `tables`. `changes` are all since the last success.
     pub fn apply(&mut self, tables: &Tables, changes: &Changes) -> Result<Applied, Error> {
         if !self.unknown {
-            let (edit, chains) = self.difference(tables, changes);
+            let (edit, choices) = self.difference(tables, changes);
             if edit.is_empty() {
-                self.chains = chains;
+                self.choices = choices;
                 return Ok(Applied::Nothing);
             }
             let mut batch = Batch::default();
             batch.edit(self.table.name(), &edit);
             match self.table.commit(batch) {
                 Ok(()) => {
-                    self.chains = chains;
+                    self.choices = choices;
                     return Ok(Applied::Partly);
                 }
                 Err(error) => {
@@ -65,16 +65,16 @@ impl Program {
                 }
             }
         }
-        let (edit, chains) = whole(tables);
+        let (edit, choices) = whole(tables);
         let mut batch = Batch::replace(&base(self.table.name(), &self.networks));
         batch.edit(self.table.name(), &edit);
         self.table.commit(batch)?;
-        (self.chains, self.unknown) = (chains, false);
+        (self.choices, self.unknown) = (choices, false);
         Ok(Applied::Whole)
     }
 
-    fn difference(&self, tables: &Tables, changes: &Changes) -> (Edit, BTreeMap<String, usize>) {
-        let mut difference = Difference { chains: self.chains.clone(), ..Difference::default() };
+    fn difference(&self, tables: &Tables, changes: &Changes) -> (Edit, BTreeMap<Choice, usize>) {
+        let mut difference = Difference { choices: self.choices.clone(), ..Difference::default() };
         for (frontend, was) in &changes.frontends {
             let is = tables.backends(frontend);
             if was.as_ref() != is {
@@ -91,11 +91,11 @@ impl Program {
         for (address, was) in &changes.local_endpoints {
             difference.toggle(hairpin_element(*address), *was, tables.has_local_endpoint(address));
         }
-        difference.finish(&self.chains)
+        difference.finish(&self.choices)
     }
 }
 
-fn whole(tables: &Tables) -> (Edit, BTreeMap<String, usize>) {
+fn whole(tables: &Tables) -> (Edit, BTreeMap<Choice, usize>) {
     let mut difference = Difference::default();
     for (frontend, backends) in tables.frontends() {
         difference.replace(Rendered::default(), render(frontend, backends));
@@ -109,23 +109,19 @@ fn whole(tables: &Tables) -> (Edit, BTreeMap<String, usize>) {
 #[derive(Default)]
 struct Difference {
     edit: Edit,
-    /// Users of each chain, as they will be.
-    chains: BTreeMap<String, usize>,
-    /// Chains that came into use.
-    choices: BTreeMap<String, Choice>,
+    /// For how many frontends each choice is made, as it will be.
+    choices: BTreeMap<Choice, usize>,
 }
 
 impl Difference {
     fn replace(&mut self, was: Rendered, is: Rendered) {
-        for chain in &was.chains {
-            if let Some(users) = self.chains.get_mut(&chain.name()) {
-                *users = users.saturating_sub(1);
+        for choice in &was.choices {
+            if let Some(frontends) = self.choices.get_mut(choice) {
+                *frontends = frontends.saturating_sub(1);
             }
         }
-        for chain in is.chains {
-            let name = chain.name();
-            *self.chains.entry(name.clone()).or_default() += 1;
-            self.choices.insert(name, chain);
+        for choice in is.choices {
+            *self.choices.entry(choice).or_default() += 1;
         }
         let mut kept: BTreeMap<(String, Vec<u8>), Data> =
             was.elements.into_iter().map(|(set, key, data)| ((set, key), data)).collect();
@@ -159,19 +155,23 @@ impl Difference {
         self.edit.remove_elements.entry(set).or_default().insert(key, data);
     }
 
-    /// `present` are the chains there are.
-    fn finish(mut self, present: &BTreeMap<String, usize>) -> (Edit, BTreeMap<String, usize>) {
-        for (name, users) in &self.chains {
-            match (present.contains_key(name), *users) {
+    /// `present` are the choices that have chains.
+    fn finish(mut self, present: &BTreeMap<Choice, usize>) -> (Edit, BTreeMap<Choice, usize>) {
+        let mut choices = std::mem::take(&mut self.choices);
+        for (choice, frontends) in &choices {
+            match (present.contains_key(choice), *frontends) {
                 (false, 1..) => {
-                    let choice = &self.choices[name];
-                    self.edit.add_chains.insert(name.clone(), choice.rules());
+                    self.edit.add_chains.insert(choice.name(), choice.rules());
+                    choice.lead().into_iter().for_each(|lead| self.add(lead));
                 }
-                (true, 0) => self.edit.remove_chains.push(name.clone()),
+                (true, 0) => {
+                    self.edit.remove_chains.push(choice.name());
+                    choice.lead().into_iter().for_each(|lead| self.remove(lead));
+                }
                 _ => {}
             }
         }
-        self.chains.retain(|_, users| *users > 0);
-        (self.edit, self.chains)
+        choices.retain(|_, frontends| *frontends > 0);
+        (self.edit, choices)
     }
 }

@@ -1,10 +1,14 @@
 //! The part of the proxy's nftables table that does not depend on Services: sets, maps, and the
 //! rules that look frontends up in them.
 //!
-//! A verdict map sends each frontend to a chain that chooses among N endpoints; there is one such
-//! chain per N, not per Service, so a change of Services is a change of map elements. The choice
-//! is a random slot below N, which with the frontend is the key into the map of endpoints. Nothing
-//! is marked: what must be masqueraded is found by what the connection was addressed to.
+//! A map has for each frontend what is chosen for it, as numbers: one of N endpoints, say. A small verdict map leads
+//! from there to the chain that does it; there is one such chain per N, not per Service, so a change of Services is a
+//! change of map elements. The choice is a random slot below N, which with the frontend is the key into the map of
+//! endpoints. Nothing is marked: what must be masqueraded is found by what the connection was addressed to.
+//!
+//! Frontends have no verdicts of their own, though that would spare a step: whenever one is added that leads to a
+//! chain, the kernel goes through all verdicts of the table to find loops, which among ten thousand Services takes
+//! longer than all else. Only who may send to a frontend is a verdict, as few frontends ask for that.
 //!
 //! Everything is tried twice. A transaction is atomic for each lookup, but a packet makes several:
 //! it may find its frontend before a change and miss the endpoint after it. The second base chain
@@ -24,7 +28,15 @@ use crate::nftables::{
 const SERVICES: &str = "services";
 const NO_ENDPOINTS: &str = "no-endpoints";
 const FIREWALL: &str = "firewall";
-pub(super) const REJECT: &str = "reject";
+
+/// Maps with what is chosen for frontends, from there to its chain, and from frontends to who may send to them.
+pub(super) const CHOICES: &str = "choices";
+pub(super) const CHAINS: &str = "chains";
+pub(super) const SOURCES: &str = "sources";
+
+/// Sets of frontends without endpoints.
+pub(super) const REFUSED: &str = "refused";
+pub(super) const DROPPED: &str = "dropped";
 
 /// What the rules know about the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,35 +89,56 @@ fn add_maps(rules: &mut Ruleset, kind: Kind) {
     let (key, target) = (kind.key(), DataType::Value(kind.target()));
     let with =
         |front: Option<Type>, back: Vec<Type>| front.into_iter().chain(key.clone()).chain(back).collect();
-    rules.set(kind.name("verdicts"), Set::map(key.clone(), DataType::Verdict));
+    rules.set(kind.name(CHOICES), Set::map(key.clone(), DataType::Value(Kind::CHOICE.to_vec())));
+    rules.set(kind.name(CHAINS), Set::map(Kind::CHAIN_KEY.to_vec(), DataType::Verdict));
+    if kind.origin == Origin::Anywhere {
+        rules.set(kind.name(REFUSED), Set::of(key.clone()));
+        rules.set(kind.name(DROPPED), Set::of(key.clone()));
+        if !kind.node_port {
+            rules.set(kind.name(SOURCES), Set::map(key.clone(), DataType::Verdict));
+        }
+    }
     rules.set(kind.name("masquerade"), Set::of(key.clone()));
     rules.set(kind.name("endpoints"), Set::map(with(None, vec![Type::Number]), target.clone()));
     let client = Some(kind.family.address_type());
     rules.set(kind.name("affinity"), Set::dynamic_map(with(client, vec![]), target));
     rules.set(kind.name("affinity-endpoints"), Set::of(with(None, kind.target())));
-    if kind.origin == Origin::Anywhere {
-        rules.set(kind.name("no-endpoints"), Set::map(key.clone(), DataType::Verdict));
-        if !kind.node_port {
-            rules.set(kind.name("sources"), Set::map(key, DataType::Verdict));
-        }
-    }
 }
 
 fn jump(chain: &str) -> Expression {
     Expression::Verdict(Verdict::Jump(chain.into()))
 }
 
-/// Rules that look frontends of these kinds up in a verdict map.
-fn by_verdict(kinds: impl Iterator<Item = Kind>, map: &str, networks: &Networks) -> Vec<Rule> {
+/// Rules that load what packets are addressed to, where that may be frontends of these kinds, and do what `then` says.
+fn for_frontends(
+    kinds: impl Iterator<Item = Kind>,
+    networks: &Networks,
+    then: impl Fn(Kind) -> Rule,
+) -> Vec<Rule> {
     let mut rules = Vec::new();
     for kind in kinds {
         for mut rule in kind.matches(&networks.node_ports) {
             rule.extend(kind.load_key());
-            rule.push(Expression::VerdictMap { map: kind.name(map), key: kind.key_register() });
+            rule.extend(then(kind));
             rules.push(rule);
         }
     }
     rules
+}
+
+fn go_as_chosen(kind: Kind) -> Rule {
+    vec![
+        Expression::Map { map: kind.name(CHOICES), key: kind.key_register(), to: kind.choice_register() },
+        Expression::VerdictMap { map: kind.name(CHAINS), key: kind.chain_key_register() },
+    ]
+}
+
+fn check_sources(kind: Kind) -> Rule {
+    vec![Expression::VerdictMap { map: kind.name(SOURCES), key: kind.key_register() }]
+}
+
+fn is_in(set: &str, kind: Kind) -> Expression {
+    Expression::Contains { set: kind.name(set), key: kind.key_register(), contains: true }
 }
 
 fn add_translation(rules: &mut Ruleset, networks: &Networks) {
@@ -113,14 +146,14 @@ fn add_translation(rules: &mut Ruleset, networks: &Networks) {
     for family in IpFamily::ALL {
         let inside = format!("{SERVICES}-inside-{}", family.suffix());
         let kinds = Kind::of_origin(Origin::Cluster).filter(move |kind| kind.family == family);
-        rules.chain(inside.clone(), None, by_verdict(kinds, "verdicts", networks));
+        rules.chain(inside.clone(), None, for_frontends(kinds, networks, go_as_chosen));
         let pods = Networks::of_family(&networks.pods, family)
             .map(|pods| family.in_network(|to| family.source(to), pods, true));
         for source in pods.chain([family.local_source()]) {
             services.push(family.matches().into_iter().chain(source).chain([jump(&inside)]).collect());
         }
     }
-    services.extend(by_verdict(Kind::of_origin(Origin::Anywhere), "verdicts", networks));
+    services.extend(for_frontends(Kind::of_origin(Origin::Anywhere), networks, go_as_chosen));
     rules.chain(SERVICES, None, services);
     for (name, hook) in [("prerouting", Hook::PREROUTING_NAT), ("output", Hook::OUTPUT_NAT)] {
         rules.chain(name, Some(hook), vec![vec![jump(SERVICES)]]);
@@ -129,15 +162,18 @@ fn add_translation(rules: &mut Ruleset, networks: &Networks) {
 }
 
 fn add_filters(rules: &mut Ruleset, networks: &Networks) {
-    rules.chain(REJECT, None, vec![vec![Expression::Reject]]);
-    let mut refused = by_verdict(Kind::of_origin(Origin::Anywhere), "no-endpoints", networks);
+    let anywhere = || Kind::of_origin(Origin::Anywhere);
+    let mut refused =
+        for_frontends(anywhere(), networks, |kind| vec![is_in(REFUSED, kind), Expression::Reject]);
+    let drop = |kind| vec![is_in(DROPPED, kind), Expression::Verdict(Verdict::Drop)];
+    refused.extend(for_frontends(anywhere(), networks, drop));
     for family in IpFamily::ALL {
         refused.push(refuse_other_ports(family));
         refused.extend(Networks::of_family(&networks.services, family).map(|net| drop_unknown(family, net)));
     }
     rules.chain(NO_ENDPOINTS, None, refused);
-    let addressed = Kind::of_origin(Origin::Anywhere).filter(|kind| !kind.node_port);
-    rules.chain(FIREWALL, None, by_verdict(addressed, "sources", networks));
+    let addressed = anywhere().filter(|kind| !kind.node_port);
+    rules.chain(FIREWALL, None, for_frontends(addressed, networks, check_sources));
     let hooks = [
         ("filter-input", Hook::INPUT_FILTER, NO_ENDPOINTS),
         ("filter-forward", Hook::FORWARD_FILTER, NO_ENDPOINTS),

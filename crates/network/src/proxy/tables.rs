@@ -87,8 +87,8 @@ impl Tables {
 
     /// The ports by which load balancers ask, with whose they are.
     pub fn health_checks(&self) -> BTreeMap<NamespacedName, HealthCheck> {
-        let checks = self.plans.iter().filter_map(|(key, plan)| Some(((**key).clone(), plan.health_check?)));
-        checks.collect()
+        let checks = self.plans.iter().filter_map(|(key, plan)| Some((key, plan.health_check?)));
+        checks.map(|(key, check)| ((**key).clone(), check)).collect()
     }
 
     /// The Services that have a plan.

@@ -17,6 +17,6 @@ pub use directory::{Imported, import_changed};
 pub use error::{Error, Result};
 pub use manifest::{ContainerConfig, ImageConfig};
 pub use reference::Reference;
-pub use registry::{Credentials, Registry};
+pub use registry::{Credentials, HttpClient, Registry, TlsFiles};
 pub use rootfs::{Source, import_rootfs, program_files};
 pub use store::{Image, ImageRef, Store};

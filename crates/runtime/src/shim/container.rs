@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, pipe2};
 
+use super::complain;
 use super::launch::{self, Pod, Stdio};
 use super::log::{self, Lines, Log, StreamKind};
 use super::protocol::{ContainerState, receive_descriptor};
@@ -259,7 +260,7 @@ impl Container {
         let exit = ExitRecord { code, finished_at: log::now(), oom_killed };
         self.state.exit = Some(exit);
         if let Err(error) = write_record(&self.spec.exit_file, &exit) {
-            eprintln!("record exit of {}: {error}", self.state.id);
+            complain(format_args!("record exit of {}: {error}", self.state.id));
         }
         exit
     }
@@ -270,7 +271,7 @@ impl Container {
         let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
         for pid in processes.lines().filter_map(|line| line.parse().ok()) {
             if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
-                eprintln!("kill {pid} left by {}: {error}", self.state.id);
+                complain(format_args!("kill {pid} left by {}: {error}", self.state.id));
             }
         }
     }

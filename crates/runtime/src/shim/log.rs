@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::complain;
+
 /// A longer line is written in parts (containerd's `max_container_log_line_size`).
 pub const LINE_BYTES_MAX: usize = 16 << 10;
 
@@ -51,7 +53,7 @@ impl Log {
             Err(_) if self.failed => {}
             Err(error) => {
                 self.failed = true;
-                eprintln!("write log {:?}: {error}", self.path);
+                complain(format_args!("write log {:?}: {error}", self.path));
             }
         }
     }

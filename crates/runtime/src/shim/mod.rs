@@ -20,6 +20,7 @@ mod user_namespace;
 pub mod zygote;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::net::UnixListener;
@@ -43,6 +44,12 @@ pub const READY: &str = "ready";
 /// The OOM killer's last choice, as containerd's shim.
 const OOM_SCORE: &str = "-998";
 
+/// Tells what went wrong. Standard error is a file, perhaps on the full disk of which one complains: where `eprintln!`
+/// would panic, the words are lost.
+fn complain(what: fmt::Arguments<'_>) {
+    drop(writeln!(io::stderr(), "{what}"));
+}
+
 /// Runs the shim for the sandbox folder named by the first argument, or the zygote that shims are forked from. Call it
 /// before any thread exists.
 pub fn shim_main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -50,7 +57,7 @@ pub fn shim_main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         Some(word) if word == zygote::ARGUMENT => zygote::run(),
         Some(dir) => run_shim(Path::new(&dir)),
         None => {
-            eprintln!("usage: runtime-shim zygote|<sandbox folder>");
+            complain(format_args!("usage: runtime-shim zygote|<sandbox folder>"));
             ExitCode::from(2)
         }
     }
@@ -67,7 +74,7 @@ fn run_shim(dir: &Path) -> ExitCode {
     match server.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("shim ends: {error}");
+            complain(format_args!("shim ends: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -13,6 +13,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::complain;
 use super::container::{Attachment, Container, Sink, Watched};
 use super::launch::{self, Pod, Stdio};
 use super::log::StreamKind;
@@ -150,7 +151,7 @@ impl Server {
         // Nobody is left to take the output of its processes.
         for (pid, _) in self.execs.iter().filter(|(_, client)| **client == id) {
             if let Err(error) = kill(Pid::from_raw(*pid), Signal::SIGKILL) {
-                eprintln!("kill exec process {pid}: {error}");
+                complain(format_args!("kill exec process {pid}: {error}"));
             }
         }
         self.execs.retain(|_, client| *client != id);
@@ -276,7 +277,7 @@ impl Server {
         let running = self.containers.values().filter(|container| container.is_running());
         for pid in running.map(|container| container.state.pid).chain(self.pod.init.map(Pid::as_raw)) {
             if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
-                eprintln!("kill {pid}: {error}");
+                complain(format_args!("kill {pid}: {error}"));
             }
         }
     }
@@ -314,7 +315,7 @@ impl Server {
 /// Starting takes code that waiting does not.
 pub fn release_code_pages() {
     if let Err(error) = sys::release_code_pages() {
-        eprintln!("release code pages: {error}");
+        complain(format_args!("release code pages: {error}"));
     }
 }
 

@@ -16,6 +16,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork};
 
+use super::complain;
 use super::protocol::{receive_with_descriptors, send_with_descriptors};
 use super::sys;
 
@@ -38,7 +39,7 @@ pub fn run() -> ExitCode {
         Ok(Some(sandbox_dir)) => super::run_shim(&sandbox_dir),
         Ok(None) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("zygote ends: {error}");
+            complain(format_args!("zygote ends: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -119,6 +119,19 @@ async fn mounts_are_made_and_read_only_ones_kept_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_is_to_be_mounted_is_made() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let folder = node.dir.path().join("not/there");
+    let mut config = shell("main", "echo text > /new/file");
+    let host_path = folder.display().to_string();
+    config.mounts = vec![Mount { container_path: "/new".to_owned(), host_path, ..Default::default() }];
+    assert_eq!(node.script(&sandbox, config).await.0, 0);
+    assert_eq!(std::fs::read_to_string(folder.join("file")).unwrap(), "text\n");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_past_its_memory_is_oom_killed() {
     let mut node = Node::new().await;
     let sandbox = node.sandbox().await;

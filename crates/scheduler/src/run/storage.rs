@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::view::core::persistentvolume::SELECTED_NODE;
 use api::view::core::{PersistentVolume, PersistentVolumeClaim, Pod};
+use api::view::dynamicresource::ResourceClaim;
 use api::view::storage::{CsiDriver, CsiNode, CsiStorageCapacity, StorageClass, VolumeAttachment};
 use api::view::{Object, View};
 use apimachinery::meta::ObjectMeta;
@@ -82,6 +83,7 @@ pub struct Waiting {
     pub pods: Informer<Pod>,
     pub volumes: Informer<PersistentVolume>,
     pub claims: Informer<PersistentVolumeClaim>,
+    pub resource_claims: Informer<ResourceClaim>,
     /// Told of each change that may end a wait.
     pub changed: Arc<Notify>,
 }

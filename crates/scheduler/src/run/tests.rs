@@ -76,6 +76,11 @@ impl World {
             capacities: Informer::detached().0,
             attachments: Informer::detached().0,
         };
+        let devices = DeviceInputs {
+            claims: Informer::detached().0,
+            classes: Informer::detached().0,
+            slices: Informer::detached().0,
+        };
         let owners = Owners {
             services: Informer::detached().0,
             replication_controllers: Informer::detached().0,
@@ -83,8 +88,8 @@ impl World {
             stateful_sets: Informer::detached().0,
             budgets: Informer::detached().0,
         };
-        let inputs = Inputs { nodes, pods, namespaces, storage, owners };
-        let running = tokio::spawn(Scheduler::new(writer, &inputs).serve(inputs));
+        let inputs = Inputs { nodes, pods, namespaces, storage, devices, owners };
+        let running = tokio::spawn(Scheduler::new(writer, &inputs, Arc::default()).serve(inputs));
         World {
             nodes: node_feeder,
             pods: pod_feeder,
@@ -137,7 +142,7 @@ async fn an_unschedulable_pod_says_why_and_goes_when_a_node_comes() {
     world.add_pod("web", DEFAULT_SCHEDULER_NAME, "2");
     let patch = world.request("/pods/web/status").await;
     let message = "0/1 nodes are available: 1 Insufficient cpu. \
-        preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+        no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
     let condition = &patch["status"]["conditions"][0];
     assert_eq!((&condition["reason"], &condition["message"]), (&json!("Unschedulable"), &json!(message)));
     world.add_node("n", "4", "2");

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::beside::Beside;
 use crate::entry::{Entry, Meta, Revision};
 use crate::history::{Event, EventKind};
 use crate::intern::Interner;
@@ -297,7 +298,8 @@ impl<'a> Reader<'a> {
             }
             Err(error) => (Meta::default(), Bytes::new(), Err(error)),
         };
-        Some(Record { kind, entry: Entry { key, revision, created, bytes, meta }, readable })
+        let entry = Entry { key, revision, created, bytes, meta, beside: Beside::default() };
+        Some(Record { kind, entry, readable })
     }
 
     /// Of the next record what says which object it is about.
@@ -394,7 +396,8 @@ mod tests {
             .prop_map(|(labels, fields, uid, owners)| Meta { labels, fields, uid: uid.into(), owners });
         let bytes = prop::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
         (key, any::<u64>(), any::<u64>(), bytes, meta).prop_map(|(key, revision, created, bytes, meta)| {
-            Entry { key, revision: Revision(revision), created: Revision(created), bytes, meta }
+            let (revision, created, beside) = (Revision(revision), Revision(created), Beside::default());
+            Entry { key, revision, created, bytes, meta, beside }
         })
     }
 

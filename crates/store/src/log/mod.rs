@@ -81,7 +81,7 @@ pub(crate) enum WriteError {
     Full(Arc<io::Error>),
     /// Nothing of the batch is in the log.
     Io(Arc<io::Error>),
-    /// What is on disk is not known: a flush failed, and a second one would not tell the truth about the first.
+    /// A write failed and could not be cut off either: until the next write that succeeds, a restart may find it.
     Broken(Arc<io::Error>),
 }
 
@@ -103,8 +103,8 @@ pub(crate) struct Log {
     transformer: Arc<dyn Transformer>,
     /// Cleaning ran into a full disk; it tries again after the next successful write.
     cleaning_paused: bool,
-    /// Set when the state of the file is not known any more.
-    broken: Option<Arc<io::Error>>,
+    /// Set while the last segment may hold more than it should, because that could not be cut off.
+    broken: bool,
 }
 
 impl Log {
@@ -131,7 +131,7 @@ impl Log {
             rewrite_through: 0,
             transformer: config.transformer.clone(),
             cleaning_paused: false,
-            broken: None,
+            broken: false,
         };
         if replayed.stale
             && let Err(error) = log.rewrite(replayed.state.revision())
@@ -141,16 +141,21 @@ impl Log {
         Ok((log, replayed))
     }
 
+    /// What all segments take on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
     /// Whether enough of the log is outdated that writing without new changes is worth it.
     pub(crate) fn wants_cleaning(&self, live_bytes: u64) -> bool {
-        let total = self.segments.iter().map(|segment| segment.bytes).sum::<u64>();
+        let total = self.bytes();
         let oldest = self.segments.front().expect("a log has a segment").number;
         let is_outdated =
             oldest <= self.clean_through && total > live_bytes + live_bytes / 2 + self.slack_bytes;
         self.segments.len() > 1
             && (is_outdated || oldest <= self.rewrite_through)
             && !self.cleaning_paused
-            && self.broken.is_none()
+            && !self.broken
     }
 
     /// Has everything that is on disk written anew, in the form in which it would be written now. The state is at
@@ -167,8 +172,8 @@ impl Log {
         events: impl Iterator<Item = &'a Event>,
         state: &RwLock<State>,
     ) -> Result<(), WriteError> {
-        if let Some(error) = &self.broken {
-            return Err(WriteError::Broken(error.clone()));
+        if self.broken {
+            self.cut()?;
         }
         let mut batch = Frame::default();
         for event in events {
@@ -272,28 +277,29 @@ impl Log {
         }
         let Segment { number, bytes: end } = *self.last();
         let sealed = frame.seal(number, end);
-        if let Err(error) = self.head.write_all_at(&sealed, end) {
-            return Err(self.take_back(end, error));
-        }
-        if let Err(error) = self.head.sync() {
-            return Err(self.break_off(error));
+        let written = self.head.write_all_at(&sealed, end).and_then(|()| self.head.sync());
+        if let Err(error) = written {
+            self.cut()?;
+            return Err(classify(error));
         }
         self.segments.back_mut().expect("a log has a segment").bytes = end + sealed.len() as u64;
         Ok(())
     }
 
     /// Cuts off a write that did not succeed, durably, so that it cannot come back after its writers were told it failed.
-    fn take_back(&mut self, end: u64, error: io::Error) -> WriteError {
-        match self.head.truncate(end).and_then(|()| self.head.sync()) {
-            Ok(()) => classify(error),
-            Err(second) => self.break_off(second),
+    /// What is left was flushed before. The flush here speaks of the new size only, so it tells the truth, whereas one of
+    /// the write itself would not: Linux tells of a page that was not written once, and then takes it for clean.
+    fn cut(&mut self) -> Result<(), WriteError> {
+        match self.head.truncate(self.last().bytes).and_then(|()| self.head.sync()) {
+            Ok(()) => {
+                self.broken = false;
+                Ok(())
+            }
+            Err(error) => {
+                self.broken = true;
+                Err(WriteError::Broken(Arc::new(error)))
+            }
         }
-    }
-
-    fn break_off(&mut self, error: io::Error) -> WriteError {
-        let error = Arc::new(error);
-        self.broken = Some(error.clone());
-        WriteError::Broken(error)
     }
 
     fn start_segment(&mut self, base: Revision) -> Result<(), WriteError> {

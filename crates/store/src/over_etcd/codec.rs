@@ -8,6 +8,7 @@ use etcd::proto::KeyValue;
 
 use super::hub::revision;
 use super::values::Values;
+use crate::beside::Beside;
 use crate::entry::{Draft, Entry};
 use crate::intern::Interner;
 use crate::key::Key;
@@ -80,6 +81,7 @@ impl Decoder {
             created: super::hub::revision(kv.create_revision),
             bytes: draft.finish(revision),
             meta: draft.meta.interned(&mut self.interner),
+            beside: Beside::default(),
         }))
     }
 }

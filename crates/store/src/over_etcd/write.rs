@@ -10,6 +10,7 @@ use etcd::proto::{Compare, KeyValue, RequestOp, TxnRequest, TxnResponse};
 use super::hub::{Hub, number, revision};
 use super::lease::Leases;
 use super::values::Values;
+use crate::beside::Beside;
 use crate::entry::{Draft, Entry, Revision};
 use crate::key::Key;
 use crate::queue::{CommitError, Expected, OBJECT_BYTES_MAX, Op};
@@ -205,6 +206,7 @@ fn made(hub: &Hub, key: &Key, at: Revision, op: &Op) -> Arc<Entry> {
         created: shown.map_or(at, |shown| shown.created.min(at)),
         bytes: draft.finish(at),
         meta: draft.meta.clone(),
+        beside: Beside::default(),
     })
 }
 

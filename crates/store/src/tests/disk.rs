@@ -1,6 +1,6 @@
 //! A disk in memory that can fill up, fail, stall, and lose what was not flushed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -22,7 +22,8 @@ struct Inner {
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
     room: Option<usize>,
-    fail_sync: bool,
+    /// How many flushes of files fail from now on.
+    failing_syncs: usize,
     hold_sync: bool,
     syncs: usize,
 }
@@ -31,6 +32,41 @@ struct Inner {
 struct Contents {
     written: Vec<u8>,
     durable: Vec<u8>,
+    /// Sectors whose flush failed. As on Linux, no later flush tries again, until they are written anew.
+    given_up: BTreeSet<usize>,
+}
+
+impl Contents {
+    fn write(&mut self, bytes: &[u8], from: usize) {
+        let to = from + bytes.len();
+        self.written.resize(self.written.len().max(to), 0);
+        self.written[from..to].copy_from_slice(bytes);
+        self.given_up.retain(|sector| !(from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES)).contains(sector));
+    }
+
+    fn truncate(&mut self, size: usize) {
+        self.written.truncate(size);
+        self.given_up.retain(|sector| (sector + 1) * SECTOR_BYTES <= size);
+    }
+
+    fn flush(&mut self) {
+        self.durable.resize(self.written.len(), 0);
+        for (sector, bytes) in self.written.chunks(SECTOR_BYTES).enumerate() {
+            if !self.given_up.contains(&sector) {
+                let from = sector * SECTOR_BYTES;
+                self.durable[from..from + bytes.len()].copy_from_slice(bytes);
+            }
+        }
+    }
+
+    fn give_up(&mut self) {
+        for (sector, bytes) in self.written.chunks(SECTOR_BYTES).enumerate() {
+            let from = sector * SECTOR_BYTES;
+            if self.durable.get(from..from + bytes.len()) != Some(bytes) {
+                self.given_up.insert(sector);
+            }
+        }
+    }
 }
 
 impl TestDisk {
@@ -39,8 +75,9 @@ impl TestDisk {
         self.inner.0.lock().room = room;
     }
 
-    pub(super) fn fail_sync(&self) {
-        self.inner.0.lock().fail_sync = true;
+    /// Has the next flushes of files fail, this many.
+    pub(super) fn fail_syncs(&self, count: usize) {
+        self.inner.0.lock().failing_syncs = count;
     }
 
     /// Makes flushes wait, or lets them go on.
@@ -93,7 +130,7 @@ impl TestDisk {
                     after[at..at + sector.len()].copy_from_slice(sector);
                 }
             }
-            Contents { written: after.clone(), durable: after }
+            Contents { written: after.clone(), durable: after, ..Contents::default() }
         };
         let files = inner.files.iter().map(&mut survive).collect();
         let names = inner.durable_names.clone();
@@ -170,15 +207,12 @@ impl File for Handle {
         let mut inner = self.disk.inner.0.lock();
         let fits = inner.room.map_or(bytes.len(), |room| room.min(bytes.len()));
         inner.room = inner.room.map(|room| room - fits);
-        let (from, to) = (offset as usize, offset as usize + fits);
-        let written = &mut inner.files[self.id].written;
-        written.resize(written.len().max(to), 0);
-        written[from..to].copy_from_slice(&bytes[..fits]);
+        inner.files[self.id].write(&bytes[..fits], offset as usize);
         if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn truncate(&mut self, size: u64) -> io::Result<()> {
-        self.disk.inner.0.lock().files[self.id].written.truncate(size as usize);
+        self.disk.inner.0.lock().files[self.id].truncate(size as usize);
         Ok(())
     }
 
@@ -188,15 +222,13 @@ impl File for Handle {
         while inner.hold_sync {
             released.wait(&mut inner);
         }
-        if inner.fail_sync {
+        if inner.failing_syncs > 0 {
+            inner.failing_syncs -= 1;
+            inner.files[self.id].give_up();
             return Err(io::Error::other("the medium failed"));
         }
         inner.syncs += 1;
-        let contents = &mut inner.files[self.id];
-        contents.durable.truncate(contents.written.len());
-        let same = contents.durable.len();
-        contents.durable.copy_from_slice(&contents.written[..same]);
-        contents.durable.extend_from_slice(&contents.written[same..]);
+        inner.files[self.id].flush();
         Ok(())
     }
 }

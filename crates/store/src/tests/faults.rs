@@ -69,16 +69,46 @@ async fn a_full_disk_fails_the_write_and_no_later_one() {
 }
 
 #[tokio::test]
-async fn after_a_failed_flush_nothing_is_written() {
+async fn a_failed_flush_fails_its_writes_and_no_later_one() {
     let disk = TestDisk::default();
     let store = open(&disk);
     put(&store, "a", "1").await.unwrap();
-    disk.fail_sync();
-    for _ in 0..2 {
-        let result = put(&store, "a", "2").await;
+    disk.fail_syncs(1);
+    let result = put(&store, "a", "lost").await;
+    assert!(matches!(result, Err(CommitError::Io(_))), "{result:?}");
+    assert_eq!(text(&store.get(&pod("a")).unwrap()), json("a", "1", 1));
+    assert_eq!(text(&put(&store, "a", "3").await.unwrap()), json("a", "3", 2));
+    for seed in 0..20 {
+        let after = open(&disk.after_power_loss(seed));
+        assert_eq!(after.report().torn, None);
+        assert_eq!(text(&after.get(&pod("a")).unwrap()), json("a", "3", 2));
+    }
+}
+
+#[tokio::test]
+async fn while_flushes_fail_nothing_is_written_and_afterwards_all_is_as_it_was() {
+    let disk = TestDisk::default();
+    let store = open(&disk);
+    put(&store, "a", "1").await.unwrap();
+    disk.fail_syncs(usize::MAX);
+    for _ in 0..3 {
+        let result = put(&store, "a", "lost").await;
         assert!(matches!(result, Err(CommitError::Broken(_))), "{result:?}");
     }
     assert_eq!(text(&store.get(&pod("a")).unwrap()), json("a", "1", 1), "reads go on");
+    for seed in 0..20 {
+        let after = open(&disk.after_power_loss(seed));
+        let entry = after.get(&pod("a")).unwrap();
+        let found = text(&entry);
+        assert!(found == json("a", "1", 1) || found == json("a", "lost", 2), "{found}");
+    }
+    disk.fail_syncs(0);
+    assert_eq!(text(&put(&store, "b", "4").await.unwrap()), json("b", "4", 2));
+    for seed in 0..20 {
+        let after = open(&disk.after_power_loss(seed));
+        assert_eq!(text(&after.get(&pod("a")).unwrap()), json("a", "1", 1));
+        assert_eq!(text(&after.get(&pod("b")).unwrap()), json("b", "4", 2));
+    }
 }
 
 #[tokio::test]

@@ -4,17 +4,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::*;
+use crate::watch::WATCH_BATCH_EVENTS;
 
 /// What the watcher is told until it has caught up, in short.
 async fn told(store: &Store, watch: &mut Watch) -> Vec<String> {
     let mut told = Vec::new();
     while watch.progress() < store.revision() {
-        if let WatchItem::Event { kind, entry, previous } = watch.next().await.unwrap() {
-            let previous = previous.map_or("-".to_owned(), |previous| previous.revision.to_string());
-            told.push(format!("{kind:?} {} {} {previous}", entry.key.name, entry.revision));
-        }
+        told.extend(told_next(watch).await);
     }
     told
+}
+
+/// What it is told next, unless that is how far it has come.
+async fn told_next(watch: &mut Watch) -> Option<String> {
+    let WatchItem::Event { kind, entry, previous } = watch.next().await.unwrap() else { return None };
+    let previous = previous.map_or("-".to_owned(), |previous| previous.revision.to_string());
+    Some(format!("{kind:?} {} {} {previous}", entry.key.name, entry.revision))
 }
 
 async fn four_changes(store: &Store) {
@@ -126,6 +131,43 @@ async fn a_slow_watcher_is_gone_exactly_when_a_change_it_needs_is_dropped() {
     for (at, expect) in [(0, None), (1, Some(1)), (2, Some(2)), (3, Some(3))] {
         let page = store.range("pods", None, Some(Revision(at)), None, 0, &|_| true).ok();
         assert_eq!(page.map(|page| page.entries[0].revision.0), expect);
+    }
+}
+
+#[tokio::test]
+async fn a_stalled_watcher_holds_on_to_no_more_than_it_has_taken() {
+    const CHANGES: usize = 2 * WATCH_BATCH_EVENTS;
+    let history = Config { history_bytes_max: 64 << 10, ..config() };
+    let store = open_with(&TestDisk::default(), history).unwrap();
+    let mut stalled = store.watch(Scope::resource("pods"), Revision(0)).unwrap();
+    let mut made = Vec::new();
+    for change in 0..CHANGES {
+        made.push(Arc::downgrade(&put(&store, "a", &change.to_string()).await.unwrap()));
+    }
+    assert!(matches!(stalled.ready(), Ok(Some(_))));
+    while store.watch(Scope::resource("pods"), Revision(CHANGES as u64)).is_ok() {
+        put(&store, "a", "later").await.unwrap();
+    }
+    let alive = made.iter().filter(|entry| entry.strong_count() > 0).count();
+    assert!((1..=WATCH_BATCH_EVENTS).contains(&alive), "{alive} of them are kept");
+}
+
+#[tokio::test]
+async fn a_crowd_that_is_told_in_turn_is_told_everything() {
+    const CROWD: usize = 200;
+    let store = open(&TestDisk::default());
+    let listener = |mut watch: Watch| async move {
+        let mut told = Vec::new();
+        while told.len() < 4 {
+            told.extend(told_next(&mut watch).await);
+        }
+        told
+    };
+    let watch = |_| store.watch_when(Scope::resource("pods"), Revision(0), Waking::InTurn).unwrap();
+    let listeners: Vec<_> = (0..CROWD).map(watch).map(|watch| tokio::spawn(listener(watch))).collect();
+    four_changes(&store).await;
+    for listener in listeners {
+        assert_eq!(listener.await.unwrap(), four(0));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The checks of the level "baseline": what is known to lead out of a container.
 
+use api::core::pod::SAFE_SYSCTLS;
 use apimachinery::Value;
 use apimachinery::meta::{str_at, value_at};
 
@@ -22,21 +23,6 @@ const CAPABILITIES: [&str; 13] = [
     "SETPCAP",
     "SETUID",
     "SYS_CHROOT",
-];
-/// In the order in which they became allowed: five at first, one with 1.27, four with 1.29, two with 1.32.
-const SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
 ];
 /// The last one is allowed since 1.31.
 const SELINUX_TYPES: [&str; 5] =
@@ -257,19 +243,19 @@ pub(super) fn bad_seccomp(holder: &Value) -> Option<&str> {
 }
 
 pub fn sysctls_0(pod: &Pod<'_>) -> Option<Violation> {
-    sysctls(pod, &SYSCTLS[..5])
+    sysctls(pod, &SAFE_SYSCTLS[..5])
 }
 
 pub fn sysctls_27(pod: &Pod<'_>) -> Option<Violation> {
-    sysctls(pod, &SYSCTLS[..6])
+    sysctls(pod, &SAFE_SYSCTLS[..6])
 }
 
 pub fn sysctls_29(pod: &Pod<'_>) -> Option<Violation> {
-    sysctls(pod, &SYSCTLS[..10])
+    sysctls(pod, &SAFE_SYSCTLS[..10])
 }
 
 pub fn sysctls_32(pod: &Pod<'_>) -> Option<Violation> {
-    sysctls(pod, &SYSCTLS)
+    sysctls(pod, &SAFE_SYSCTLS)
 }
 
 fn sysctls(pod: &Pod<'_>, allowed: &[&str]) -> Option<Violation> {

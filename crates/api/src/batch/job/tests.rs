@@ -4,7 +4,7 @@ use super::*;
 use crate::testing::expect_errors;
 
 fn job(changes: &[(&str, Value)]) -> Value {
-    let mut obj = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {
+    let mut obj = json!({"metadata": {"name": "j", "uid": "u", "resourceVersion": "1"}, "spec": {
         "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i:1"}]}}}});
     for (field, value) in changes {
         obj["spec"][field] = value.clone();

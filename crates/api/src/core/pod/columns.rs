@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::resources::is_sidecar;
 use crate::columns::{AGE, NAME, NONE, age, column, count, human_duration, items, name, wide};
-use crate::strategy::Column;
+use crate::strategy::{Column, Shown};
 
 pub const COLUMNS: [Column; 9] = [
     NAME,
@@ -19,6 +19,24 @@ pub const COLUMNS: [Column; 9] = [
     wide("Nominated Node", "string", "The node on which room is being made for the pod."),
     wide("Readiness Gates", "string", "Readiness gates that are met, of all."),
 ];
+
+/// What [`row`] reads.
+pub const SHOWN: Shown = Shown(&[
+    (
+        "metadata",
+        Shown(&[("name", Shown::ALL), ("creationTimestamp", Shown::ALL), ("deletionTimestamp", Shown::ALL)]),
+    ),
+    (
+        "spec",
+        Shown(&[
+            ("containers", Shown(&[("name", Shown::ALL)])),
+            ("initContainers", Shown(&[("name", Shown::ALL), ("restartPolicy", Shown::ALL)])),
+            ("nodeName", Shown::ALL),
+            ("readinessGates", Shown::ALL),
+        ]),
+    ),
+    ("status", Shown::ALL),
+]);
 
 const GATED: &str = "SchedulingGated";
 const NODE_LOST: &str = "NodeLost";

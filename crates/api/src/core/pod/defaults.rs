@@ -1,7 +1,7 @@
 //! Defaults of pods and pod templates (follows `SetDefaults_Pod`, `SetDefaults_PodSpec` and those of their parts).
 
-use apimachinery::Value;
 use apimachinery::meta::str_at;
+use apimachinery::{Value, json};
 
 use crate::defaults::{Fill, each, fill, object, object_or_new};
 
@@ -48,9 +48,15 @@ const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralCo
 
 /// Defaults of a Pod: those of its spec, and those that only a real pod gets and a template does not.
 pub fn pod(obj: &mut Value) {
-    fill(obj, &[("status", Fill::Empty)]);
+    if let Some(status) = object_or_new(obj, "status") {
+        pod_status(status);
+    }
     let Some(spec) = object_or_new(obj, "spec") else { return };
     pod_spec(spec);
+    // Only pods are corrected: a template stays as it was written (follows `Convert_v1_Pod_To_core_Pod`).
+    if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0) {
+        spec["terminationGracePeriodSeconds"] = 1.into();
+    }
     for list in ["containers", "initContainers"] {
         for container in each(spec, list) {
             requests_from_limits(container);
@@ -60,6 +66,22 @@ pub fn pod(obj: &mut Value) {
     fill(spec, &[("enableServiceLinks", Fill::Bool(true))]);
     if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
         host_network_ports(spec);
+    }
+}
+
+/// What Go's types always write, and the one address as the first of all (follows `Convert_v1_PodStatus_To_core_PodStatus`).
+fn pod_status(status: &mut Value) {
+    for list in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
+        for container in each(status, list) {
+            fill(container, &[("state", Fill::Empty), ("lastState", Fill::Empty)]);
+        }
+    }
+    let first = str_at(&status["podIPs"][0], &["ip"]).to_owned();
+    let address = str_at(status, &["podIP"]).to_owned();
+    if address.is_empty() && !first.is_empty() {
+        status["podIP"] = first.into();
+    } else if address != first {
+        status["podIPs"] = json!([{"ip": address}]);
     }
 }
 

@@ -7,12 +7,12 @@ use apimachinery::Value;
 use apimachinery::quantity::Quantity;
 
 use crate::columns::items;
+use crate::validation::is_huge_page_resource;
 
 pub type ResourceList = BTreeMap<String, Quantity>;
 
 /// What may be asked for at the level of a pod, in place of its containers' sum.
 const POD_LEVEL_RESOURCES: [&str; 2] = ["cpu", "memory"];
-const HUGE_PAGES: &str = "hugepages-";
 
 /// What the containers request together: running ones are added up, init containers run one after another beside
 /// the sidecars started before them, and the larger of both counts.
@@ -82,7 +82,7 @@ fn effective(pod: &Value, container: &Value, field: &str) -> ResourceList {
 }
 
 fn is_pod_level_resource(name: &str) -> bool {
-    POD_LEVEL_RESOURCES.contains(&name) || name.starts_with(HUGE_PAGES)
+    POD_LEVEL_RESOURCES.contains(&name) || is_huge_page_resource(name)
 }
 
 fn aggregate(spec: &Value, of: impl Fn(&Value) -> ResourceList) -> ResourceList {

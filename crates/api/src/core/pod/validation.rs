@@ -30,7 +30,7 @@ use crate::validation::{At, dns1123_label, dns1123_subdomain, inclusive_range, i
 /// Annotation of the API's copy of a pod that a kubelet runs on its own.
 pub const MIRROR_POD: &str = "kubernetes.io/config.mirror";
 
-const RESTART_POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
+const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
 /// The longest hostname the kernel takes.
 const HOSTNAME_MAX: usize = 64;
 
@@ -122,8 +122,8 @@ fn validate_spec(spec: &At, scope: Scope, errors: &mut ErrorList) {
     container::validate_all(spec, &context, errors);
     requirements::pod_level(spec, errors);
     host_network_ports(spec, scope, errors);
-    spec.get("restartPolicy").check_enum(&RESTART_POLICIES, errors);
-    spec.get("dnsPolicy").check_enum(&dns::POLICIES, errors);
+    spec.get("restartPolicy").check_enum_of(&RESTART_POLICIES, errors);
+    spec.get("dnsPolicy").check_enum_of(&dns::POLICIES, errors);
     let node_selector = spec.get("nodeSelector");
     validate_labels(node_selector.map().map(|_| node_selector.value), &node_selector.path, errors);
     security::pod(spec, errors);

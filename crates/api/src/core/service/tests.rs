@@ -32,26 +32,9 @@ fn a_plain_service_is_filled_in() {
         json!({"metadata": {"name": "s"}, "status": {"loadBalancer": {}}, "spec": {
             "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}], "selector": {"a": "b"},
             "sessionAffinity": "None", "type": "ClusterIP", "internalTrafficPolicy": "Cluster",
-            "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "ipFamilies": ["IPv4"],
-            "ipFamilyPolicy": "SingleStack"}})
+            "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"]}})
     );
     expect_errors(&Service.validate(&web()), &[]);
-}
-
-#[test]
-fn families_follow_addresses_and_headlessness() {
-    let families = |spec: Value| created(spec)["spec"]["ipFamilies"].clone();
-    assert_eq!(families(json!({"clusterIP": "fd00::1"})), json!(["IPv6"]));
-    assert_eq!(families(json!({"clusterIP": "None", "selector": {"a": "b"}})), json!(["IPv4"]));
-    assert_eq!(families(json!({"clusterIP": "None"})), json!(["IPv4", "IPv6"]));
-    assert_eq!(created(json!({"clusterIP": "None"}))["spec"]["ipFamilyPolicy"], "RequireDualStack");
-    assert_eq!(families(json!({"type": "ExternalName", "externalName": "x"})), Value::Null);
-    expect_errors(&Service.validate(&created(json!({"clusterIP": "None"}))), &[]);
-    let dual = allocated(json!({"ports": [{"port": 1}], "ipFamilyPolicy": "RequireDualStack"}), "10.96.0.7");
-    expect_errors(
-        &Service.validate(&dual),
-        &["spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not"],
-    );
 }
 
 fn check(spec: Value, expect: &[&str]) {

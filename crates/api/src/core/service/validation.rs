@@ -181,7 +181,9 @@ fn session_affinity(spec: &At, errors: &mut ErrorList) {
     }
 }
 
-fn cluster_ips(obj: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+/// Addresses, families and their policy, as far as that takes no knowledge of the cluster
+/// (follows `ValidateServiceClusterIPsRelatedFields`).
+pub fn cluster_ips(obj: &Value, old: Option<&Value>, errors: &mut ErrorList) {
     if service_type(obj) == "ExternalName" {
         return;
     }
@@ -214,6 +216,16 @@ fn cluster_ips(obj: &Value, old: Option<&Value>, errors: &mut ErrorList) {
     families_match(obj, &spec, &list, errors);
 }
 
+/// What is wrong with the addresses that a Service asks for, which is said before any are given away.
+pub fn asked_addresses(obj: &Value, old: Option<&Value>) -> ErrorList {
+    let mut errors = ErrorList::new();
+    if service_type(obj) != "ExternalName" {
+        let list = At::root(obj).at(&["spec", "clusterIPs"]);
+        valid_ips(&list, &list.texts(), old, &mut errors);
+    }
+    errors
+}
+
 /// Whether the addresses are good enough for the checks that follow.
 fn valid_ips(list: &At, ips: &[&str], old: Option<&Value>, errors: &mut ErrorList) -> bool {
     let before = errors.len();
@@ -234,7 +246,7 @@ fn valid_ips(list: &At, ips: &[&str], old: Option<&Value>, errors: &mut ErrorLis
     valid
 }
 
-/// Addresses are of the families they are listed for, and there is one for each family that was asked for.
+/// Addresses are of the families they are listed for.
 fn families_match(obj: &Value, spec: &At, list: &At, errors: &mut ErrorList) {
     if is_headless(obj) || list.is_empty() {
         return;
@@ -245,13 +257,6 @@ fn families_match(obj: &Value, spec: &At, list: &At, errors: &mut ErrorList) {
             let detail = format!("expected an {family} value as indicated by `ipFamilies[{index}]`");
             errors.push(address.invalid(detail));
         }
-    }
-    let policy = spec.get("ipFamilyPolicy");
-    if policy.text() == "RequireDualStack" && list.len() < CLUSTER_IPS_MAX {
-        errors.push(policy.invalid("this cluster is not configured for dual-stack services"));
-    }
-    for family in spec.get("ipFamilies").items().skip(list.len()) {
-        errors.push(family.invalid("not configured on this cluster"));
     }
 }
 

@@ -83,6 +83,18 @@ pub struct ContainerPort {
 pub struct ResourceRequirements {
     pub limits: ResourceList,
     pub requests: ResourceList,
+    /// Of the pod's claims, those that the container uses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ContainerResourceClaim>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerResourceClaim {
+    /// The pod's name for the claim.
+    pub name: String,
+    /// One of the claim's requests; empty means all.
+    pub request: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

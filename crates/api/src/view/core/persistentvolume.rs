@@ -183,6 +183,11 @@ impl PersistentVolumeClaim {
         self.spec.storage_class_name.is_some() || self.metadata.annotations.contains_key(BETA_STORAGE_CLASS)
     }
 
+    /// The class whose attributes its volume is to have.
+    pub fn attributes_class(&self) -> Option<&str> {
+        self.spec.volume_attributes_class_name.as_deref().filter(|name| !name.is_empty())
+    }
+
     pub fn request(&self) -> Quantity {
         quantity(&self.spec.resources.requests)
     }

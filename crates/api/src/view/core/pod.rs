@@ -81,6 +81,16 @@ pub struct PodSpec {
     pub scheduling_gates: Vec<PodSchedulingGate>,
     pub resources: Option<ResourceRequirements>,
     pub os: Option<PodOs>,
+    pub resource_claims: Vec<PodResourceClaim>,
+}
+
+/// A claim by the pod's own name for it: one that is there, or one made for the pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodResourceClaim {
+    pub name: String,
+    pub resource_claim_name: Option<String>,
+    pub resource_claim_template_name: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,6 +244,17 @@ pub struct PodStatus {
     /// What is in force for the pod as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Value>,
+    /// Which claims were made for the pod. Read only: it is not the kubelet's to write.
+    #[serde(skip_serializing)]
+    pub resource_claim_statuses: Vec<PodResourceClaimStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodResourceClaimStatus {
+    pub name: String,
+    /// None: no claim is needed.
+    pub resource_claim_name: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

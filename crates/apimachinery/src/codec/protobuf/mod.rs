@@ -3,6 +3,7 @@
 
 mod decode;
 mod encode;
+mod list;
 mod wire;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use super::{Error, TypeMeta};
 use crate::gvk::{GroupVersion, GroupVersionKind};
 use crate::schema::{Schema, TypeId};
+pub use list::List;
 use wire::Reader;
 pub(crate) use wire::Writer;
 
@@ -25,6 +27,9 @@ const UNKNOWN_CONTENT_ENCODING: u32 = 3;
 const UNKNOWN_CONTENT_TYPE: u32 = 4;
 const TYPE_META_API_VERSION: u32 = 1;
 const TYPE_META_KIND: u32 = 2;
+
+/// What an envelope takes beside its message and the name of its kind, about.
+const ENVELOPE_BYTES: usize = 128;
 
 /// Field numbers of `metav1.WatchEvent` and `runtime.RawExtension`.
 const WATCH_EVENT_TYPE: u32 = 1;
@@ -125,16 +130,37 @@ fn enveloped<'de, D: Deserializer<'de>>(
 ) -> Result<Bytes, Error> {
     let mut message = Writer::with_capacity(size_hint);
     let found = encode::message(schema, root, input, &mut message).map_err(|e| Error::Type(e.to_string()))?;
-    let TypeMeta { api_version, kind } = known_or_only(schema, root, found);
-    let mut writer = Writer::from(MAGIC);
+    let message = message.finish();
+    let mut writer = open_envelope(&known_or_only(schema, root, found), message.len());
+    writer.raw(&message);
+    close_envelope(&mut writer);
+    Ok(writer.finish())
+}
+
+/// An envelope up to the message that it is to hold.
+fn open_envelope(type_meta: &TypeMeta, message_bytes: usize) -> Writer {
+    let mut writer = Writer::with_capacity(ENVELOPE_BYTES + message_bytes);
+    writer.raw(MAGIC);
     writer.message(UNKNOWN_TYPE_META, |meta| {
-        meta.text(TYPE_META_API_VERSION, &api_version);
-        meta.text(TYPE_META_KIND, &kind);
+        meta.text(TYPE_META_API_VERSION, &type_meta.api_version);
+        meta.text(TYPE_META_KIND, &type_meta.kind);
     });
-    writer.bytes(UNKNOWN_RAW, &message.finish());
+    writer.length(UNKNOWN_RAW, message_bytes);
+    writer
+}
+
+fn close_envelope(writer: &mut Writer) {
     writer.text(UNKNOWN_CONTENT_ENCODING, "");
     writer.text(UNKNOWN_CONTENT_TYPE, "");
-    Ok(writer.finish())
+}
+
+/// The message of an object of type `root`, without an envelope, straight from JSON text.
+pub fn message_from_json(schema: &Schema, root: TypeId, json: &[u8]) -> Result<Bytes, Error> {
+    let text = std::str::from_utf8(json).map_err(|error| Error::Syntax(error.to_string()))?;
+    let mut message = Writer::with_capacity(json.len());
+    let mut input = serde_json::Deserializer::from_str(text);
+    encode::message(schema, root, &mut input, &mut message).map_err(|e| Error::Type(e.to_string()))?;
+    Ok(message.finish().to_vec().into())
 }
 
 /// What an object says it is, or else what its type is for.

@@ -113,9 +113,15 @@ pub struct Writer {
     bytes: Vec<u8>,
 }
 
-impl From<&[u8]> for Writer {
-    fn from(start: &[u8]) -> Self {
-        Writer { bytes: start.to_vec() }
+impl From<Vec<u8>> for Writer {
+    fn from(start: Vec<u8>) -> Self {
+        Writer { bytes: start }
+    }
+}
+
+impl From<Writer> for Vec<u8> {
+    fn from(writer: Writer) -> Self {
+        writer.bytes
     }
 }
 
@@ -143,8 +149,23 @@ impl Writer {
     }
 
     pub fn bytes(&mut self, tag: u32, bytes: &[u8]) {
+        self.length(tag, bytes.len());
+        self.raw(bytes);
+    }
+
+    /// The beginning of a field of so many bytes, which are to follow.
+    pub fn length(&mut self, tag: u32, bytes: usize) {
         self.key(tag, 2);
-        self.raw_varint(bytes.len() as u64);
+        self.raw_varint(bytes as u64);
+    }
+
+    /// How many bytes `length` writes.
+    pub fn length_bytes(tag: u32, bytes: usize) -> usize {
+        varint_bytes(u64::from(tag) << 3) + varint_bytes(bytes as u64)
+    }
+
+    /// What is encoded already.
+    pub fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -185,4 +206,10 @@ impl Writer {
         }
         self.bytes.push(number as u8);
     }
+}
+
+/// Seven bits go into each byte.
+fn varint_bytes(number: u64) -> usize {
+    let bits = u64::BITS - number.leading_zeros();
+    bits.div_ceil(7).max(1) as usize
 }

@@ -159,7 +159,7 @@ fn malformed_patches_are_refused_in_upstreams_words() {
         two_containers(),
         json!({"containers": [{"image": "x"}]}),
         500,
-        "map: {\"image\":\"x\"} does not contain declared merge key: name",
+        "map: map[image:x] does not contain declared merge key: name",
     );
     check_refused(
         two_containers(),
@@ -167,7 +167,7 @@ fn malformed_patches_are_refused_in_upstreams_words() {
         500,
         "list element types are not identical: [{\"image\":\"1\",\"name\":\"a\"},{\"image\":\"2\",\"name\":\"b\"},\"x\"]",
     );
-    check_refused(json!({}), json!({"$patch": "bogus"}), 500, "unknown patch type: \"bogus\" in map: {}");
+    check_refused(json!({}), json!({"$patch": "bogus"}), 500, "unknown patch type: bogus in map: map[]");
     check_refused(
         json!({}),
         json!({"$setElementOrder/nothing": []}),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::proto::{ContainerAllocateResponse, Device};
+use crate::cm::resourcestatus::{Health, ResourceHealth, ResourceStatus};
 use crate::cm::topologymanager::{Hint, NumaNodes, Offer};
 
 /// What plugins call a device that can be used.
@@ -49,13 +50,6 @@ pub struct Choice {
     /// Left by init containers of the same pod.
     pub must: BTreeSet<String>,
     pub free: BTreeSet<String>,
-}
-
-/// The devices that a container has of one resource, each with whether it is well.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceHealth {
-    pub resource: String,
-    pub devices: Vec<(String, bool)>,
 }
 
 impl Devices {
@@ -223,18 +217,22 @@ impl Devices {
             Some(held) => held.contains(id),
             None => device.healthy && (!used.contains(id) || reusable.contains(id)),
         };
-        let within = |device: &Known, nodes: NumaNodes| device.nodes.iter().any(|node| nodes.contains(*node));
-        let subsets = all.subsets();
-        let large_enough =
-            |nodes: &&NumaNodes| known.values().filter(|device| within(device, **nodes)).count() >= count;
-        let fewest = subsets.iter().find(large_enough).map_or(u32::MAX, |nodes| nodes.count());
-        let fits = |nodes: &NumaNodes| {
-            let inside = known.iter().filter(|(id, device)| usable(id, device) && within(device, *nodes));
-            let reused = reusable.iter().filter_map(|id| known.get(id)).all(|device| within(device, *nodes));
-            reused && inside.count() >= count
+        Some(hints(known, count, reusable, usable, all))
+    }
+
+    /// Where so many devices could be for the containers of a pod together.
+    pub fn pod_offer(&self, uid: &str, resource: &str, count: usize, all: NumaNodes) -> Offer {
+        let known = self.resources.get(resource)?;
+        if known.values().all(|device| device.nodes.is_empty()) {
+            return None;
+        }
+        let (used, none) = (self.in_use(resource), BTreeSet::new());
+        let given = self.all_given().filter(|((of, _, name), _)| *of == uid && *name == resource);
+        let held: BTreeSet<&String> = given.flat_map(|(_, given)| &given.devices).collect();
+        let usable = |id: &String, device: &Known| {
+            if held.is_empty() { device.healthy && !used.contains(id) } else { held.contains(id) }
         };
-        let hints = subsets.iter().copied().filter(fits);
-        Some(hints.map(|nodes| Hint { nodes: Some(nodes), preferred: nodes.count() == fewest }).collect())
+        Some(hints(known, count, &none, usable, all))
     }
 
     /// What plain init containers (`init`) of a pod have and its others do not, by resource.
@@ -276,14 +274,19 @@ impl Devices {
         self.given.get(uid).and_then(|containers| containers.get(container)).into_iter().flatten()
     }
 
-    pub fn health(&self, uid: &str, container: &str) -> Vec<DeviceHealth> {
+    pub fn health(&self, uid: &str, container: &str) -> Vec<ResourceStatus> {
         let well = |resource: &str, id: &String| {
             // Of one that no plugin has told of nothing bad is known.
             self.resources.get(resource).and_then(|known| known.get(id)).is_none_or(|device| device.healthy)
         };
-        let of = self.of(uid, container).map(|(resource, given)| DeviceHealth {
-            resource: resource.clone(),
-            devices: given.devices.iter().map(|id| (id.clone(), well(resource, id))).collect(),
+        let health = |resource: &str, id: &String| ResourceHealth {
+            resource_id: id.clone(),
+            health: if well(resource, id) { Health::Healthy } else { Health::Unhealthy },
+            message: String::new(),
+        };
+        let of = self.of(uid, container).map(|(resource, given)| ResourceStatus {
+            name: resource.clone(),
+            resources: given.devices.iter().map(|id| health(resource, id)).collect(),
         });
         of.collect()
     }
@@ -317,4 +320,26 @@ impl Devices {
     pub fn pods(&self) -> Vec<String> {
         self.given.keys().cloned().collect()
     }
+}
+
+/// The sets of nodes with `count` devices that are usable, all of the reusable ones among them.
+fn hints(
+    known: &BTreeMap<String, Known>,
+    count: usize,
+    reusable: &BTreeSet<String>,
+    usable: impl Fn(&String, &Known) -> bool,
+    all: NumaNodes,
+) -> Vec<Hint> {
+    let within = |device: &Known, nodes: NumaNodes| device.nodes.iter().any(|node| nodes.contains(*node));
+    let subsets = all.subsets();
+    let large_enough =
+        |nodes: &&NumaNodes| known.values().filter(|device| within(device, **nodes)).count() >= count;
+    let fewest = subsets.iter().find(large_enough).map_or(u32::MAX, |nodes| nodes.count());
+    let fits = |nodes: &NumaNodes| {
+        let inside = known.iter().filter(|(id, device)| usable(id, device) && within(device, *nodes));
+        let reused = reusable.iter().filter_map(|id| known.get(id)).all(|device| within(device, *nodes));
+        reused && inside.count() >= count
+    };
+    let hints = subsets.into_iter().filter(fits);
+    hints.map(|nodes| Hint { nodes: Some(nodes), preferred: nodes.count() == fewest }).collect()
 }

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Uri};
+use tonic::transport::Channel;
 
 use super::proto::device_plugin_client::DevicePluginClient;
 use super::proto::{
@@ -29,18 +27,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// Connects to a plugin's socket, and asks what it wants.
     pub async fn connect(socket: &Path) -> Result<Self, tonic::Status> {
-        let path = socket.to_owned();
-        let connector = tower::service_fn(move |_: Uri| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        });
-        // Required by the type, meaningless on a socket.
-        let channel = tonic::transport::Endpoint::from_static("http://localhost");
-        let channel = channel.connect_with_connector(connector).await;
-        let channel = channel.map_err(|error| {
-            tonic::Status::unavailable(format!("plugin does not answer on {}: {error}", socket.display()))
-        })?;
-        let mut client = DevicePluginClient::new(channel);
+        let mut client = DevicePluginClient::new(csi::connect(socket).await?);
         let options = within(TIMEOUT, client.get_device_plugin_options(Empty {})).await?;
         Ok(Endpoint { client, options })
     }

@@ -1,4 +1,5 @@
-//! The socket on which device plugins register, and each one's way from there on (follows `plugin/v1beta1`).
+//! The two ways in which device plugins register, on the kubelet's own socket and in its plugin registry, and each one's
+//! way from there on (follows `plugin/v1beta1`).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,41 +8,73 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use api::validation::is_extended_resource;
+use csi::pluginregistration::PluginInfo;
 use tokio::net::UnixListener;
 use tokio::task::AbortHandle;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use super::DeviceManager;
 use super::endpoint::Endpoint;
-use super::proto::registration_server::{Registration, RegistrationServer};
+use super::proto::registration_server::{self, RegistrationServer};
 use super::proto::{Empty, RegisterRequest};
+use crate::cm::sockets;
+use crate::pluginmanager::PluginHandler;
 
 const VERSION: &str = "v1beta1";
 const SOCKET: &str = "kubelet.sock";
-/// Between attempts to listen.
-const RETRY: Duration = Duration::from_secs(2);
+/// An empty file by which upstream says that plugins should rather use the registry.
+const DEPRECATION: &str = "DEPRECATION";
 /// How long a resource outlives its plugin, which may only be starting again (upstream's `endpointStopGracePeriod`).
 const GRACE: Duration = Duration::from_secs(5 * 60);
 
-/// Plugins watch for the socket to be made anew: then the kubelet has started again, and they register again.
-pub async fn serve(manager: Arc<DeviceManager>) {
-    loop {
-        let listening = listen(&manager.dir);
-        let served = async {
-            let service =
-                RegistrationServer::new(Registrar { manager: manager.clone(), followed: Mutex::default() });
-            let incoming = UnixListenerStream::new(listening?);
-            Server::builder()
-                .add_service(service)
-                .serve_with_incoming(incoming)
-                .await
-                .map_err(io::Error::other)
-        };
-        if let Err(error) = served.await {
-            tracing::warn!(%error, "device plugins cannot register, will retry");
+/// Takes plugins in.
+pub struct Registration {
+    manager: Arc<DeviceManager>,
+    /// Who follows the plugin of each resource, or waits for one to come back.
+    followed: Mutex<BTreeMap<String, AbortHandle>>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let followed = self.followed.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        followed.values().for_each(AbortHandle::abort);
+    }
+}
+
+impl Registration {
+    pub fn new(manager: Arc<DeviceManager>) -> Self {
+        Registration { manager, followed: Mutex::default() }
+    }
+
+    /// Serves the kubelet's own socket, for ever. Plugins watch for it to be made anew: then the kubelet has started
+    /// again, and they register again.
+    pub async fn run(self: Arc<Self>) {
+        let service = || Server::builder().add_service(RegistrationServer::new(Registrar(self.clone())));
+        sockets::serve("device plugins cannot register", || listen(&self.manager.dir), service).await;
+    }
+
+    /// Takes over what the plugin of a resource tells.
+    async fn follow(&self, resource: &str, socket: &Path) -> Result<(), tonic::Status> {
+        tracing::info!(resource, socket = %socket.display(), "device plugin registers");
+        let plugin = Endpoint::connect(socket).await?;
+        let (manager, name) = (self.manager.clone(), resource.to_owned());
+        self.put(resource, async move {
+            if let Err(status) = follow(&manager, &name, plugin).await {
+                tracing::warn!(resource = name, error = status.message(), "device plugin does not answer");
+            }
+            give_up(&manager, &name).await;
+        });
+        Ok(())
+    }
+
+    /// Does this for a resource, and nothing else any more.
+    fn put(&self, resource: &str, work: impl Future<Output = ()> + Send + 'static) {
+        let task = tokio::spawn(work).abort_handle();
+        let mut followed = self.followed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(before) = followed.insert(resource.to_owned(), task) {
+            before.abort();
         }
-        tokio::time::sleep(RETRY).await;
     }
 }
 
@@ -54,71 +87,11 @@ fn listen(dir: &Path) -> io::Result<UnixListener> {
             std::fs::remove_file(entry.path())?;
         }
     }
+    std::fs::write(dir.join(DEPRECATION), "")?;
     UnixListener::bind(dir.join(SOCKET))
 }
 
-struct Registrar {
-    manager: Arc<DeviceManager>,
-    /// Who follows the plugin of each resource.
-    followed: Mutex<BTreeMap<String, AbortHandle>>,
-}
-
-impl Drop for Registrar {
-    fn drop(&mut self) {
-        let followed = self.followed.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
-        followed.values().for_each(AbortHandle::abort);
-    }
-}
-
-#[tonic::async_trait]
-impl Registration for Registrar {
-    async fn register(
-        &self,
-        request: tonic::Request<RegisterRequest>,
-    ) -> Result<tonic::Response<Empty>, tonic::Status> {
-        let RegisterRequest { version, endpoint, resource_name, .. } = request.into_inner();
-        if version != VERSION {
-            return Err(tonic::Status::invalid_argument(format!(
-                "requested API version {version:?} is not supported by kubelet. Supported version is [{VERSION:?}]"
-            )));
-        }
-        if !is_extended_resource(&resource_name) {
-            return Err(tonic::Status::invalid_argument(format!(
-                "the ResourceName {resource_name:?} is invalid"
-            )));
-        }
-        tracing::info!(resource = resource_name, endpoint, "device plugin registers");
-        let follow = follow(self.manager.clone(), resource_name.clone(), endpoint);
-        let task = tokio::spawn(follow).abort_handle();
-        let mut followed = self.followed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // The one that was behind the name before is no more.
-        if let Some(before) = followed.insert(resource_name, task) {
-            before.abort();
-        }
-        Ok(tonic::Response::new(Empty {}))
-    }
-}
-
-/// Names with a domain that is not Kubernetes' own.
-fn is_extended_resource(name: &str) -> bool {
-    name.split_once('/').is_some_and(|(domain, rest)| {
-        let own = domain == "kubernetes.io" || domain.ends_with(".kubernetes.io");
-        !domain.is_empty() && !rest.is_empty() && !own && !name.starts_with("requests.")
-    })
-}
-
-/// Takes over what the plugin tells until it ends, and gives it up when it stays away.
-async fn follow(manager: Arc<DeviceManager>, resource: String, endpoint: String) {
-    if let Err(status) = try_follow(&manager, &resource, &endpoint).await {
-        tracing::warn!(resource, error = status.message(), "device plugin does not answer");
-    }
-    manager.lost(&resource);
-    tokio::time::sleep(GRACE).await;
-    manager.forget(&resource);
-}
-
-async fn try_follow(manager: &DeviceManager, resource: &str, endpoint: &str) -> Result<(), tonic::Status> {
-    let plugin = Endpoint::connect(&manager.dir.join(endpoint)).await?;
+async fn follow(manager: &DeviceManager, resource: &str, plugin: Endpoint) -> Result<(), tonic::Status> {
     let mut lists = plugin.devices().await?;
     manager
         .endpoints
@@ -131,17 +104,63 @@ async fn try_follow(manager: &DeviceManager, resource: &str, endpoint: &str) -> 
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The plugin is not there, but may come back for a while.
+async fn give_up(manager: &DeviceManager, resource: &str) {
+    manager.lost(resource);
+    tokio::time::sleep(GRACE).await;
+    manager.forget(resource);
+}
 
-    #[test]
-    fn resources_of_plugins_have_a_domain_of_their_own() {
-        for good in ["vendor.com/gpu", "example.com/a.b"] {
-            assert!(is_extended_resource(good), "{good}");
+fn check_name(resource: &str) -> Result<(), String> {
+    match is_extended_resource(resource) {
+        true => Ok(()),
+        false => Err(format!("the ResourceName {resource:?} is invalid")),
+    }
+}
+
+/// The kubelet's own socket.
+struct Registrar(Arc<Registration>);
+
+#[tonic::async_trait]
+impl registration_server::Registration for Registrar {
+    async fn register(
+        &self,
+        request: tonic::Request<RegisterRequest>,
+    ) -> Result<tonic::Response<Empty>, tonic::Status> {
+        let RegisterRequest { version, endpoint, resource_name, .. } = request.into_inner();
+        if version != VERSION {
+            return Err(tonic::Status::invalid_argument(format!(
+                "requested API version {version:?} is not supported by kubelet. Supported version is [{VERSION:?}]"
+            )));
         }
-        for bad in ["cpu", "kubernetes.io/x", "node.kubernetes.io/x", "/x", "a.b/", "requests.a.b/c"] {
-            assert!(!is_extended_resource(bad), "{bad}");
+        check_name(&resource_name).map_err(tonic::Status::invalid_argument)?;
+        self.0.follow(&resource_name, &self.0.manager.dir.join(endpoint)).await?;
+        Ok(tonic::Response::new(Empty {}))
+    }
+}
+
+#[tonic::async_trait]
+impl PluginHandler for Registration {
+    fn kind(&self) -> &'static str {
+        "DevicePlugin"
+    }
+
+    fn validate(&self, info: &PluginInfo, _: &Path) -> Result<(), String> {
+        if !info.supported_versions.iter().any(|version| version == VERSION) {
+            let versions = info.supported_versions.join(" ");
+            return Err(format!(
+                "manager version, {VERSION}, is not among plugin supported versions [{versions}]"
+            ));
         }
+        check_name(&info.name).map_err(|why| format!("invalid name of device plugin socket: {why}"))
+    }
+
+    async fn register(&self, info: &PluginInfo, endpoint: &Path) -> Result<(), String> {
+        self.follow(&info.name, endpoint).await.map_err(|status| status.message().to_owned())
+    }
+
+    async fn deregister(&self, name: &str, _: &Path) {
+        let (manager, resource) = (self.manager.clone(), name.to_owned());
+        self.put(name, async move { give_up(&manager, &resource).await });
     }
 }

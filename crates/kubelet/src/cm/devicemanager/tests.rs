@@ -1,21 +1,23 @@
 //! A plugin on a real socket, from its registration to its end.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::json;
-use hyper_util::rt::TokioIo;
-use tokio::net::{UnixListener, UnixStream};
+use csi::pluginregistration::PluginInfo;
+use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use tonic::transport::{Endpoint as TonicEndpoint, Server, Uri};
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use super::proto::device_plugin_server::{DevicePlugin, DevicePluginServer};
 use super::proto::registration_client::RegistrationClient;
 use super::proto::*;
-use super::{Count, DeviceManager};
-use crate::cm::devicemanager::devices::DeviceHealth;
+use super::{Count, DeviceManager, Registration};
+use crate::cm::resourcestatus::{Health, ResourceHealth, ResourceStatus};
+use crate::pluginmanager::PluginHandler;
 
 const RESOURCE: &str = "example.com/thing";
 /// Nothing here takes this long unless it hangs.
@@ -98,21 +100,15 @@ fn serve(
 }
 
 async fn register(dir: PathBuf, request: RegisterRequest) -> Result<(), Status> {
-    let connector = tower::service_fn(move |_: Uri| {
-        let socket = dir.join("kubelet.sock");
-        async move {
-            // It is there a moment after the kubelet starts.
-            loop {
-                match UnixStream::connect(&socket).await {
-                    Ok(stream) => return Ok::<_, std::io::Error>(TokioIo::new(stream)),
-                    Err(_) => tokio::task::yield_now().await,
-                }
-            }
+    let socket = dir.join("kubelet.sock");
+    // It is there a moment after the kubelet starts.
+    let channel = loop {
+        match csi::connect(&socket).await {
+            Ok(channel) => break channel,
+            Err(_) => tokio::task::yield_now().await,
         }
-    });
-    let channel = TonicEndpoint::from_static("http://localhost").connect_with_connector(connector).await;
-    let mut client = RegistrationClient::new(channel.expect("connects"));
-    client.register(request).await.map(drop)
+    };
+    RegistrationClient::new(channel).register(request).await.map(drop)
 }
 
 fn list(devices: &[(&str, &str)]) -> Result<ListAndWatchResponse, Status> {
@@ -133,7 +129,8 @@ async fn a_plugins_devices_are_told_given_and_taken_back() {
     let dir = root.0.join(super::DIR);
     let manager = DeviceManager::open(&root.0);
     let mut counts = manager.counts();
-    let task = tokio::spawn(manager.clone().run());
+    let registration = Arc::new(Registration::new(manager.clone()));
+    let task = tokio::spawn(registration.clone().run());
     let request = |version: &str| RegisterRequest {
         version: version.into(),
         endpoint: "thing.sock".into(),
@@ -168,7 +165,9 @@ async fn a_plugins_devices_are_told_given_and_taken_back() {
         .await
         .expect("in time")
         .expect("told");
-    let sick = DeviceHealth { resource: RESOURCE.into(), devices: vec![("y".into(), false)] };
+    let device =
+        ResourceHealth { resource_id: "y".into(), health: Health::Unhealthy, message: String::new() };
+    let sick = ResourceStatus { name: RESOURCE.into(), resources: vec![device] };
     assert_eq!(manager.health("1", "a"), [sick]);
     manager.release("1");
     assert_eq!(manager.pods(), Vec::<String>::new());
@@ -179,4 +178,40 @@ async fn a_plugins_devices_are_told_given_and_taken_back() {
     let none = |counts: &super::Counts| counts.get(RESOURCE).is_some_and(|count| count.allocatable == 0);
     tokio::time::timeout(PATIENCE, counts.wait_for(none)).await.expect("in time").expect("told");
     task.abort();
+}
+
+#[tokio::test]
+async fn a_plugin_of_the_registry_has_devices_until_its_socket_is_gone() {
+    let root = Dir(std::env::temp_dir().join(format!("registry-devices-{}", std::process::id())));
+    std::fs::create_dir_all(&root.0).expect("makes");
+    let manager = DeviceManager::open(&root.0);
+    let registration = Registration::new(manager.clone());
+    let (lists, server) = serve(&root.0);
+    let socket = root.0.join("thing.sock");
+    let info = |name: &str, version: &str| PluginInfo {
+        r#type: registration.kind().to_owned(),
+        name: name.to_owned(),
+        endpoint: String::new(),
+        supported_versions: vec![version.to_owned()],
+    };
+    assert_eq!(
+        registration.validate(&info(RESOURCE, "v0"), &socket),
+        Err("manager version, v1beta1, is not among plugin supported versions [v0]".to_owned())
+    );
+    assert_eq!(
+        registration.validate(&info("cpu", "v1beta1"), &socket),
+        Err("invalid name of device plugin socket: the ResourceName \"cpu\" is invalid".to_owned())
+    );
+    let info = info(RESOURCE, "v1beta1");
+    registration.validate(&info, &socket).expect("valid");
+    registration.register(&info, &socket).await.expect("registers");
+    lists.send(list(&[("x", "Healthy")])).await.expect("listens");
+    let mut counts = manager.counts();
+    let count = |allocatable| {
+        move |counts: &super::Counts| counts.get(RESOURCE) == Some(&Count { capacity: 1, allocatable })
+    };
+    tokio::time::timeout(PATIENCE, counts.wait_for(count(1))).await.expect("in time").expect("told");
+    registration.deregister(RESOURCE, &socket).await;
+    tokio::time::timeout(PATIENCE, counts.wait_for(count(0))).await.expect("in time").expect("told");
+    server.abort();
 }

@@ -27,6 +27,8 @@ pub fn conditions(
         ("Initialized", initialized),
         ("Ready", ready),
         ("ContainersReady", containers_ready),
+        // It is here.
+        ("PodScheduled", Verdict::plain(true)),
     ];
     let restarting =
         restart_all::could_be(pod).then(|| (restart_all::CONDITION, restarting_all(pod, observed, status)));

@@ -143,6 +143,25 @@ fn an_init_container_that_has_not_run_is_initialising() {
 }
 
 #[test]
+fn a_pod_whose_containers_are_removed_to_start_anew_goes_on_running() {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let mut pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"},
+        {"name": "b", "restartPolicy": "Never", "restartPolicyRules": rules}]}));
+    pod.status.phase = "Running".to_owned();
+    let containers = vec![container("a", State::Exited, 137, 0), container("b", State::Exited, 42, 0)];
+    assert_eq!(tell(&pod, containers.clone(), &Memory::default(), false).phase, "Running");
+    assert_eq!(tell(&pod, containers, &Memory::default(), true).phase, "Failed");
+}
+
+#[test]
+fn a_container_that_ended_before_it_started_has_both_times() {
+    let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
+    let status = tell(&pod, vec![container("a", State::Exited, 137, 0)], &Memory::default(), true);
+    let end = status.container_statuses[0].state.terminated.as_ref().expect("ended");
+    assert_eq!(end.started_at, Some(Timestamp::UNIX_EPOCH));
+}
+
+#[test]
 fn durations_read_as_go_prints_them() {
     assert_eq!(["10s", "1m20s", "5m0s"], [10, 80, 300].map(go_duration).each_ref().map(String::as_str));
 }

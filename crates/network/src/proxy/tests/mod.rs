@@ -1,5 +1,6 @@
 //! The proxy's decisions by table, and its rules against the real kernel.
 
+mod conntrack;
 mod kernel;
 mod planning;
 

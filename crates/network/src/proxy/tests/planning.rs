@@ -145,6 +145,19 @@ fn services_without_a_proxied_address_are_left_alone() {
 }
 
 #[test]
+fn slices_for_no_proxy_or_another_are_left_alone() {
+    let reached = |label: &str| {
+        let mut slice = EndpointSlice::clone(&slice("web", "TCP", &[endpoint("10.244.0.2")]));
+        slice.metadata.labels.insert(label.to_owned(), String::new());
+        words(&tables(&[service("web", json!({}))], &[Arc::new(slice)]))
+    };
+    assert_eq!(reached("any"), ["10.96.0.10 Tcp 80 -> 10.244.0.2:8080"]);
+    for label in ["service.kubernetes.io/headless", "service.kubernetes.io/service-proxy-name"] {
+        assert_eq!(reached(label), ["10.96.0.10 Tcp 80 -> reject"], "{label}");
+    }
+}
+
+#[test]
 fn ports_match_by_name_and_protocol() {
     let spec = json!({"ports": [
         {"name": "", "port": 80, "protocol": "TCP"},

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -18,6 +18,10 @@ use super::tls::{self, TlsFiles};
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const REDIRECTS_MAX: usize = 5;
+/// Of requests that do not say otherwise.
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("coxswain/", env!("CARGO_PKG_VERSION")));
+/// Headers that tell another host too much.
+const PROOFS: [HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
 
 /// Why no answer came; the text goes into `Error::Unreachable`.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -33,18 +37,16 @@ impl HttpClient {
         HttpClient { files, tls: OnceLock::new() }
     }
 
-    /// Follows redirects; the authorization goes only to the host it is meant for.
-    pub async fn get(
-        &self,
-        url: &str,
-        accept: &str,
-        authorization: Option<&str>,
-    ) -> Result<Response<Incoming>, Failure> {
+    /// Follows redirects; what proves who asks goes only to the host it is meant for.
+    pub async fn get(&self, url: &str, headers: &HeaderMap) -> Result<Response<Incoming>, Failure> {
         let mut uri: Uri = url.parse()?;
         let origin = uri.authority().cloned();
         for _ in 0..=REDIRECTS_MAX {
-            let authorization = authorization.filter(|_| uri.authority() == origin.as_ref());
-            let response = tokio::time::timeout(IDLE_TIMEOUT, self.send(&uri, accept, authorization))
+            let mut headers = headers.clone();
+            if uri.authority() != origin.as_ref() {
+                PROOFS.iter().for_each(|name| drop(headers.remove(name)));
+            }
+            let response = tokio::time::timeout(IDLE_TIMEOUT, self.send(&uri, headers))
                 .await
                 .map_err(|_| format!("GET {uri}: timed out"))??;
             let location =
@@ -57,12 +59,7 @@ impl HttpClient {
         Err(format!("GET {url}: more than {REDIRECTS_MAX} redirects").into())
     }
 
-    async fn send(
-        &self,
-        uri: &Uri,
-        accept: &str,
-        authorization: Option<&str>,
-    ) -> Result<Response<Incoming>, Failure> {
+    async fn send(&self, uri: &Uri, headers: HeaderMap) -> Result<Response<Incoming>, Failure> {
         let authority = uri.authority().ok_or("URL has no host")?;
         let secure = uri.scheme_str() == Some("https");
         let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
@@ -72,14 +69,10 @@ impl HttpClient {
             .map_err(|_| format!("connect to {host}:{port}: timed out"))?
             .map_err(|e| format!("connect to {host}:{port}: {e}"))?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let mut request = Request::get(path)
-            .header(header::HOST, authority.as_str())
-            .header(header::ACCEPT, accept)
-            .header(header::USER_AGENT, concat!("coxswain/", env!("CARGO_PKG_VERSION")));
-        if let Some(authorization) = authorization {
-            request = request.header(header::AUTHORIZATION, authorization);
-        }
-        let request = request.body(Empty::new())?;
+        let mut request = Request::get(path).body(Empty::new())?;
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(header::HOST, authority.as_str().parse()?);
+        request.headers_mut().entry(header::USER_AGENT).or_insert(USER_AGENT);
         if !secure {
             return exchange(stream, request).await;
         }
@@ -98,7 +91,7 @@ where
     // Ends with the response's body; its errors are seen by who reads that.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "registry connection ended");
+            tracing::debug!(%error, "connection ended");
         }
     });
     Ok(sender.send_request(request).await?)

@@ -15,7 +15,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 pub use self::auth::Credentials;
 use self::hosts::Registries;
+pub use self::http_client::HttpClient;
 use self::session::Session;
+pub use self::tls::TlsFiles;
 use super::manifest::{Descriptor, ImageConfig};
 use super::{Error, ImageRef, Reference, Result, Store};
 

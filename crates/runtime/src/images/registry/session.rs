@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::Mutex;
@@ -125,8 +126,7 @@ impl<'a> Session<'a> {
         let mut may_authorize = true;
         loop {
             let authorization = host.authorization.lock().await.clone();
-            let response = host.client.get(&url, MANIFEST_TYPES, authorization.as_deref()).await;
-            let response = response.map_err(|e| host.unreachable(e))?;
+            let response = host.ask(&url, MANIFEST_TYPES, authorization.as_deref()).await?;
             match response.status().as_u16() {
                 200 => return Ok(response.into_body()),
                 404 => return Err(Error::NotInRegistry { image: self.image.to_string() }),
@@ -144,9 +144,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn authorize(&self, host: &Host, headers: &http::HeaderMap) -> Result<()> {
+    async fn authorize(&self, host: &Host, headers: &HeaderMap) -> Result<()> {
         let challenge = headers
-            .get_all(http::header::WWW_AUTHENTICATE)
+            .get_all(header::WWW_AUTHENTICATE)
             .iter()
             .filter_map(|value| value.to_str().ok())
             .find_map(Challenge::parse)
@@ -156,8 +156,7 @@ impl<'a> Session<'a> {
             Challenge::Basic => basic.ok_or_else(|| self.denied("credentials are needed"))?,
             Challenge::Bearer { realm, service } => {
                 let url = auth::token_url(&realm, service.as_deref(), &host.endpoint.repository);
-                let response = host.client.get(&url, "application/json", basic.as_deref()).await;
-                let response = response.map_err(|e| host.unreachable(e))?;
+                let response = host.ask(&url, "application/json", basic.as_deref()).await?;
                 if !response.status().is_success() {
                     return Err(self.denied(&format!("the token service answered {}", response.status())));
                 }
@@ -182,6 +181,15 @@ impl<'a> Session<'a> {
 }
 
 impl Host {
+    async fn ask(&self, url: &str, accept: &str, authorization: Option<&str>) -> Result<Response<Incoming>> {
+        let named = [(header::ACCEPT, Some(accept)), (header::AUTHORIZATION, authorization)];
+        let mut headers = HeaderMap::new();
+        for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            headers.insert(name, HeaderValue::from_str(value).map_err(|error| self.unreachable(error))?);
+        }
+        self.client.get(url, &headers).await.map_err(|error| self.unreachable(error))
+    }
+
     /// The next piece of a body.
     pub async fn chunk(&self, body: &mut Incoming) -> Result<Option<Bytes>> {
         loop {

@@ -5,7 +5,7 @@ use apimachinery::field::{Error, ErrorList};
 use apimachinery::names;
 
 use super::{all_containers, volume};
-use crate::validation::{At, dns1123_label, dns1123_subdomain, env_var_name};
+use crate::validation::{At, dns1123_label, dns1123_subdomain, env_var_name, is_huge_page_resource};
 
 const FIELDS: [&str; 9] = [
     "metadata.name",
@@ -35,7 +35,6 @@ const RESOURCES: [&str; 6] = [
     "requests.ephemeral-storage",
     "requests.memory",
 ];
-const HUGE_PAGES: [&str; 2] = ["limits.hugepages-", "requests.hugepages-"];
 const CPU_DIVISORS: [&str; 2] = ["1m", "1"];
 const BYTE_DIVISORS: [&str; 13] =
     ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
@@ -144,7 +143,8 @@ pub fn resource_selector(selector: &At, in_volume: bool, errors: &mut ErrorList)
 }
 
 fn is_huge_pages(resource: &str) -> bool {
-    HUGE_PAGES.iter().any(|prefix| resource.starts_with(prefix))
+    let named = resource.strip_prefix("limits.").or_else(|| resource.strip_prefix("requests."));
+    named.is_some_and(is_huge_page_resource)
 }
 
 fn divisor(selector: &At, resource: &str, errors: &mut ErrorList) {

@@ -8,10 +8,10 @@ use apimachinery::names;
 
 use crate::core::pod::resources::aggregate_requests;
 use crate::validation::{
-    At, dns1123_label, dns1123_subdomain, is_extended_resource, is_native_resource, resource_quantity,
+    At, HUGE_PAGES, dns1123_label, dns1123_subdomain, is_extended_resource, is_huge_page_resource,
+    is_native_resource, resource_quantity,
 };
 
-const HUGE_PAGES: &str = "hugepages-";
 /// Resource names without a domain that mean something anywhere.
 const STANDARD: [&str; 20] = [
     "cpu",
@@ -36,7 +36,7 @@ const STANDARD: [&str; 20] = [
     "services.loadbalancers",
 ];
 const FOR_CONTAINERS: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
-const FOR_PODS: [&str; 3] = ["cpu", "hugepages-", "memory"];
+const FOR_PODS: [&str; 3] = ["cpu", HUGE_PAGES, "memory"];
 
 /// Requests and limits of one container.
 pub fn container(resources: &At, spec: &Value, errors: &mut ErrorList) {
@@ -100,14 +100,14 @@ fn requirements(resources: &At, name_rule: fn(&str, &At, &mut ErrorList), errors
         huge_page_amount(name, &quantity, errors);
         names.insert(name);
     }
-    let has_huge_pages = names.iter().any(|name| name.starts_with(HUGE_PAGES));
+    let has_huge_pages = names.iter().any(|name| is_huge_page_resource(name));
     if has_huge_pages && !names.contains("cpu") && !names.contains("memory") {
         errors.push(resources.forbidden("HugePages require cpu or memory"));
     }
 }
 
 fn request_within_limit(name: &str, request: &At, limits: &At, requests: &At, errors: &mut ErrorList) {
-    let overcommit = is_native_resource(name) && !name.starts_with(HUGE_PAGES);
+    let overcommit = is_native_resource(name) && !is_huge_page_resource(name);
     let Some(amount) = request.quantity() else { return };
     match limits.get(name).quantity() {
         Some(limit) if amount != limit && !overcommit => {
@@ -143,7 +143,7 @@ fn huge_page_amount(name: &str, quantity: &At, errors: &mut ErrorList) {
 
 pub fn resource_name(name: &str, at: &At, errors: &mut ErrorList) {
     let complaints = names::is_qualified_name(name);
-    let is_huge_page = name.strip_prefix("requests.").unwrap_or(name).starts_with(HUGE_PAGES);
+    let is_huge_page = is_huge_page_resource(name.strip_prefix("requests.").unwrap_or(name));
     let standard = name.contains('/') || STANDARD.contains(&name) || is_huge_page;
     if complaints.is_empty() && !standard {
         errors.push(Error::invalid(&at.path, name, "must be a standard resource type or fully qualified"));
@@ -156,7 +156,7 @@ pub fn resource_name(name: &str, at: &At, errors: &mut ErrorList) {
 pub fn container_resource_name(name: &str, at: &At, errors: &mut ErrorList) {
     resource_name(name, at, errors);
     if !name.contains('/') {
-        if !FOR_CONTAINERS.contains(&name) && !name.starts_with(HUGE_PAGES) {
+        if !FOR_CONTAINERS.contains(&name) && !is_huge_page_resource(name) {
             errors.push(Error::invalid(&at.path, name, "must be a standard resource for containers"));
         }
     } else if !is_native_resource(name) && !is_extended_resource(name) {
@@ -167,7 +167,7 @@ pub fn container_resource_name(name: &str, at: &At, errors: &mut ErrorList) {
 fn pod_resource_name(name: &str, at: &At, errors: &mut ErrorList) {
     let before = errors.len();
     resource_name(name, at, errors);
-    let supported = matches!(name, "cpu" | "memory") || name.starts_with(HUGE_PAGES);
+    let supported = matches!(name, "cpu" | "memory") || is_huge_page_resource(name);
     if errors.len() == before && !supported {
         errors.push(Error::not_supported(&at.path, name, &FOR_PODS));
     }

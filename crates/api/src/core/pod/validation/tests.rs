@@ -258,7 +258,7 @@ fn the_spec_takes_only_known_policies_and_names() {
         "restartPolicy",
         json!("Maybe"),
         &[
-            "spec.restartPolicy: Unsupported value: \"Maybe\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+            "spec.restartPolicy: Unsupported value: \"Maybe\": supported values: \"Always\", \"OnFailure\", \"Never\"",
         ],
     );
     check(

@@ -1,0 +1,81 @@
+//! The example DRA driver on a cluster: devices shared, made for a pod, waited for and given back, over the death of the
+//! node's process.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use e2e::{Background, Cluster, Kubectl, NODE_NAME, beside_the_tests};
+
+const CLASS: &str = include_str!("../../../dra-example/deploy.yaml");
+const PODS: &str = include_str!("manifests/dra-driver.yaml");
+const GREEDY: &str = include_str!("manifests/dra-greedy.yaml");
+/// What the driver may take to be known to the kubelet.
+const REGISTRATION_DEADLINE: Duration = Duration::from_secs(60);
+/// Of three devices, two are in use.
+const NO_ROOM: &str = "0/1 nodes are available: 1 cannot allocate all claims. still not schedulable, \
+    preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+
+#[test]
+fn a_dra_driver_serves_shared_claims_and_pods_own() -> anyhow::Result<()> {
+    let cluster = Cluster::start(&["busybox-1"])?;
+    let kubectl = cluster.kubectl()?;
+    let driver = start_driver(&cluster)?;
+    kubectl.apply(CLASS)?;
+    kubectl.apply(PODS)?;
+    for pod in ["pod/one", "pod/two"] {
+        kubectl.wait(pod, "condition=Ready")?;
+    }
+    containers_see_their_devices(&kubectl)?;
+    kubectl.apply(GREEDY)?;
+    kubectl.wait_for_field("pod/greedy", ".status.conditions[0].message", NO_ROOM)?;
+    cluster.kill()?;
+    cluster.up(&[])?;
+    containers_see_their_devices(&kubectl)?;
+    kubectl.run(&["delete", "pod/two"])?;
+    kubectl.wait("pod/greedy", "condition=Ready")?;
+    everything_goes_with_its_users(&cluster, &kubectl)?;
+    drop(driver);
+    cluster.finish()
+}
+
+fn start_driver(cluster: &Cluster) -> anyhow::Result<Background> {
+    let path = beside_the_tests("dra-example")?;
+    let shown = |path: std::path::PathBuf| path.display().to_string();
+    let args = [
+        "--node-name",
+        NODE_NAME,
+        "--devices",
+        "3",
+        "--kubelet-dir",
+        &shown(cluster.data().join("kubelet")),
+        "--kubeconfig",
+        &shown(cluster.home().join(".kube/config")),
+    ];
+    let mut driver = cluster.machine().background(&shown(path), &args)?;
+    driver.line_with("has registered the plugin", REGISTRATION_DEADLINE)?;
+    Ok(driver)
+}
+
+/// The only large one of three is `device-1`; the next for whoever takes any is `device-0`.
+fn containers_see_their_devices(kubectl: &Kubectl) -> anyhow::Result<()> {
+    let shared = kubectl.field("resourceclaim/shared", ".metadata.uid")?;
+    let seen = |pod: &str, container: &str| {
+        let script = "echo ${DEVICE_0:+own} $DEVICE_1 $(ls /dev | grep -c device-)";
+        kubectl.run(&["exec", pod, "-c", container, "--", "sh", "-c", script])
+    };
+    let (one, two, without) = (seen("one", "main")?, seen("two", "main")?, seen("one", "without")?);
+    ensure!(one.trim() == format!("{shared} 1"), "{one}");
+    ensure!(two.trim() == format!("own {shared} 2"), "{two}");
+    ensure!(without.trim() == "0", "{without}");
+    Ok(())
+}
+
+fn everything_goes_with_its_users(cluster: &Cluster, kubectl: &Kubectl) -> anyhow::Result<()> {
+    kubectl.run(&["delete", "pod/one", "pod/greedy"])?;
+    kubectl.wait_for_field("resourceclaim/shared", ".status", "{}")?;
+    kubectl.run(&["delete", "resourceclaim/shared"])?;
+    kubectl.run(&["wait", "--for=delete", "resourceclaims", "--all", "--timeout=60s"])?;
+    let state = std::fs::read_to_string(cluster.data().join("kubelet/dra_manager_state"))?;
+    ensure!(state == r#"{"claims":{}}"#, "{state}");
+    Ok(())
+}
