@@ -120,6 +120,14 @@ impl Fixture {
         Answer { code: parts.status.as_u16(), headers: parts.headers, bytes }
     }
 
+    /// Waits until he may do this: rules are heard of a moment after they are written.
+    pub async fn until_allowed(&self, who: UserInfo, request: &str) {
+        let who = self.server.in_process(who);
+        while self.send_by(&*who, request, "").await.code == 403 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     pub async fn open(
         &self,
         who: &dyn Transport,

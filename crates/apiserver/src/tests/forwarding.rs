@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use apimachinery::json;
+use auth::UserInfo;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -196,6 +197,8 @@ async fn admin_token(api: &Fixture) -> String {
     let binding = json!({"metadata": {"name": "b"}, "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}],
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}});
     api.check("POST /apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding, 201, json!({})).await;
+    let account = UserInfo::new("system:serviceaccount:default:default", [""; 0]);
+    api.until_allowed(account, "GET /api/v1/nodes").await;
     token["status"]["token"].as_str().expect("a token").to_owned()
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::json;
+use auth::UserInfo;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
@@ -27,10 +28,8 @@ async fn open_to_all() -> (Arc<Fixture>, Wire) {
     let binding = json!({"metadata": {"name": "all"}, "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"kind": "User", "name": "system:anonymous"}]});
     api.check("POST /apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding, 201, json!({})).await;
+    api.until_allowed(UserInfo::anonymous(), &format!("GET {MAPS}")).await;
     let wire = Wire::serve(api.clone()).await;
-    while !text(&mut say(&wire, &get(MAPS)).await).await.starts_with("HTTP/1.1 200") {
-        tokio::task::yield_now().await;
-    }
     (api, wire)
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::{Value, json};
+use auth::UserInfo;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -27,6 +28,7 @@ async fn open_to_all() -> (Arc<Fixture>, Wire) {
         "roleRef": {"kind": "ClusterRole", "apiGroup": "rbac.authorization.k8s.io", "name": "readers"},
     });
     api.check(&format!("POST {rbac}/clusterrolebindings"), binding, 201, json!({})).await;
+    api.until_allowed(UserInfo::anonymous(), &format!("GET {MAPS}")).await;
     let wire = Wire::serve(api.clone()).await;
     (api, wire)
 }
