@@ -1,7 +1,7 @@
 //! `watch-fanout`: many watchers of one resource, and how soon all of them know.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
@@ -23,6 +23,9 @@ pub struct WatchFanout {
     /// Pods created, one after the other
     #[arg(long, default_value_t = 100)]
     events: usize,
+    /// Pods created per second; without it, each as soon as the one before it is answered
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    per_second: Option<u32>,
     /// Watches more that never read what they are sent
     #[arg(long, default_value_t = 0)]
     stalled: usize,
@@ -72,7 +75,7 @@ impl WatchFanout {
         let mut created = HashMap::new();
         for n in 0..events {
             let name = format!("pod-{n}");
-            created.insert(name.clone(), Instant::now());
+            created.insert(name.clone(), self.turn(start, n).await);
             connection.post(&sandbox.path("pods"), pods::unscheduled(&name)).await?;
         }
         let seen = try_join_all(readers).await?.into_iter().collect::<Result<Vec<Seen>>>()?;
@@ -85,6 +88,15 @@ impl WatchFanout {
             .row("deliveries per second", took.len() as f64 / elapsed.as_secs_f64(), "/s")
             .latencies("create to seen", &took)
             .server_cpu("delivery", cpu.used(), took.len().max(1)))
+    }
+
+    /// When a pod's creation is due, now or then. At a given pace it is due whether or not the server keeps up, so a slow
+    /// server is not spared the load that a fast one bears.
+    async fn turn(&self, start: Instant, number: usize) -> Instant {
+        let Some(per_second) = self.per_second else { return Instant::now() };
+        let due = start + Duration::from_secs(1).mul_f64(number as f64 / f64::from(per_second));
+        tokio::time::sleep_until(due.into()).await;
+        due
     }
 }
 

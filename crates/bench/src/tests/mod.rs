@@ -85,6 +85,7 @@ async fn two_servers_are_compared_figure_by_figure() {
 #[tokio::test]
 async fn watch_fanout_waits_until_every_watcher_has_seen_every_pod() {
     check("watch-fanout --watchers 5 --events 4", 4, &[("watchers", 5.0), ("events", 4.0)]).await;
+    check("watch-fanout --watchers 2 --events 4 --per-second 500", 4, &[("watchers", 2.0)]).await;
 }
 
 #[tokio::test]
