@@ -117,7 +117,7 @@ const CASES: &[Case] = &[
         figures: LAG,
     },
     Case {
-        title: "watch, 100 watchers beside 20 stalled, 20 changes a second",
+        title: "watch, 100 watchers and 20 that read nothing, 20 changes a second",
         command: "watch-fanout --events 200 --per-second 20 --stalled 20",
         figures: LAG,
     },
