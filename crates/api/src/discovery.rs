@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, count, items, name};
 use crate::defaults::{Fill, each, fill};
-use crate::strategy::{Column, NameRule, Strategy, drop_field, set_first_generation, set_generation};
+use crate::strategy::{Column, NameRule, Strategy, advance_generation, drop_field, set_first_generation};
 use crate::validation::{
     At, PROTOCOLS, dns1123_label, dns1123_subdomain, ip, qualified_name, same, same_field,
 };
@@ -59,10 +59,9 @@ impl Strategy for EndpointSlice {
             drop_field(&mut copy, "metadata");
             copy
         };
-        let metadata = |obj: &Value| obj.get("metadata").cloned().unwrap_or_default();
         let changed = !same(&without_metadata(obj), &without_metadata(old))
-            || !same_field(&metadata(obj), &metadata(old), "labels");
-        set_generation(obj, count(old, &["metadata", "generation"]) + i64::from(changed));
+            || !same_field(&obj["metadata"], &old["metadata"], "labels");
+        advance_generation(obj, old, changed);
         if !same_field(obj, old, "endpoints") {
             drop_topology(obj);
         }

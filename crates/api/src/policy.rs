@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, count, name};
 use crate::defaults::{Fill, fill};
-use crate::strategy::{Column, NameRule, Strategy, keep, set_first_generation, set_generation};
+use crate::strategy::{Column, NameRule, Strategy, advance_generation, keep, set_first_generation};
 use crate::validation::{At, int_or_percent, label_selector, same_field};
 
 const EVICTION_POLICIES: [&str; 2] = ["AlwaysAllow", "IfHealthyBudget"];
@@ -44,7 +44,7 @@ impl Strategy for PodDisruptionBudget {
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
         let changed = !same_field(obj, old, "spec");
-        set_generation(obj, count(old, &["metadata", "generation"]) + i64::from(changed));
+        advance_generation(obj, old, changed);
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

@@ -266,13 +266,18 @@ pub fn set_first_generation(obj: &mut Value) {
 
 /// One more than the old generation if a top-level field (usually `spec`) differs, else the old one.
 pub fn bump_generation(obj: &mut Value, old: &Value, fields: &[&str]) {
-    let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default();
     let changed = fields.iter().any(|field| obj.get(field) != old.get(field));
+    advance_generation(obj, old, changed);
+}
+
+/// One more than the old generation if the object has `changed`, else the old one.
+pub fn advance_generation(obj: &mut Value, old: &Value, changed: bool) {
+    let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default();
     set_generation(obj, generation + i64::from(changed));
 }
 
 /// Writes `metadata.generation`; 0 is never written.
-pub fn set_generation(obj: &mut Value, generation: i64) {
+fn set_generation(obj: &mut Value, generation: i64) {
     if generation == 0 {
         return;
     }

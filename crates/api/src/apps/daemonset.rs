@@ -8,7 +8,7 @@ use super::{DAEMON_SET, collisions_only_grow, workload_cells};
 use crate::columns::{AGE, NAME, age, column, count, format_label_selector, format_labels, name, wide};
 use crate::core::pod;
 use crate::defaults::{Fill, fill, object, object_or_new};
-use crate::strategy::{Column, Strategy, keep, set_first_generation, set_generation};
+use crate::strategy::{Column, Strategy, advance_generation, keep, set_first_generation};
 use crate::validation::{At, int_or_percent, same_field};
 
 const COUNTS: [&str; 8] = [
@@ -92,7 +92,7 @@ impl Strategy for DaemonSet {
         let template_changed = !same_field(&template(obj), &template(old), "template");
         set_template_generation(obj, template_generation(old) + i64::from(template_changed));
         let changed = !same_field(obj, old, "spec");
-        set_generation(obj, count(old, &["metadata", "generation"]) + i64::from(changed));
+        advance_generation(obj, old, changed);
     }
 
     /// Upstream keeps the generation of the template in the spec.

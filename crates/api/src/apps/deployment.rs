@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::{Template, collisions_only_grow, default_workload, status_counts, workload_cells};
 use crate::columns::{AGE, NAME, age, column, count, format_label_selector, name, wide};
 use crate::defaults::{Fill, fill, object, object_or_new};
-use crate::strategy::{Column, Strategy, keep, keep_metadata, set_first_generation, set_generation};
+use crate::strategy::{Column, Strategy, advance_generation, keep, keep_metadata, set_first_generation};
 use crate::validation::{At, int_or_percent, same_field};
 
 const SPEC: &[(&str, Fill)] = &[
@@ -69,12 +69,9 @@ impl Strategy for Deployment {
     /// Annotations count too: they are copied to the ReplicaSets.
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
-        let null = Value::Null;
-        let metadata = |obj: &'_ Value| obj.get("metadata").cloned().unwrap_or_else(|| null.clone());
         let changed =
-            !same_field(obj, old, "spec") || !same_field(&metadata(obj), &metadata(old), "annotations");
-        let generation = count(old, &["metadata", "generation"]);
-        set_generation(obj, generation + i64::from(changed));
+            !same_field(obj, old, "spec") || !same_field(&obj["metadata"], &old["metadata"], "annotations");
+        advance_generation(obj, old, changed);
     }
 
     fn reset_fields(&self, subresource: &str) -> &'static Set {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{REPLICA_COUNTS, REPLICA_PARTS, Template, default_workload, status_counts, workload_cells};
 use crate::columns::{AGE, NAME, age, column, count, format_label_selector, name, wide};
 use crate::defaults::{Fill, fill, object};
-use crate::strategy::{Column, Strategy, keep, set_first_generation, set_generation};
+use crate::strategy::{Column, Strategy, advance_generation, keep, set_first_generation};
 use crate::validation::{At, same_field};
 
 const COLUMNS: [Column; 8] = [
@@ -43,7 +43,7 @@ impl Strategy for ReplicaSet {
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
         let changed = !same_field(obj, old, "spec");
-        set_generation(obj, count(old, &["metadata", "generation"]) + i64::from(changed));
+        advance_generation(obj, old, changed);
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

@@ -8,7 +8,9 @@ use super::{Template, collisions_only_grow, default_workload, status_counts, wor
 use crate::columns::{AGE, NAME, age, column, count, name, wide};
 use crate::core::persistentvolumeclaim;
 use crate::defaults::{Fill, each, fill, object};
-use crate::strategy::{Column, NameRule, Strategy, drop_field, keep, set_first_generation, set_generation};
+use crate::strategy::{
+    Column, NameRule, Strategy, advance_generation, drop_field, keep, set_first_generation,
+};
 use crate::validation::{At, dns1123_label, int_or_percent, same, same_field};
 
 const SPEC: &[(&str, Fill)] = &[
@@ -90,7 +92,7 @@ impl Strategy for StatefulSet {
         keep(obj, old, "status");
         drop_max_unavailable(obj);
         let changed = !same_field(obj, old, "spec");
-        set_generation(obj, count(old, &["metadata", "generation"]) + i64::from(changed));
+        advance_generation(obj, old, changed);
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

@@ -12,7 +12,7 @@ use super::validation::spec_of_template;
 use crate::columns::{AGE, NAME, NONE, age, column, count, format_label_selector, items, name, since, wide};
 use crate::core::pod;
 use crate::defaults::{Fill, fill, object, object_or_new};
-use crate::strategy::{Column, Strategy, keep, set_first_generation, set_generation};
+use crate::strategy::{Column, Strategy, advance_generation, keep, set_first_generation};
 use crate::validation::{At, same_field};
 
 const SPEC: &[(&str, Fill)] = &[
@@ -63,7 +63,7 @@ impl Strategy for CronJob {
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
         let changed = !same_field(obj, old, "spec");
-        set_generation(obj, count(old, &["metadata", "generation"]) + i64::from(changed));
+        advance_generation(obj, old, changed);
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

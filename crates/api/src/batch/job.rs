@@ -14,7 +14,7 @@ use crate::columns::{
 use crate::core::pod;
 use crate::defaults::{Fill, each, fill, object, object_or_new};
 use crate::objectmeta;
-use crate::strategy::{Column, GarbagePolicy, Strategy, keep, set_first_generation, set_generation};
+use crate::strategy::{Column, GarbagePolicy, Strategy, advance_generation, keep, set_first_generation};
 use crate::validation::{At, same_field};
 
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
@@ -58,7 +58,7 @@ impl Strategy for Job {
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
         let changed = !same_field(obj, old, "spec");
-        set_generation(obj, count(old, &["metadata", "generation"]) + i64::from(changed));
+        advance_generation(obj, old, changed);
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

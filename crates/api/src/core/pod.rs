@@ -16,7 +16,9 @@ use jiff::Timestamp;
 
 use crate::columns::items;
 use crate::defaults::{each, object};
-use crate::strategy::{Column, Shown, Strategy, keep, keep_metadata, set_first_generation, set_generation};
+use crate::strategy::{
+    Column, Shown, Strategy, advance_generation, keep, keep_metadata, set_first_generation,
+};
 use crate::validation::same_field;
 pub use warnings::for_template as template_warnings;
 
@@ -196,9 +198,7 @@ fn selectable(obj: &Value, field: &str) -> String {
 }
 
 fn count_generation(obj: &mut Value, old: &Value) {
-    let generation = value_at(old, &["metadata", "generation"]).and_then(Value::as_i64).unwrap_or_default();
-    let changed = !same_field(obj, old, "spec");
-    set_generation(obj, generation + i64::from(changed));
+    advance_generation(obj, old, !same_field(obj, old, "spec"));
 }
 
 /// What a status update leaves out of what was observed stays as it was (follows `preserveOldObservedGeneration`).

@@ -8,7 +8,7 @@ use super::pod;
 use super::pod::validation::validate_template;
 use crate::columns::{NAME, column, format_labels, items, name};
 use crate::defaults::{Fill, fill, object};
-use crate::strategy::{Column, Strategy, set_first_generation, set_generation};
+use crate::strategy::{Column, Strategy, advance_generation, set_first_generation};
 use crate::validation::{At, same_field};
 
 const COLUMNS: [Column; 4] = [
@@ -33,8 +33,7 @@ impl Strategy for PodTemplate {
     }
 
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
-        let generation = crate::columns::count(old, &["metadata", "generation"]);
-        set_generation(obj, generation + i64::from(!same_field(obj, old, "template")));
+        advance_generation(obj, old, !same_field(obj, old, "template"));
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

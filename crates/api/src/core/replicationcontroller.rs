@@ -9,7 +9,7 @@ use super::pod::validation::validate_template;
 use crate::apps::{REPLICA_COUNTS, REPLICA_PARTS, status_counts, workload_cells, workload_warnings};
 use crate::columns::{AGE, NAME, age, column, count, format_labels, name, wide};
 use crate::defaults::{Fill, fill, object};
-use crate::strategy::{Column, NameRule, Strategy, keep, set_first_generation, set_generation};
+use crate::strategy::{Column, NameRule, Strategy, advance_generation, keep, set_first_generation};
 use crate::validation::{At, same_field};
 
 const COLUMNS: [Column; 8] = [
@@ -60,7 +60,7 @@ impl Strategy for ReplicationController {
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
         let changed = !same_field(obj, old, "spec");
-        set_generation(obj, count(old, &["metadata", "generation"]) + i64::from(changed));
+        advance_generation(obj, old, changed);
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

@@ -77,15 +77,24 @@ fn literal(bytes: &[u8], at: usize) -> Option<(&'static str, char)> {
     })
 }
 
-/// A character, quoted as Go does. Bytes that are no ASCII are shown one by one.
+/// A byte, quoted as Go does: as the character of that number (`quoteChar` of encoding/json).
 fn character(byte: u8) -> String {
-    match byte {
-        b'\'' => r"'\''".to_owned(),
-        b'"' => "'\"'".to_owned(),
-        b'\t' => r"'\t'".to_owned(),
-        0x20..=0x7e => format!("'{}'", byte as char),
-        other => format!("'\\x{other:02x}'"),
-    }
+    let quoted = match byte {
+        b'\'' => r"\'".to_owned(),
+        b'\\' => r"\\".to_owned(),
+        0x07 => r"\a".to_owned(),
+        0x08 => r"\b".to_owned(),
+        b'\t' => r"\t".to_owned(),
+        b'\n' => r"\n".to_owned(),
+        0x0b => r"\v".to_owned(),
+        0x0c => r"\f".to_owned(),
+        b'\r' => r"\r".to_owned(),
+        0..0x20 | 0x7f => format!("\\x{byte:02x}"),
+        // Controls, and spaces and hyphens that are not seen.
+        0x80..=0xa0 | 0xad => format!("\\u{byte:04x}"),
+        _ => char::from(byte).to_string(),
+    };
+    format!("'{quoted}'")
 }
 
 #[cfg(test)]
@@ -112,6 +121,25 @@ mod tests {
         for (text, expect) in cases {
             let error = from_json::<Map<String, Value>>(text.as_bytes(), "map").unwrap_err();
             assert!(error.starts_with(expect), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_quoted_as_characters() {
+        let cases = [
+            (b'a', "'a'"),
+            (b'\'', r"'\''"),
+            (b'"', "'\"'"),
+            (b'\\', r"'\\'"),
+            (b'\n', r"'\n'"),
+            (0, r"'\x00'"),
+            (0x7f, r"'\x7f'"),
+            (0x9e, r"'\u009e'"),
+            (0xad, r"'\u00ad'"),
+            (0xe9, "'\u{e9}'"),
+        ];
+        for (byte, expect) in cases {
+            assert_eq!(character(byte), expect);
         }
     }
 

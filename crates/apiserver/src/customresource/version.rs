@@ -148,8 +148,7 @@ impl Strategy for Version {
         if self.has_status {
             strategy::keep(obj, old, "status");
         }
-        let generation = old["metadata"]["generation"].as_i64().unwrap_or_default();
-        strategy::set_generation(obj, generation + i64::from(differs(obj, old)));
+        strategy::advance_generation(obj, old, differs(obj, old));
     }
 
     fn prepare_for_status_update(&self, obj: &mut Value, old: &Value) {
