@@ -2,7 +2,7 @@
 
 mod commits;
 mod gates;
-mod process;
+pub mod process;
 mod stored;
 mod watches;
 

@@ -27,4 +27,4 @@ mod workloads;
 mod write;
 
 pub use metrics::Metrics;
-pub use run::{DEFAULT_SCHEDULER_NAME, run};
+pub use run::{DEFAULT_SCHEDULER_NAME, run, synced};

@@ -38,17 +38,15 @@ const MAX_WRITES: usize = 128;
 
 /// Schedules pods that ask for the default scheduler until `stop`.
 pub async fn run(client: Client, informers: Informers, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let inputs = Inputs {
-        nodes: informers.get(),
-        pods: informers.get(),
-        namespaces: informers.get(),
-        storage: Storage::new(&informers),
-        devices: DeviceInputs::new(&informers),
-        owners: Owners::new(&informers),
-    };
+    let inputs = Inputs::new(&informers);
     let recorder = EventRecorder::new(client.clone(), DEFAULT_SCHEDULER_NAME, "");
     let writer = Writer { client, recorder, name: DEFAULT_SCHEDULER_NAME.into() };
     stop.run_until_cancelled(Scheduler::new(writer, &inputs, metrics).serve(inputs)).await;
+}
+
+/// Waits until all is known that decisions rest on; who leads later knows it from the beginning.
+pub async fn synced(informers: &Informers) {
+    Inputs::new(informers).synced().await;
 }
 
 /// Where changes come from.
@@ -59,6 +57,30 @@ pub struct Inputs {
     pub storage: Storage,
     pub devices: DeviceInputs,
     pub owners: Owners,
+}
+
+impl Inputs {
+    fn new(informers: &Informers) -> Inputs {
+        Inputs {
+            nodes: informers.get(),
+            pods: informers.get(),
+            namespaces: informers.get(),
+            storage: Storage::new(informers),
+            devices: DeviceInputs::new(informers),
+            owners: Owners::new(informers),
+        }
+    }
+
+    async fn synced(&self) {
+        tokio::join!(
+            self.nodes.synced(),
+            self.pods.synced(),
+            self.namespaces.synced(),
+            self.storage.synced(),
+            self.devices.synced(),
+            self.owners.synced(),
+        );
+    }
 }
 
 /// One attempt to find a node for a pod.
@@ -140,14 +162,7 @@ impl Scheduler {
     }
 
     pub async fn serve(mut self, inputs: Inputs) {
-        tokio::join!(
-            inputs.nodes.synced(),
-            inputs.pods.synced(),
-            inputs.namespaces.synced(),
-            inputs.storage.synced(),
-            inputs.devices.synced(),
-            inputs.owners.synced(),
-        );
+        inputs.synced().await;
         let mut nodes = inputs.nodes.subscribe();
         let mut pods = inputs.pods.subscribe();
         let mut namespaces = inputs.namespaces.subscribe();

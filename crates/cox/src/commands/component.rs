@@ -3,23 +3,31 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use apiserver::component::Check;
 use client::config::RestConfig;
 use client::leaderelection::Elector;
 use client::transport::Https;
-use client::{CancellationToken, Client, Informers, ServiceAccount};
+use client::{CancellationToken, Client, Informers, QueueMetrics, ServiceAccount};
 use network::{dns, proxy};
 
+use super::configz;
 use super::status::client_of;
 use crate::cli::{
     ComponentArgs, ControllerManagerArgs, DnsArgs, OneElectionArgs, ProxyArgs, RuntimeAloneArgs,
     SchedulerArgs,
 };
 use crate::progress::Progress;
+use crate::services::component::{self, Shown};
 use crate::services::control_plane::{self, CONTROLLER_MANAGER, SCHEDULER};
 use crate::services::{Services, interrupted, leader, node};
 use crate::{control, logging, memory};
+
+/// Where components show how they are, as upstream's do.
+const SCHEDULER_PORT: u16 = 10259;
+const CONTROLLER_MANAGER_PORT: u16 = 10257;
 
 /// Runs one service until Ctrl-C.
 fn run_one<F>(
@@ -53,11 +61,45 @@ pub async fn until_interrupted(mut services: Services) -> anyhow::Result<ExitCod
 pub fn scheduler(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
     let (client, _) = client_of(&args.component.kubeconfig, SCHEDULER)?;
     let elector = elector(&args.leader_election, &client, scheduler::DEFAULT_SCHEDULER_NAME, SCHEDULER)?;
+    let (metrics, is_synced) = (Arc::<scheduler::Metrics>::default(), Arc::<AtomicBool>::default());
+    let seen = is_synced.clone();
+    let handlers = Check {
+        name: "sched-handler-sync",
+        readiness_only: true,
+        passes: Box::new(move || seen.load(Ordering::Relaxed)),
+    };
+    let shown = Shown {
+        name: SCHEDULER,
+        default_port: SCHEDULER_PORT,
+        checks: component::leader_election(elector.as_ref()).into_iter().chain([handlers]).collect(),
+        configz: configz::of_scheduler(&args),
+        figures: vec![metrics.clone()],
+    };
+    let serving = args.serving.clone();
     run_one(&args.component, SCHEDULER, |informers, stop| async move {
-        let run = |stop| scheduler::run(client.clone(), informers.clone(), Arc::default(), stop);
-        leader::work(elector, stop, run).await;
-        Ok(())
+        let waits = informers.clone();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+            scheduler::synced(&waits).await;
+            is_synced.store(true, Ordering::Relaxed);
+        }));
+        let run = |stop| scheduler::run(client.clone(), informers.clone(), metrics.clone(), stop);
+        let work = leader::work(elector, stop.clone(), run);
+        beside(component::serve(serving, shown, stop.clone()), work, stop).await
     })
+}
+
+/// Does the work of a component and serves what it shows; each ends with the other.
+async fn beside(
+    serving: impl Future<Output = anyhow::Result<()>>,
+    work: impl Future<Output = ()>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let working = async {
+        work.await;
+        stop.cancel();
+        Ok(())
+    };
+    tokio::try_join!(serving, working).map(|_| ())
 }
 
 /// What makes this process work only while it leads, unless it is to work all the time.
@@ -90,21 +132,25 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
         }
         _ => None,
     };
+    let queues = Arc::<QueueMetrics>::default();
+    let shown = Shown {
+        name: CONTROLLER_MANAGER,
+        default_port: CONTROLLER_MANAGER_PORT,
+        checks: component::leader_election(elector.as_ref()).into_iter().collect(),
+        configz: configz::of_controller_manager(&args),
+        figures: vec![queues.clone()],
+    };
+    let serving = args.serving.clone();
     let (cluster_cidrs, disabled) = (args.cluster_cidr, control_plane::disabled_controllers(args.ingress));
     run_one(&args.component, CONTROLLER_MANAGER, |informers, stop| async move {
-        let config = controllers::Config {
-            root_ca,
-            signing,
-            cluster_cidrs,
-            disabled,
-            ..controllers::Config::default()
-        };
+        let config = controllers::Config { root_ca, signing, cluster_cidrs, disabled, queues };
         let client_for = |account: &'static str| {
             let transport = ServiceAccount::new(client.clone(), anonymous.clone(), "kube-system", account);
             Client::new(transport, account)
         };
-        leader::work(elector, stop, |stop| controllers::run(&config, client_for, &informers, stop)).await;
-        Ok(())
+        let run = |stop| controllers::run(&config, client_for, &informers, stop);
+        let work = leader::work(elector, stop.clone(), run);
+        beside(component::serve(serving, shown, stop.clone()), work, stop).await
     })
 }
 
