@@ -10,7 +10,7 @@ use apiserver::component::Check;
 use client::config::RestConfig;
 use client::leaderelection::Elector;
 use client::transport::Https;
-use client::{CancellationToken, Client, Informers, QueueMetrics, ServiceAccount};
+use client::{CancellationToken, Client, Informers, Measured, QueueMetrics, RestMetrics, ServiceAccount};
 use network::{dns, proxy};
 
 use super::configz;
@@ -40,13 +40,29 @@ where
 {
     logging::start(&args.log);
     let (client, _) = client_of(&args.kubeconfig, name)?;
-    super::block_on(async {
-        memory::return_in_background();
-        let informers = Informers::new(client, CancellationToken::new());
-        let mut services = Services::default();
-        services.start(name, |stop| run(informers, stop));
-        until_interrupted(services).await
-    })
+    super::block_on(serve(client, name, run))
+}
+
+async fn serve<F>(
+    client: Client,
+    name: &'static str,
+    run: impl FnOnce(Informers, CancellationToken) -> F,
+) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    memory::return_in_background();
+    let informers = Informers::new(client, CancellationToken::new());
+    let mut services = Services::default();
+    services.start(name, |stop| run(informers, stop));
+    until_interrupted(services).await
+}
+
+/// A component's client, and what it is measured by.
+fn measured(args: &ComponentArgs, name: &str) -> anyhow::Result<(Client, Arc<RestMetrics>)> {
+    let (config, metrics) = (RestConfig::from_kubeconfig(&args.kubeconfig)?, Arc::default());
+    let transport = Measured::new(Https::new(&config)?, &metrics, &config.server);
+    Ok((Client::new(transport, name), metrics))
 }
 
 pub async fn until_interrupted(mut services: Services) -> anyhow::Result<ExitCode> {
@@ -59,7 +75,12 @@ pub async fn until_interrupted(mut services: Services) -> anyhow::Result<ExitCod
 }
 
 pub fn scheduler(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
-    let (client, _) = client_of(&args.component.kubeconfig, SCHEDULER)?;
+    logging::start(&args.component.log);
+    super::block_on(schedule(args))
+}
+
+async fn schedule(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
+    let (client, rest) = measured(&args.component, SCHEDULER)?;
     let elector = elector(&args.leader_election, &client, scheduler::DEFAULT_SCHEDULER_NAME, SCHEDULER)?;
     let (metrics, is_synced) = (Arc::<scheduler::Metrics>::default(), Arc::<AtomicBool>::default());
     let seen = is_synced.clone();
@@ -73,19 +94,20 @@ pub fn scheduler(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
         default_port: SCHEDULER_PORT,
         checks: component::leader_election(elector.as_ref()).into_iter().chain([handlers]).collect(),
         configz: configz::of_scheduler(&args),
-        figures: vec![metrics.clone()],
+        figures: vec![metrics.clone(), rest],
     };
-    let serving = args.serving.clone();
-    run_one(&args.component, SCHEDULER, |informers, stop| async move {
+    let (serving, binder) = (args.serving, client.clone());
+    let run = |informers: Informers, stop: CancellationToken| async move {
         let waits = informers.clone();
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
             scheduler::synced(&waits).await;
             is_synced.store(true, Ordering::Relaxed);
         }));
-        let run = |stop| scheduler::run(client.clone(), informers.clone(), metrics.clone(), stop);
+        let run = |stop| scheduler::run(binder.clone(), informers.clone(), metrics.clone(), stop);
         let work = leader::work(elector, stop.clone(), run);
         beside(component::serve(serving, shown, stop.clone()), work, stop).await
-    })
+    };
+    serve(client, SCHEDULER, run).await
 }
 
 /// Does the work of a component and serves what it shows; each ends with the other.
@@ -115,7 +137,13 @@ fn elector(
 }
 
 pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCode> {
-    let (client, config) = client_of(&args.component.kubeconfig, CONTROLLER_MANAGER)?;
+    logging::start(&args.component.log);
+    super::block_on(control(args))
+}
+
+async fn control(args: ControllerManagerArgs) -> anyhow::Result<ExitCode> {
+    let config = RestConfig::from_kubeconfig(&args.component.kubeconfig)?;
+    let (client, rest) = measured(&args.component, CONTROLLER_MANAGER)?;
     let elector = elector(&args.leader_election, &client, CONTROLLER_MANAGER, CONTROLLER_MANAGER)?;
     let root_ca = match &args.root_ca_file {
         Some(path) => read(path)?,
@@ -124,7 +152,7 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
     };
     let without_identity =
         RestConfig { client_certificate: None, client_key: None, bearer_token: None, ..config };
-    let anonymous = Https::new(&without_identity)?;
+    let anonymous = Measured::new(Https::new(&without_identity)?, &rest, &without_identity.server);
     let signing = match (&args.cluster_signing_cert_file, &args.cluster_signing_key_file) {
         (Some(certificate), Some(key)) => {
             let duration = args.signing.cluster_signing_duration;
@@ -132,26 +160,28 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
         }
         _ => None,
     };
-    let queues = Arc::<QueueMetrics>::default();
+    let (queues, jobs) = (Arc::<QueueMetrics>::default(), Arc::<controllers::JobMetrics>::default());
     let shown = Shown {
         name: CONTROLLER_MANAGER,
         default_port: CONTROLLER_MANAGER_PORT,
         checks: component::leader_election(elector.as_ref()).into_iter().collect(),
         configz: configz::of_controller_manager(&args),
-        figures: vec![queues.clone()],
+        figures: vec![queues.clone(), jobs.clone(), rest],
     };
-    let serving = args.serving.clone();
+    let serving = args.serving;
     let (cluster_cidrs, disabled) = (args.cluster_cidr, control_plane::disabled_controllers(args.ingress));
-    run_one(&args.component, CONTROLLER_MANAGER, |informers, stop| async move {
-        let config = controllers::Config { root_ca, signing, cluster_cidrs, disabled, queues };
+    let issuer = client.clone();
+    let run = |informers: Informers, stop: CancellationToken| async move {
+        let config = controllers::Config { root_ca, signing, cluster_cidrs, disabled, queues, jobs };
         let client_for = |account: &'static str| {
-            let transport = ServiceAccount::new(client.clone(), anonymous.clone(), "kube-system", account);
+            let transport = ServiceAccount::new(issuer.clone(), anonymous.clone(), "kube-system", account);
             Client::new(transport, account)
         };
         let run = |stop| controllers::run(&config, client_for, &informers, stop);
         let work = leader::work(elector, stop.clone(), run);
         beside(component::serve(serving, shown, stop.clone()), work, stop).await
-    })
+    };
+    serve(client, CONTROLLER_MANAGER, run).await
 }
 
 fn read(path: &std::path::Path) -> anyhow::Result<String> {
