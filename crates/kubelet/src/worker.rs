@@ -393,6 +393,7 @@ impl Worker {
                 conditions,
                 qos_class: pod.status.qos_class.clone(),
                 resource_claim_statuses: pod.status.resource_claim_statuses.clone(),
+                extended_resource_claim_status: pod.status.extended_resource_claim_status.clone(),
                 ..reported.clone()
             };
         }

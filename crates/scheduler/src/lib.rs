@@ -6,6 +6,7 @@
 mod cache;
 mod devices;
 mod diagnosis;
+mod extendedresources;
 mod framework;
 mod metrics;
 mod nodeinfo;

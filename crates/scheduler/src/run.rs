@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use api::view::Object;
 use api::view::core::{Namespace, Node, Pod};
-use api::view::dynamicresource::ResourceClaim;
 use client::{CancellationToken, Client, Delta, EventRecorder, Informer, Informers};
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
@@ -19,7 +18,7 @@ use crate::diagnosis::Diagnosis;
 use crate::framework::ClusterEvent;
 use crate::metrics::{AttemptResult, Metrics};
 use crate::placement::Placement;
-use crate::plugins::dynamic_resources;
+use crate::plugins::dynamic_resources::{self, Undo};
 use crate::podinfo::PodInfo;
 use crate::preemption::{Preemption, preempt};
 use crate::queue::Queue;
@@ -114,8 +113,7 @@ enum Outcome {
 #[derive(Default)]
 struct Remedy {
     preemption: Option<Preemption>,
-    /// To lose its devices.
-    claim: Option<Arc<ResourceClaim>>,
+    claim: Option<Undo>,
 }
 
 /// When a failed pod tries again.
@@ -306,7 +304,7 @@ impl Scheduler {
                 self.bind(pod, node, placement, attempt);
             }
             Err(mut diagnosis) => {
-                let (claim, message) = dynamic_resources::to_deallocate(&pod, &snapshot, &diagnosis);
+                let (claim, message) = dynamic_resources::to_undo(&pod, &snapshot, &diagnosis);
                 let preemption = preempt(&pod, &snapshot, &diagnosis);
                 self.metrics.preempting(preemption.as_ref().ok().map(|found| found.victims.len()));
                 self.attempted(attempt, AttemptResult::Unschedulable);
@@ -356,8 +354,10 @@ impl Scheduler {
         let writer = self.writer.clone();
         let now = Timestamp::now();
         self.writes.spawn(async move {
-            if let Some(claim) = &remedy.claim {
-                writer.deallocate(claim).await;
+            match &remedy.claim {
+                Some(Undo::Deallocate(claim)) => writer.deallocate(claim).await,
+                Some(Undo::Delete(claim)) => writer.delete_claim(claim).await,
+                None => {}
             }
             if let Some(preemption) = &remedy.preemption {
                 writer.evict(&pod, preemption, now).await;
@@ -428,6 +428,7 @@ async fn bind_all(
     if devices.is_empty() {
         return bind(writer, pod, node).await;
     }
+    let devices = &writer.make_claims(devices).await.map_err(|error| error.to_string())?;
     let reserved = writer.reserve(pod, devices, Timestamp::now()).await.map_err(|error| error.to_string());
     let ready = match reserved {
         Ok(()) => waiting.ready(devices).await.map_err(|why| (why, true)),
