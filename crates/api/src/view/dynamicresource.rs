@@ -83,11 +83,6 @@ pub struct ResourceClaim {
     pub status: ResourceClaimStatus,
 }
 
-/// Whether devices of a class may be meant (upstream: `IsDRAExtendedResourceName`).
-pub fn may_be_devices(resource: &str) -> bool {
-    is_extended_resource(resource) || resource.starts_with(DEVICE_CLASS_RESOURCES)
-}
-
 impl ResourceClaim {
     /// The uid of the pod for whose extended resources the claim was made.
     pub fn extended_resources_of(&self) -> Option<&str> {
@@ -421,6 +416,11 @@ pub struct DeviceTaint {
     pub effect: String,
     #[serde(with = "time::rfc3339")]
     pub time_added: Option<Timestamp>,
+}
+
+/// Whether devices of a class may be meant (upstream: `IsDRAExtendedResourceName`).
+pub fn may_be_devices(resource: &str) -> bool {
+    is_extended_resource(resource) || resource.starts_with(DEVICE_CLASS_RESOURCES)
 }
 
 /// The name of the claim that a pod means; `Ok(None)` where it was found that none is needed. Whoever finds a claim

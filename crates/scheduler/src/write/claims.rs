@@ -202,11 +202,11 @@ impl Writer {
 fn to_make(claim: &ResourceClaim) -> Value {
     let ObjectMeta { generate_name, annotations, owner_references, .. } = &claim.metadata;
     let exact = |request: &DeviceRequest| {
-        let exactly = request.exactly.iter().map(|exactly| {
+        let exactly = request.exactly.as_ref().map(|exactly| {
             json!({"deviceClassName": exactly.device_class_name, "allocationMode": exactly.allocation_mode,
                 "count": exactly.count})
         });
-        json!({"name": request.name, "exactly": exactly.last()})
+        json!({"name": request.name, "exactly": exactly})
     };
     let requests: Vec<Value> = claim.spec.devices.requests.iter().map(exact).collect();
     json!({
