@@ -9,6 +9,7 @@ mod patch;
 pub mod validating;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::gvk::GroupVersionKind;
 use apimachinery::meta::value_at;
@@ -47,6 +48,35 @@ pub trait Kinds {
     -> Result<Value, String>;
 }
 
+/// Is told what the expressions of policies come to, and tells the time, which they do not know.
+pub trait Meter {
+    /// Since some moment; only differences count.
+    fn elapsed(&self) -> Duration;
+    fn checked(&self, check: &Check<'_>);
+}
+
+/// What an expression of a policy came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check<'a> {
+    pub policy: &'a str,
+    pub binding: &'a str,
+    pub error_type: &'static str,
+    /// What is done about it; none for a mutation.
+    pub action: Option<&'static str>,
+    pub took: Duration,
+}
+
+/// How upstream sorts what is said against a request or an object (`ErrorType` of both kinds of policies).
+fn error_type(message: &str) -> &'static str {
+    if message.starts_with("compilation") {
+        "compile_error"
+    } else if message.starts_with("validation failed due to running out of cost budget") {
+        "out_of_budget"
+    } else {
+        "invalid_error"
+    }
+}
+
 /// One request that policies are asked about.
 pub struct Review<'a> {
     pub request: &'a Attributes,
@@ -54,6 +84,7 @@ pub struct Review<'a> {
     pub world: &'a dyn World,
     pub kinds: &'a dyn Kinds,
     pub notes: &'a Notes,
+    pub meter: &'a dyn Meter,
 }
 
 impl Review<'_> {

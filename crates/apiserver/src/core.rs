@@ -68,6 +68,7 @@ impl Core {
         let anonymous = believed.anonymous.take().unwrap_or(anyone);
         let request_header = believed.request_header.as_ref().map(|proxies| proxies.headers.clone());
         let admission = admission::Chain::selected(&config.admission);
+        let metrics = Metrics::default();
         Arc::new(Core {
             services: Allocator::new(&config.service_cidrs(), config.node_ports.clone(), &store),
             authenticator: Authenticator::new(issuer, config.tokens.clone(), request_header, anonymous),
@@ -80,12 +81,12 @@ impl Core {
             webhook_clients: webhook::client::Clients::new(store.clone()),
             quotas: Quotas::default(),
             aggregator: Aggregator::new(config.front_proxy.clone()),
-            customresources: customresource::Registry::default(),
+            customresources: customresource::Registry::new(metrics.rules.clone()),
             discovery: discovery::Kept::default(),
             decoded: Decoded::default(),
             encodings: Encodings::default(),
             frames: FrameCache::default(),
-            metrics: Metrics::default(),
+            metrics,
             flow_control: FlowControl::new(config.requests_in_flight_max, config.clock.clone()),
             draining: CancellationToken::new(),
             open_api_hashes: OnceLock::new(),

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 
 use apimachinery::Status;
-use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{Response, StatusCode};
 
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::core::Core;
 use crate::nonresource::page_not_found;
+use crate::query::Query;
 
 struct Check {
     name: &'static str,
@@ -67,42 +68,62 @@ fn applying(core: &Core, endpoint: &str) -> impl Iterator<Item = &'static Check>
 }
 
 pub async fn serve(call: &Call, endpoint: &str, rest: &[&str]) -> Result<Response<Body>, Status> {
-    let excluded: Vec<&str> = call.query.all("exclude").collect();
-    let single = rest.join("/");
-    let checks: Vec<&Check> = applying(&call.core, endpoint)
-        .filter(
-            |check| if single.is_empty() { !excluded.contains(&check.name) } else { check.name == single },
-        )
-        .collect();
-    if checks.is_empty() && !single.is_empty() {
-        return page_not_found();
-    }
-    let mut report = String::new();
-    let mut failed = Vec::new();
-    for check in &checks {
-        let passes = check.passes(&call.core).await;
-        let line = if passes {
-            format!("[+]{} ok", check.name)
-        } else {
-            format!("[-]{} failed: reason withheld", check.name)
-        };
-        writeln!(report, "{line}").expect("writing to a String does not fail");
-        if !passes {
-            failed.push(check.name);
+    let asked = Asked::new(endpoint, rest, &call.query);
+    let mut outcomes = Vec::new();
+    for check in applying(&call.core, endpoint) {
+        if asked.wants(check.name) {
+            outcomes.push((check.name, check.passes(&call.core).await));
         }
     }
-    let (code, text) = match (failed.is_empty(), call.query.get("verbose").is_some()) {
-        (true, false) => (200, "ok".to_owned()),
-        (true, true) => (200, format!("{report}{endpoint} check passed\n")),
-        (false, _) => (500, format!("{report}{endpoint} check failed\n")),
-    };
-    let mut response = Response::new(body::full(text));
-    *response.status_mut() = http::StatusCode::from_u16(code).map_err(Status::internal)?;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    if single.is_empty() {
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    asked.answer(&outcomes)
+}
+
+/// What somebody wants to know of how a server is.
+pub struct Asked<'a> {
+    endpoint: &'a str,
+    /// The one check that is meant; all when empty.
+    single: String,
+    excluded: Vec<&'a str>,
+    verbose: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// `rest` follows the endpoint in the path.
+    pub fn new(endpoint: &'a str, rest: &[&str], query: &'a Query) -> Asked<'a> {
+        let excluded = query.all("exclude").collect();
+        Asked { endpoint, single: rest.join("/"), excluded, verbose: query.get("verbose").is_some() }
     }
-    Ok(response)
+
+    /// Whether a check is to be made.
+    pub fn wants(&self, check: &str) -> bool {
+        if self.single.is_empty() { !self.excluded.contains(&check) } else { check == self.single }
+    }
+
+    /// The answer, from the checks that were made and whether they passed.
+    pub fn answer(&self, outcomes: &[(&str, bool)]) -> Result<Response<Body>, Status> {
+        if outcomes.is_empty() && !self.single.is_empty() {
+            return page_not_found();
+        }
+        let endpoint = self.endpoint;
+        let mut report = String::new();
+        for (name, passes) in outcomes {
+            let line =
+                if *passes { format!("[+]{name} ok") } else { format!("[-]{name} failed: reason withheld") };
+            writeln!(report, "{line}").expect("writing to a String does not fail");
+        }
+        let (code, text) = match (outcomes.iter().all(|(_, passes)| *passes), self.verbose) {
+            (true, false) => (StatusCode::OK, "ok".to_owned()),
+            (true, true) => (StatusCode::OK, format!("{report}{endpoint} check passed\n")),
+            (false, _) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{report}{endpoint} check failed\n")),
+        };
+        let mut response = Response::new(body::full(text));
+        *response.status_mut() = code;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        if self.single.is_empty() {
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        }
+        Ok(response)
+    }
 }

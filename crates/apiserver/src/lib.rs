@@ -17,6 +17,7 @@ mod request_info;
 
 // What it does.
 mod aggregation;
+pub mod component;
 mod componentstatus;
 mod customresource;
 mod delete;

@@ -52,8 +52,43 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failure to accept, which is usually a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Who answers what comes over connections.
+pub trait Answers: Send + Sync + 'static {
+    /// Never fails: a failure is an answer.
+    fn answer(
+        self: Arc<Self>,
+        request: Request<Body>,
+        peer: Peer,
+    ) -> impl Future<Output = Response<Body>> + Send;
+
+    /// A client and this server did not agree on TLS.
+    fn handshake_failed(&self);
+
+    /// No new connections are taken; those that are open are to end.
+    fn stopping(&self);
+}
+
+impl Answers for Core {
+    async fn answer(self: Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
+        pipeline::handle(self, request, peer).await
+    }
+
+    fn handshake_failed(&self) {
+        self.metrics.gates.handshake_failed();
+    }
+
+    fn stopping(&self) {
+        self.draining.cancel();
+    }
+}
+
 /// Accepts connections until `stop`, then lets those that are open finish.
-pub async fn serve(core: Arc<Core>, listener: TcpListener, tls: SharedTls, stop: CancellationToken) {
+pub async fn serve<A: Answers>(
+    answers: Arc<A>,
+    listener: TcpListener,
+    tls: SharedTls,
+    stop: CancellationToken,
+) {
     let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {
@@ -63,7 +98,7 @@ pub async fn serve(core: Arc<Core>, listener: TcpListener, tls: SharedTls, stop:
         };
         match accepted {
             Ok((stream, seat)) => {
-                connections.spawn(connection(core.clone(), stream, tls.load_full(), stop.clone(), seat));
+                connections.spawn(connection(answers.clone(), stream, tls.load_full(), stop.clone(), seat));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -71,7 +106,7 @@ pub async fn serve(core: Arc<Core>, listener: TcpListener, tls: SharedTls, stop:
             }
         }
     }
-    core.draining.cancel();
+    answers.stopping();
     connections.close();
     if timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
         tracing::warn!(open = connections.len(), "connections were still open when the server stopped");
@@ -88,8 +123,8 @@ async fn accept(
     Ok((stream, seat))
 }
 
-async fn connection(
-    core: Arc<Core>,
+async fn connection<A: Answers>(
+    answers: Arc<A>,
     stream: TcpStream,
     tls: Arc<Serving>,
     stop: CancellationToken,
@@ -98,16 +133,16 @@ async fn connection(
     // Boxed one after the other: most connections do nothing most of the time, and take no room for their handshake
     // then, nor for the protocol that they do not speak.
     let Some(stream) = Box::pin(handshake(stream, &tls)).await else {
-        core.metrics.gates.handshake_failed();
+        answers.handshake_failed();
         return;
     };
     let session = stream.get_ref().1;
     let (peer, is_http2) = (peer(&stream, &tls), session.alpn_protocol() == Some(b"h2"));
     drop(tls);
     let result = if is_http2 {
-        Box::pin(serve_http2(core, stream, peer, stop)).await
+        Box::pin(serve_http2(answers, stream, peer, stop)).await
     } else {
-        Box::pin(serve_http1(core, stream, peer, stop)).await
+        Box::pin(serve_http1(answers, stream, peer, stop)).await
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended");
@@ -148,15 +183,15 @@ macro_rules! serve_until {
     }};
 }
 
-async fn serve_http1(
-    core: Arc<Core>,
+async fn serve_http1<A: Answers>(
+    answers: Arc<A>,
     stream: Box<TlsStream<TcpStream>>,
     peer: Peer,
     stop: CancellationToken,
 ) -> hyper::Result<()> {
     let (stream, endless) = Impatient::new(stream, STALL_TIMEOUT);
     let service =
-        service_fn(move |request| answer(core.clone(), request, peer.clone(), Some(endless.clone())));
+        service_fn(move |request| answer(answers.clone(), request, peer.clone(), Some(endless.clone())));
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -166,14 +201,14 @@ async fn serve_http1(
     serve_until!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades(), stop)
 }
 
-async fn serve_http2(
-    core: Arc<Core>,
+async fn serve_http2<A: Answers>(
+    answers: Arc<A>,
     stream: Box<TlsStream<TcpStream>>,
     peer: Peer,
     stop: CancellationToken,
 ) -> hyper::Result<()> {
     let (stream, _) = Impatient::new(stream, STALL_TIMEOUT);
-    let service = service_fn(move |request| answer(core.clone(), request, peer.clone(), None));
+    let service = service_fn(move |request| answer(answers.clone(), request, peer.clone(), None));
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -189,9 +224,14 @@ async fn serve_http2(
 type Answer = Pin<Box<dyn Future<Output = Result<Response<WireBody>, Infallible>> + Send>>;
 
 /// `endless` lets a connection that becomes a session wait for as long as it takes.
-fn answer(core: Arc<Core>, request: Request<Incoming>, peer: Peer, endless: Option<Endless>) -> Answer {
+fn answer<A: Answers>(
+    answers: Arc<A>,
+    request: Request<Incoming>,
+    peer: Peer,
+    endless: Option<Endless>,
+) -> Answer {
     Box::pin(async move {
-        let response = respond(core, request, peer).await;
+        let response = respond(answers, request, peer).await;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some(endless) = endless
         {
@@ -201,9 +241,9 @@ fn answer(core: Arc<Core>, request: Request<Incoming>, peer: Peer, endless: Opti
     })
 }
 
-async fn respond(core: Arc<Core>, request: Request<Incoming>, peer: Peer) -> Response<WireBody> {
+async fn respond<A: Answers>(answers: Arc<A>, request: Request<Incoming>, peer: Peer) -> Response<WireBody> {
     let request: Request<Body> = request.map(|body| body.map_err(Into::into).boxed_unsync());
-    pipeline::handle(core, request, peer).await.map(body::wire)
+    answers.answer(request, peer).await.map(body::wire)
 }
 
 #[cfg(test)]
@@ -218,7 +258,7 @@ mod tests {
     /// Beside this a connection holds its TLS session and what hyper and rustls have buffered, a page or two each.
     #[test]
     fn an_idle_connection_takes_no_room_for_what_it_does_not_do() {
-        let rooms = [room(serve_http1), room(serve_http2)];
+        let rooms = [room(serve_http1::<Core>), room(serve_http2::<Core>)];
         assert!(rooms.iter().all(|room| *room <= 4 << 10), "{rooms:?}");
     }
 }

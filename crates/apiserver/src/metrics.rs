@@ -1,8 +1,9 @@
 //! What the server counts about itself, under upstream's metric names.
 
 mod commits;
+pub mod expressions;
 mod gates;
-mod process;
+pub mod process;
 mod stored;
 mod watches;
 
@@ -174,6 +175,8 @@ pub struct Metrics {
     bodies: Histograms<3>,
     pub gates: Arc<Gates>,
     pub commits: Commits,
+    pub rules: Arc<expressions::Rules>,
+    pub policies: expressions::Policies,
     watches: Watches,
 }
 
@@ -195,6 +198,8 @@ impl Default for Metrics {
             bodies: Histograms::new(of_bodies, &BODY_BUCKETS),
             gates: Arc::default(),
             commits: Commits::default(),
+            rules: Arc::default(),
+            policies: expressions::Policies::default(),
             watches: Watches::default(),
         }
     }
@@ -305,12 +310,14 @@ impl Metrics {
         let mut out = String::new();
         let metrics = &core.metrics;
         let encryption = &core.config.encryption;
-        let parts: [&dyn Fn(&mut String) -> std::fmt::Result; 9] = [
+        let parts: [&dyn Fn(&mut String) -> std::fmt::Result; 11] = [
             &|out| metrics.counts.lock().write(out),
             &|out| metrics.field_validations.write(out),
             &|out| metrics.bodies.write(out),
             &|out| metrics.gates.write(out),
             &|out| metrics.commits.write(out),
+            &|out| metrics.rules.write(out),
+            &|out| metrics.policies.write(out),
             &|out| metrics.watches.write(out),
             &|out| stored::write(out, core),
             &|out| encryption.iter().try_for_each(|encryption| encryption.write_metrics(out)),

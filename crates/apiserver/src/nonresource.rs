@@ -19,6 +19,9 @@ use crate::{debug, health, version};
 /// Where the keys of service account tokens are published.
 const JWKS_PATH: &str = "/openid/v1/jwks";
 
+/// The text form of Prometheus.
+pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4";
+
 /// The form in which all groups, versions and resources come at once.
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
@@ -50,7 +53,7 @@ pub async fn serve(call: &mut Call, body: Body) -> Result<Response<Body>, Status
             ];
             let mut page = parts.concat();
             core.config.components.iter().for_each(|component| component.write(&mut page));
-            text("text/plain; version=0.0.4", page)
+            text(METRICS_CONTENT_TYPE, page)
         }
         ["debug", rest @ ..] => debug::serve(call, rest, body).await,
         ["api"] => group_document(call, true),

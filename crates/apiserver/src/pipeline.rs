@@ -146,7 +146,7 @@ pub async fn handle(core: Arc<Core>, mut request: Request<Body>, peer: Peer) -> 
 
 /// The answer to a request that nobody has looked into. Browsers are told not to make anything of its text, which
 /// repeats what was asked (upstream: `responsewriters.Forbidden`).
-fn refused(status: &Status, target: Target) -> Response<Body> {
+pub fn refused(status: &Status, target: Target) -> Response<Body> {
     let mut response = call::failure(status, target);
     if status.code == StatusCode::FORBIDDEN.as_u16() {
         response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -71,6 +71,11 @@ impl ReviewClient {
         Ok(ReviewClient { transport: Https::new(config)?, path })
     }
 
+    /// Posts to this path of the server that the transport leads to.
+    pub fn over(transport: Arc<dyn Transport>, path: &str) -> ReviewClient {
+        ReviewClient { transport, path: path.to_owned() }
+    }
+
     /// Posts a review and reads it back with its status.
     pub async fn post(&self, review: &Value, within: Duration) -> Result<Value, ReviewError> {
         let body = Bytes::from(to_json(review));

@@ -47,6 +47,39 @@ pub struct Presented<'a> {
     pub headers: &'a HeaderMap,
 }
 
+impl<'a> Presented<'a> {
+    /// Whom the connection itself speaks for: a front proxy's word first, then a client certificate. Beside it whether one
+    /// of them was bad.
+    pub fn holder(&self, request_header: Option<&RequestHeader>) -> (Option<UserInfo>, bool) {
+        let mut refused = false;
+        let mut accept = |found: Result<Option<UserInfo>, Refusal>| {
+            found.unwrap_or_else(|error| {
+                tracing::warn!(%error, "unable to authenticate the request");
+                refused = true;
+                None
+            })
+        };
+        let by_proxy = request_header.zip(self.front_proxy);
+        let by_proxy =
+            by_proxy.map(|(believed, proxy)| believed.user(proxy, self.headers).map_err(Refusal::from));
+        if let Some(user) = by_proxy.and_then(&mut accept) {
+            return (Some(user), refused);
+        }
+        let by_certificate = self.certificate.map(|certificate| match certificate {
+            Certificate::Verified(subject) => subject.user().cloned().map(Some).map_err(Refusal::from),
+            // The authorities of clients need not know a front proxy.
+            Certificate::Unverified if self.front_proxy.is_some() => Ok(None),
+            Certificate::Unverified => Err(Refusal::Unverified),
+        });
+        (by_certificate.and_then(accept), refused)
+    }
+
+    /// The token in `Authorization: Bearer TOKEN`.
+    pub fn token(&self) -> Option<&'a str> {
+        self.headers.get(AUTHORIZATION)?.to_str().ok().and_then(bearer)
+    }
+}
+
 /// Who may come without credentials, as `system:anonymous` (upstream: `--anonymous-auth` and `AnonymousAuthConfig`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Anonymous {
@@ -119,31 +152,11 @@ impl Authenticator {
         objects: &dyn Objects,
         now: Timestamp,
     ) -> Identified<'a> {
-        let mut refused = false;
-        let mut accept = |found: Result<Option<UserInfo>, Refusal>| {
-            found.unwrap_or_else(|error| {
-                tracing::warn!(%error, "unable to authenticate the request");
-                refused = true;
-                None
-            })
-        };
-        let by_proxy = self.request_header.as_ref().zip(presented.front_proxy);
-        let by_proxy =
-            by_proxy.map(|(believed, proxy)| believed.user(proxy, presented.headers).map_err(Refusal::from));
-        if let Some(user) = by_proxy.and_then(&mut accept) {
+        let (user, refused) = presented.holder(self.request_header.as_ref());
+        if let Some(user) = user {
             return Identified::User(user);
         }
-        let by_certificate = presented.certificate.map(|certificate| match certificate {
-            Certificate::Verified(subject) => subject.user().cloned().map(Some).map_err(Refusal::from),
-            // The authorities of clients need not know a front proxy.
-            Certificate::Unverified if presented.front_proxy.is_some() => Ok(None),
-            Certificate::Unverified => Err(Refusal::Unverified),
-        });
-        if let Some(user) = by_certificate.and_then(&mut accept) {
-            return Identified::User(user);
-        }
-        let authorization = presented.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = authorization.and_then(bearer);
+        let token = presented.token();
         if let Some(Ok((user, _))) = token.map(|token| self.review(token, &[], objects, now)) {
             return Identified::User(user);
         }

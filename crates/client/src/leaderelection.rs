@@ -1,9 +1,11 @@
 //! Of several processes that could do the same work one does it: whoever holds a Lease and renews it in time. Who waits
 //! follows the Lease and tries when it is free; nobody asks again and again. Follows `client-go/tools/leaderelection`.
 
+mod health;
 mod record;
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::resource::LEASES;
@@ -19,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::event::{EventRecorder, EventType};
 use crate::informer::{Delta, Informer};
 use crate::request::Client;
+pub use health::Health;
 pub use record::{Timing, TimingError};
 
 /// Which Lease decides, and who asks for it.
@@ -36,13 +39,20 @@ pub struct Elector {
     client: Client,
     recorder: EventRecorder,
     config: Config,
+    health: Arc<Health>,
 }
 
 impl Elector {
     /// `component` is the source of the events that tell who leads.
     pub fn new(client: Client, component: &str, config: Config) -> Elector {
         let recorder = EventRecorder::new(client.clone(), component, "");
-        Elector { client, recorder, config }
+        let health = Arc::new(Health::new(config.timing.lease_duration));
+        Elector { client, recorder, config, health }
+    }
+
+    /// Tells whether the lead that this candidate has is renewed.
+    pub fn health(&self) -> Arc<Health> {
+        self.health.clone()
     }
 
     /// Does `work` whenever this candidate leads, until `stop`. The token that the work gets is cancelled when another
@@ -53,6 +63,7 @@ impl Elector {
         F: Future<Output = ()>,
     {
         while let Some(mut held) = stop.run_until_cancelled(self.acquire()).await {
+            self.health.renewed(Instant::now());
             self.tell(&held, "became leader");
             let leading = stop.child_token();
             let mut working = pin!(work(leading.clone()));
@@ -66,6 +77,7 @@ impl Elector {
             }
             self.tell(&held, "stopped leading");
             self.release(held).await;
+            self.health.led();
             if ended {
                 return;
             }
@@ -143,7 +155,10 @@ impl Elector {
             let begun = Instant::now();
             let attempt_ends = deadline.min(begun + timing.request_timeout());
             match within(attempt_ends, self.renew_once(held)).await {
-                Ok(Some(lease)) => (*held, renewed) = (lease, begun),
+                Ok(Some(lease)) => {
+                    (*held, renewed) = (lease, begun);
+                    self.health.renewed(begun);
+                }
                 Ok(None) => return tracing::warn!(lease = name, "another took the lead"),
                 Err(error) if Instant::now() >= deadline => {
                     return tracing::warn!(lease = name, %error, "the lead could not be renewed in time");

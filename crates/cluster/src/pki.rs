@@ -140,26 +140,7 @@ impl Pki {
 
     fn issue(&self, common_name: &str, usage: &Usage, now: Timestamp) -> Result<Identity, rcgen::Error> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = subject(common_name);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        validity(&mut params, now, LEAF_LIFE_DAYS);
-        match usage {
-            Usage::Server { names, addresses } => {
-                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-                for name in names {
-                    params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
-                }
-                params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
-            }
-            Usage::Client { groups } => {
-                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-                for group in groups {
-                    params.distinguished_name.push(DnType::OrganizationName, group.as_str());
-                }
-            }
-        }
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let certificate = params(common_name, usage, now)?.signed_by(&key, &self.issuer)?;
         Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 
@@ -180,6 +161,38 @@ impl Pki {
             Err(error) => Ok(Err(error)),
         }
     }
+}
+
+/// A server's certificate that nobody vouches for, and its key, kept nowhere: for who was given none.
+pub fn self_signed(common_name: &str, usage: &Usage, now: Timestamp) -> Result<Identity, Error> {
+    let made = KeyPair::generate().and_then(|key| {
+        let certificate = params(common_name, usage, now)?.self_signed(&key)?;
+        Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
+    });
+    made.map_err(|error| Error::Make(common_name.to_owned(), error))
+}
+
+fn params(common_name: &str, usage: &Usage, now: Timestamp) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject(common_name);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    validity(&mut params, now, LEAF_LIFE_DAYS);
+    match usage {
+        Usage::Server { names, addresses } => {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            for name in names {
+                params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
+            }
+            params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+        }
+        Usage::Client { groups } => {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            for group in groups {
+                params.distinguished_name.push(DnType::OrganizationName, group.as_str());
+            }
+        }
+    }
+    Ok(params)
 }
 
 fn subject(common_name: &str) -> DistinguishedName {

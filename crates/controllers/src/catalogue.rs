@@ -29,6 +29,8 @@ pub struct Config {
     pub disabled: Vec<&'static str>,
     /// What their queues are measured by.
     pub queues: Arc<QueueMetrics>,
+    /// What the syncs of Jobs are measured by.
+    pub jobs: Arc<job::JobMetrics>,
 }
 
 /// An authority's certificate and key, PEM.

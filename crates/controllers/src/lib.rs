@@ -57,4 +57,5 @@ mod vacprotection;
 mod validatingadmissionpolicystatus;
 
 pub use catalogue::{CATALOGUE, Config, Row, SigningAuthority};
+pub use job::JobMetrics;
 pub use run::run;

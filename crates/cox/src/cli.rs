@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 mod access;
 mod audit;
+mod component;
 mod etcd;
 mod join;
 mod leader;
@@ -18,6 +19,7 @@ pub use audit::AuditArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::layout::Roots;
 use cluster::{DEFAULT_NAME, Layout};
+pub use component::SecureServingArgs;
 pub use etcd::EtcdArgs;
 use jiff::SignedDuration;
 pub use join::{JoinArgs, TokenCommand};
@@ -270,6 +272,8 @@ pub struct SchedulerArgs {
     #[command(flatten)]
     pub component: ComponentArgs,
     #[command(flatten)]
+    pub serving: SecureServingArgs,
+    #[command(flatten)]
     pub leader_election: OneElectionArgs,
 }
 
@@ -277,6 +281,8 @@ pub struct SchedulerArgs {
 pub struct ControllerManagerArgs {
     #[command(flatten)]
     pub component: ComponentArgs,
+    #[command(flatten)]
+    pub serving: SecureServingArgs,
     #[command(flatten)]
     pub leader_election: OneElectionArgs,
     /// The authority that pods are to trust, PEM; that of the kubeconfig if not given

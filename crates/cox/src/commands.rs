@@ -2,6 +2,7 @@
 
 mod agent;
 mod component;
+mod configz;
 mod demo;
 mod detach;
 mod down;

@@ -3,6 +3,7 @@
 
 pub mod agents;
 pub mod certificates;
+pub mod component;
 pub mod control_plane;
 mod encryption_reload;
 mod image_directory;

@@ -40,7 +40,7 @@ use crate::observe::{self, Observed, State};
 use crate::pod::actions::{Plan, active_deadline, pod_actions};
 use crate::pod::backoff::Backoff;
 use crate::pod::memory::{Failure, Memory, Waiting};
-use crate::pod::resize::{RESIZE_CONDITIONS, ResizeError, told_of_container};
+use crate::pod::resize::{ResizeError, told_of_container};
 use crate::probe::{ProbeMetrics, ProbeType, Verdict};
 use crate::resources::Machine;
 use crate::started::Started;
@@ -384,17 +384,7 @@ impl Worker {
             pod.metadata.deletion_grace_period_seconds = Some(seconds);
         }
         if let Some(reported) = &self.reported {
-            let own = |kind: &str| {
-                RESIZE_CONDITIONS.contains(&kind) || reported.conditions.iter().any(|c| c.kind == kind)
-            };
-            let foreign = pod.status.conditions.iter().filter(|c| !own(&c.kind)).cloned();
-            let conditions = foreign.chain(reported.conditions.iter().cloned()).collect();
-            pod.status = PodStatus {
-                conditions,
-                qos_class: pod.status.qos_class.clone(),
-                resource_claim_statuses: pod.status.resource_claim_statuses.clone(),
-                ..reported.clone()
-            };
+            pod.status = report::laid_over(reported, pod.status);
         }
         Arc::new(pod)
     }

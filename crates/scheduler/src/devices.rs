@@ -3,15 +3,21 @@
 //! Devices that a decision has given out count as taken until the API server tells of the claim, so that the next
 //! decision does not give them away again.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::view::dynamicresource::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
+use api::view::core::ContainerExtendedResourceRequest;
+use api::view::dynamicresource::{
+    AllocationResult, DEVICE_CLASS_RESOURCES, DeviceClass, ResourceClaim, ResourceSlice,
+};
 use apimachinery::meta::NamespacedName;
 use client::Delta;
 
+use crate::extendedresources::unmade_uid;
 use crate::framework::ClusterEvent;
 use crate::objects::{Objects, put};
+use crate::podinfo::PodInfo;
 use crate::structured::Allocated;
 
 #[derive(Clone, Debug, Default)]
@@ -34,6 +40,8 @@ pub enum Change {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodDevices {
     pub reservations: Vec<Reservation>,
+    /// Which containers get the devices of the claim that is made for the pod's extended resources.
+    pub mappings: Vec<ContainerExtendedResourceRequest>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +55,12 @@ impl PodDevices {
     pub fn is_empty(&self) -> bool {
         self.reservations.is_empty()
     }
+
+    /// The claim for the pod's extended resources, if there is one.
+    pub fn made_for(&self, pod: &PodInfo) -> Option<&Arc<ResourceClaim>> {
+        let last = self.reservations.last().filter(|_| !self.mappings.is_empty())?;
+        Some(&last.claim).filter(|claim| claim.extended_resources_of() == Some(pod.uid()))
+    }
 }
 
 impl Devices {
@@ -58,6 +72,10 @@ impl Devices {
                 let claim = delta.object();
                 if claim.status.allocation.is_some() || matches!(delta, Delta::Deleted(_)) {
                     self.in_flight.remove(&claim.metadata.uid);
+                    // The claim was not made yet when its devices were chosen.
+                    if let Some(pod) = claim.extended_resources_of() {
+                        self.in_flight.remove(&unmade_uid(pod));
+                    }
                 }
                 ClusterEvent::ResourceClaim
             }
@@ -105,6 +123,21 @@ impl Devices {
         self.classes.values()
     }
 
+    /// The class whose devices this resource is: of several, the newest (upstream: `ExtendedResourceCache`).
+    pub fn class_of_resource(&self, resource: &str) -> Option<&Arc<DeviceClass>> {
+        if let Some(class) = resource.strip_prefix(DEVICE_CLASS_RESOURCES) {
+            return self.class(class);
+        }
+        let named =
+            self.classes().filter(|class| class.spec.extended_resource_name.as_deref() == Some(resource));
+        named.max_by_key(|class| (class.metadata.creation_timestamp, Reverse(&class.metadata.name)))
+    }
+
+    /// The claim that was made for the extended resources of this pod.
+    pub fn claim_of_extended_resources(&self, pod_uid: &str) -> Option<&Arc<ResourceClaim>> {
+        self.claims.values().find(|claim| claim.extended_resources_of() == Some(pod_uid))
+    }
+
     pub fn slices(&self) -> impl Iterator<Item = &Arc<ResourceSlice>> {
         self.slices.values()
     }
@@ -143,6 +176,7 @@ mod tests {
                 claim: claim(json!({})),
                 allocation: Some(Arc::new(serde_json::from_value(allocation.clone()).unwrap())),
             }],
+            ..PodDevices::default()
         };
         devices.assume(&decided);
         assert!(is_taken(&devices) && devices.is_in_flight(&claim(json!({}))));

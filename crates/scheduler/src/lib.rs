@@ -6,6 +6,7 @@
 mod cache;
 mod devices;
 mod diagnosis;
+mod extendedresources;
 mod framework;
 mod metrics;
 mod nodeinfo;
@@ -27,4 +28,4 @@ mod workloads;
 mod write;
 
 pub use metrics::Metrics;
-pub use run::{DEFAULT_SCHEDULER_NAME, run};
+pub use run::{DEFAULT_SCHEDULER_NAME, run, synced};

@@ -54,7 +54,7 @@ pub static PLUGINS: &[Plugin] = &[
         name: "NodeResourcesFit",
         filter: Some(node_resources_fit::filter),
         score: Some(WeightedScoreFn { weight: 1, prepare: node_resources_fit::score }),
-        wakes: &[NodeAdd, NodeAllocatable, AssignedPodUpdate, AssignedPodDelete],
+        wakes: &[NodeAdd, NodeAllocatable, AssignedPodUpdate, AssignedPodDelete, DeviceClass],
     },
     Plugin {
         name: "VolumeRestrictions",

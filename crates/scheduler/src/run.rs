@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use api::view::Object;
 use api::view::core::{Namespace, Node, Pod};
-use api::view::dynamicresource::ResourceClaim;
 use client::{CancellationToken, Client, Delta, EventRecorder, Informer, Informers};
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
@@ -19,7 +18,7 @@ use crate::diagnosis::Diagnosis;
 use crate::framework::ClusterEvent;
 use crate::metrics::{AttemptResult, Metrics};
 use crate::placement::Placement;
-use crate::plugins::dynamic_resources;
+use crate::plugins::dynamic_resources::{self, Undo};
 use crate::podinfo::PodInfo;
 use crate::preemption::{Preemption, preempt};
 use crate::queue::Queue;
@@ -38,17 +37,15 @@ const MAX_WRITES: usize = 128;
 
 /// Schedules pods that ask for the default scheduler until `stop`.
 pub async fn run(client: Client, informers: Informers, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let inputs = Inputs {
-        nodes: informers.get(),
-        pods: informers.get(),
-        namespaces: informers.get(),
-        storage: Storage::new(&informers),
-        devices: DeviceInputs::new(&informers),
-        owners: Owners::new(&informers),
-    };
+    let inputs = Inputs::new(&informers);
     let recorder = EventRecorder::new(client.clone(), DEFAULT_SCHEDULER_NAME, "");
     let writer = Writer { client, recorder, name: DEFAULT_SCHEDULER_NAME.into() };
     stop.run_until_cancelled(Scheduler::new(writer, &inputs, metrics).serve(inputs)).await;
+}
+
+/// Waits until all is known that decisions rest on; who leads later knows it from the beginning.
+pub async fn synced(informers: &Informers) {
+    Inputs::new(informers).synced().await;
 }
 
 /// Where changes come from.
@@ -59,6 +56,30 @@ pub struct Inputs {
     pub storage: Storage,
     pub devices: DeviceInputs,
     pub owners: Owners,
+}
+
+impl Inputs {
+    fn new(informers: &Informers) -> Inputs {
+        Inputs {
+            nodes: informers.get(),
+            pods: informers.get(),
+            namespaces: informers.get(),
+            storage: Storage::new(informers),
+            devices: DeviceInputs::new(informers),
+            owners: Owners::new(informers),
+        }
+    }
+
+    async fn synced(&self) {
+        tokio::join!(
+            self.nodes.synced(),
+            self.pods.synced(),
+            self.namespaces.synced(),
+            self.storage.synced(),
+            self.devices.synced(),
+            self.owners.synced(),
+        );
+    }
 }
 
 /// One attempt to find a node for a pod.
@@ -92,8 +113,7 @@ enum Outcome {
 #[derive(Default)]
 struct Remedy {
     preemption: Option<Preemption>,
-    /// To lose its devices.
-    claim: Option<Arc<ResourceClaim>>,
+    claim: Option<Undo>,
 }
 
 /// When a failed pod tries again.
@@ -140,14 +160,7 @@ impl Scheduler {
     }
 
     pub async fn serve(mut self, inputs: Inputs) {
-        tokio::join!(
-            inputs.nodes.synced(),
-            inputs.pods.synced(),
-            inputs.namespaces.synced(),
-            inputs.storage.synced(),
-            inputs.devices.synced(),
-            inputs.owners.synced(),
-        );
+        inputs.synced().await;
         let mut nodes = inputs.nodes.subscribe();
         let mut pods = inputs.pods.subscribe();
         let mut namespaces = inputs.namespaces.subscribe();
@@ -291,7 +304,7 @@ impl Scheduler {
                 self.bind(pod, node, placement, attempt);
             }
             Err(mut diagnosis) => {
-                let (claim, message) = dynamic_resources::to_deallocate(&pod, &snapshot, &diagnosis);
+                let (claim, message) = dynamic_resources::to_undo(&pod, &snapshot, &diagnosis);
                 let preemption = preempt(&pod, &snapshot, &diagnosis);
                 self.metrics.preempting(preemption.as_ref().ok().map(|found| found.victims.len()));
                 self.attempted(attempt, AttemptResult::Unschedulable);
@@ -341,8 +354,10 @@ impl Scheduler {
         let writer = self.writer.clone();
         let now = Timestamp::now();
         self.writes.spawn(async move {
-            if let Some(claim) = &remedy.claim {
-                writer.deallocate(claim).await;
+            match &remedy.claim {
+                Some(Undo::Deallocate(claim)) => writer.deallocate(claim).await,
+                Some(Undo::Delete(claim)) => writer.delete_claim(claim).await,
+                None => {}
             }
             if let Some(preemption) = &remedy.preemption {
                 writer.evict(&pod, preemption, now).await;
@@ -413,6 +428,7 @@ async fn bind_all(
     if devices.is_empty() {
         return bind(writer, pod, node).await;
     }
+    let devices = &writer.make_claims(devices).await.map_err(|error| error.to_string())?;
     let reserved = writer.reserve(pod, devices, Timestamp::now()).await.map_err(|error| error.to_string());
     let ready = match reserved {
         Ok(()) => waiting.ready(devices).await.map_err(|why| (why, true)),

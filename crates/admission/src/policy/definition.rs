@@ -229,6 +229,15 @@ impl Action {
             Action::Audit => "Audit",
         }
     }
+
+    /// As it is counted.
+    pub fn enforcement(self) -> &'static str {
+        match self {
+            Action::Deny => "deny",
+            Action::Warn => "warn",
+            Action::Audit => "audit",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

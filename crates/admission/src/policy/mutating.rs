@@ -1,6 +1,7 @@
 //! MutatingAdmissionPolicy: its mutations change the object one after another. Follows `plugin/policy/mutating`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::meta::str_at;
 use apimachinery::patch::{JsonPatchError, json_patch_operations};
@@ -9,7 +10,7 @@ use apimachinery::{Status, Value};
 use cel::{BUDGET, Val};
 
 use super::definition::{Binding, Mutation, Mutations, Policy};
-use super::{Failed, Forms, Found, Invocation, Review, patch, select};
+use super::{Check, Failed, Forms, Found, Invocation, Review, error_type, patch, select};
 use crate::expression::{Asker, Evaluator, Expression};
 use crate::request::Operation;
 use crate::rounds::Rounds;
@@ -124,7 +125,10 @@ impl Run<'_, '_> {
         let before = self.object.clone();
         let mut has_mutated = false;
         for mutation in policy.rules.all.iter().filter(|_| !before.is_null()) {
-            match self.changed(mutation, &asker) {
+            let began = self.review.meter.elapsed();
+            let changed = self.changed(mutation, &asker);
+            self.told(&changed, self.review.meter.elapsed().saturating_sub(began));
+            match changed {
                 Ok(next) => {
                     *self.object = next;
                     has_mutated = true;
@@ -140,6 +144,17 @@ impl Run<'_, '_> {
             rounds.may_ask_again(id);
         }
         Ok(has_mutated)
+    }
+
+    fn told(&self, changed: &Result<Value, Failure>, took: Duration) {
+        let error_type = match changed {
+            Ok(_) => "no_error",
+            Err(Failure::OfPolicy(why)) => error_type(why),
+            Err(Failure::Refused(status)) => error_type(&status.message),
+        };
+        let Invocation { policy, binding, .. } = self.invocation;
+        let (policy, binding) = (policy.name.as_str(), binding.name.as_str());
+        self.review.meter.checked(&Check { policy, binding, error_type, action: None, took });
     }
 
     fn fail(&mut self, why: &str) {

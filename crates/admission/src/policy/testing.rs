@@ -1,11 +1,13 @@
 //! What the tests of both kinds of policies share: Deployments that are created in a world of a few objects.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::gvk::GroupVersionKind;
 use apimachinery::{Status, Value, json};
 
-use super::{Binding, Kinds, Review, Scope};
+use super::{Binding, Check, Kinds, Meter, Review, Scope};
 use crate::request::{Notes, Operation};
 use crate::rules::Attributes;
 use crate::rules::tests::attributes;
@@ -38,11 +40,32 @@ impl Kinds for Plain {
     }
 }
 
+/// Keeps what it is told, as policy, binding, error and action; each look at the clock takes a second.
+#[derive(Default)]
+pub struct Checks {
+    looks: Cell<u64>,
+    pub told: RefCell<Vec<String>>,
+}
+
+impl Meter for Checks {
+    fn elapsed(&self) -> Duration {
+        self.looks.set(self.looks.get() + 1);
+        Duration::from_secs(self.looks.get())
+    }
+
+    fn checked(&self, check: &Check<'_>) {
+        let Check { policy, binding, error_type, action, took } = check;
+        let action = action.unwrap_or("-");
+        self.told.borrow_mut().push(format!("{policy} {binding} {error_type} {action} {took:?}"));
+    }
+}
+
 /// A Deployment is created in a namespace with parameters.
 pub struct Scene {
     request: Attributes,
     world: Objects,
     pub notes: Notes,
+    pub checks: Checks,
 }
 
 impl Scene {
@@ -58,11 +81,19 @@ impl Scene {
                 .with("configmaps", map("low", 1))
                 .with("configmaps", map("high", 9)),
             notes: Notes::default(),
+            checks: Checks::default(),
         }
     }
 
     pub fn review(&self) -> Review<'_> {
-        Review { request: &self.request, old: None, world: &self.world, kinds: &Plain, notes: &self.notes }
+        Review {
+            request: &self.request,
+            old: None,
+            world: &self.world,
+            kinds: &Plain,
+            notes: &self.notes,
+            meter: &self.checks,
+        }
     }
 }
 

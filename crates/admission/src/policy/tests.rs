@@ -203,3 +203,21 @@ fn a_policy_is_asked_again_only_if_it_wants_to_be() {
     assert_eq!(once("Never"), 4);
     assert_eq!(once("IfNeeded"), 5);
 }
+
+#[test]
+fn what_expressions_come_to_is_told_with_the_time_they_took() {
+    let check = |spec: Value, bound: Value, expect: &[&str]| {
+        let scene = Scene::new();
+        validated(&scene, spec.clone(), bound).ok();
+        assert_eq!(*scene.checks.told.borrow(), expect, "{spec}");
+    };
+    let all = |expression: &str| json!({"validations": [{"expression": "true"}, {"expression": expression}]});
+    check(all("true"), json!({}), &[]);
+    check(all("false"), json!({}), &["p b invalid_error deny 1s"]);
+    let told = json!({"validationActions": ["Warn", "Audit"]});
+    check(all("false"), told, &["p b invalid_error warn 1s", "p b invalid_error audit 1s"]);
+    check(all("nothing"), json!({}), &["p b compile_error deny 1s"]);
+    let mut ignores = all("object.none == 1");
+    ignores["failurePolicy"] = "Ignore".into();
+    check(ignores, json!({}), &["p b invalid_error allow 1s"]);
+}

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::status::StatusCause;
 use apimachinery::{Status, Value, json};
 use cel::{BUDGET, Val};
 
 use super::definition::{Action, Binding, Policy, Validation, Validations};
-use super::{Failed, Forms, Found, Invocation, Review, select};
+use super::{Check, Failed, Forms, Found, Invocation, Review, error_type, select};
 use crate::expression::{Asker, Evaluator, Failure, Inputs};
 use crate::request::Notes;
 
@@ -24,11 +25,13 @@ struct Decision {
     message: String,
     /// Empty for what comes from a failure.
     reason: String,
+    /// How long its expression has been evaluated.
+    took: Duration,
 }
 
 impl Decision {
     fn failure(message: impl Into<String>) -> Decision {
-        Decision { message: message.into(), reason: String::new() }
+        Decision { message: message.into(), reason: String::new(), took: Duration::ZERO }
     }
 }
 
@@ -41,7 +44,7 @@ struct Denial {
 impl Denial {
     fn new(policy: &str, binding: Option<&Binding>, decision: Decision) -> Denial {
         let with = binding.map(|binding| format!(" with binding '{}'", binding.name)).unwrap_or_default();
-        let Decision { message, reason } = decision;
+        let Decision { message, reason, .. } = decision;
         Denial {
             message: format!("ValidatingAdmissionPolicy '{policy}'{with} denied request: {message}"),
             reason: if reason.is_empty() { "Invalid".to_owned() } else { reason },
@@ -109,28 +112,42 @@ fn apply(
         Ok(true) => {}
         Ok(false) => return denials,
         Err(why) => {
-            denials.extend(act(review.notes, policy, binding, 0, Decision::failure(why)));
+            denials.extend(act(review, policy, binding, 0, Decision::failure(why)));
             return denials;
         }
     }
-    let decisions = match decisions(policy, forms, params, &asker) {
+    let decisions = match decisions(review, invocation, forms, &asker) {
         Ok(decisions) => decisions,
         Err(_) if policy.ignores_failures => return denials,
         Err(spent) => {
-            denials.extend(act(review.notes, policy, binding, 0, Decision::failure(spent.to_string())));
+            denials.extend(act(review, policy, binding, 0, Decision::failure(spent.to_string())));
             return denials;
         }
     };
     for (index, decision) in decisions.into_iter().enumerate() {
         if let Some(decision) = decision {
-            denials.extend(act(review.notes, policy, binding, index, decision));
+            denials.extend(act(review, policy, binding, index, decision));
         }
     }
     let failures = annotations.collect(policy, &forms.inputs(policy, params, None));
-    denials.extend(
-        failures.into_iter().map(|why| Denial::new(&policy.name, Some(binding), Decision::failure(why))),
-    );
+    denials.extend(failures.into_iter().map(|why| {
+        let decision = Decision::failure(why);
+        told(review, policy, binding, "deny", &decision);
+        Denial::new(&policy.name, Some(binding), decision)
+    }));
     denials
+}
+
+fn told(
+    review: &Review<'_>,
+    policy: &Policy<Validations>,
+    binding: &Binding,
+    action: &'static str,
+    decision: &Decision,
+) {
+    let error_type = error_type(&decision.message);
+    let (policy, binding) = (policy.name.as_str(), binding.name.as_str());
+    review.meter.checked(&Check { policy, binding, error_type, action: Some(action), took: decision.took });
 }
 
 /// What became of a validation.
@@ -142,35 +159,45 @@ enum Outcome {
 
 /// What each validation finds against the request, if anything. An error ends them all.
 fn decisions(
-    policy: &Policy<Validations>,
+    review: &Review<'_>,
+    invocation: &Invocation<'_, Validations>,
     forms: &Forms,
-    params: &Value,
     asker: &Asker<'_>,
 ) -> Result<Vec<Option<Decision>>, Failure> {
+    let Invocation { policy, binding, params, .. } = invocation;
     let evaluator = Evaluator::new(&forms.inputs(policy, params, Some(asker)), BUDGET);
     let mut outcomes = Vec::new();
     for validation in &policy.rules.all {
-        outcomes.push(match evaluator.evaluate(&validation.expression) {
+        let began = review.meter.elapsed();
+        let outcome = match evaluator.evaluate(&validation.expression) {
             Ok(Val::Bool(true)) => Outcome::Holds,
             Ok(_) => Outcome::Broken,
             Err(Failure::Failed(why)) => Outcome::Failed(why),
             Err(spent @ Failure::OutOfBudget) => return Err(spent),
-        });
+        };
+        outcomes.push((outcome, review.meter.elapsed().saturating_sub(began)));
     }
     // Messages are asked for only where there is something to say.
-    let is_broken = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Broken));
+    let is_broken = outcomes.iter().any(|(outcome, _)| matches!(outcome, Outcome::Broken));
     let inputs = forms.inputs(policy, params, None);
     let messages = if is_broken { messages(policy, &inputs, evaluator.left()) } else { Ok(Vec::new()) };
-    let failure = |why: String| (!policy.ignores_failures).then(|| Decision::failure(why));
-    let decide = |(index, outcome): (usize, Outcome)| {
+    let failure = |why: String, took: Duration| {
+        let decision = Decision { took, ..Decision::failure(why) };
+        if policy.ignores_failures {
+            told(review, policy, binding, "allow", &decision);
+        }
+        (!policy.ignores_failures).then_some(decision)
+    };
+    let decide = |(index, (outcome, took)): (usize, (Outcome, Duration))| {
         let validation = &policy.rules.all[index];
         match (outcome, &messages) {
-            (Outcome::Failed(why), _) => failure(why),
-            (_, Err(why)) => failure(format!("failed messageExpression: {why}")),
+            (Outcome::Failed(why), _) => failure(why, took),
+            (_, Err(why)) => failure(format!("failed messageExpression: {why}"), took),
             (Outcome::Holds, _) => None,
             (Outcome::Broken, Ok(messages)) => Some(Decision {
                 message: best_message(validation, messages[index].as_deref()),
                 reason: validation.reason.clone().unwrap_or_else(|| "Invalid".to_owned()),
+                took,
             }),
         }
     };
@@ -206,7 +233,7 @@ fn best_message(validation: &Validation, made: Option<&str>) -> String {
 
 /// Does with a decision what the binding says; returns it if that is to deny.
 fn act(
-    notes: &Notes,
+    review: &Review<'_>,
     policy: &Policy<Validations>,
     binding: &Binding,
     index: usize,
@@ -214,9 +241,10 @@ fn act(
 ) -> Option<Denial> {
     let message = &decision.message;
     for action in &binding.validation_actions {
+        told(review, policy, binding, action.enforcement(), &decision);
         match action {
             Action::Deny => {}
-            Action::Warn => notes.warn(format!(
+            Action::Warn => review.notes.warn(format!(
                 "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {message}",
                 policy.name, binding.name
             )),
@@ -224,7 +252,7 @@ fn act(
                 let actions: Vec<&str> = binding.validation_actions.iter().map(|a| a.name()).collect();
                 let failure = json!([{"message": message, "policy": policy.name, "binding": binding.name,
                     "expressionIndex": index, "validationActions": actions}]);
-                notes.annotate(
+                review.notes.annotate(
                     "validation.policy.admission.k8s.io",
                     "validation_failure",
                     failure.to_string(),

@@ -8,7 +8,7 @@ use crate::columns::{AGE, NAME, age, name};
 use crate::defaults::{Fill, fill};
 use crate::dynamicresource::selector;
 use crate::strategy::{Column, NameRule, Strategy, bump_generation, set_first_generation};
-use crate::validation::At;
+use crate::validation::{At, is_extended_resource};
 
 const COLUMNS: [Column; 2] = [NAME, AGE];
 
@@ -33,7 +33,12 @@ impl Strategy for DeviceClass {
 
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        selector::validate(&At::root(obj).at(&["spec", "selectors"]), &mut errors);
+        let spec = At::root(obj).get("spec");
+        selector::validate(&spec.get("selectors"), &mut errors);
+        let resource = spec.get("extendedResourceName");
+        if resource.is_set() && !is_extended_resource(resource.text()) {
+            errors.push(resource.invalid("must be a valid extended resource name"));
+        }
         errors
     }
 
@@ -43,5 +48,25 @@ impl Strategy for DeviceClass {
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         vec![name(obj), age(obj, now)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::expect_errors;
+    use apimachinery::json;
+
+    #[test]
+    fn the_extended_resource_that_devices_are_is_of_a_domain_of_its_own() {
+        let check = |resource: &str, expect: &[&str]| {
+            let class = json!({"spec": {"extendedResourceName": resource}});
+            expect_errors(&DeviceClass.validate(&class), expect);
+        };
+        check("example.com/gpu", &[]);
+        for bad in ["", "gpu", "kubernetes.io/gpu", "requests.example.com/gpu", "example.com/"] {
+            let why = "must be a valid extended resource name";
+            check(bad, &[&format!("spec.extendedResourceName: Invalid value: {bad:?}: {why}")]);
+        }
     }
 }

@@ -11,10 +11,10 @@ use super::{ResourceList, Scope};
 use crate::columns::items;
 use crate::core::pod::resources::{self, Counted};
 use crate::validation::is_huge_page_resource;
+use crate::view::dynamicresource::DEVICE_CLASS_RESOURCES;
 
 const REQUESTS: &str = "requests.";
 const LIMITS: &str = "limits.";
-const DEVICE_CLASS: &str = "deviceclass.resource.kubernetes.io/";
 /// What is counted by its bare name, with `requests.` and with `limits.`.
 const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 /// Upstream once decided that under a quota for these each container must state them. It stays with these.
@@ -27,7 +27,7 @@ pub(super) fn counts(name: &str) -> bool {
     name == "pods"
         || COMPUTE.contains(&base)
         || is_huge_page_resource(name)
-        || requested.is_some_and(|r| is_huge_page_resource(r) || r.starts_with(DEVICE_CLASS))
+        || requested.is_some_and(|r| is_huge_page_resource(r) || r.starts_with(DEVICE_CLASS_RESOURCES))
         || (requested.is_some() && !is_native(name))
 }
 
@@ -64,7 +64,8 @@ fn compute(requests: &ResourceList, limits: &ResourceList) -> ResourceList {
     for (name, amount) in requests {
         let huge = is_huge_page_resource(name);
         let is_compute = COMPUTE.contains(&name.as_str());
-        let extended = (!is_native(name) && !name.starts_with(REQUESTS)) || name.starts_with(DEVICE_CLASS);
+        let extended =
+            (!is_native(name) && !name.starts_with(REQUESTS)) || name.starts_with(DEVICE_CLASS_RESOURCES);
         if huge || is_compute {
             usage.insert(name.clone(), *amount);
         }

@@ -9,11 +9,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::core::{NodeSelector, Pod, PodResourceClaim};
+use crate::validation::is_extended_resource;
 
 /// Keeps a claim until its devices are given back.
 pub const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// On a claim made from a template: the pod's own name for it.
 pub const POD_CLAIM_NAME: &str = "resource.kubernetes.io/pod-claim-name";
+/// On the one claim that is made for a pod's extended resources, with `true`.
+pub const EXTENDED_RESOURCE_CLAIM: &str = "resource.kubernetes.io/extended-resource-claim";
+/// Begins the names of resources that mean devices of the class whose name follows.
+pub const DEVICE_CLASS_RESOURCES: &str = "deviceclass.resource.kubernetes.io/";
 /// Consumers that may share one claim (upstream: `ResourceClaimReservedForMaxSize`).
 pub const RESERVED_FOR_MAX: usize = 256;
 /// Devices of one claim (upstream: `AllocationResultsMaxSize`).
@@ -36,6 +41,8 @@ pub struct DeviceClass {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeviceClassSpec {
+    /// The extended resource that its devices are, for pods that ask for that.
+    pub extended_resource_name: Option<String>,
     pub selectors: Vec<DeviceSelector>,
     /// For drivers, who alone know what it means.
     pub config: Vec<Value>,
@@ -77,6 +84,12 @@ pub struct ResourceClaim {
 }
 
 impl ResourceClaim {
+    /// The uid of the pod for whose extended resources the claim was made.
+    pub fn extended_resources_of(&self) -> Option<&str> {
+        let is_such = self.metadata.annotations.get(EXTENDED_RESOURCE_CLAIM).is_some_and(|is| is == "true");
+        self.metadata.controller().filter(|_| is_such).map(|owner| owner.uid.as_str())
+    }
+
     pub fn is_reserved_for(&self, pod_uid: &str) -> bool {
         self.status.reserved_for.iter().any(|consumer| consumer.is_pod() && consumer.uid == pod_uid)
     }
@@ -403,6 +416,11 @@ pub struct DeviceTaint {
     pub effect: String,
     #[serde(with = "time::rfc3339")]
     pub time_added: Option<Timestamp>,
+}
+
+/// Whether devices of a class may be meant (upstream: `IsDRAExtendedResourceName`).
+pub fn may_be_devices(resource: &str) -> bool {
+    is_extended_resource(resource) || resource.starts_with(DEVICE_CLASS_RESOURCES)
 }
 
 /// The name of the claim that a pod means; `Ok(None)` where it was found that none is needed. Whoever finds a claim

@@ -40,7 +40,7 @@ impl Webhook {
         Webhook { config, answers: TtlCache::new(ANSWERS_MAX) }
     }
 
-    /// None when the webhook does not know the token, or not for these audiences.
+    /// None when the webhook does not know the token, or not for these audiences, of which there may be none.
     pub async fn review(
         &self,
         token: &str,
@@ -65,7 +65,7 @@ impl Webhook {
     }
 }
 
-/// What a TokenReview's status says. One without audiences is about those of this server.
+/// What a TokenReview's status says. One without audiences is about those of this server; who wants none takes any.
 fn read(status: &Value, wanted: &[String], own: &[String]) -> Result<Option<Reviewed>, String> {
     if status["authenticated"] != true {
         return match str_at(status, &["error"]) {
@@ -76,7 +76,7 @@ fn read(status: &Value, wanted: &[String], own: &[String]) -> Result<Option<Revi
     let said = strings(status.get("audiences"));
     let good = if said.is_empty() { own } else { &said };
     let audiences: Vec<String> = wanted.iter().filter(|audience| good.contains(audience)).cloned().collect();
-    if audiences.is_empty() {
+    if audiences.is_empty() && !wanted.is_empty() {
         return Ok(None);
     }
     let user = UserInfo::deserialize(&status["user"]).map_err(|error| error.to_string())?;
@@ -107,5 +107,7 @@ mod tests {
         check(known(json!(["c"])), Ok(None));
         check(json!({}), Ok(None));
         check(json!({"error": "expired"}), Err("expired"));
+        let (user, audiences) = read(&known(json!(["c"])), &[], &[]).expect("is read").expect("is known");
+        assert_eq!((user.name.as_str(), audiences.len()), ("jane", 0));
     }
 }

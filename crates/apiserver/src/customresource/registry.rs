@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::kind::CustomKind;
 use crate::conversion;
+use crate::metrics::expressions::Rules;
 
 /// Where definitions are stored.
 pub const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
@@ -35,6 +36,8 @@ pub struct Shared {
     pub conversion: Conversion,
     /// The version that is stored.
     pub storage_version: String,
+    /// What rules are measured by.
+    pub metrics: Arc<Rules>,
     /// Cancelled when the kinds are no more what they were: watches end.
     pub ended: CancellationToken,
 }
@@ -67,7 +70,7 @@ struct Fingerprint {
 }
 
 impl Registered {
-    fn new(entry: Arc<Entry>, previous: Option<&Registered>) -> Registered {
+    fn new(entry: Arc<Entry>, previous: Option<&Registered>, metrics: &Arc<Rules>) -> Registered {
         let object = conversion::decode(&entry.bytes);
         let definition = Definition::read(&object);
         let fingerprint = Fingerprint {
@@ -99,6 +102,7 @@ impl Registered {
                 .storage_version()
                 .map(|version| version.name.clone())
                 .unwrap_or_default(),
+            metrics: metrics.clone(),
             ended: CancellationToken::new(),
         });
         let mut versions: Vec<&Said> = definition.spec.versions.iter().collect();
@@ -126,8 +130,8 @@ fn is_uniform(versions: &[Said]) -> bool {
     versions.windows(2).all(|pair| pair[0].schema.open_api_v3_schema == pair[1].schema.open_api_v3_schema)
 }
 
-#[derive(Default)]
 pub struct Registry {
+    metrics: Arc<Rules>,
     /// By the definition's name.
     table: Mutex<HashMap<Arc<str>, Arc<Registered>>>,
     /// The uids of definitions whose instances are being deleted.
@@ -135,6 +139,11 @@ pub struct Registry {
 }
 
 impl Registry {
+    /// The rules of all kinds are measured by these.
+    pub fn new(metrics: Arc<Rules>) -> Registry {
+        Registry { metrics, table: Mutex::default(), cleanups: Mutex::default() }
+    }
+
     /// The version of a kind that a path names, as the store has it at this moment.
     pub fn kind(&self, store: &Store, group: &str, version: &str, plural: &str) -> Option<Arc<CustomKind>> {
         if group.is_empty() {
@@ -166,7 +175,7 @@ impl Registry {
         if let Some(known) = known.as_ref().filter(|known| known.entry.revision == entry.revision) {
             return known.clone();
         }
-        let made = Arc::new(Registered::new(entry.clone(), known.as_deref()));
+        let made = Arc::new(Registered::new(entry.clone(), known.as_deref(), &self.metrics));
         let mut table = self.table.lock();
         // Somebody else may have seen a later state meanwhile.
         match table.get(&entry.key.name) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use api::objectmeta;
 use api::resource::{Resource, intern};
@@ -10,7 +11,7 @@ use api::strategy::{self, Strategy};
 use apiextensions::columns::{self, Column};
 use apiextensions::definition::{Scale, Version as Said};
 use apiextensions::jsonpath::JsonPath;
-use apiextensions::rules::{self, Rules};
+use apiextensions::rules::{self, Findings, Rules};
 use apiextensions::{Structural, embedded, expression, listtype, scale, validate};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::str_at;
@@ -70,7 +71,22 @@ impl Version {
 
     /// Compiled when first asked for; none where the schema has none.
     fn rules(&self) -> Option<&Rules> {
-        self.rules.get_or_init(|| Rules::new(self.schema(), &expression::compile)).as_ref()
+        let compile = || {
+            let (schema, began) = (self.schema(), Instant::now());
+            let rules = Rules::new(schema, &expression::compile);
+            if rules.is_some() {
+                self.shared.metrics.compiled(began.elapsed());
+            }
+            rules
+        };
+        self.rules.get_or_init(compile).as_ref()
+    }
+
+    fn evaluate(&self, rules: &Rules, obj: &Value, old: Option<&Value>) -> Findings {
+        let began = Instant::now();
+        let findings = rules.check(self.schema(), obj, old);
+        self.shared.metrics.evaluated(began.elapsed());
+        findings
     }
 
     /// The schema as it was written.
@@ -216,7 +232,7 @@ impl Strategy for Version {
         let known = old.map(finalizers).unwrap_or_default();
         let about_finalizers = finalizers(obj).into_iter().filter(|name| !known.contains(name));
         let about_finalizers = about_finalizers.flat_map(|name| about_finalizer(&name));
-        let forgiven = old.zip(self.rules()).map(|(old, rules)| rules.check(self.schema(), obj, Some(old)));
+        let forgiven = old.zip(self.rules()).map(|(old, rules)| self.evaluate(rules, obj, Some(old)));
         about_finalizers.chain(forgiven.into_iter().flat_map(|findings| findings.warnings)).collect()
     }
 
@@ -257,7 +273,7 @@ impl Version {
         };
         match rules::unchecked(errors).or_else(|| rules::unchecked(&metadata)) {
             Some(why) => errors.push(why),
-            None => errors.extend(rules.check(self.schema(), obj, old).errors),
+            None => errors.extend(self.evaluate(rules, obj, old).errors),
         }
     }
 

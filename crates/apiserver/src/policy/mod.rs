@@ -4,11 +4,15 @@
 mod kinds;
 mod source;
 
-use admission::policy::{mutating, validating};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use admission::policy::{Check, Meter, mutating, validating};
 use admission::rounds::Rounds;
 use apimachinery::{Status, Value};
 
 use crate::admission_review::Review;
+use crate::core::Core;
 
 pub use source::Source;
 
@@ -26,6 +30,17 @@ pub fn validate(review: &Review<'_>, object: &Value) -> Result<(), Status> {
     validating::validate(&as_asked(review), object, &policies, &bindings)
 }
 
+impl Meter for Core {
+    fn elapsed(&self) -> Duration {
+        static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGINNING.elapsed()
+    }
+
+    fn checked(&self, check: &Check<'_>) {
+        self.metrics.policies.checked(check);
+    }
+}
+
 fn as_asked<'a>(review: &'a Review<'a>) -> admission::policy::Review<'a> {
     admission::policy::Review {
         request: &review.attributes,
@@ -33,5 +48,6 @@ fn as_asked<'a>(review: &'a Review<'a>) -> admission::policy::Review<'a> {
         world: review.core,
         kinds: review,
         notes: review.notes,
+        meter: review.core,
     }
 }

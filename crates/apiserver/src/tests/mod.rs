@@ -6,6 +6,7 @@ mod auditing;
 mod authenticating;
 mod authorizing;
 mod cbor;
+mod component;
 mod conversion;
 mod customresources;
 mod deleting;

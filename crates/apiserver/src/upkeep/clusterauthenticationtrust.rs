@@ -2,16 +2,21 @@
 //! servers share it: each adds what it lacks, and takes out authorities that have expired. Follows
 //! `clusterauthenticationtrust.Controller`.
 
+use std::collections::BTreeMap;
+
 use api::resource;
 use apimachinery::{Map, Value, json};
+use auth::RequestHeader;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use super::{Duty, Write, stored_one};
+use crate::authentication::FrontProxies;
+use crate::component::Trust;
 use crate::core::Core;
 
-const NAMESPACE: &str = "kube-system";
-const NAME: &str = "extension-apiserver-authentication";
+pub const NAMESPACE: &str = "kube-system";
+pub const NAME: &str = "extension-apiserver-authentication";
 const CLIENT_CA: &str = "client-ca-file";
 const REQUEST_HEADER_CA: &str = "requestheader-client-ca-file";
 const LISTS: [&str; 5] = [
@@ -22,7 +27,7 @@ const LISTS: [&str; 5] = [
     "requestheader-allowed-names",
 ];
 
-pub const DUTY: Duty = Duty {
+pub(super) const DUTY: Duty = Duty {
     watched: &[resource::CONFIG_MAPS],
     all: |core| settle(core).into_iter().collect(),
     after: |core, change| change.is_of(NAMESPACE, NAME).then(|| settle(core)).flatten().into_iter().collect(),
@@ -56,6 +61,22 @@ fn own(core: &Core) -> Map<String, Value> {
         }
     }
     data
+}
+
+/// What the ConfigMap says to a server that is to believe the same.
+pub fn read(data: &BTreeMap<String, String>) -> Trust {
+    let list = |key: &str| -> Vec<String> {
+        let list = data.get(key).and_then(|list| serde_json::from_str(list).ok());
+        list.unwrap_or_default()
+    };
+    let [username_headers, uid_headers, group_headers, extra_headers_prefix, allowed_names] = LISTS.map(list);
+    let headers =
+        RequestHeader { allowed_names, username_headers, uid_headers, group_headers, extra_headers_prefix };
+    let front_proxies = data.get(REQUEST_HEADER_CA).cloned();
+    Trust {
+        client_ca: data.get(CLIENT_CA).cloned(),
+        front_proxies: front_proxies.map(|authority| FrontProxies { authority, headers }),
+    }
 }
 
 fn decide(own: &Map<String, Value>, found: Option<Value>, now: i64) -> Option<Write> {

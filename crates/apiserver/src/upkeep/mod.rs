@@ -2,7 +2,7 @@
 //! them. What must be written is decided from what is stored; the loop here carries it out.
 
 mod apiservice;
-mod clusterauthenticationtrust;
+pub mod clusterauthenticationtrust;
 mod flowcontrol;
 mod ipaddress;
 mod legacytokentracking;

@@ -223,3 +223,28 @@ async fn a_lead_that_another_took_is_not_taken_back() {
     assert_eq!(said, Said::Begins("a"), "the thief does not renew");
     assert!(begun >= 15, "{begun} s");
 }
+
+/// A leader that cannot renew and whose work does not end is stuck, and must be seen to be.
+#[tokio::test(start_paused = true)]
+async fn who_neither_renews_nor_stops_is_not_well() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let client = Client::new(Arc::new(Way { server: Server::new(), broken: broken.clone() }), "test");
+    let timing = Timing::default();
+    let (namespace, name, identity) = ("kube-system".to_owned(), "work".to_owned(), "a".to_owned());
+    let elector = Elector::new(client, "test", Config { namespace, name, identity, timing });
+    let (health, began) = (elector.health(), Arc::new(tokio::sync::Notify::new()));
+    let begins = began.clone();
+    let task = tokio::spawn(elector.run(CancellationToken::new(), move |_| {
+        begins.notify_one();
+        std::future::pending()
+    }));
+    began.notified().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(health.is_well(), "it renews");
+    broken.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(health.is_well(), "it may yet stop");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(!health.is_well());
+    task.abort();
+}

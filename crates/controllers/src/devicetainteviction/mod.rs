@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::resource::{PODS, RESOURCE_CLAIMS, RESOURCE_SLICES};
 use api::view::core::Pod;
 use api::view::dynamicresource::{
-    AllocationResult, DeviceRequestAllocationResult, DeviceTaint, ResourceClaim, ResourceSlice, claim_name,
+    AllocationResult, DeviceRequestAllocationResult, DeviceTaint, ResourceClaim, ResourceSlice,
 };
 use async_trait::async_trait;
 use client::{Client, Delta, Informer, Informers};
@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::catalogue::Config;
 use crate::controller::{Controller, Key, Watches, itself};
 use crate::plan::Plan;
-use crate::resourceclaim::{index_by_claim, users_of};
+use crate::resourceclaim::{claims_of, index_by_claim, users_of};
 use crate::taint::NO_EXECUTE;
 use crate::tainteviction::{Words, evict};
 
@@ -45,7 +45,7 @@ pub fn new(_: &Config, informers: &Informers, _: &Client) -> Box<dyn Controller>
 #[async_trait]
 impl Controller for DeviceTaintEviction {
     fn watch(&self, watches: &mut Watches) {
-        watches.on(PODS, &self.pods, |delta| match delta.object().spec.resource_claims.is_empty() {
+        watches.on(PODS, &self.pods, |delta| match claims_of(delta.object()).is_empty() {
             true => Vec::new(),
             false => itself(delta),
         });
@@ -110,8 +110,8 @@ fn reconcile(
     if pod.spec.node_name.is_empty() || pod.metadata.is_being_deleted() || pod.is_terminal() {
         return plan;
     }
-    let names = pod.spec.resource_claims.iter().filter_map(|claim| claim_name(pod, claim).ok().flatten());
-    let used = names.filter_map(claim).filter(|claim| claim.is_reserved_for(&pod.metadata.uid));
+    let found = claims_of(pod).into_iter().filter_map(|name| claim(&name));
+    let used = found.filter(|claim| claim.is_reserved_for(&pod.metadata.uid));
     let ends = used.filter_map(|claim| eviction_time(claim.status.allocation.as_ref()?, &taints, now));
     match ends.min() {
         None => {}

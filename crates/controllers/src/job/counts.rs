@@ -34,7 +34,7 @@ pub struct Counts {
 }
 
 /// Whether a pod counts as failed: it failed, or is being deleted and need not be waited for.
-fn has_failed(job: &Job, pod: &Pod) -> bool {
+pub fn has_failed(job: &Job, pod: &Pod) -> bool {
     let only_failed = job.spec.pod_replacement_policy.as_deref() == Some("Failed");
     match pod.status.phase.as_str() {
         "Failed" => true,

@@ -3,13 +3,16 @@
 
 mod backoff;
 mod counts;
+mod metrics;
 mod outcome;
 mod pods;
 mod reconcile;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::resource::{JOBS, PODS};
 use api::view::batch::Job;
@@ -17,13 +20,17 @@ use api::view::core::Pod;
 use async_trait::async_trait;
 use client::{Client, Delta, Informer, Informers};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::catalogue::Config;
-use crate::controller::{Controller, Key, Watches, controller_of, itself};
+use crate::controller::{Controller, Failure, Key, Watches, controller_of, itself};
 use crate::ownership::{CONTROLLER, controller_index, is_alive, orphans_of};
 use crate::plan::Plan;
 
+pub use metrics::JobMetrics;
 pub use reconcile::{World, reconcile};
+
+use metrics::Sync;
 
 /// No Job has this name: by it a key stands for a namespace's pods that nobody controls.
 const ORPHANS: &str = "";
@@ -31,12 +38,15 @@ const ORPHANS: &str = "";
 struct Jobs {
     jobs: Informer<Job>,
     pods: Informer<Pod>,
+    metrics: Arc<JobMetrics>,
+    /// What is under way for each key, and since when.
+    syncs: Mutex<HashMap<Key, (Sync, Instant)>>,
 }
 
-pub fn new(_: &Config, informers: &Informers, _: &Client) -> Box<dyn Controller> {
+pub fn new(config: &Config, informers: &Informers, _: &Client) -> Box<dyn Controller> {
     let pods = informers.get::<Pod>();
     pods.add_index(CONTROLLER, |pod| controller_index(&pod.metadata));
-    Box::new(Jobs { jobs: informers.get(), pods })
+    Box::new(Jobs { jobs: informers.get(), pods, metrics: config.jobs.clone(), syncs: Mutex::default() })
 }
 
 #[async_trait]
@@ -59,13 +69,25 @@ impl Controller for Jobs {
         let Some(job) = self.jobs.get(&key.namespace, &key.name) else {
             return Ok(self.let_go(key));
         };
+        let began = Instant::now();
         let mut pods = self.pods.by_index(CONTROLLER, &job.metadata.uid);
         pods.extend(self.pods.by_index(CONTROLLER, &orphans_of(&key.namespace)));
         let mut world = World { pods, may_adopt: false };
         if world.has_adoptable(&job) {
             world.may_adopt = is_alive::<Job>(client, &job.metadata).await?;
         }
-        Ok(reconcile(&job, &world, now))
+        let plan = reconcile(&job, &world, now);
+        if reconcile::is_worked_on(&job) {
+            let sync = Sync::of(&job, &world.pods, &plan);
+            self.syncs.lock().insert(key.clone(), (sync, began));
+        }
+        Ok(plan)
+    }
+
+    fn carried_out(&self, key: &Key, failure: Option<&Failure>) {
+        if let Some((sync, began)) = self.syncs.lock().remove(key) {
+            self.metrics.synced(&sync, began.elapsed(), failure.is_none());
+        }
     }
 }
 

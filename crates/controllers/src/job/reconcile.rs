@@ -51,7 +51,7 @@ struct Sync<'a> {
 
 pub fn reconcile(job: &Job, world: &World, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    if job.spec.managed_by.as_deref().is_some_and(|manager| manager != CONTROLLER_NAME) {
+    if is_managed_elsewhere(job) {
         return plan;
     }
     let pods = claim_pods(job, world, &mut plan);
@@ -64,6 +64,15 @@ pub fn reconcile(job: &Job, world: &World, now: Timestamp) -> Plan {
     let mut sync = Sync { job, pods, status: counts.settled.clone(), counts, now, plan };
     sync.act();
     sync.plan
+}
+
+fn is_managed_elsewhere(job: &Job) -> bool {
+    job.spec.managed_by.as_deref().is_some_and(|manager| manager != CONTROLLER_NAME)
+}
+
+/// Whether there is more to do here for the Job than to let its pods go.
+pub fn is_worked_on(job: &Job) -> bool {
+    !is_managed_elsewhere(job) && !job.is_finished() && !job.metadata.is_being_deleted()
 }
 
 fn claim_pods(job: &Job, world: &World, plan: &mut Plan) -> Vec<Arc<Pod>> {

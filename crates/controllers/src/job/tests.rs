@@ -255,3 +255,47 @@ proptest! {
         prop_assert_eq!(usize::try_from(job.status.failed).expect("is positive"), failed);
     }
 }
+
+/// What the next turn is counted as, after which it is taken.
+fn counted(cluster: &mut Cluster) -> Sync {
+    let world = World { pods: cluster.list::<Pod>(), may_adopt: true };
+    let job = job(cluster);
+    let plan = reconcile(&job, &world, cluster.now);
+    cluster.apply(&plan);
+    Sync::of(&job, &world.pods, &plan)
+}
+
+#[test]
+fn syncs_are_counted_by_what_they_did_and_pods_and_jobs_once() {
+    let rule = json!({"action": "Count", "onExitCodes": {"operator": "In", "values": [3]}});
+    let mut cluster = cluster(&[("podFailurePolicy", json!({"rules": [rule]}))]);
+    let metrics = JobMetrics::default();
+    let synced = |sync: &Sync| metrics.synced(sync, std::time::Duration::from_millis(5), true);
+    synced(&counted(&mut cluster));
+    metrics.synced(&counted(&mut cluster), std::time::Duration::ZERO, false);
+    let name = running(&cluster)[0].clone();
+    end(&mut cluster, &name, 3);
+    (0..4).for_each(|_| synced(&counted(&mut cluster)));
+    cluster.now = at(700);
+    synced(&counted(&mut cluster));
+    let name = running(&cluster)[0].clone();
+    end(&mut cluster, &name, 0);
+    while reconcile::is_worked_on(&job(&cluster)) {
+        synced(&counted(&mut cluster));
+    }
+    let mut text = String::new();
+    client::metrics::Source::write(&metrics, &mut text);
+    let modes = "completion_mode=\"NonIndexed\"";
+    for line in [
+        &format!("job_controller_job_syncs_total{{action=\"pods_created\",{modes},result=\"success\"}} 2"),
+        &format!("job_controller_job_syncs_total{{action=\"tracking\",{modes},result=\"error\"}} 1"),
+        &format!("job_controller_job_pods_finished_total{{{modes},result=\"failed\"}} 1"),
+        &format!("job_controller_job_pods_finished_total{{{modes},result=\"succeeded\"}} 1"),
+        &format!(
+            "job_controller_jobs_finished_total{{{modes},reason=\"CompletionsReached\",result=\"succeeded\"}} 1"
+        ),
+        "job_controller_pod_failures_handled_by_failure_policy_total{action=\"Count\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
+    }
+}

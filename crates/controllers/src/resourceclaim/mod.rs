@@ -192,10 +192,10 @@ impl Subject {
 /// A pod that may run needs its claims; of one that will not, the claims have their turn.
 fn pod_keys(pod: &Pod, is_gone: bool) -> Vec<Key> {
     let namespace = &pod.metadata.namespace;
-    if pod.spec.resource_claims.is_empty() {
-        Vec::new()
-    } else if is_gone || is_done(pod) {
+    if is_gone || is_done(pod) {
         claims_of(pod).into_iter().map(|name| Subject::Claim(name).key(namespace)).collect()
+    } else if pod.spec.resource_claims.is_empty() {
+        Vec::new()
     } else {
         vec![pod_key(pod)]
     }
@@ -210,10 +210,12 @@ fn is_done(pod: &Pod) -> bool {
     pod.is_terminal() || (pod.metadata.is_being_deleted() && pod.spec.node_name.is_empty())
 }
 
-/// The names of its claims, as far as they are known.
-fn claims_of(pod: &Pod) -> Vec<String> {
+/// The names of its claims, as far as they are known, that for its extended resources included.
+pub fn claims_of(pod: &Pod) -> Vec<String> {
     let names = pod.spec.resource_claims.iter().filter_map(|claim| claim_name(pod, claim).ok().flatten());
-    names.map(str::to_owned).collect()
+    let extended = pod.status.extended_resource_claim_status.as_ref();
+    let extended = extended.map(|extended| extended.resource_claim_name.as_str());
+    names.chain(extended).map(str::to_owned).collect()
 }
 
 fn named(pod: &Pod, names: &[String]) -> Vec<String> {

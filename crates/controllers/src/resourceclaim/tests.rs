@@ -9,7 +9,7 @@ use api::view::dynamicresource::{FINALIZER, ResourceClaim};
 use apimachinery::{Value, json};
 use proptest::prelude::*;
 
-use super::{claim, is_done, pod};
+use super::{Subject, claim, is_done, pod, pod_keys};
 use crate::plan::Plan;
 use crate::testing::Cluster;
 
@@ -226,4 +226,34 @@ proptest! {
         let needed = cluster.list::<Pod>().iter().filter(|pod| !is_done(pod)).count();
         prop_assert_eq!(claims(&cluster).len(), needed);
     }
+}
+
+#[test]
+fn the_claim_for_a_pods_extended_resources_has_its_turn_when_the_pod_is_over_and_goes_with_it() {
+    let mut cluster = Cluster::new();
+    add_pod(&mut cluster, "p", json!([]));
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "p", "controller": true});
+    let meta = json!({"name": "p-extended-resources-x", "namespace": "n", "ownerReferences": [owner],
+        "annotations": {"resource.kubernetes.io/extended-resource-claim": "true"}});
+    cluster.create(RESOURCE_CLAIMS, json!({"metadata": meta, "spec": {"devices": {"requests": []}}}));
+    allocate(&mut cluster, "p-extended-resources-x", &["p"]);
+    let keys = |cluster: &Cluster| {
+        let pod = cluster.get::<Pod>("n", "p").expect("the pod is there");
+        (pod_keys(&pod, false), pod_keys(&pod, true))
+    };
+    let set = |cluster: &mut Cluster, phase: &str| {
+        cluster.edit(PODS, "n", "p", |pod| {
+            pod["status"] = json!({"phase": phase, "extendedResourceClaimStatus":
+                {"resourceClaimName": "p-extended-resources-x", "requestMappings": []}});
+        });
+    };
+    let claim = vec![Subject::Claim("p-extended-resources-x".to_owned()).key("n")];
+    set(&mut cluster, "Running");
+    assert_eq!(keys(&cluster), (Vec::new(), claim.clone()));
+    settle(&mut cluster);
+    assert_eq!(claims(&cluster).len(), 1);
+    set(&mut cluster, "Succeeded");
+    assert_eq!(keys(&cluster), (claim.clone(), claim));
+    settle(&mut cluster);
+    assert!(claims(&cluster).is_empty());
 }

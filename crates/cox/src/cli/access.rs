@@ -106,7 +106,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
+pub fn read(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
@@ -162,7 +162,7 @@ impl OidcArgs {
 }
 
 impl RequestHeaderArgs {
-    fn front_proxies(&self) -> anyhow::Result<Option<FrontProxies>> {
+    pub fn front_proxies(&self) -> anyhow::Result<Option<FrontProxies>> {
         let Some(path) = &self.requestheader_client_ca_file else { return Ok(None) };
         let headers = RequestHeader {
             allowed_names: self.requestheader_allowed_names.clone(),

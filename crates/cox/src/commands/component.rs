@@ -3,23 +3,31 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use apiserver::component::Check;
 use client::config::RestConfig;
 use client::leaderelection::Elector;
 use client::transport::Https;
-use client::{CancellationToken, Client, Informers, ServiceAccount};
+use client::{CancellationToken, Client, Informers, Measured, QueueMetrics, RestMetrics, ServiceAccount};
 use network::{dns, proxy};
 
+use super::configz;
 use super::status::client_of;
 use crate::cli::{
     ComponentArgs, ControllerManagerArgs, DnsArgs, OneElectionArgs, ProxyArgs, RuntimeAloneArgs,
     SchedulerArgs,
 };
 use crate::progress::Progress;
+use crate::services::component::{self, Shown};
 use crate::services::control_plane::{self, CONTROLLER_MANAGER, SCHEDULER};
 use crate::services::{Services, interrupted, leader, node};
 use crate::{control, logging, memory};
+
+/// Where components show how they are, as upstream's do.
+const SCHEDULER_PORT: u16 = 10259;
+const CONTROLLER_MANAGER_PORT: u16 = 10257;
 
 /// Runs one service until Ctrl-C.
 fn run_one<F>(
@@ -32,13 +40,29 @@ where
 {
     logging::start(&args.log);
     let (client, _) = client_of(&args.kubeconfig, name)?;
-    super::block_on(async {
-        memory::return_in_background();
-        let informers = Informers::new(client, CancellationToken::new());
-        let mut services = Services::default();
-        services.start(name, |stop| run(informers, stop));
-        until_interrupted(services).await
-    })
+    super::block_on(serve(client, name, run))
+}
+
+async fn serve<F>(
+    client: Client,
+    name: &'static str,
+    run: impl FnOnce(Informers, CancellationToken) -> F,
+) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    memory::return_in_background();
+    let informers = Informers::new(client, CancellationToken::new());
+    let mut services = Services::default();
+    services.start(name, |stop| run(informers, stop));
+    until_interrupted(services).await
+}
+
+/// A component's client, and what it is measured by.
+fn measured(args: &ComponentArgs, name: &str) -> anyhow::Result<(Client, Arc<RestMetrics>)> {
+    let (config, metrics) = (RestConfig::from_kubeconfig(&args.kubeconfig)?, Arc::default());
+    let transport = Measured::new(Https::new(&config)?, &metrics, &config.server);
+    Ok((Client::new(transport, name), metrics))
 }
 
 pub async fn until_interrupted(mut services: Services) -> anyhow::Result<ExitCode> {
@@ -51,13 +75,53 @@ pub async fn until_interrupted(mut services: Services) -> anyhow::Result<ExitCod
 }
 
 pub fn scheduler(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
-    let (client, _) = client_of(&args.component.kubeconfig, SCHEDULER)?;
+    logging::start(&args.component.log);
+    super::block_on(schedule(args))
+}
+
+async fn schedule(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
+    let (client, rest) = measured(&args.component, SCHEDULER)?;
     let elector = elector(&args.leader_election, &client, scheduler::DEFAULT_SCHEDULER_NAME, SCHEDULER)?;
-    run_one(&args.component, SCHEDULER, |informers, stop| async move {
-        let run = |stop| scheduler::run(client.clone(), informers.clone(), Arc::default(), stop);
-        leader::work(elector, stop, run).await;
+    let (metrics, is_synced) = (Arc::<scheduler::Metrics>::default(), Arc::<AtomicBool>::default());
+    let seen = is_synced.clone();
+    let handlers = Check {
+        name: "sched-handler-sync",
+        readiness_only: true,
+        passes: Box::new(move || seen.load(Ordering::Relaxed)),
+    };
+    let shown = Shown {
+        name: SCHEDULER,
+        default_port: SCHEDULER_PORT,
+        checks: component::leader_election(elector.as_ref()).into_iter().chain([handlers]).collect(),
+        configz: configz::of_scheduler(&args),
+        figures: vec![metrics.clone(), rest],
+    };
+    let (serving, binder) = (args.serving, client.clone());
+    let run = |informers: Informers, stop: CancellationToken| async move {
+        let waits = informers.clone();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+            scheduler::synced(&waits).await;
+            is_synced.store(true, Ordering::Relaxed);
+        }));
+        let run = |stop| scheduler::run(binder.clone(), informers.clone(), metrics.clone(), stop);
+        let work = leader::work(elector, stop.clone(), run);
+        beside(component::serve(serving, shown, stop.clone()), work, stop).await
+    };
+    serve(client, SCHEDULER, run).await
+}
+
+/// Does the work of a component and serves what it shows; each ends with the other.
+async fn beside(
+    serving: impl Future<Output = anyhow::Result<()>>,
+    work: impl Future<Output = ()>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let working = async {
+        work.await;
+        stop.cancel();
         Ok(())
-    })
+    };
+    tokio::try_join!(serving, working).map(|_| ())
 }
 
 /// What makes this process work only while it leads, unless it is to work all the time.
@@ -73,7 +137,13 @@ fn elector(
 }
 
 pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCode> {
-    let (client, config) = client_of(&args.component.kubeconfig, CONTROLLER_MANAGER)?;
+    logging::start(&args.component.log);
+    super::block_on(control(args))
+}
+
+async fn control(args: ControllerManagerArgs) -> anyhow::Result<ExitCode> {
+    let config = RestConfig::from_kubeconfig(&args.component.kubeconfig)?;
+    let (client, rest) = measured(&args.component, CONTROLLER_MANAGER)?;
     let elector = elector(&args.leader_election, &client, CONTROLLER_MANAGER, CONTROLLER_MANAGER)?;
     let root_ca = match &args.root_ca_file {
         Some(path) => read(path)?,
@@ -82,7 +152,7 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
     };
     let without_identity =
         RestConfig { client_certificate: None, client_key: None, bearer_token: None, ..config };
-    let anonymous = Https::new(&without_identity)?;
+    let anonymous = Measured::new(Https::new(&without_identity)?, &rest, &without_identity.server);
     let signing = match (&args.cluster_signing_cert_file, &args.cluster_signing_key_file) {
         (Some(certificate), Some(key)) => {
             let duration = args.signing.cluster_signing_duration;
@@ -90,22 +160,28 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
         }
         _ => None,
     };
+    let (queues, jobs) = (Arc::<QueueMetrics>::default(), Arc::<controllers::JobMetrics>::default());
+    let shown = Shown {
+        name: CONTROLLER_MANAGER,
+        default_port: CONTROLLER_MANAGER_PORT,
+        checks: component::leader_election(elector.as_ref()).into_iter().collect(),
+        configz: configz::of_controller_manager(&args),
+        figures: vec![queues.clone(), jobs.clone(), rest],
+    };
+    let serving = args.serving;
     let (cluster_cidrs, disabled) = (args.cluster_cidr, control_plane::disabled_controllers(args.ingress));
-    run_one(&args.component, CONTROLLER_MANAGER, |informers, stop| async move {
-        let config = controllers::Config {
-            root_ca,
-            signing,
-            cluster_cidrs,
-            disabled,
-            ..controllers::Config::default()
-        };
+    let issuer = client.clone();
+    let run = |informers: Informers, stop: CancellationToken| async move {
+        let config = controllers::Config { root_ca, signing, cluster_cidrs, disabled, queues, jobs };
         let client_for = |account: &'static str| {
-            let transport = ServiceAccount::new(client.clone(), anonymous.clone(), "kube-system", account);
+            let transport = ServiceAccount::new(issuer.clone(), anonymous.clone(), "kube-system", account);
             Client::new(transport, account)
         };
-        leader::work(elector, stop, |stop| controllers::run(&config, client_for, &informers, stop)).await;
-        Ok(())
-    })
+        let run = |stop| controllers::run(&config, client_for, &informers, stop);
+        let work = leader::work(elector, stop.clone(), run);
+        beside(component::serve(serving, shown, stop.clone()), work, stop).await
+    };
+    serve(client, CONTROLLER_MANAGER, run).await
 }
 
 fn read(path: &std::path::Path) -> anyhow::Result<String> {

@@ -75,6 +75,7 @@ pub struct Api {
 #[derive(Clone, Default)]
 struct Figures {
     queues: Arc<QueueMetrics>,
+    jobs: Arc<controllers::JobMetrics>,
     scheduler: Arc<scheduler::Metrics>,
 }
 
@@ -136,7 +137,7 @@ impl Plan<'_> {
         let tls = self.serving_tls(&config, keeper)?;
         let figures = Figures::default();
         if self.runs_deciders {
-            config.components = vec![figures.queues.clone(), figures.scheduler.clone()];
+            config.components = vec![figures.queues.clone(), figures.jobs.clone(), figures.scheduler.clone()];
         }
         let server = Arc::new(ApiServer::start(config, self.issuer()?, store).await?);
         let listener = client::listen::listen_everywhere(self.settings.secure_port)
@@ -275,6 +276,7 @@ impl Plan<'_> {
             cluster_cidrs: self.settings.cluster_cidrs.clone(),
             disabled: disabled_controllers(self.ingress),
             queues: api.figures.queues.clone(),
+            jobs: api.figures.jobs.clone(),
         };
         let (clients, informers) = (api.clone(), api.informers.clone());
         let manager =

@@ -9,6 +9,7 @@ use e2e::{Background, Cluster, Kubectl, NODE_NAME, beside_the_tests};
 const CLASS: &str = include_str!("../../../dra-example/deploy.yaml");
 const PODS: &str = include_str!("manifests/dra-driver.yaml");
 const GREEDY: &str = include_str!("manifests/dra-greedy.yaml");
+const EXTENDED: &str = include_str!("manifests/dra-extended.yaml");
 /// What the driver may take to be known to the kubelet.
 const REGISTRATION_DEADLINE: Duration = Duration::from_secs(60);
 /// Of three devices, two are in use.
@@ -74,8 +75,29 @@ fn everything_goes_with_its_users(cluster: &Cluster, kubectl: &Kubectl) -> anyho
     kubectl.run(&["delete", "pod/one", "pod/greedy"])?;
     kubectl.wait_for_field("resourceclaim/shared", ".status", "{}")?;
     kubectl.run(&["delete", "resourceclaim/shared"])?;
+    an_extended_resource_is_a_device(kubectl)?;
     kubectl.run(&["wait", "--for=delete", "resourceclaims", "--all", "--timeout=60s"])?;
     let state = std::fs::read_to_string(cluster.data().join("kubelet/dra_manager_state"))?;
     ensure!(state == r#"{"claims":{}}"#, "{state}");
     Ok(())
+}
+
+/// Its claim is the pod's own; only the container that asks for the resource sees the device.
+fn an_extended_resource_is_a_device(kubectl: &Kubectl) -> anyhow::Result<()> {
+    kubectl.apply(EXTENDED)?;
+    kubectl.wait("pod/extended", "condition=Ready")?;
+    let status = ".status.extendedResourceClaimStatus";
+    let claim = kubectl.field("pod/extended", &format!("{status}.resourceClaimName"))?;
+    ensure!(claim.starts_with("extended-extended-resources-"), "{claim}");
+    let request = kubectl.field("pod/extended", &format!("{status}.requestMappings[*].requestName"))?;
+    ensure!(request == "container-1-request-0", "{request}");
+    let uid = kubectl.field(&format!("resourceclaim/{claim}"), ".metadata.uid")?;
+    let seen = |container: &str| {
+        let script = "echo $DEVICE_0$DEVICE_1$DEVICE_2 $(ls /dev | grep -c device-)";
+        kubectl.run(&["exec", "extended", "-c", container, "--", "sh", "-c", script])
+    };
+    let (without, main) = (seen("without")?, seen("main")?);
+    ensure!(main.trim() == format!("{uid} 1"), "{main}");
+    ensure!(without.trim() == "0", "{without}");
+    kubectl.run(&["delete", "pod/extended"]).map(drop)
 }

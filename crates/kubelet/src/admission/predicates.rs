@@ -30,7 +30,13 @@ pub struct Claim {
 
 impl Claim {
     pub fn of(pod: &Pod) -> Self {
-        let requests = pod_requests(&json!({"spec": pod.spec, "status": pod.status}), Counted::Status);
+        let mut requests = pod_requests(&json!({"spec": pod.spec, "status": pod.status}), Counted::Status);
+        // What devices of a claim serve is not taken of the node's own.
+        if let Some(extended) = &pod.status.extended_resource_claim_status {
+            let is_claimed =
+                |name: &String| extended.request_mappings.iter().any(|of| of.resource_name == *name);
+            requests.retain(|name, _| !is_claimed(name));
+        }
         let amount = |(name, amount): (String, apimachinery::quantity::Quantity)| {
             let amount = if name == CPU { amount.milli_value() } else { amount.value() };
             (name, amount)

@@ -15,6 +15,7 @@ use std::time::Duration;
 use api::resource::RESOURCE_CLAIMS;
 use api::view::core::{Container, Pod};
 use api::view::dynamicresource::{ResourceClaim, claim_name};
+use apimachinery::meta::ObjectMeta;
 use client::Client;
 use dra::v1::{Claim, NodePrepareResourcesRequest, NodeUnprepareResourcesRequest};
 use jiff::Timestamp;
@@ -72,7 +73,7 @@ impl DraManager {
 
     /// Makes all devices of the pod's claims ready that are not yet.
     pub async fn prepare(&self, pod: &Pod) -> Result<(), String> {
-        if pod.spec.resource_claims.is_empty() {
+        if pod.spec.resource_claims.is_empty() && pod.status.extended_resource_claim_status.is_none() {
             return Ok(());
         }
         let prepared = self.try_prepare(pod).await;
@@ -109,20 +110,27 @@ impl DraManager {
         let mut claims = Vec::new();
         for wanted in &pod.spec.resource_claims {
             let Some(name) = claim_name(pod, wanted)? else { continue };
-            let claim = self.client.get::<ResourceClaim>(RESOURCE_CLAIMS, &meta.namespace, name).await;
-            let claim = claim.map_err(|error| format!("fetch ResourceClaim {name}: {error}"))?;
+            let claim = self.claim_for(meta, name).await?;
             if wanted.resource_claim_template_name.is_some() {
                 claim.check_made_for(meta)?;
             }
-            if !claim.is_reserved_for(&meta.uid) {
-                let (pod, uid, claim_uid) = (&meta.name, &meta.uid, &claim.metadata.uid);
-                return Err(format!(
-                    "pod {pod} ({uid}) is not allowed to use ResourceClaim {name} ({claim_uid})"
-                ));
-            }
             claims.push(claim);
         }
+        if let Some(extended) = &pod.status.extended_resource_claim_status {
+            claims.push(self.claim_for(meta, &extended.resource_claim_name).await?);
+        }
         Ok(claims)
+    }
+
+    /// The claim, if the pod may use it.
+    async fn claim_for(&self, pod: &ObjectMeta, name: &str) -> Result<ResourceClaim, String> {
+        let claim = self.client.get::<ResourceClaim>(RESOURCE_CLAIMS, &pod.namespace, name).await;
+        let claim = claim.map_err(|error| format!("fetch ResourceClaim {name}: {error}"))?;
+        if claim.is_reserved_for(&pod.uid) {
+            return Ok(claim);
+        }
+        let (pod, uid, claim_uid) = (&pod.name, &pod.uid, &claim.metadata.uid);
+        Err(format!("pod {pod} ({uid}) is not allowed to use ResourceClaim {name} ({claim_uid})"))
     }
 
     async fn prepare_batch(&self, driver: &str, claims: Vec<Claim>) -> Result<(), String> {
@@ -139,20 +147,27 @@ impl DraManager {
         Ok(())
     }
 
-    /// What a container is started with for the devices of the claims that it names.
+    /// What a container is started with for the devices of the claims that it names, and of its extended resources.
     pub fn start_options(
         &self,
         pod: &Pod,
         container: &Container,
     ) -> Result<ContainerAllocateResponse, String> {
-        let mut cdi_devices: Vec<String> = Vec::new();
+        let mut requests: Vec<(&str, &str)> = Vec::new();
         for used in &container.resources.claims {
             let Some(claim) = pod.spec.resource_claims.iter().find(|claim| claim.name == used.name) else {
                 continue;
             };
-            let Some(name) = claim_name(pod, claim)? else { continue };
-            let devices = self.claims().cdi_devices(&pod.metadata.namespace, name, &used.request)?;
-            for device in devices {
+            let name = claim_name(pod, claim)?;
+            requests.extend(name.map(|name| (name, used.request.as_str())));
+        }
+        if let Some(extended) = &pod.status.extended_resource_claim_status {
+            let name = extended.resource_claim_name.as_str();
+            requests.extend(extended.requests_of(container).map(|request| (name, request)));
+        }
+        let mut cdi_devices: Vec<String> = Vec::new();
+        for (claim, request) in requests {
+            for device in self.claims().cdi_devices(&pod.metadata.namespace, claim, request)? {
                 if !cdi_devices.contains(&device) {
                     cdi_devices.push(device);
                 }
@@ -210,6 +225,9 @@ impl DraManager {
         let is_used = |name: &str| container.resources.claims.iter().any(|used| used.name == name);
         let used = pod.spec.resource_claims.iter().filter(|claim| is_used(&claim.name));
         let names = used.filter_map(|claim| claim_name(pod, claim).ok().flatten());
+        let extended = pod.status.extended_resource_claim_status.iter();
+        let extended = extended.filter(|extended| extended.requests_of(container).next().is_some());
+        let names = names.chain(extended.map(|extended| extended.resource_claim_name.as_str()));
         names.filter_map(|name| claims.get(&pod.metadata.namespace, name).cloned()).collect()
     }
 

@@ -101,6 +101,20 @@ fn status_patch(status: &PodStatus, before: &PodStatus) -> Value {
     patch
 }
 
+/// What was written last, with what others have written since.
+pub(super) fn laid_over(reported: &PodStatus, known: PodStatus) -> PodStatus {
+    let own =
+        |kind: &str| RESIZE_CONDITIONS.contains(&kind) || reported.conditions.iter().any(|c| c.kind == kind);
+    let foreign = known.conditions.into_iter().filter(|c| !own(&c.kind));
+    PodStatus {
+        conditions: foreign.chain(reported.conditions.iter().cloned()).collect(),
+        qos_class: known.qos_class,
+        resource_claim_statuses: known.resource_claim_statuses,
+        extended_resource_claim_status: known.extended_resource_claim_status,
+        ..reported.clone()
+    }
+}
+
 /// Sets to null what `before` has and `patch` has not, so that it is not merged into what is new.
 fn clear_lost_fields(patch: &mut Value, before: &Value, kept: &[&str]) {
     let (Value::Object(patch), Value::Object(before)) = (patch, before) else { return };
@@ -115,6 +129,25 @@ mod tests {
     use apimachinery::meta::Condition;
 
     use super::*;
+
+    #[test]
+    fn what_others_write_into_the_status_stays() {
+        let status = |value: Value| serde_json::from_value::<PodStatus>(value).expect("a status");
+        let reported =
+            status(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}));
+        let claims = json!({"resourceClaimStatuses": [{"name": "a", "resourceClaimName": "p-a-x"}],
+            "extendedResourceClaimStatus": {"resourceClaimName": "p-x", "requestMappings": []}});
+        let mut known = claims.clone();
+        known["conditions"] =
+            json!([{"type": "Ready", "status": "False"}, {"type": "Mine", "status": "True"}]);
+        let found = laid_over(&reported, status(known));
+        let conditions: Vec<_> = found.conditions.iter().map(|c| (&*c.kind, &*c.status)).collect();
+        assert_eq!(conditions, [("Mine", "True"), ("Ready", "True")]);
+        let expect = status(claims);
+        assert_eq!(found.resource_claim_statuses, expect.resource_claim_statuses);
+        assert_eq!(found.extended_resource_claim_status, expect.extended_resource_claim_status);
+        assert_eq!(found.phase, "Running");
+    }
 
     #[test]
     fn a_new_address_replaces_the_old_one_and_what_is_gone_is_nulled() {

@@ -10,16 +10,18 @@ use api::view::dynamicresource::{AllocationResult, DeviceClass, DeviceRequest, R
 
 use crate::devices::{Devices, PodDevices, Reservation};
 use crate::diagnosis::Diagnosis;
+use crate::extendedresources::{Asked, ExtendedResources};
 use crate::framework::{Filter, Rejection};
 use crate::nodeinfo::NodeInfo;
 use crate::podinfo::PodInfo;
 use crate::snapshot::Snapshot;
-use crate::structured::{Allocator, Failure};
+use crate::structured::{Allocator, Failure, Wanted};
 
 pub const NAME: &str = "DynamicResources";
 const CANNOT_ALLOCATE: &str = "cannot allocate all claims";
 const NOT_ON_NODE: &str = "resourceclaim not available on the node";
 const IN_USE: &str = "resourceclaim in use";
+const NOT_ANEW: &str = "cannot schedule extended resource claim";
 
 type Claims<'a> = Vec<&'a Arc<ResourceClaim>>;
 
@@ -27,38 +29,56 @@ struct DynamicResources<'a> {
     claims: Claims<'a>,
     /// None: all claims have their devices.
     allocator: Option<Allocator<'a>>,
+    /// What of the pod's requests becomes a claim of its own, by node.
+    extended: Option<ExtendedResources<'a>>,
+    classes: HashMap<&'a str, &'a DeviceClass>,
+}
+
+/// What the pod's claims without devices get on a node, and the claim that is made for it there, the last of these.
+struct Chosen {
+    results: Vec<AllocationResult>,
+    asked: Option<Asked>,
 }
 
 struct Refused(String);
 
 pub fn filter<'a>(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Option<Box<dyn Filter + 'a>> {
-    if pod.pod.spec.resource_claims.is_empty() {
+    if asks_for_nothing(pod, &snapshot.devices) {
         return None;
     }
     match DynamicResources::new(pod, &snapshot.devices) {
-        Ok(prepared) if prepared.claims.is_empty() => None,
+        Ok(prepared) if prepared.claims.is_empty() && prepared.extended.is_none() => None,
         Ok(prepared) => Some(Box::new(prepared)),
         Err(why) => Some(Box::new(Refused(why))),
     }
 }
 
+fn asks_for_nothing(pod: &PodInfo, devices: &Devices) -> bool {
+    pod.pod.spec.resource_claims.is_empty() && ExtendedResources::of(pod, devices).is_none()
+}
+
 /// What the pod's claims need when it goes to this node, which the filter has passed.
 pub fn decide(pod: &PodInfo, snapshot: &Snapshot, node: &NodeInfo) -> PodDevices {
-    if pod.pod.spec.resource_claims.is_empty() {
+    if asks_for_nothing(pod, &snapshot.devices) {
         return PodDevices::default();
     }
     let prepared = DynamicResources::new(pod, &snapshot.devices).ok();
     prepared.and_then(|prepared| prepared.decide(pod, node)).unwrap_or_default()
 }
 
+/// What is to become of a claim so that its pod may find devices elsewhere.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Undo {
+    /// It loses its devices.
+    Deallocate(Arc<ResourceClaim>),
+    /// It was made for a placement that came to nothing.
+    Delete(Arc<ResourceClaim>),
+}
+
 /// A claim whose devices no node offers to the pod where it needs them, and that nobody else uses: without them it could
 /// get others (upstream: PostFilter). With it the words for what is done.
-pub fn to_deallocate(
-    pod: &PodInfo,
-    snapshot: &Snapshot,
-    diagnosis: &Diagnosis,
-) -> (Option<Arc<ResourceClaim>>, &'static str) {
-    if pod.pod.spec.resource_claims.is_empty() {
+pub fn to_undo(pod: &PodInfo, snapshot: &Snapshot, diagnosis: &Diagnosis) -> (Option<Undo>, &'static str) {
+    if asks_for_nothing(pod, &snapshot.devices) {
         return (None, "no new claims to deallocate");
     }
     let is_at_fault = |rejection: &Rejection| rejection.reasons.iter().any(|reason| reason == NOT_ON_NODE);
@@ -69,36 +89,51 @@ pub fn to_deallocate(
         let is_missed = |name: &str| snapshot.node(name).is_some_and(|node| !is_available(claim, node));
         !others && nodes.iter().any(|(name, _)| is_missed(name))
     });
-    match found {
-        Some(claim) => (Some(claim.clone()), "deallocation of ResourceClaim completed"),
+    if let Some(claim) = found {
+        return (Some(Undo::Deallocate(claim.clone())), "deallocation of ResourceClaim completed");
+    }
+    match snapshot.devices.claim_of_extended_resources(pod.uid()) {
+        Some(claim) => (Some(Undo::Delete(claim.clone())), "deletion of ResourceClaim completed"),
         None => (None, "still not schedulable"),
     }
 }
 
 impl<'a> DynamicResources<'a> {
-    fn new(pod: &PodInfo, devices: &'a Devices) -> Result<Self, String> {
+    fn new(pod: &'a PodInfo, devices: &'a Devices) -> Result<Self, String> {
+        let extended = ExtendedResources::of(pod, devices);
+        if extended.is_some() && devices.claim_of_extended_resources(pod.uid()).is_some() {
+            return Err(NOT_ANEW.to_owned());
+        }
         let claims = pod_claims(pod, devices)?;
         for claim in &claims {
             check(pod, claim, devices)?;
         }
         let waiting: Vec<&ResourceClaim> =
             claims.iter().filter(|claim| claim.status.allocation.is_none()).map(|claim| &***claim).collect();
-        let allocator = if waiting.is_empty() {
+        let mut classes: HashMap<&str, &DeviceClass> = HashMap::new();
+        let allocator = if waiting.is_empty() && extended.is_none() {
             None
         } else {
-            let classes: HashMap<&str, &DeviceClass> =
-                devices.classes().map(|class| (class.metadata.name.as_str(), &**class)).collect();
+            classes.extend(devices.classes().map(|class| (class.metadata.name.as_str(), &**class)));
             Some(Allocator::new(&waiting, &classes, devices.slices(), devices.allocated())?)
         };
-        Ok(DynamicResources { claims, allocator })
+        Ok(DynamicResources { claims, allocator, extended, classes })
     }
 
-    fn allocate(&self, node: &NodeInfo) -> Result<Vec<AllocationResult>, Failure> {
-        self.allocator.as_ref().map_or(Ok(Vec::new()), |allocator| allocator.allocate(&node.node))
+    fn allocate(&self, node: &NodeInfo) -> Result<Chosen, Failure> {
+        let asked = self.extended.as_ref().and_then(|extended| extended.on(node));
+        let wanted = asked.as_ref().map(|asked| Wanted::new(&asked.claim, &self.classes));
+        let wanted = wanted.transpose().map_err(Failure::Claim)?;
+        let results = match &self.allocator {
+            Some(allocator) => allocator.allocate(&node.node, wanted.as_ref())?,
+            None => Vec::new(),
+        };
+        Ok(Chosen { results, asked })
     }
 
     fn decide(&self, pod: &PodInfo, node: &NodeInfo) -> Option<PodDevices> {
-        let mut allocations = self.allocate(node).ok()?.into_iter();
+        let Chosen { results, asked } = self.allocate(node).ok()?;
+        let mut allocations = results.into_iter();
         let mut reservations = Vec::new();
         for claim in &self.claims {
             let allocation = match claim.status.allocation {
@@ -109,7 +144,13 @@ impl<'a> DynamicResources<'a> {
                 reservations.push(Reservation { claim: (*claim).clone(), allocation });
             }
         }
-        Some(PodDevices { reservations })
+        let mut mappings = Vec::new();
+        if let Some(asked) = asked {
+            let allocation = Some(Arc::new(allocations.next()?));
+            reservations.push(Reservation { claim: Arc::new(asked.claim), allocation });
+            mappings = asked.mappings;
+        }
+        Some(PodDevices { reservations, mappings })
     }
 }
 
@@ -288,10 +329,52 @@ mod tests {
         let check = |users: Value, expect| {
             let (pod, snapshot) = (pod(), snapshot(&[allocated_on("m", users)]));
             let diagnosis = crate::schedule::schedule(&pod, &snapshot, &[]).unwrap_err();
-            let (claim, words) = to_deallocate(&pod, &snapshot, &diagnosis);
-            assert_eq!((claim.is_some(), words), expect);
+            let (undo, words) = to_undo(&pod, &snapshot, &diagnosis);
+            assert_eq!((matches!(undo, Some(Undo::Deallocate(_))), words), expect);
         };
         check(json!([]), (true, "deallocation of ResourceClaim completed"));
         check(json!([{"resource": "pods", "uid": "other"}]), (false, "still not schedulable"));
+    }
+
+    /// What is decided for a pod that asks for one device as an extended resource, on node `n`.
+    fn check_extended(objects: &[Value], expect: Result<&[&str], &str>) {
+        let spec = json!({"containers": [{"name": "c", "resources": {"requests": {"e.com/gpu": "1"}}}]});
+        let (pod, snapshot) = (pod_info(spec), snapshot(objects));
+        let filter = filter(&pod, &snapshot).expect("it has a say");
+        let found = match filter.refuses_all() {
+            Some(reason) => Err(reason.into_owned()),
+            None => filter.filter(&snapshot.nodes[0]).map_err(|rejection| rejection.reasons.join(", ")),
+        };
+        let decided = decide(&pod, &snapshot, &snapshot.nodes[0]);
+        let given = decided.reservations.iter().flat_map(|reservation| {
+            let allocation = reservation.allocation.iter();
+            allocation
+                .flat_map(|allocation| allocation.devices.results.iter().map(|result| result.device.as_str()))
+        });
+        let found = found.map(|()| given.collect::<Vec<_>>());
+        assert_eq!(found.as_deref(), expect.map_err(str::to_owned).as_deref(), "{objects:?}");
+        assert_eq!(decided.mappings.is_empty(), expect.is_err());
+    }
+
+    #[test]
+    fn an_extended_resource_that_is_devices_is_claimed_for_the_pod() {
+        let mut class = class();
+        class["spec"]["extendedResourceName"] = "e.com/gpu".into();
+        check_extended(&[class.clone(), slice()], Ok(&["x"]));
+        check_extended(&[class.clone()], Err("cannot allocate all claims"));
+        let mut stale = claim(json!({}));
+        stale["metadata"]["annotations"] = json!({"resource.kubernetes.io/extended-resource-claim": "true"});
+        stale["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "v1", "kind": "Pod", "name": "pod", "uid": "pod", "controller": true}]);
+        check_extended(
+            &[class.clone(), slice(), stale.clone()],
+            Err("cannot schedule extended resource claim"),
+        );
+
+        let spec = json!({"containers": [{"name": "c", "resources": {"requests": {"e.com/gpu": "1"}}}]});
+        let (pod, snapshot) = (pod_info(spec), snapshot(&[class, slice(), stale]));
+        let diagnosis = crate::schedule::schedule(&pod, &snapshot, &[]).unwrap_err();
+        let (undo, words) = to_undo(&pod, &snapshot, &diagnosis);
+        assert!(matches!(undo, Some(Undo::Delete(_))) && words == "deletion of ResourceClaim completed");
     }
 }

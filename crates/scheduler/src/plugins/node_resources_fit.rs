@@ -1,6 +1,8 @@
 //! NodeResourcesFit: a node must have room for what the pod requests, and the emptier the better
 //! (strategy LeastAllocated over CPU and memory).
 
+use crate::devices::Devices;
+use crate::extendedresources::is_served_by_devices;
 use crate::framework::{Filter, MAX_NODE_SCORE, Rejection, Score};
 use crate::nodeinfo::NodeInfo;
 use crate::podinfo::PodInfo;
@@ -9,22 +11,27 @@ use crate::snapshot::Snapshot;
 
 struct Fit<'a>(&'a PodInfo);
 
-pub fn filter<'a>(pod: &'a PodInfo, _: &'a Snapshot) -> Option<Box<dyn Filter + 'a>> {
-    Some(Box::new(Fit(pod)))
+struct Fits<'a> {
+    pod: &'a PodInfo,
+    devices: &'a Devices,
 }
 
-impl Filter for Fit<'_> {
+pub fn filter<'a>(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Option<Box<dyn Filter + 'a>> {
+    Some(Box::new(Fits { pod, devices: &snapshot.devices }))
+}
+
+impl Filter for Fits<'_> {
     fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
         let mut rejection = Rejection { reasons: Vec::new(), resolvable: true };
         if node.pods.len() as i64 + 1 > node.allowed_pods {
             rejection.reasons.push("Too many pods".into());
         }
-        check_amounts(&self.0.requests, node, &mut rejection);
+        check_amounts(&self.pod.requests, node, self.devices, &mut rejection);
         if rejection.reasons.is_empty() { Ok(()) } else { Err(rejection) }
     }
 }
 
-fn check_amounts(wanted: &Resource, node: &NodeInfo, rejection: &mut Rejection) {
+fn check_amounts(wanted: &Resource, node: &NodeInfo, devices: &Devices, rejection: &mut Rejection) {
     let (capacity, used) = (&node.allocatable, &node.requested);
     let mut check = |name: &str, of: &dyn Fn(&Resource) -> i64| {
         let (wanted, capacity) = (of(wanted), of(capacity));
@@ -37,7 +44,8 @@ fn check_amounts(wanted: &Resource, node: &NodeInfo, rejection: &mut Rejection) 
     check("cpu", &|resource| resource.milli_cpu);
     check("memory", &|resource| resource.memory);
     check("ephemeral-storage", &|resource| resource.ephemeral_storage);
-    for name in wanted.scalar.keys() {
+    // Where devices serve, DynamicResources looks for them.
+    for name in wanted.scalar.keys().filter(|name| !is_served_by_devices(name, node, devices)) {
         check(name, &|resource| resource.scalar.get(name).copied().unwrap_or(0));
     }
 }
@@ -119,5 +127,26 @@ mod tests {
         let mut info = node_info(node(json!({"cpu": "1"})));
         info.add_pod(Arc::new(pod_info(json!({"containers": [{}]}))));
         assert_eq!(info.non_zero_requested.milli_cpu, 100);
+    }
+
+    #[test]
+    fn what_devices_serve_need_not_be_the_nodes_own() {
+        let class = json!({"metadata": {"name": "k"}, "spec": {"extendedResourceName": "e.com/gpu"}});
+        let mut devices = crate::devices::Devices::default();
+        devices.apply(&crate::devices::Change::Class(crate::testing::added(&class)));
+        let check = |resource: &str, own: &str, expect: bool| {
+            let snapshot =
+                crate::snapshot::Snapshot { devices: Arc::new(devices.clone()), ..Default::default() };
+            let (pod, node) = (
+                pod_info(wants(json!({resource: "2"}))),
+                node_info(node(json!({"pods": "9", resource: own}))),
+            );
+            let fits = super::filter(&pod, &snapshot).unwrap().filter(&node).is_ok();
+            assert_eq!(fits, expect, "{resource} {own}");
+        };
+        check("e.com/gpu", "0", true);
+        check("e.com/gpu", "1", false);
+        check("e.com/none", "0", false);
+        check("deviceclass.resource.kubernetes.io/k", "0", true);
     }
 }

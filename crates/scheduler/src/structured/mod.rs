@@ -23,7 +23,7 @@ use api::view::dynamicresource::{AllocationResult, DeviceClass, ResourceClaim, R
 
 pub use allocated::Allocated;
 use pools::Generations;
-use request::Wanted;
+pub use request::Wanted;
 use search::Search;
 
 /// Tells a device apart from all others.
@@ -69,12 +69,12 @@ impl<'a> Allocator<'a> {
         Ok(Allocator { wanted, generations: Generations::new(slices), allocated })
     }
 
-    /// Devices that this node reaches, one result for each claim.
-    pub fn allocate(&self, node: &Node) -> Result<Vec<AllocationResult>, Failure> {
+    /// Devices that this node reaches, one result for each claim, and for one that only this node is asked for.
+    pub fn allocate(&self, node: &Node, also: Option<&Wanted<'_>>) -> Result<Vec<AllocationResult>, Failure> {
         let pools = self.generations.reached_from(node);
-        let chosen = Search::new(&self.wanted, &pools, &self.allocated)?.run(&node.metadata.name)?;
-        let results =
-            self.wanted.iter().zip(chosen).map(|(wanted, chosen)| result::build(wanted, &chosen, node));
+        let all: Vec<&Wanted<'_>> = self.wanted.iter().chain(also).collect();
+        let chosen = Search::new(&all, &pools, &self.allocated)?.run(&node.metadata.name)?;
+        let results = all.iter().zip(chosen).map(|(wanted, chosen)| result::build(wanted, &chosen, node));
         results.collect::<Result<_, _>>().map_err(Failure::Claim)
     }
 }

@@ -32,7 +32,7 @@ pub struct Chosen<'s, 'a> {
 }
 
 pub struct Search<'s, 'a> {
-    wanted: &'s [Wanted<'a>],
+    wanted: &'s [&'s Wanted<'a>],
     pools: &'s [Pool<'a>],
     allocated: &'s Allocated<'a>,
     /// The devices of pools that are ready, each with its pool's place.
@@ -48,7 +48,7 @@ pub struct Search<'s, 'a> {
 
 impl<'s, 'a> Search<'s, 'a> {
     pub fn new(
-        wanted: &'s [Wanted<'a>],
+        wanted: &'s [&'s Wanted<'a>],
         pools: &'s [Pool<'a>],
         allocated: &'s Allocated<'a>,
     ) -> Result<Self, Failure> {

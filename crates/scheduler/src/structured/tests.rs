@@ -63,7 +63,9 @@ fn allocate(
     let claims: Vec<&ResourceClaim> = claims.iter().collect();
     let mut allocated = Allocated::default();
     taken.iter().for_each(|allocation| allocated.add(allocation));
-    Allocator::new(&claims, &classes, slices.iter(), allocated).map_err(Failure::Claim)?.allocate(&node())
+    Allocator::new(&claims, &classes, slices.iter(), allocated)
+        .map_err(Failure::Claim)?
+        .allocate(&node(), None)
 }
 
 /// Each result as `request=device`.

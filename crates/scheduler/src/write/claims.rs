@@ -1,16 +1,21 @@
 //! Claims on their way to a pod: devices entered, the pod entered as their user, and both taken back (follows upstream's
 //! `bindClaim` and Unreserve).
 
+use std::sync::Arc;
+
 use api::resource::RESOURCE_CLAIMS;
+use api::view::core::PodExtendedResourceClaimStatus;
 use api::view::dynamicresource::{
-    AllocationResult, FINALIZER, ResourceClaim, ResourceClaimConsumerReference,
+    AllocationResult, DeviceRequest, FINALIZER, ResourceClaim, ResourceClaimConsumerReference,
 };
+use apimachinery::meta::ObjectMeta;
 use apimachinery::{Value, json};
-use client::PatchType;
+use client::{DeleteOptions, PatchType};
 use jiff::Timestamp;
 
 use super::Writer;
 use crate::devices::{PodDevices, Reservation};
+use crate::extendedresources::is_unmade;
 use crate::podinfo::PodInfo;
 
 /// How often a claim that others change meanwhile is tried (upstream: `retry.DefaultRetry`).
@@ -25,12 +30,34 @@ pub enum Error {
 }
 
 impl Writer {
-    /// Enters devices and user in all of these claims.
+    /// Makes the claims among these that are not made yet, and returns all as they are then.
+    pub async fn make_claims(&self, decided: &PodDevices) -> Result<PodDevices, Error> {
+        let mut made = decided.clone();
+        for reservation in made.reservations.iter_mut().filter(|of| is_unmade(&of.claim)) {
+            let claim = &reservation.claim;
+            let written =
+                self.client.create(RESOURCE_CLAIMS, &claim.metadata.namespace, &to_make(claim)).await;
+            let written = written.map_err(failed("create", claim))?;
+            let malformed = |error: serde_json::Error| client::Error::Malformed(error.to_string());
+            let written =
+                serde_json::from_value(written).map_err(malformed).map_err(failed("create", claim))?;
+            reservation.claim = Arc::new(written);
+        }
+        Ok(made)
+    }
+
+    /// Enters devices and user in all of these claims, and in the pod which containers get which devices.
     pub async fn reserve(&self, pod: &PodInfo, decided: &PodDevices, now: Timestamp) -> Result<(), Error> {
         for reservation in &decided.reservations {
             self.reserve_one(pod, reservation, now).await?;
         }
-        Ok(())
+        let Some(claim) = decided.made_for(pod) else { return Ok(()) };
+        let status = PodExtendedResourceClaimStatus {
+            request_mappings: decided.mappings.clone(),
+            resource_claim_name: claim.metadata.name.clone(),
+        };
+        let written = self.patch_status(&pod.pod, json!({"extendedResourceClaimStatus": status})).await;
+        written.map_err(failed("update pod's ExtendedResourceClaimStatus for", claim))
     }
 
     async fn reserve_one(
@@ -96,6 +123,10 @@ impl Writer {
     pub async fn unreserve(&self, pod: &PodInfo, decided: &PodDevices, gives_back: bool) {
         for reservation in &decided.reservations {
             let meta = &reservation.claim.metadata;
+            if decided.made_for(pod).is_some_and(|made| Arc::ptr_eq(made, &reservation.claim)) {
+                self.delete_claim(&reservation.claim).await;
+                continue;
+            }
             let found = self.client.get::<ResourceClaim>(RESOURCE_CLAIMS, &meta.namespace, &meta.name).await;
             let outcome = match found {
                 Ok(claim) if claim.is_reserved_for(pod.uid()) => self.leave(pod, &claim, gives_back).await,
@@ -128,6 +159,26 @@ impl Writer {
         }
     }
 
+    /// Deletes a claim that was made for a placement that came to nothing.
+    pub async fn delete_claim(&self, claim: &ResourceClaim) {
+        if let Err(error) = self.try_delete(claim).await
+            && !error.is_not_found()
+        {
+            tracing::warn!(claim = %claim.metadata.namespaced_name(), %error, "claim not deleted");
+        }
+    }
+
+    async fn try_delete(&self, claim: &ResourceClaim) -> client::error::Result<()> {
+        let ObjectMeta { namespace, name, uid, .. } = &claim.metadata;
+        let found = self.client.get::<ResourceClaim>(RESOURCE_CLAIMS, namespace, name).await?;
+        if found.metadata.finalizers.iter().any(|held| held == FINALIZER) {
+            let others: Vec<_> = found.metadata.finalizers.iter().filter(|held| *held != FINALIZER).collect();
+            self.patch_claim(&found, None, json!({"metadata": {"finalizers": others}})).await?;
+        }
+        let options = DeleteOptions { uid: Some(uid.clone()), ..DeleteOptions::default() };
+        self.client.delete(RESOURCE_CLAIMS, namespace, name, &options).await.map(drop)
+    }
+
     async fn patch_claim(
         &self,
         claim: &ResourceClaim,
@@ -145,6 +196,24 @@ impl Writer {
         // Only versions matter to who goes on; a view that cannot be read again has the old ones and is refused.
         Ok(serde_json::from_value(written).unwrap_or_else(|_| claim.clone()))
     }
+}
+
+/// A claim for the API server to name.
+fn to_make(claim: &ResourceClaim) -> Value {
+    let ObjectMeta { generate_name, annotations, owner_references, .. } = &claim.metadata;
+    let exact = |request: &DeviceRequest| {
+        let exactly = request.exactly.as_ref().map(|exactly| {
+            json!({"deviceClassName": exactly.device_class_name, "allocationMode": exactly.allocation_mode,
+                "count": exactly.count})
+        });
+        json!({"name": request.name, "exactly": exactly})
+    };
+    let requests: Vec<Value> = claim.spec.devices.requests.iter().map(exact).collect();
+    json!({
+        "kind": RESOURCE_CLAIMS.kind, "apiVersion": RESOURCE_CLAIMS.api_version(),
+        "metadata": {"generateName": generate_name, "annotations": annotations, "ownerReferences": owner_references},
+        "spec": {"devices": {"requests": requests}},
+    })
 }
 
 fn no_devices() -> Value {

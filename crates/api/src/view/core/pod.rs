@@ -247,6 +247,36 @@ pub struct PodStatus {
     /// Which claims were made for the pod. Read only: it is not the kubelet's to write.
     #[serde(skip_serializing)]
     pub resource_claim_statuses: Vec<PodResourceClaimStatus>,
+    /// The claim to the devices that the pod's extended resources are. Read only, too.
+    #[serde(skip_serializing)]
+    pub extended_resource_claim_status: Option<PodExtendedResourceClaimStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodExtendedResourceClaimStatus {
+    pub request_mappings: Vec<ContainerExtendedResourceRequest>,
+    pub resource_claim_name: String,
+}
+
+impl PodExtendedResourceClaimStatus {
+    /// The requests whose devices the container gets.
+    pub fn requests_of<'a>(&'a self, container: &'a Container) -> impl Iterator<Item = &'a str> {
+        let own = self.request_mappings.iter().filter(|mapping| {
+            mapping.container_name == container.name
+                && container.resources.requests.contains_key(&mapping.resource_name)
+        });
+        own.map(|mapping| mapping.request_name.as_str())
+    }
+}
+
+/// A container's extended resource, and the request of the claim that serves it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerExtendedResourceRequest {
+    pub container_name: String,
+    pub resource_name: String,
+    pub request_name: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

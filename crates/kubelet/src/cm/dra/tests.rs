@@ -148,6 +148,31 @@ async fn a_shared_claim_is_ready_from_its_first_pod_to_its_last_over_a_restart()
 }
 
 #[tokio::test]
+async fn a_container_gets_the_devices_that_its_extended_resources_are() {
+    let node = Node::new("extended").await;
+    node.reserve(&["p"]);
+    let mut pod = pod("p");
+    pod.spec.resource_claims.clear();
+    let mapping = json!({"containerName": "a", "resourceName": "e.com/gpu", "requestName": "r"});
+    let status = json!({"resourceClaimName": "c", "requestMappings": [mapping]});
+    pod.status.extended_resource_claim_status = serde_json::from_value(status).expect("a status");
+    node.manager.prepare(&pod).await.expect("prepares");
+    let check = |name: &str, resource: &str, expect: usize| {
+        let requests = json!({resource: "1"});
+        let container = json!({"name": name, "resources": {"requests": requests}});
+        let container: Container = serde_json::from_value(container).expect("a container");
+        let options = node.manager.start_options(&pod, &container).expect("is ready");
+        assert_eq!(options.cdi_devices.len(), expect, "{name} {resource}");
+        assert_eq!(node.manager.of_container(&pod, &container).len(), expect, "{name} {resource}");
+    };
+    check("a", "e.com/gpu", 1);
+    check("b", "e.com/gpu", 0);
+    check("a", "cpu", 0);
+    node.manager.unprepare("p").await.expect("gives back");
+    assert!(!node.cdi_file().exists());
+}
+
+#[tokio::test]
 async fn a_pod_that_the_claim_is_not_reserved_for_gets_nothing() {
     let node = Node::new("reserved").await;
     let why = node.manager.prepare(&pod("p")).await.expect_err("refuses");

@@ -1,11 +1,13 @@
 //! What a kubelet may write into a pod's status (follows `ValidatePodStatusUpdate`).
 
+use std::collections::BTreeSet;
+
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
 use super::annotations;
 use crate::columns::items;
-use crate::validation::{At, dns1123_subdomain, ip, qualified_name};
+use crate::validation::{At, dns1123_label, dns1123_subdomain, ip, qualified_name};
 
 const SYSTEM_CONDITIONS: [&str; 3] = ["Initialized", "PodScheduled", "Ready"];
 const NOT_NEGATIVE: &str = "must be a non-negative integer";
@@ -39,7 +41,45 @@ pub fn validate_status_update(pod: &Value, old: &Value) -> ErrorList {
         errors.push(first.get("ip").invalid("must be equal to `hostIP`"));
     }
     addresses(&status, &old_status, "hostIPs", &mut errors);
+    extended_resource_claim(&status.get("extendedResourceClaimStatus"), &root.get("spec"), &mut errors);
     errors
+}
+
+/// Follows `validatePodExtendedResourceClaimStatus`.
+fn extended_resource_claim(claim: &At, spec: &At, errors: &mut ErrorList) {
+    if !claim.is_set() {
+        return;
+    }
+    let mappings = claim.get("requestMappings");
+    if mappings.items().next().is_none() {
+        errors.push(Error::required(&mappings.path, "at least one request mapping is required"));
+    }
+    let mut seen = BTreeSet::new();
+    for mapping in mappings.items() {
+        let fields = ["containerName", "resourceName", "requestName"].map(|field| mapping.get(field));
+        let [container, resource, request] = &fields;
+        let lists = ["initContainers", "containers"].map(|list| spec.get(list));
+        let mut containers = lists.iter().flat_map(At::items);
+        match containers.find(|found| found.get("name").text() == container.text()) {
+            None => errors.push(container.invalid(
+                "must match the name of an entry in spec.initContainers.name or spec.containers.name",
+            )),
+            Some(found) if !found.at(&["resources", "requests", resource.text()]).is_set() => {
+                errors.push(resource.invalid("must match the extended resource name of an entry in spec.initContainers.resources.requests or spec.containers.resources.requests"));
+            }
+            Some(_) => {}
+        }
+        dns1123_label(&request.under(&claim.path.child("requestName")), errors);
+        if !seen.insert(fields.clone().map(|field| field.text().to_owned())) {
+            errors.extend(fields.iter().map(|field| Error::duplicate(&field.path, field.text())));
+        }
+    }
+    let name = claim.get("resourceClaimName");
+    if name.is_empty() {
+        errors.push(Error::required(&name.path, ""));
+    } else {
+        dns1123_subdomain(&name, errors);
+    }
 }
 
 fn conditions(conditions: &At, errors: &mut ErrorList) {

@@ -402,6 +402,42 @@ fn a_terminated_container_returns_only_if_it_restarts() {
 }
 
 #[test]
+fn devices_of_extended_resources_go_to_containers_that_ask_for_them() {
+    let requests = json!({"e.com/gpu": "1"});
+    let containers = json!([{"name": "a", "resources": {"requests": requests}}, {"name": "b"}]);
+    let pod = |claim: Value| json!({"spec": {"containers": containers}, "status": {"extendedResourceClaimStatus": claim}});
+    let mapping = |container: &str, resource: &str, request: &str| json!({"containerName": container, "resourceName": resource, "requestName": request});
+    let good = mapping("a", "e.com/gpu", "r-0");
+    let check = |mappings: Value, name: &str, expect: &[&str]| {
+        let new = pod(json!({"requestMappings": mappings, "resourceClaimName": name}));
+        expect_errors(&validate_status_update(&new, &pod(Value::Null)), expect);
+    };
+    check(json!([good]), "c", &[]);
+    check(
+        json!([]),
+        "",
+        &[
+            "status.extendedResourceClaimStatus.requestMappings: Required value: at least one request mapping is required",
+            "status.extendedResourceClaimStatus.resourceClaimName: Required value",
+        ],
+    );
+    check(
+        json!([mapping("b", "e.com/gpu", "r"), mapping("c", "e.com/gpu", "R")]),
+        "C",
+        &[
+            "status.extendedResourceClaimStatus.requestMappings[0].resourceName: Invalid value: \"e.com/gpu\": must match the extended resource name",
+            "status.extendedResourceClaimStatus.requestMappings[1].containerName: Invalid value: \"c\": must match the name of an entry",
+            "status.extendedResourceClaimStatus.requestName: Invalid value: \"R\"",
+            "status.extendedResourceClaimStatus.resourceClaimName: Invalid value: \"C\"",
+        ],
+    );
+    let twice = "status.extendedResourceClaimStatus.requestMappings[1]";
+    let fields = ["containerName", "resourceName", "requestName"];
+    let expect = fields.map(|field| format!("{twice}.{field}: Duplicate value"));
+    check(json!([good, good]), "c", &expect.each_ref().map(String::as_str));
+}
+
+#[test]
 fn a_binding_names_a_node() {
     expect_errors(&validate_binding(&json!({"target": {"kind": "Node", "name": "n"}})), &[]);
     expect_errors(

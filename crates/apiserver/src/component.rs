@@ -1,0 +1,133 @@
+//! What a component that is not the API server serves of itself: how it is, its figures and its configuration, over HTTPS, to
+//! whom the API server knows and lets. Follows the handlers that kube-scheduler and kube-controller-manager install, behind
+//! their delegated authentication and authorization.
+
+mod authentication;
+mod authorization;
+
+use std::sync::Arc;
+
+use apimachinery::{Status, Value};
+use auth::{Attributes, UserInfo};
+use http::request::Parts;
+use http::{Method, Request, Response};
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use authentication::{Authentication, Trust};
+pub use authorization::{AlwaysAllowed, Authorization, PathError};
+
+use crate::body::Body;
+use crate::features::Features;
+use crate::health::Asked;
+use crate::listener::{self, Answers};
+use crate::metrics::process;
+use crate::negotiation::{Formats, Target};
+use crate::nonresource::{METRICS_CONTENT_TYPE, page_not_found, text};
+use crate::pipeline::{self, Peer};
+use crate::query::Query;
+
+/// Something that must be well for the component to be.
+pub struct Check {
+    pub name: &'static str,
+    /// Whether the component may be healthy while this fails.
+    pub readiness_only: bool,
+    pub passes: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// What a component has to tell.
+pub struct Config {
+    pub authentication: Arc<Authentication>,
+    pub authorization: Authorization,
+    pub checks: Vec<Check>,
+    /// What `/configz` shows.
+    pub configz: Value,
+    pub figures: Vec<Arc<dyn client::metrics::Source>>,
+}
+
+/// A component's own server.
+pub struct Server {
+    config: Config,
+    draining: CancellationToken,
+}
+
+impl Server {
+    pub fn new(config: Config) -> Arc<Server> {
+        Arc::new(Server { config, draining: CancellationToken::new() })
+    }
+
+    /// Serves until `stop`, under the TLS that the authentication keeps up to date.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        let tls = self.config.authentication.tls();
+        listener::serve(self, listener, tls, stop).await;
+    }
+
+    async fn respond(&self, parts: &Parts, peer: &Peer) -> Result<Response<Body>, Status> {
+        let (now, path) = (Timestamp::now(), parts.uri.path());
+        let user: UserInfo = self.config.authentication.user(parts, peer, now).await?;
+        // No path of a component is that of a resource.
+        let verb = parts.method.as_str().to_ascii_lowercase();
+        self.config
+            .authorization
+            .check(&Attributes { verb: &verb, path, ..Attributes::of(&user) }, now)
+            .await?;
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return Err(Status::no_such_method());
+        }
+        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        match segments.as_slice() {
+            [endpoint @ ("healthz" | "livez" | "readyz"), rest @ ..] => {
+                let query = Query::parse(parts.uri.query().unwrap_or_default());
+                self.health(&Asked::new(endpoint, rest, &query), endpoint)
+            }
+            ["configz"] => text("application/json", self.config.configz.to_string()),
+            ["metrics"] => text(METRICS_CONTENT_TYPE, self.metrics(now)),
+            _ => page_not_found(),
+        }
+    }
+
+    /// Liveness asks for nothing but an answer, as upstream's components do.
+    fn health(&self, asked: &Asked<'_>, endpoint: &str) -> Result<Response<Body>, Status> {
+        let applying = self.config.checks.iter().filter(|check| match endpoint {
+            "readyz" => true,
+            "healthz" => !check.readiness_only,
+            _ => false,
+        });
+        let mut outcomes: Vec<(&str, bool)> = applying.map(|check| (check.name, (check.passes)())).collect();
+        if endpoint == "readyz" {
+            outcomes.push(("shutdown", !self.draining.is_cancelled()));
+        }
+        if outcomes.is_empty() {
+            outcomes.push(("ping", true));
+        }
+        outcomes.retain(|(name, _)| asked.wants(name));
+        asked.answer(&outcomes)
+    }
+
+    fn metrics(&self, now: Timestamp) -> String {
+        let mut page = Features::default().render();
+        process::write(&mut page, now).expect("a String takes everything");
+        self.config.figures.iter().for_each(|figures| figures.write(&mut page));
+        page
+    }
+}
+
+impl Answers for Server {
+    async fn answer(self: Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
+        let (parts, _) = request.into_parts();
+        let answered = self.respond(&parts, &peer).await;
+        answered.unwrap_or_else(|status| {
+            let target = Target::negotiate(&parts.headers, Formats::default());
+            pipeline::refused(&status, target.unwrap_or_default())
+        })
+    }
+
+    fn handshake_failed(&self) {
+        tracing::debug!("a client and this component do not agree on TLS");
+    }
+
+    fn stopping(&self) {
+        self.draining.cancel();
+    }
+}
