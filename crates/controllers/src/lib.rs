@@ -57,4 +57,5 @@ mod vacprotection;
 mod validatingadmissionpolicystatus;
 
 pub use catalogue::{CATALOGUE, Config, Row, SigningAuthority};
+pub use nodeipam::NodeCidrMaskSizes;
 pub use run::run;

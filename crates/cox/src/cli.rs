@@ -10,6 +10,7 @@ mod audit;
 mod etcd;
 mod join;
 mod leader;
+mod nodeipam;
 mod runtime;
 mod server;
 
@@ -22,6 +23,7 @@ pub use etcd::EtcdArgs;
 use jiff::SignedDuration;
 pub use join::{JoinArgs, TokenCommand};
 pub use leader::{LeaderElectionArgs, OneElectionArgs};
+pub use nodeipam::NodeIpamArgs;
 pub use server::{AuthenticationArgs, EncryptionArgs, FlowControlArgs, ServingArgs};
 
 pub use self::kubelet::{KubeletArgs, given};
@@ -144,6 +146,8 @@ pub struct UpArgs {
     /// Address range of Services, when the cluster is made; of IPv4, of IPv6, or one of each
     #[arg(long, alias = "service-cidr", value_delimiter = ',')]
     pub service_cluster_ip_range: Vec<ipnet::IpNet>,
+    #[command(flatten)]
+    pub node_ipam: NodeIpamArgs,
     #[command(flatten)]
     pub cluster_network: NetworkArgs,
     #[command(flatten)]
@@ -293,6 +297,8 @@ pub struct ControllerManagerArgs {
     /// Address ranges from which nodes get theirs for pods, one or one per family; without it others do that
     #[arg(long, value_delimiter = ',')]
     pub cluster_cidr: Vec<ipnet::IpNet>,
+    #[command(flatten)]
+    pub node_ipam: NodeIpamArgs,
     /// Give Ingresses of the class `cox` addresses, and make that class
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub ingress: bool,

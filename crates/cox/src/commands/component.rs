@@ -90,12 +90,14 @@ pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCod
         }
         _ => None,
     };
+    let node_cidr_mask_sizes = args.node_ipam.mask_sizes();
     let (cluster_cidrs, disabled) = (args.cluster_cidr, control_plane::disabled_controllers(args.ingress));
     run_one(&args.component, CONTROLLER_MANAGER, |informers, stop| async move {
         let config = controllers::Config {
             root_ca,
             signing,
             cluster_cidrs,
+            node_cidr_mask_sizes,
             disabled,
             ..controllers::Config::default()
         };

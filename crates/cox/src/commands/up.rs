@@ -166,6 +166,7 @@ async fn start(
         encryption_reload: args.encryption.encryption_provider_config_automatic_reload,
         requests_in_flight_max: args.flow_control.requests_in_flight_max()?,
         signing_duration: args.signing.cluster_signing_duration,
+        node_cidr_mask_sizes: args.node_ipam.mask_sizes(),
         features: args.serving.features()?,
         enablement: args.serving.enablement()?,
         request_timeout: args.serving.request_timeout,
