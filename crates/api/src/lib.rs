@@ -9,6 +9,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod autoscaling;
 pub mod batch;
+pub mod bootstraptoken;
 pub mod catalogue;
 pub mod certificates;
 pub mod columns;

@@ -1,6 +1,7 @@
 //! From what a request presents to an identity: a front proxy's word, a client certificate, a bearer token, or nobody in
 //! particular, who may do what RBAC lets them: by default, ask for the server's health and version.
 
+use api::bootstraptoken::{NAMESPACE, SECRET_PREFIX};
 use apimachinery::{Status, Value};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -182,8 +183,8 @@ impl Authenticator {
             return Ok((user.clone(), audiences.to_vec()));
         }
         if let Some((id, secret)) = bootstraptoken::parse(token) {
-            let name = format!("{}{id}", bootstraptoken::SECRET_PREFIX);
-            let found = objects.secret(bootstraptoken::NAMESPACE, &name);
+            let name = format!("{}{id}", SECRET_PREFIX);
+            let found = objects.secret(NAMESPACE, &name);
             let user = bootstraptoken::user(id, secret, found.as_ref(), now)?;
             return Ok((user, audiences.to_vec()));
         }

@@ -1,6 +1,10 @@
 //! Bootstrap tokens, `ID.SECRET`: what a new machine shows before it has a certificate. Each is a Secret in kube-system.
 //! Follows `plugin/pkg/auth/authenticator/token/bootstrap`.
 
+use api::bootstraptoken::{
+    DESCRIPTION, EXPIRATION, EXTRA_GROUPS, ID_BYTES, LETTERS, NAMESPACE, SECRET_BYTES, SECRET_PREFIX,
+    SECRET_TYPE, TOKEN_ID, TOKEN_SECRET, USAGE_AUTHENTICATION, USAGE_SIGNING, is_id, is_secret,
+};
 use apimachinery::time::parse_time;
 use apimachinery::{Value, json};
 use base64::Engine as _;
@@ -11,20 +15,11 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::user::UserInfo;
 
-/// Where the Secrets are.
-pub const NAMESPACE: &str = "kube-system";
-/// What a Secret's name begins with; the token's id follows.
-pub const SECRET_PREFIX: &str = "bootstrap-token-";
-pub const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
 const USER_PREFIX: &str = "system:bootstrap:";
 const GROUP: &str = "system:bootstrappers";
 const GROUP_PREFIX: &str = "system:bootstrappers:";
 /// What follows the prefix in the name of a further group.
 const GROUP_SUFFIX_BYTES_MAX: usize = 256;
-const ID_BYTES: usize = 6;
-const SECRET_BYTES: usize = 16;
-/// What tokens are made of.
-const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// Why a Secret does not vouch for the token that names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,15 +38,13 @@ pub enum Error {
 
 /// A token's two halves, if it has the form of one.
 pub fn parse(token: &str) -> Option<(&str, &str)> {
-    let is_word = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    };
-    token.split_once('.').filter(|(id, secret)| is_word(id, ID_BYTES) && is_word(secret, SECRET_BYTES))
+    token.split_once('.').filter(|(id, secret)| is_id(id) && is_secret(secret))
 }
 
 /// A new token; fails where the system has no random numbers.
 pub fn generate() -> Result<String, Unspecified> {
     let random = SystemRandom::new();
+    let alphabet: Vec<u8> = LETTERS.into_iter().flatten().collect();
     let word = |length: usize| -> Result<String, Unspecified> {
         let mut word = String::new();
         while word.len() < length {
@@ -59,8 +52,8 @@ pub fn generate() -> Result<String, Unspecified> {
             random.fill(&mut byte)?;
             // Bytes beyond the last whole round of the alphabet would favour its first letters.
             let place = usize::from(byte[0]);
-            if place < ALPHABET.len() * (256 / ALPHABET.len()) {
-                word.push(char::from(ALPHABET[place % ALPHABET.len()]));
+            if place < alphabet.len() * (256 / alphabet.len()) {
+                word.push(char::from(alphabet[place % alphabet.len()]));
             }
         }
         Ok(word)
@@ -68,16 +61,17 @@ pub fn generate() -> Result<String, Unspecified> {
     Ok(format!("{}.{}", word(ID_BYTES)?, word(SECRET_BYTES)?))
 }
 
-/// The Secret that vouches for a token until `expiration`, or for ever; its bearer is in `group` too.
+/// The Secret that vouches for a token until `expiration`, or for ever; its bearer is in `group` too. It signs as well,
+/// so that the bearer can tell whether what the cluster says of itself is the cluster's.
 pub fn secret(token: (&str, &str), group: &str, description: &str, expiration: Option<Timestamp>) -> Value {
     let (id, secret) = token;
-    let mut data = json!({"token-id": id, "token-secret": secret, "usage-bootstrap-authentication": "true",
-        "auth-extra-groups": group});
+    let mut data = json!({TOKEN_ID: id, TOKEN_SECRET: secret, USAGE_AUTHENTICATION: "true", USAGE_SIGNING: "true",
+        EXTRA_GROUPS: group});
     if !description.is_empty() {
-        data["description"] = description.into();
+        data[DESCRIPTION] = description.into();
     }
     if let Some(expiration) = expiration {
-        data["expiration"] = format!("{expiration:.0}").into();
+        data[EXPIRATION] = format!("{expiration:.0}").into();
     }
     json!({"apiVersion": "v1", "kind": "Secret", "type": SECRET_TYPE, "stringData": data,
         "metadata": {"namespace": NAMESPACE, "name": format!("{SECRET_PREFIX}{id}")}})
@@ -90,20 +84,20 @@ pub fn user(id: &str, token_secret: &str, secret: Option<&Value>, now: Timestamp
         return Err(Error::Unknown);
     }
     let data = |key: &str| field(secret, key);
-    if data("token-id") != id {
+    if data(TOKEN_ID) != id {
         return Err(Error::Unknown);
     }
-    if !is_same(data("token-secret").as_bytes(), token_secret.as_bytes()) {
+    if !is_same(data(TOKEN_SECRET).as_bytes(), token_secret.as_bytes()) {
         return Err(Error::Mismatch);
     }
-    let expiration = data("expiration");
+    let expiration = data(EXPIRATION);
     if !expiration.is_empty() && parse_time(&expiration).is_none_or(|until| until <= now) {
         return Err(Error::Expired);
     }
-    if data("usage-bootstrap-authentication") != "true" {
+    if data(USAGE_AUTHENTICATION) != "true" {
         return Err(Error::NotForAuthentication);
     }
-    let further = data("auth-extra-groups");
+    let further = data(EXTRA_GROUPS);
     let further: Vec<&str> = further.split(',').map(str::trim).filter(|group| !group.is_empty()).collect();
     if !further.iter().all(|group| is_group(group)) {
         return Err(Error::Groups);
@@ -181,6 +175,7 @@ mod tests {
             assert_eq!(parse(other), None, "{other}");
         }
     }
+
     #[test]
     fn a_new_token_is_vouched_for_by_its_secret() {
         let token = generate().expect("is random");
@@ -196,6 +191,7 @@ mod tests {
         let user = user(id, word, Some(&stored), at("2026-01-01T00:00:00Z")).expect("is believed");
         assert_eq!(user.name, format!("system:bootstrap:{id}"));
         assert!(user.groups.iter().any(|group| group == "system:bootstrappers:nodes"));
+        assert_eq!(made["stringData"][USAGE_SIGNING], "true", "as kubeadm's do");
         assert_eq!(super::user(id, word, Some(&stored), at("2026-01-02T00:00:01Z")), Err(Error::Expired));
     }
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 
 use crate::controller::Controller;
+use crate::nodeipam::NodeCidrMaskSizes;
 use crate::{
     attachdetach, bootstrap, certificates, clusterroleaggregation, cronjob, daemonset, deployment,
     devicetainteviction, disruption, endpoint, endpointslice, endpointslicemirroring, ephemeral, expand,
@@ -25,6 +26,8 @@ pub struct Config {
     pub signing: Option<SigningAuthority>,
     /// Where pods' addresses come from, one CIDR per family; none leaves `spec.podCIDR` of nodes to others.
     pub cluster_cidrs: Vec<IpNet>,
+    /// How much of them a node gets.
+    pub node_cidr_mask_sizes: NodeCidrMaskSizes,
     /// Controllers of the catalogue that are not to run.
     pub disabled: Vec<&'static str>,
     /// What their queues are measured by.

@@ -58,4 +58,5 @@ mod validatingadmissionpolicystatus;
 
 pub use catalogue::{CATALOGUE, Config, Row, SigningAuthority};
 pub use job::JobMetrics;
+pub use nodeipam::NodeCidrMaskSizes;
 pub use run::run;

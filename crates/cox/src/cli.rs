@@ -11,6 +11,7 @@ mod component;
 mod etcd;
 mod join;
 mod leader;
+mod nodeipam;
 mod runtime;
 mod server;
 
@@ -24,6 +25,7 @@ pub use etcd::EtcdArgs;
 use jiff::SignedDuration;
 pub use join::{JoinArgs, TokenCommand};
 pub use leader::{LeaderElectionArgs, OneElectionArgs};
+pub use nodeipam::NodeIpamArgs;
 pub use server::{AuthenticationArgs, EncryptionArgs, FlowControlArgs, ServingArgs};
 
 pub use self::kubelet::{KubeletArgs, given};
@@ -146,6 +148,8 @@ pub struct UpArgs {
     /// Address range of Services, when the cluster is made; of IPv4, of IPv6, or one of each
     #[arg(long, alias = "service-cidr", value_delimiter = ',')]
     pub service_cluster_ip_range: Vec<ipnet::IpNet>,
+    #[command(flatten)]
+    pub node_ipam: NodeIpamArgs,
     #[command(flatten)]
     pub cluster_network: NetworkArgs,
     #[command(flatten)]
@@ -299,6 +303,8 @@ pub struct ControllerManagerArgs {
     /// Address ranges from which nodes get theirs for pods, one or one per family; without it others do that
     #[arg(long, value_delimiter = ',')]
     pub cluster_cidr: Vec<ipnet::IpNet>,
+    #[command(flatten)]
+    pub node_ipam: NodeIpamArgs,
     /// Give Ingresses of the class `cox` addresses, and make that class
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub ingress: bool,

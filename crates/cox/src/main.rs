@@ -8,6 +8,7 @@ mod memory;
 mod progress;
 mod rbac;
 mod services;
+mod waiting;
 
 use std::process::ExitCode;
 

@@ -14,6 +14,7 @@ pub struct Progress {
 
 /// What a detached child tells its parent, a line each.
 pub const STEP: &str = "step ";
+pub const WAIT: &str = "wait ";
 pub const NOTE: &str = "note ";
 pub const READY: &str = "ready";
 pub const FAILED: &str = "failed ";
@@ -35,20 +36,36 @@ impl Progress {
         }
     }
 
+    /// Something is not achieved yet, or why it is not.
+    pub fn waiting(&self, text: &str) {
+        match &self.parent {
+            Some(_) => self.tell_parent(&format!("{WAIT}{}", Self::escape(text))),
+            None => self.show_waiting(text),
+        }
+    }
+
     /// Several lines as they are, for a person.
     pub fn note(&self, text: &str) {
         match &self.parent {
-            Some(_) => self.tell_parent(&format!("{NOTE}{}", text.replace('\n', "\u{1}"))),
+            Some(_) => self.tell_parent(&format!("{NOTE}{}", Self::escape(text))),
             None => eprintln!("{text}"),
         }
     }
 
     pub fn show(&self, text: &str) {
+        self.print(if self.colour { "\x1b[32m✓\x1b[0m" } else { "*" }, text);
+    }
+
+    pub fn show_waiting(&self, text: &str) {
+        self.print(if self.colour { "\x1b[33m…\x1b[0m" } else { "…" }, text);
+    }
+
+    fn print(&self, mark: &str, text: &str) {
         let seconds = self.started.elapsed().as_secs_f64();
         if self.colour {
-            eprintln!("  \x1b[32m✓\x1b[0m {text} \x1b[2m{seconds:.1}s\x1b[0m");
+            eprintln!("  {mark} {text} \x1b[2m{seconds:.1}s\x1b[0m");
         } else {
-            eprintln!("  * {text} ({seconds:.1}s)");
+            eprintln!("  {mark} {text} ({seconds:.1}s)");
         }
     }
 
@@ -59,7 +76,7 @@ impl Progress {
 
     /// Everything is over before it worked.
     pub fn failed(&self, why: &str) {
-        self.tell_parent(&format!("{FAILED}{}", why.replace('\n', "\u{1}")));
+        self.tell_parent(&format!("{FAILED}{}", Self::escape(why)));
     }
 
     fn tell_parent(&self, line: &str) {
@@ -70,7 +87,12 @@ impl Progress {
         }
     }
 
-    /// A failure's text as it was before it went through the pipe.
+    /// Several lines as one, to go through the pipe.
+    fn escape(text: &str) -> String {
+        text.replace('\n', "\u{1}")
+    }
+
+    /// The text as it was before it went through the pipe.
     pub fn unescape(text: &str) -> String {
         text.replace('\u{1}', "\n")
     }

@@ -7,22 +7,23 @@ mod registration;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use csi::pluginregistration::PluginInfo;
-use nix::sys::inotify::AddWatchFlags;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Response, Status, async_trait};
 
-use crate::inotify::Changes;
+use crate::inotify::{AddWatchFlags, Changes, WatchDescriptor};
 
 /// Between attempts to watch the folder.
 const RETRY: Duration = Duration::from_secs(2);
@@ -87,10 +88,15 @@ impl Registry {
 
     async fn follow(&mut self) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
-        let wanted = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
-        let mut changes = Changes::of(&self.dir, wanted)?;
+        let mut changes = Changes::new()?;
+        let mut watched = BTreeSet::new();
         loop {
-            self.compare(sockets(&self.dir)?);
+            let found = Found::below(&self.dir, &changes)?;
+            for left in watched.difference(&found.folders) {
+                changes.forget(*left);
+            }
+            watched = found.folders;
+            self.compare(found.sockets);
             changes.wait().await?;
         }
     }
@@ -158,16 +164,55 @@ where
     answer.map(Response::into_inner)
 }
 
-/// The sockets in the folder, and which of those that have had its path each is.
-fn sockets(dir: &Path) -> io::Result<BTreeMap<PathBuf, u64>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        // It may be gone already.
-        let Ok(metadata) = fs::metadata(&path) else { continue };
-        if metadata.file_type().is_socket() {
-            found.insert(path, metadata.ino());
+/// What is in the registry, at any depth.
+#[derive(Default)]
+struct Found {
+    /// Which of the sockets that have had its path each is.
+    sockets: BTreeMap<PathBuf, u64>,
+    /// The watches of its folders.
+    folders: BTreeSet<WatchDescriptor>,
+}
+
+impl Found {
+    /// Each folder is watched before it is read, so that nothing comes between unseen.
+    fn below(dir: &Path, changes: &Changes) -> io::Result<Found> {
+        let mut found = Found::default();
+        let mut folders = found.read(dir, changes)?;
+        while let Some(folder) = folders.pop() {
+            match found.read(&folder, changes) {
+                Ok(further) => folders.extend(further),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(folder = %folder.display(), %error, "folder of the plugin registry is left out");
+                }
+            }
         }
+        Ok(found)
     }
-    Ok(found)
+
+    /// Notes the sockets of a folder, and returns the folders in it. As upstream, what begins with a dot is no plugin's.
+    fn read(&mut self, dir: &Path, changes: &Changes) -> io::Result<Vec<PathBuf>> {
+        let wanted = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
+        self.folders.insert(changes.watch(dir, wanted)?);
+        let mut folders = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let path = entry.path();
+            // It may be gone already.
+            let (Ok(kind), Ok(metadata)) = (entry.file_type(), fs::metadata(&path)) else { continue };
+            if is_hidden(&entry.file_name()) {
+                continue;
+            }
+            if kind.is_dir() {
+                folders.push(path);
+            } else if metadata.file_type().is_socket() {
+                self.sockets.insert(path, metadata.ino());
+            }
+        }
+        Ok(folders)
+    }
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".")
 }

@@ -3,6 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use api::bootstraptoken::{
+    CLUSTER_INFO, KUBECONFIG, SECRET_PREFIX, SIGNATURE_PREFIX, TOKEN_ID, TOKEN_SECRET, USAGE_SIGNING, is_id,
+};
 use api::resource::{CONFIG_MAPS, SECRETS};
 use api::view::core::ConfigMap;
 use apimachinery::json;
@@ -13,19 +16,10 @@ use client::{Client, Delta, Informer, Informers};
 use jiff::Timestamp;
 use ring::hmac;
 
-use super::{Expiration, SELECTOR, Token};
+use super::{Expiration, Token, selector};
 use crate::catalogue::Config;
 use crate::controller::{Controller, Key, Watches, itself};
 use crate::plan::{Action, Plan};
-
-const NAMESPACE: &str = "kube-public";
-const NAME: &str = "cluster-info";
-const KUBECONFIG: &str = "kubeconfig";
-/// Begins the names of signatures; the token's id follows.
-const SIGNATURE: &str = "jws-kubeconfig-";
-/// Begins the names of Secrets; the token's id follows.
-const SECRET: &str = "bootstrap-token-";
-const ID_LENGTH: usize = 6;
 
 /// Its only key is the ConfigMap.
 struct BootstrapSigner {
@@ -34,17 +28,18 @@ struct BootstrapSigner {
 }
 
 pub fn new(_: &Config, informers: &Informers, _: &Client) -> Box<dyn Controller> {
-    let selector = format!("metadata.name={NAME},metadata.namespace={NAMESPACE}");
+    let (namespace, name) = CLUSTER_INFO;
+    let info = format!("metadata.name={name},metadata.namespace={namespace}");
     Box::new(BootstrapSigner {
-        tokens: informers.get_selected(SECRETS, SELECTOR),
-        config_maps: informers.get_selected(CONFIG_MAPS, &selector),
+        tokens: informers.get_selected(SECRETS, &selector()),
+        config_maps: informers.get_selected(CONFIG_MAPS, &info),
     })
 }
 
 #[async_trait]
 impl Controller for BootstrapSigner {
     fn watch(&self, watches: &mut Watches) {
-        watches.on(SECRETS, &self.tokens, |_| vec![Key::new(NAMESPACE, NAME)]);
+        watches.on(SECRETS, &self.tokens, |_| vec![Key::new(CLUSTER_INFO.0, CLUSTER_INFO.1)]);
         watches.on(CONFIG_MAPS, &self.config_maps, |delta| match delta {
             Delta::Deleted(_) => Vec::new(),
             _ => itself(delta),
@@ -64,11 +59,11 @@ fn reconcile<'a>(info: &ConfigMap, tokens: impl Iterator<Item = &'a Token>, now:
     let mut data: BTreeMap<String, String> = info
         .data
         .iter()
-        .filter(|(key, _)| !key.starts_with(SIGNATURE))
+        .filter(|(key, _)| !key.starts_with(SIGNATURE_PREFIX))
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
     for (id, secret) in tokens.filter_map(|token| signing(token, now)) {
-        data.insert(format!("{SIGNATURE}{id}"), signature(content, &id, &secret));
+        data.insert(format!("{SIGNATURE_PREFIX}{id}"), signature(content, &id, &secret));
     }
     if data != info.data {
         let meta = &info.metadata;
@@ -80,10 +75,9 @@ fn reconcile<'a>(info: &ConfigMap, tokens: impl Iterator<Item = &'a Token>, now:
 
 /// Id and secret of a token that is to sign (follows `validateSecretForSigning`).
 fn signing(token: &Token, now: Timestamp) -> Option<(String, String)> {
-    let (id, secret) = (token.text("token-id")?, token.text("token-secret")?);
-    let is_id = id.len() == ID_LENGTH && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let is_named_so = is_id && token.metadata.name.strip_prefix(SECRET) == Some(&id);
-    let signs = token.text("usage-bootstrap-signing").as_deref() == Some("true");
+    let (id, secret) = (token.text(TOKEN_ID)?, token.text(TOKEN_SECRET)?);
+    let is_named_so = is_id(&id) && token.metadata.name.strip_prefix(SECRET_PREFIX) == Some(&id);
+    let signs = token.text(USAGE_SIGNING).as_deref() == Some("true");
     let lasts = match token.expiration() {
         Expiration::Never => true,
         Expiration::At(end) => end > now,
@@ -110,8 +104,8 @@ mod tests {
 
     fn token(id: &str, more: &[(&str, &str)]) -> Token {
         let mut token = Token::default();
-        token.metadata.name = format!("{SECRET}{id}");
-        let own = [("token-id", id), ("token-secret", "tokenSecret"), ("usage-bootstrap-signing", "true")];
+        token.metadata.name = format!("{SECRET_PREFIX}{id}");
+        let own = [(TOKEN_ID, id), (TOKEN_SECRET, "tokenSecret"), (USAGE_SIGNING, "true")];
         for (key, text) in own.iter().chain(more) {
             token.data.insert((*key).to_owned(), STANDARD.encode(text));
         }

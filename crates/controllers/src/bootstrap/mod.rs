@@ -6,6 +6,7 @@ mod tokencleaner;
 
 use std::collections::BTreeMap;
 
+use api::bootstraptoken::{EXPIRATION, NAMESPACE, SECRET_TYPE};
 use api::view::Object;
 use apimachinery::meta::ObjectMeta;
 use apimachinery::time::parse_time;
@@ -17,8 +18,10 @@ use serde::Deserialize;
 pub use bootstrapsigner::new as signer;
 pub use tokencleaner::new as cleaner;
 
-/// The Secrets that stand for tokens.
-const SELECTOR: &str = "type=bootstrap.kubernetes.io/token,metadata.namespace=kube-system";
+/// Selects the Secrets that stand for tokens.
+fn selector() -> String {
+    format!("type={SECRET_TYPE},metadata.namespace={NAMESPACE}")
+}
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -50,9 +53,9 @@ impl Token {
     }
 
     fn expiration(&self) -> Expiration {
-        match self.data.get("expiration") {
+        match self.data.get(EXPIRATION) {
             Some(text) if !text.is_empty() => {
-                let end = self.text("expiration").and_then(|text| parse_time(&text));
+                let end = self.text(EXPIRATION).and_then(|text| parse_time(&text));
                 end.map_or(Expiration::Unreadable, Expiration::At)
             }
             _ => Expiration::Never,

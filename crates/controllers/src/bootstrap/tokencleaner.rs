@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use client::{Client, Delta, Informer, Informers};
 use jiff::Timestamp;
 
-use super::{Expiration, SELECTOR, Token};
+use super::{Expiration, Token, selector};
 use crate::catalogue::Config;
 use crate::controller::{Controller, Key, Watches, itself};
 use crate::plan::{Action, Plan};
@@ -15,7 +15,7 @@ struct TokenCleaner {
 }
 
 pub fn new(_: &Config, informers: &Informers, _: &Client) -> Box<dyn Controller> {
-    Box::new(TokenCleaner { tokens: informers.get_selected(SECRETS, SELECTOR) })
+    Box::new(TokenCleaner { tokens: informers.get_selected(SECRETS, &selector()) })
 }
 
 #[async_trait]
@@ -45,6 +45,7 @@ fn reconcile(token: &Token, now: Timestamp) -> Plan {
 
 #[cfg(test)]
 mod tests {
+    use api::bootstraptoken::EXPIRATION;
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
 
@@ -54,7 +55,7 @@ mod tests {
     fn check(expiration: Option<&str>, is_deleted: bool, requeue_at: Option<Timestamp>) {
         let mut token = Token::default();
         token.metadata.name = "bootstrap-token-abcdef".into();
-        token.data.extend(expiration.map(|text| ("expiration".to_owned(), STANDARD.encode(text))));
+        token.data.extend(expiration.map(|text| (EXPIRATION.to_owned(), STANDARD.encode(text))));
         let plan = reconcile(&token, at(0));
         assert_eq!((plan.steps.len() == 1, plan.requeue_at), (is_deleted, requeue_at), "{expiration:?}");
     }

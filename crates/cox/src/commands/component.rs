@@ -169,10 +169,19 @@ async fn control(args: ControllerManagerArgs) -> anyhow::Result<ExitCode> {
         figures: vec![queues.clone(), jobs.clone(), rest],
     };
     let serving = args.serving;
+    let node_cidr_mask_sizes = args.node_ipam.mask_sizes();
     let (cluster_cidrs, disabled) = (args.cluster_cidr, control_plane::disabled_controllers(args.ingress));
     let issuer = client.clone();
     let run = |informers: Informers, stop: CancellationToken| async move {
-        let config = controllers::Config { root_ca, signing, cluster_cidrs, disabled, queues, jobs };
+        let config = controllers::Config {
+            root_ca,
+            signing,
+            cluster_cidrs,
+            node_cidr_mask_sizes,
+            disabled,
+            queues,
+            jobs,
+        };
         let client_for = |account: &'static str| {
             let transport = ServiceAccount::new(issuer.clone(), anonymous.clone(), "kube-system", account);
             Client::new(transport, account)

@@ -19,12 +19,14 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use runtime::Runtime;
 use runtime::images::{ContainerConfig, import_rootfs, program_files};
 use tokio::net::TcpListener;
 
 use crate::progress::Progress;
 use crate::services::control_plane::Api;
+use crate::waiting;
 
 const NAME: &str = "demo";
 const NAMESPACE: &str = "default";
@@ -46,10 +48,23 @@ pub async fn deploy(
         .await?
         .context("the demo image cannot be made")?;
     progress.step("demo image is made from this binary");
-    let admin = api.admin();
+    let (admin, since) = (api.admin(), Timestamp::now());
     for (resource, object) in [(DEPLOYMENTS, deployment()), (SERVICES, service())] {
         admin.patch(resource, NAMESPACE, NAME, None, PatchType::Apply, &object).await?;
     }
+    let what = format!("{REPLICAS} replicas of the demo to be available");
+    let owned = |name: &str| name == NAME || name.starts_with(&format!("{NAME}-"));
+    let reasons = waiting::tell_warnings(progress, api.admin(), since, NAMESPACE, owned);
+    waiting::wait(progress, &what, reasons, available(api)).await;
+    progress.step(&format!("demo runs with {REPLICAS} replicas"));
+    let service: Service = admin.get(SERVICES, NAMESPACE, NAME).await?;
+    let port = service.spec.ports.first().map_or(0, |p| p.node_port);
+    progress.note(&next_steps(node_ip, port, layout));
+    Ok(())
+}
+
+/// Waits until all replicas are.
+async fn available(api: &Api) {
     let mut changes = api.informers.get::<Deployment>().subscribe();
     while let Some(delta) = changes.recv().await {
         let demo = delta.object();
@@ -57,14 +72,9 @@ pub async fn deploy(
             && demo.metadata.namespace == NAMESPACE
             && demo.status.available_replicas >= REPLICAS
         {
-            break;
+            return;
         }
     }
-    progress.step(&format!("demo runs with {REPLICAS} replicas"));
-    let service: Service = admin.get(SERVICES, NAMESPACE, NAME).await?;
-    let port = service.spec.ports.first().map_or(0, |p| p.node_port);
-    progress.note(&next_steps(node_ip, port, layout));
-    Ok(())
 }
 
 fn next_steps(node_ip: IpAddr, port: u16, layout: &Layout) -> String {

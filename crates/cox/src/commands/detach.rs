@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use cluster::Layout;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
-use crate::progress::{FAILED, NOTE, Progress, READY, STEP};
+use crate::progress::{FAILED, NOTE, Progress, READY, STEP, WAIT};
 
 /// Tells a child which descriptor leads to its parent.
 const VARIABLE: &str = "COX_PROGRESS_FD";
@@ -54,6 +54,8 @@ fn follow(pipe: File, log: &std::path::Path, pid: u32) -> anyhow::Result<ExitCod
         let line = line?;
         if let Some(text) = line.strip_prefix(STEP) {
             progress.show(text);
+        } else if let Some(text) = line.strip_prefix(WAIT) {
+            progress.show_waiting(&Progress::unescape(text));
         } else if let Some(text) = line.strip_prefix(NOTE) {
             eprintln!("{}", Progress::unescape(text));
         } else if line == READY {

@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
+use api::bootstraptoken::{
+    DESCRIPTION, EXPIRATION, NAMESPACE, SECRET_PREFIX, SECRET_TYPE, TOKEN_ID, TOKEN_SECRET,
+};
 use api::resource::{ENDPOINT_SLICES, SECRETS};
 use apimachinery::{Value, json};
 use auth::bootstraptoken;
@@ -62,7 +65,7 @@ async fn create(
     let halves = bootstraptoken::parse(&token).expect("it was made in this form");
     let expiration = ttl.is_positive().then(|| Timestamp::now() + ttl);
     let secret = bootstraptoken::secret(halves, grants::GROUP, description, expiration);
-    admin.create(SECRETS, bootstraptoken::NAMESPACE, &secret).await.context("the token cannot be kept")?;
+    admin.create(SECRETS, NAMESPACE, &secret).await.context("the token cannot be kept")?;
     println!("cox agent --server {server} --token {token} --discovery-token-ca-cert-hash {hash}");
     Ok(())
 }
@@ -79,8 +82,8 @@ async fn advertised(admin: &Client) -> anyhow::Result<String> {
 }
 
 async fn list(admin: &Client, format: OutputFormat) -> anyhow::Result<()> {
-    let selector = format!("fieldSelector=type%3D{}", bootstraptoken::SECRET_TYPE.replace('/', "%2F"));
-    let secrets = admin.list(SECRETS, bootstraptoken::NAMESPACE, &selector).await?;
+    let selector = format!("fieldSelector=type%3D{}", SECRET_TYPE.replace('/', "%2F"));
+    let secrets = admin.list(SECRETS, NAMESPACE, &selector).await?;
     let tokens: Vec<Value> = secrets["items"].as_array().into_iter().flatten().map(shown).collect();
     if format == OutputFormat::Json {
         println!("{}", serde_json::to_string_pretty(&tokens)?);
@@ -96,16 +99,16 @@ async fn list(admin: &Client, format: OutputFormat) -> anyhow::Result<()> {
 
 fn shown(secret: &Value) -> Value {
     let data = |key: &str| bootstraptoken::field(secret, key);
-    let expiration = data("expiration");
+    let expiration = data(EXPIRATION);
     let expires = if expiration.is_empty() { "never".to_owned() } else { expiration };
-    let token = format!("{}.{}", data("token-id"), data("token-secret"));
-    json!({"token": token, "expires": expires, "description": data("description")})
+    let token = format!("{}.{}", data(TOKEN_ID), data(TOKEN_SECRET));
+    json!({"token": token, "expires": expires, "description": data(DESCRIPTION)})
 }
 
 async fn delete(admin: &Client, token: &str) -> anyhow::Result<()> {
     let id = token.split_once('.').map_or(token, |(id, _)| id);
-    let name = format!("{}{id}", bootstraptoken::SECRET_PREFIX);
-    match admin.delete(SECRETS, bootstraptoken::NAMESPACE, &name, &DeleteOptions::default()).await {
+    let name = format!("{}{id}", SECRET_PREFIX);
+    match admin.delete(SECRETS, NAMESPACE, &name, &DeleteOptions::default()).await {
         Err(error) if error.is_not_found() => {
             bail!("there is no token {id}; `cox token list` shows those that there are")
         }

@@ -25,7 +25,7 @@ use crate::services::certificates::Keeper;
 use crate::services::control_plane::{self, AUTHENTICATED, Access, Api};
 use crate::services::kubelet_tls::{self, KubeletTls};
 use crate::services::{Services, agents, interrupted, local_path, metrics, node};
-use crate::{control, logging, memory};
+use crate::{control, logging, memory, waiting};
 
 /// How much of a cluster runs in this process.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -166,6 +166,7 @@ async fn start(
         encryption_reload: args.encryption.encryption_provider_config_automatic_reload,
         requests_in_flight_max: args.flow_control.requests_in_flight_max()?,
         signing_duration: args.signing.cluster_signing_duration,
+        node_cidr_mask_sizes: args.node_ipam.mask_sizes(),
         features: args.serving.features()?,
         enablement: args.serving.enablement()?,
         request_timeout: args.serving.request_timeout,
@@ -177,7 +178,8 @@ async fn start(
         authorization: args.authorization.chain()?,
         auditing: args.audit.auditing()?,
     };
-    let api = plan.start_api(services, access, keeper).await?;
+    let starting = plan.start_api(services, access, keeper);
+    let api = waiting::wait(progress, "the API server to answer", std::future::ready(()), starting).await?;
     let serving = SocketAddr::new(node_ip, settings.secure_port);
     progress.step(&format!("API server answers on https://{serving}"));
     write_kubeconfigs(layout, &settings, &pki, keeper)?;
@@ -191,7 +193,10 @@ async fn start(
         local_path::publish(&api.admin()).await?;
     }
     let Some(configuration) = configuration else { return Ok(()) };
-    let runtime = start_node(args, configuration, &plan, &api, progress, services, keeper).await?;
+    let reasons = waiting::tell_node(progress, api.admin(), &settings.node_name);
+    let starting = start_node(args, configuration, &plan, &api, progress, services, keeper);
+    let what = format!("node {} to be ready", settings.node_name);
+    let runtime = waiting::wait(progress, &what, reasons, starting).await?;
     progress.step(&format!("node {} is ready", settings.node_name));
     if args.demo {
         let runtime = runtime.context("--demo needs the built-in container runtime")?;

@@ -53,6 +53,7 @@ pub struct Plan<'a> {
     pub requests_in_flight_max: u32,
     /// How long certificates hold that are signed on request.
     pub signing_duration: SignedDuration,
+    pub node_cidr_mask_sizes: controllers::NodeCidrMaskSizes,
     pub features: Features,
     /// Which built-in groups, versions and resources are served.
     pub enablement: Enablement,
@@ -274,6 +275,7 @@ impl Plan<'_> {
                 duration: self.signing_duration,
             }),
             cluster_cidrs: self.settings.cluster_cidrs.clone(),
+            node_cidr_mask_sizes: self.node_cidr_mask_sizes,
             disabled: disabled_controllers(self.ingress),
             queues: api.figures.queues.clone(),
             jobs: api.figures.jobs.clone(),

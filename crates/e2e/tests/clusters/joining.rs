@@ -22,13 +22,10 @@ fn a_machine_joins_by_a_token_and_stays_without_it() -> anyhow::Result<()> {
         kubectl.wait(&format!("pod/{pod}"), "condition=Ready")?;
     }
     the_nodes_are_one_cluster(&cluster, &kubectl)?;
+    each_token_signs_what_the_cluster_says_of_itself(&cluster, &kubectl)?;
 
-    for token in cluster.cox(&["token", "list", "-o", "json"], &[])?.success()?.split('"') {
-        if let Some((id, _)) =
-            token.split_once('.').filter(|(id, secret)| (id.len(), secret.len()) == (6, 16))
-        {
-            cluster.cox(&["token", "delete"], &[id])?.success()?;
-        }
+    for id in tokens(&cluster)? {
+        cluster.cox(&["token", "delete"], &[&id])?.success()?;
     }
     second.kill()?;
     second.start()?;
@@ -39,6 +36,29 @@ fn a_machine_joins_by_a_token_and_stays_without_it() -> anyhow::Result<()> {
     kubectl.run(&["delete", "pods,services", "--all", "--now"])?;
     second.leave()?;
     cluster.finish()
+}
+
+/// Their ids.
+fn tokens(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let list = cluster.cox(&["token", "list", "-o", "json"], &[])?.success()?;
+    let tokens = list.split('"').filter_map(|word| word.split_once('.'));
+    Ok(tokens
+        .filter(|(id, secret)| (id.len(), secret.len()) == (6, 16))
+        .map(|(id, _)| id.to_owned())
+        .collect())
+}
+
+fn each_token_signs_what_the_cluster_says_of_itself(
+    cluster: &Cluster,
+    kubectl: &Kubectl,
+) -> anyhow::Result<()> {
+    let tokens = tokens(cluster)?;
+    ensure!(!tokens.is_empty());
+    cluster.machine().until("cluster-info is signed with each token", || {
+        let data =
+            kubectl.run(&["get", "-n", "kube-public", "configmap/cluster-info", "-o", "jsonpath={.data}"])?;
+        Ok(tokens.iter().all(|id| data.contains(&format!("\"jws-kubeconfig-{id}\":"))))
+    })
 }
 
 fn who_shows_the_wrong_token_or_meets_the_wrong_cluster_is_told(cluster: &Cluster) -> anyhow::Result<()> {

@@ -139,6 +139,36 @@ async fn a_plugin_is_registered_until_its_socket_is_gone() {
 }
 
 #[tokio::test]
+async fn plugins_may_have_folders_of_their_own() {
+    let mut node = Node::new(None);
+    // Made while the registry is followed, each with what is in it.
+    fs::create_dir_all(node.socket("vendor/driver")).expect("made");
+    let _deep = node.plugin("Known", "1", "vendor/driver/a.sock");
+    node.expect("new p at a.sock").await;
+    fs::rename(node.socket("vendor/driver"), node.root.path().join("aside")).expect("renamed");
+    node.expect("gone p at a.sock").await;
+    let _unseen = UnixListener::bind(node.root.path().join("aside/b.sock")).expect("listens");
+    fs::remove_file(node.root.path().join("aside/b.sock")).expect("removed");
+    fs::rename(node.root.path().join("aside"), node.socket("back")).expect("renamed");
+    node.expect("new p at a.sock").await;
+    fs::remove_dir_all(node.socket("back")).expect("removed");
+    node.expect("gone p at a.sock").await;
+}
+
+#[tokio::test]
+async fn what_begins_with_a_dot_is_no_plugin() {
+    let mut node = Node::new(None);
+    fs::create_dir(node.socket(".folder")).expect("made");
+    for hidden in [".a.sock", ".folder/a.sock"] {
+        let _ = node.plugin("Known", "1", hidden);
+    }
+    let _known = node.plugin("Known", "1", "b.sock");
+    node.expect("new p at b.sock").await;
+    fs::rename(node.socket(".a.sock"), node.socket("c.sock")).expect("renamed");
+    node.expect("new p at c.sock").await;
+}
+
+#[tokio::test]
 async fn the_one_before_is_let_go_before_another_takes_its_path() {
     let mut node = Node::new(None);
     let _first = node.plugin("Known", "1", "a.sock");

@@ -108,6 +108,8 @@ impl Source {
     async fn ask(&mut self, sender: &watch::Sender<Described>) -> Result<(), Error> {
         let body = time::timeout(TIMEOUT, self.get()).await.map_err(|_| Error::Slow)??;
         if body.is_empty() {
+            // Otherwise the same pods as before would not be news when they are described again.
+            self.body = body;
             tell(sender, Vec::new());
             return Err(Error::Empty(self.url.clone()));
         }
@@ -229,6 +231,18 @@ mod tests {
         let server = Server::new(vec![answer("200 OK", &pod("b")), answer("200 OK", "")]).await;
         let mut described = server.follow();
         described.wait_for(|now| now.is_complete() && now.pods().is_empty()).await.expect("is followed");
+    }
+
+    #[tokio::test]
+    async fn what_was_described_before_an_empty_answer_is_described_again() {
+        let answers = [pod("b"), String::new(), pod("b")].map(|body| answer("200 OK", &body));
+        let server = Server::new(answers.into()).await;
+        let described = server.follow();
+        // The one after tells that the third was read.
+        while server.asked.lock().expect("no panic").len() <= 3 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(image(&described.borrow()).as_deref(), Some("b"));
     }
 
     #[test]

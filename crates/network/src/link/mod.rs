@@ -18,6 +18,9 @@ use crate::netlink::{Attributes, Error, Reply, Socket, text};
 /// Used where no default route tells better.
 pub const DEFAULT_MTU: u32 = 1500;
 
+/// The largest a veth takes: the kernel's `ETH_MAX_MTU`. Loopback has one more.
+pub const VETH_MTU_MAX: u32 = 65_535;
+
 /// What may pass a rate limit at once: this long at the rate, and at least the largest packet.
 const BURST_MS: u64 = 50;
 const BURST_BYTES_MIN: u32 = 128 * 1024;

@@ -22,6 +22,9 @@ const NUMGEN_RANDOM: u32 = 1;
 /// `NFT_DYNSET_OP_UPDATE`: add the element, or restart its timeout.
 const DYNSET_UPDATE: u32 = 1;
 
+/// `NFT_DYNSET_OP_DELETE`.
+const DYNSET_DELETE: u32 = 2;
+
 /// `NFT_REJECT_ICMPX_UNREACH` with `NFT_REJECT_ICMPX_PORT_UNREACH`.
 const REJECT_ICMPX: u32 = 2;
 const REJECT_PORT_UNREACHABLE: u8 = 1;
@@ -138,7 +141,13 @@ pub enum Expression {
         map: String,
         key: Register,
     },
-    /// Puts key and data into a dynamic map, or restarts the element's timeout.
+    /// Removes the key from a dynamic map, if it is there. The kernel wants data, and does not look at it.
+    Remove {
+        map: String,
+        key: Register,
+        data: Register,
+    },
+    /// Puts key and data into a dynamic map. Of an element that is there, the timeout starts again and the data stays.
     Update {
         map: String,
         key: Register,
@@ -174,7 +183,7 @@ impl Expression {
             Expression::FibSourceType { .. } | Expression::FibDestinationType { .. } => "fib",
             Expression::Random { .. } => "numgen",
             Expression::Contains { .. } | Expression::Map { .. } | Expression::VerdictMap { .. } => "lookup",
-            Expression::Update { .. } => "dynset",
+            Expression::Remove { .. } | Expression::Update { .. } => "dynset",
             Expression::DestinationNat { .. } => "nat",
             Expression::Masquerade => "masq",
             Expression::Reject => "reject",
@@ -222,6 +231,9 @@ impl Expression {
             }
             Expression::VerdictMap { map, key } => {
                 data.text(1, map).u32_be(2, key.number()).u32_be(3, 0);
+            }
+            Expression::Remove { map, key, data: value } => {
+                data.text(1, map).u32_be(3, DYNSET_DELETE).u32_be(4, key.number()).u32_be(5, value.number());
             }
             Expression::Update { map, key, data: value, timeout_ms } => {
                 data.text(1, map).u32_be(3, DYNSET_UPDATE).u32_be(4, key.number());

@@ -78,6 +78,12 @@ impl IpFamily {
         self.address(offset, to)
     }
 
+    /// The last register of the source.
+    pub fn end_of_source(self, to: Register) -> Expression {
+        let offset = if self == IpFamily::V4 { 12 } else { 20 };
+        Expression::Payload { base: PayloadBase::Network, offset, len: 4, to }
+    }
+
     pub fn destination(self, to: Register) -> Expression {
         let offset = if self == IpFamily::V4 { 16 } else { 24 };
         self.address(offset, to)

@@ -189,6 +189,12 @@ impl Concat {
         self
     }
 
+    /// All parts of another.
+    pub fn then(mut self, other: &Concat) -> Concat {
+        self.0.extend_from_slice(&other.0);
+        self
+    }
+
     pub fn bytes(self) -> Vec<u8> {
         self.0
     }

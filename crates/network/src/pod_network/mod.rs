@@ -26,7 +26,7 @@ pub use peers::Peer;
 pub use state::HostPort;
 
 use crate::ipam;
-use crate::link::{Links, RouteChanges};
+use crate::link::{Links, RouteChanges, VETH_MTU_MAX};
 use crate::names::Names;
 use crate::nftables::{Disturbance, Programmed};
 use crate::{netlink, netns, sysctl};
@@ -170,7 +170,7 @@ impl Inner {
     fn start(config: Config) -> Result<Inner, Error> {
         let names = Names::of(&config.cluster);
         let mut links = Links::new(netlink::Socket::open(netlink::Family::Route)?);
-        let mtu = links.default_route_mtu()?;
+        let mtu = links.default_route_mtu()?.min(VETH_MTU_MAX);
         let mut state = State::load(&config.state_file)?;
         host::set_sysctls(&config, &mut state.sysctls)?;
         state.save(&config.state_file)?;

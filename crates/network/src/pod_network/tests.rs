@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::link::Route;
 use crate::netlink::{Family, Socket};
 use crate::nftables::{Listing, tables};
 use crate::protocol::Protocol;
@@ -37,6 +38,20 @@ fn what_leaves_the_cluster_carries_the_hosts_address() {
     assert_eq!(answer, (ip(HOST), "outside".into()));
     let mtu = world.pods[0].links().find("eth0").unwrap().unwrap().mtu;
     assert_eq!(mtu, crate::testing::node::MTU, "taken from the link of the default route");
+}
+
+#[test]
+fn a_default_route_over_loopback_leaves_pods_the_largest_packets_that_their_links_take() {
+    let world = World::new("loopback");
+    let mut links = world.host.links();
+    let loopback = links.find("lo").unwrap().unwrap();
+    assert!(loopback.mtu > VETH_MTU_MAX);
+    let destination = "0.0.0.0/0".parse().unwrap();
+    links.replace_route(&Route { destination, link: loopback.index, gateway: None, source: None }).unwrap();
+    let network = world.start();
+    world.attach(&network, 0, vec![]);
+    let mtu = world.pods[0].links().find("eth0").unwrap().unwrap().mtu;
+    assert_eq!(mtu, VETH_MTU_MAX);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! One frontend as elements of the proxy's maps, and the chains that those lead to. What is chosen says all of what
 //! its chain does, so frontends that need the same share it.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
@@ -55,15 +57,36 @@ pub(super) fn render(frontend: &Frontend, backends: &Backends) -> Rendered {
     if backends.masquerade {
         rendered.put(kind.name("masquerade"), key.clone(), Data::None);
     }
+    let target = |endpoint: &SocketAddr| {
+        Data::Value(Concat::default().address(endpoint.ip()).port(endpoint.port()).bytes())
+    };
     for (slot, endpoint) in (0..).zip(&backends.endpoints) {
-        let target = Concat::default().address(endpoint.ip()).port(endpoint.port()).bytes();
-        rendered.put(kind.name("endpoints"), key.clone().number(slot), Data::Value(target));
-        if affinity_seconds.is_some() {
-            let member = key.clone().address(endpoint.ip()).port(endpoint.port());
-            rendered.put(kind.name("affinity-endpoints"), member, Data::None);
+        rendered.put(kind.name("endpoints"), key.clone().number(slot), target(endpoint));
+    }
+    if affinity_seconds.is_some() {
+        for (slot, (endpoint, number)) in (0..).zip(numbered(&backends.endpoints)) {
+            let remembered = Data::Value(Concat::default().number(0).number(0).number(number).bytes());
+            rendered.put(kind.name("affinity-slots"), key.clone().number(slot), remembered);
+            let numbered = Concat::default().number(number).then(&key);
+            rendered.put(kind.name("affinity-endpoints"), numbered, target(endpoint));
         }
     }
     rendered
+}
+
+/// Endpoints with what is remembered of them: numbers that are theirs whatever others there are, but where two would have
+/// the same.
+fn numbered(endpoints: &[SocketAddr]) -> impl Iterator<Item = (&SocketAddr, u32)> {
+    let mut taken = HashSet::new();
+    endpoints.iter().map(move |endpoint| {
+        let mut hasher = DefaultHasher::new();
+        endpoint.hash(&mut hasher);
+        let mut number = hasher.finish() as u32;
+        while !taken.insert(number) {
+            number = number.wrapping_add(1);
+        }
+        (endpoint, number)
+    })
 }
 
 impl Rendered {
@@ -97,12 +120,13 @@ impl Choice {
 
     pub fn rules(&self) -> Vec<Rule> {
         match self {
-            Choice::Endpoint { kind, count, affinity_seconds: None } => vec![choose(*kind, *count, None)],
+            Choice::Endpoint { kind, count, affinity_seconds: None } => vec![choose(*kind, *count)],
             Choice::Endpoint { kind, count, affinity_seconds: Some(seconds) } => vec![
                 choose_again(*kind, *seconds),
-                choose(*kind, *count, Some(*seconds)),
+                remember_any(*kind, *count, *seconds),
+                choose_again(*kind, *seconds),
                 // When no more clients can be remembered, they are still served.
-                choose(*kind, *count, None),
+                choose(*kind, *count),
             ],
             Choice::Sources { family, sources } => {
                 let allow = sources.iter().map(|source| {
@@ -121,41 +145,61 @@ fn add_choice(to: Concat, count: u32, affinity_seconds: Option<u32>) -> Concat {
     to.number(count).number(affinity_seconds.unwrap_or_default())
 }
 
-fn choose(kind: Kind, count: u32, affinity_seconds: Option<u32>) -> Rule {
+fn choose(kind: Kind, count: u32) -> Rule {
     let mut rule = kind.load_key();
-    let map = kind.name("endpoints");
-    rule.push(Expression::Random { modulus: count, to: kind.target_register() });
-    rule.push(Expression::Map { map, key: kind.key_register(), to: kind.target_register() });
-    if let Some(seconds) = affinity_seconds {
-        rule.push(kind.family.source(Register(0)));
-        rule.push(remember(kind, seconds));
-    }
+    let to = kind.target_register();
+    rule.push(Expression::Random { modulus: count, to });
+    rule.push(Expression::Map { map: kind.name("endpoints"), key: kind.key_register(), to });
     rule.push(translate(kind));
     rule
 }
 
 /// Sends a client where it was sent before, if that is still an endpoint.
 fn choose_again(kind: Kind, seconds: u32) -> Rule {
-    let mut rule = vec![kind.family.source(Register(0))];
-    rule.extend(kind.load_key());
+    let (affinity, client) = (kind.name("affinity"), kind.client_register());
+    let found = |to| Expression::Map { map: affinity.clone(), key: client, to };
+    let mut rule = kind.load_key();
     rule.extend([
-        Expression::Map { map: kind.name("affinity"), key: Register(0), to: kind.target_register() },
-        Expression::Contains {
-            set: kind.name("affinity-endpoints"),
-            key: kind.key_register(),
-            contains: true,
+        kind.family.source(client),
+        // That the nft tool knows the register in which the number will be.
+        kind.family.end_of_source(kind.number_register()),
+        found(kind.target_register()),
+        // What is there stays. If it has just expired, this is no endpoint's number, and another is remembered next.
+        remember(kind, kind.chain_key_register(), seconds),
+        found(Register(kind.number_register().0 - 1)),
+        Expression::Map {
+            map: kind.name("affinity-endpoints"),
+            key: kind.number_register(),
+            to: kind.target_register(),
         },
-        remember(kind, seconds),
         translate(kind),
     ]);
     rule
 }
 
-fn remember(kind: Kind, seconds: u32) -> Expression {
+/// Remembers any endpoint, in place of one that is gone.
+fn remember_any(kind: Kind, count: u32, seconds: u32) -> Rule {
+    let (client, to) = (kind.client_register(), kind.target_register());
+    let remembered = Register(to.0 + 1);
+    let mut rule = kind.load_key();
+    rule.extend([
+        Expression::Random { modulus: count, to },
+        // That the nft tool knows the registers in which the second and the third number will be.
+        kind.family.end_of_source(remembered),
+        kind.family.end_of_source(Register(remembered.0 + 1)),
+        Expression::Map { map: kind.name("affinity-slots"), key: kind.key_register(), to },
+        kind.family.source(client),
+        Expression::Remove { map: kind.name("affinity"), key: client, data: remembered },
+        remember(kind, remembered, seconds),
+    ]);
+    rule
+}
+
+fn remember(kind: Kind, data: Register, seconds: u32) -> Expression {
     Expression::Update {
         map: kind.name("affinity"),
-        key: Register(0),
-        data: kind.target_register(),
+        key: kind.client_register(),
+        data,
         timeout_ms: u64::from(seconds) * 1000,
     }
 }

@@ -63,23 +63,40 @@ impl Kind {
     /// Of those, what chains are found by.
     pub const CHAIN_KEY: [Type; 2] = [Type::Number; 2];
 
+    /// What is remembered of a client: nothing, and the number of its endpoint.
+    pub const REMEMBERED: [Type; 2] = [Type::Number; 2];
+
+    /// The same after nothing.
+    pub const TO_REMEMBER: [Type; 3] = [Type::Number; 3];
+
     pub fn target(self) -> Vec<Type> {
         vec![self.family.address_type(), Type::Port]
     }
 
-    /// Registers that an address takes; the frontend's key begins after the client's.
+    /// Registers that an address takes.
     pub fn address_registers(self) -> u32 {
         self.family.address_type().registers()
     }
 
+    /// Where the client goes: one before it is free, for what says nothing.
+    pub fn client_register(self) -> Register {
+        Register(1)
+    }
+
+    /// After the client.
     pub fn key_register(self) -> Register {
-        Register(self.address_registers())
+        Register(self.client_register().0 + self.address_registers())
+    }
+
+    /// Where the number of an endpoint goes: before the frontend's key, over the end of the client.
+    pub fn number_register(self) -> Register {
+        Register(self.key_register().0 - 1)
     }
 
     /// Where slot or endpoint go.
     pub fn target_register(self) -> Register {
         let key: u32 = self.key().iter().map(|part| part.registers()).sum();
-        Register(self.address_registers() + key)
+        Register(self.key_register().0 + key)
     }
 
     /// Where the choice goes: its last two numbers over protocol and port.

@@ -10,6 +10,11 @@
 //! chain, the kernel goes through all verdicts of the table to find loops, which among ten thousand Services takes
 //! longer than all else. Only who may send to a frontend is a verdict, as few frontends ask for that.
 //!
+//! Session affinity remembers for each client the number of an endpoint, which is the endpoint's own whatever others there
+//! are. Like a choice it has other numbers before it that say nothing: Debian's nft 1.0.6 aborts, for all tables of the
+//! machine, when what it lists begins a key, or data to remember, in the register in which a map put what it gave. What it
+//! shows is what those after that register held before.
+//!
 //! Everything is tried twice. A transaction is atomic for each lookup, but a packet makes several:
 //! it may find its frontend before a change and miss the endpoint after it. The second base chain
 //! sees only the new state, so that no connection is refused while endpoints change.
@@ -101,8 +106,11 @@ fn add_maps(rules: &mut Ruleset, kind: Kind) {
     rules.set(kind.name("masquerade"), Set::of(key.clone()));
     rules.set(kind.name("endpoints"), Set::map(with(None, vec![Type::Number]), target.clone()));
     let client = Some(kind.family.address_type());
-    rules.set(kind.name("affinity"), Set::dynamic_map(with(client, vec![]), target));
-    rules.set(kind.name("affinity-endpoints"), Set::of(with(None, kind.target())));
+    let remembered = DataType::Value(Kind::REMEMBERED.to_vec());
+    rules.set(kind.name("affinity"), Set::dynamic_map(with(client, vec![]), remembered));
+    let to_remember = DataType::Value(Kind::TO_REMEMBER.to_vec());
+    rules.set(kind.name("affinity-slots"), Set::map(with(None, vec![Type::Number]), to_remember));
+    rules.set(kind.name("affinity-endpoints"), Set::map(with(Some(Type::Number), vec![]), target));
 }
 
 fn jump(chain: &str) -> Expression {

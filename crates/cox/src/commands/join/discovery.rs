@@ -2,6 +2,7 @@
 //! Follows kubeadm's `app/discovery/token`; the pin alone vouches here, without a signature by the token.
 
 use anyhow::{Context as _, bail};
+use api::bootstraptoken::{CLUSTER_INFO, KUBECONFIG};
 use api::resource::CONFIG_MAPS;
 use apimachinery::Value;
 use client::Client;
@@ -9,8 +10,6 @@ use client::config::RestConfig;
 use client::transport::Https;
 use cluster::kubeconfig;
 use cluster::pki::public_key_hash;
-
-use super::grants::{CLUSTER_INFO, KUBECONFIG};
 
 /// The authority's certificate, PEM.
 pub async fn authority(server: &str, pins: &[String]) -> anyhow::Result<String> {

@@ -1,6 +1,7 @@
 //! What a cluster must hold for machines to join it: how it is found, what their token lets them do, and what nodes may
 //! read. The first is kubeadm's `cluster-info`, by kubeadm's names.
 
+use api::bootstraptoken::{CLUSTER_INFO, KUBECONFIG};
 use api::resource::{CLUSTER_ROLE_BINDINGS, CONFIG_MAPS, ROLE_BINDINGS, ROLES, Resource};
 use apimachinery::{Value, json};
 use auth::user::NODES;
@@ -14,10 +15,6 @@ use crate::services::agents;
 /// Whoever joins is in this group until it has a certificate.
 pub const GROUP: &str = "system:bootstrappers:coxswain:nodes";
 
-/// Where whoever has not joined yet learns who the authority is.
-pub const CLUSTER_INFO: (&str, &str) = ("kube-public", "cluster-info");
-/// The key there under which kubeadm has it too.
-pub const KUBECONFIG: &str = "kubeconfig";
 const CLUSTER_INFO_ROLE: &str = "kubeadm:bootstrap-signer-clusterinfo";
 /// Where nodes learn how the cluster's network is laid out.
 pub const NETWORK: (&str, &str) = ("kube-system", "coxswain-network");

@@ -23,8 +23,6 @@ use crate::pluginmanager::PluginHandler;
 
 const VERSION: &str = "v1beta1";
 const SOCKET: &str = "kubelet.sock";
-/// An empty file by which upstream says that plugins should rather use the registry.
-const DEPRECATION: &str = "DEPRECATION";
 /// How long a resource outlives its plugin, which may only be starting again (upstream's `endpointStopGracePeriod`).
 const GRACE: Duration = Duration::from_secs(5 * 60);
 
@@ -78,7 +76,8 @@ impl Registration {
     }
 }
 
-/// Sockets of plugins of the kubelet before are taken away with its own.
+/// Sockets of plugins of the kubelet before are taken away with its own. There is no file `DEPRECATION`, by which plugins
+/// would take it that the registry finds them: upstream has the code for one, which nothing calls.
 fn listen(dir: &Path) -> io::Result<UnixListener> {
     std::fs::create_dir_all(dir)?;
     for entry in std::fs::read_dir(dir)? {
@@ -87,7 +86,6 @@ fn listen(dir: &Path) -> io::Result<UnixListener> {
             std::fs::remove_file(entry.path())?;
         }
     }
-    std::fs::write(dir.join(DEPRECATION), "")?;
     UnixListener::bind(dir.join(SOCKET))
 }
 

@@ -139,6 +139,7 @@ async fn a_plugins_devices_are_told_given_and_taken_back() {
     };
     let refused = register(dir.clone(), request("v0")).await.expect_err("an old version");
     assert!(refused.message().contains("not supported by kubelet"), "{refused}");
+    assert!(!dir.join("DEPRECATION").exists(), "with it plugins would not register here");
     let (lists, server) = serve(&dir);
     register(dir.clone(), request("v1beta1")).await.expect("registers");
     lists.send(list(&[("x", "Healthy"), ("y", "Healthy"), ("z", "Unhealthy")])).await.expect("listens");

@@ -258,8 +258,26 @@ fn session_affinity_keeps_a_client_until_its_endpoint_goes() {
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert_eq!(answers(&world.node.outside, SocketAddr::new(ip(HOST), 30080)).len(), 1);
     let (other, name) = if kept.contains("zero") { (1, "one") } else { (0, "zero") };
-    world.serve(spec, "TCP", &[other]);
+    world.serve(spec.clone(), "TCP", &[other]);
     assert_eq!(answers(&world.node.pods[0], to), BTreeSet::from([name.to_string()]));
+    world.serve(spec, "TCP", &[0, 1]);
+    assert_eq!(answers(&world.node.pods[0], to), BTreeSet::from([name.to_string()]), "where it went last");
+}
+
+#[test]
+fn session_affinity_keeps_clients_over_ipv6() {
+    let mut world = World::new("affinity6");
+    let endpoints = world.pods.each_ref().map(|pod| endpoint(&pod[1].to_string()));
+    let spec = json!({"clusterIP": "fd00:96::10", "sessionAffinity": "ClientIP"});
+    world.program(&[service("six", spec.clone())], &[slice("six", "TCP", &endpoints)]);
+    let to = at("[fd00:96::10]:80");
+    let kept = answers(&world.node.pods[0], to);
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let (gone, name) = if kept.contains("zero") { (0, "one") } else { (1, "zero") };
+    world.program(&[service("six", spec.clone())], &[slice("six", "TCP", &endpoints[1 - gone..][..1])]);
+    assert_eq!(answers(&world.node.pods[0], to), BTreeSet::from([name.to_string()]));
+    world.program(&[service("six", spec)], &[slice("six", "TCP", &endpoints)]);
+    assert_eq!(answers(&world.node.pods[0], to), BTreeSet::from([name.to_string()]), "where it went last");
 }
 
 #[test]
@@ -371,8 +389,7 @@ fn the_shell_follows_informers_and_puts_back_a_flushed_ruleset() {
     });
 }
 
-/// Debian's nft 1.0.6 aborts when it meets what it cannot show, and so for every table of the machine. Session affinity
-/// is such a thing: a rule of it looks up what a map gave.
+/// Debian's nft 1.0.6 aborts when it meets what it cannot show, and so for every table of the machine.
 #[test]
 fn the_nft_tool_lists_the_table() {
     let mut world = World::new("listed");
@@ -384,21 +401,34 @@ fn the_nft_tool_lists_the_table() {
     balanced.status = json!({"loadBalancer": {"ingress": [{"ip": HOST}]}});
     let services = [
         service("web", json!({})),
-        service("six", json!({"clusterIP": "fd00:96::10"})),
+        service("six", json!({"clusterIP": "fd00:96::10", "sessionAffinity": "ClientIP"})),
         service("empty", json!({"clusterIP": "10.96.0.12"})),
         balanced.into(),
+        service("kept", json!({"clusterIP": "10.96.0.13", "sessionAffinity": "ClientIP"})),
     ];
     let six = [endpoint("fd00:244::2")];
-    let slices =
-        [slice("web", "TCP", &endpoints), slice("six", "TCP", &six), slice("all", "TCP", &endpoints)];
+    let slices = [
+        slice("web", "TCP", &endpoints),
+        slice("six", "TCP", &six),
+        slice("all", "TCP", &endpoints),
+        slice("kept", "TCP", &endpoints),
+    ];
     world.program(&services, &slices);
+    // There is a client to list, too.
+    world.node.pods[0].ask_tcp(at("10.96.0.13:80")).unwrap();
     let listed =
         world.node.host.run(|| std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap());
     let (text, errors) = (String::from_utf8_lossy(&listed.stdout), String::from_utf8_lossy(&listed.stderr));
     assert!(listed.status.success() && errors.is_empty(), "{errors}");
-    for part in
-        ["vmap @service-chains-ip", "map @service-endpoints-ip", "@service-refused-ip reject", "dnat ip"]
-    {
+    for part in [
+        "vmap @service-chains-ip",
+        "map @service-endpoints-ip",
+        "@service-refused-ip reject",
+        "dnat ip",
+        "update @service-affinity-ip {",
+        "update @service-affinity-ip6 {",
+        "10.244.0.2 . 10.96.0.13 . tcp . 80 timeout 3h expires",
+    ] {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
 }
