@@ -42,6 +42,10 @@ pub fn of_controller_manager(args: &ControllerManagerArgs) -> Value {
             "ClusterSigningKeyFile": shown(args.cluster_signing_key_file.as_deref()),
             "ClusterSigningDuration": format_duration(args.signing.cluster_signing_duration),
         },
+        "NodeIPAMController": {
+            "NodeCIDRMaskSizeIPv4": args.node_ipam.node_cidr_mask_size_ipv4,
+            "NodeCIDRMaskSizeIPv6": args.node_ipam.node_cidr_mask_size_ipv6,
+        },
         "SAController": {"RootCAFile": shown(args.root_ca_file.as_deref())},
     }})
 }
@@ -97,5 +101,6 @@ mod tests {
         let shown = &of_controller_manager(&args)["kubecontrollermanager.config.k8s.io"];
         assert_eq!(shown["Generic"]["Controllers"], json!(["*", "-ingress-controller"]));
         assert_eq!(shown["Generic"]["LeaderElection"]["leaderElect"], true);
+        assert_eq!(shown["NodeIPAMController"]["NodeCIDRMaskSizeIPv4"], 24);
     }
 }
