@@ -8,7 +8,7 @@ use apimachinery::meta::str_at;
 use apimachinery::names;
 use jiff::Timestamp;
 
-use crate::columns::{AGE, NAME, age, column, count, items, name};
+use crate::columns::{AGE, NAME, age, column, items, name};
 use crate::defaults::{Fill, each, fill};
 use crate::strategy::{Column, NameRule, Strategy, advance_generation, drop_field, set_first_generation};
 use crate::validation::{

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use super::job::{self, spec_warnings};
 use super::schedule::Schedule;
 use super::validation::spec_of_template;
-use crate::columns::{AGE, NAME, NONE, age, column, count, format_label_selector, items, name, since, wide};
+use crate::columns::{AGE, NAME, NONE, age, column, format_label_selector, items, name, since, wide};
 use crate::core::pod;
 use crate::defaults::{Fill, fill, object, object_or_new};
 use crate::strategy::{Column, Strategy, advance_generation, keep, set_first_generation};
