@@ -193,8 +193,11 @@ impl Runtime {
         }
     }
 
-    /// The agent may have died between starting a shim and recording that its sandbox is ready.
+    /// The agent may have died between starting a shim and recording that its sandbox is ready, or between recording a
+    /// sandbox's end and its containers', for which a full disk has no room.
     async fn end_stray_shim(&self, sandbox: &SandboxRecord) {
+        self.cgroups.kill_all(&sandbox.shim_cgroup());
+        self.end_orphans(&sandbox.id);
         if let Err(error) = self.tear_down_sandbox(sandbox).await {
             tracing::warn!(sandbox = sandbox.id, %error, "cannot clean up after an unfinished start");
         }
@@ -268,15 +271,21 @@ impl Runtime {
             return;
         }
         sandbox.ready = false;
-        let running: Vec<ContainerRecord> = {
-            let state = self.state.lock();
-            state.containers.values().filter(|c| c.sandbox_id == id && c.is_running()).cloned().collect()
-        };
         self.cgroups.kill_all(&sandbox.shim_cgroup());
-        // Recorded first: who hears of a container's end must find its sandbox ended too.
+        // Recorded first: who hears of a container's end must find its sandbox ended too. It is known here even when it
+        // cannot be written, as on a full disk, and a restart finds the shim dead again.
+        self.state.lock().sandboxes.insert(id.to_owned(), sandbox.clone());
         if let Err(error) = self.save_sandbox(sandbox) {
             tracing::error!(sandbox = id, %error, "cannot record a sandbox's end");
         }
+        self.end_orphans(id);
+        self.emit(id, id, ContainerEventType::ContainerStoppedEvent);
+        self.endings.send_modify(|count| *count += 1);
+    }
+
+    /// Ends what still runs, as far as is known, of a sandbox whose shim is gone.
+    fn end_orphans(&self, sandbox_id: &str) {
+        let running = self.containers_of(sandbox_id).into_iter().filter(ContainerRecord::is_running);
         for container in running {
             self.cgroups.kill_all(&container.cgroup);
             let recorded = record::read_exit(&self.container_dir(&container.id));
@@ -284,8 +293,6 @@ impl Runtime {
             let message = if recorded.is_some() { "" } else { "the sandbox process died" };
             self.on_exit(&container.id, recorded.unwrap_or(unknown), message);
         }
-        self.emit(id, id, ContainerEventType::ContainerStoppedEvent);
-        self.endings.send_modify(|count| *count += 1);
     }
 }
 

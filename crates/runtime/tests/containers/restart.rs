@@ -67,6 +67,23 @@ async fn a_dead_shim_ends_its_sandbox() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_could_not_be_recorded_is_found_by_the_next_agent() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, sleeper("main")).await;
+    let record = node.dir.path().join("data/containers").join(&id).join("record.json");
+    let running = std::fs::read(&record).unwrap();
+    kill(Pid::from_raw(shim_pid(&mut node, &sandbox).await), Signal::SIGKILL).unwrap();
+    node.ended(&id).await;
+    // The disk was full for the container's record, and was not for its sandbox's.
+    std::fs::write(&record, running).unwrap();
+    node.restart().await;
+    assert_eq!(node.ended(&id).await.reason, "Unknown");
+    node.stop(&id, 0).await;
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_shim_is_small() {
     const PSS_KB_MAX: u64 = 2048;
     let mut node = Node::new().await;
