@@ -196,7 +196,6 @@ impl Runtime {
     /// The agent may have died between starting a shim and recording that its sandbox is ready, or between recording a
     /// sandbox's end and its containers', for which a full disk has no room.
     async fn end_stray_shim(&self, sandbox: &SandboxRecord) {
-        self.cgroups.kill_all(&sandbox.shim_cgroup());
         self.end_orphans(&sandbox.id);
         if let Err(error) = self.tear_down_sandbox(sandbox).await {
             tracing::warn!(sandbox = sandbox.id, %error, "cannot clean up after an unfinished start");
@@ -274,8 +273,9 @@ impl Runtime {
         self.cgroups.kill_all(&sandbox.shim_cgroup());
         // Recorded first: who hears of a container's end must find its sandbox ended too. It is known here even when it
         // cannot be written, as on a full disk, and a restart finds the shim dead again.
-        self.state.lock().sandboxes.insert(id.to_owned(), sandbox.clone());
-        if let Err(error) = self.save_sandbox(sandbox) {
+        let written = record::save(&self.sandbox_data_dir(id), &sandbox);
+        self.state.lock().sandboxes.insert(id.to_owned(), sandbox);
+        if let Err(error) = written {
             tracing::error!(sandbox = id, %error, "cannot record a sandbox's end");
         }
         self.end_orphans(id);
@@ -283,7 +283,7 @@ impl Runtime {
         self.endings.send_modify(|count| *count += 1);
     }
 
-    /// Ends what still runs, as far as is known, of a sandbox whose shim is gone.
+    /// Ends what still runs, as far as is known, of a sandbox whose shim is gone or followed by nobody.
     fn end_orphans(&self, sandbox_id: &str) {
         let running = self.containers_of(sandbox_id).into_iter().filter(ContainerRecord::is_running);
         for container in running {
