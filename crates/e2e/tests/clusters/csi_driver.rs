@@ -1,21 +1,20 @@
 //! The example CSI driver on a cluster: volumes made, attached, mounted, grown, modified and deleted, over the death of
 //! the node's process.
 
-use std::time::Duration;
-
 use anyhow::ensure;
-use e2e::{Background, Cluster, Kubectl, NODE_NAME, beside_the_tests};
+use e2e::{Cluster, Kubectl};
+
+use crate::drivers;
 
 const DRIVER: &str = include_str!("../../../csi-hostpath/deploy.yaml");
 const PODS: &str = include_str!("manifests/csi-driver.yaml");
-/// What the driver may take to be known to the kubelet.
-const REGISTRATION_DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_csi_driver_serves_claims_devices_and_pods_own_volumes() -> anyhow::Result<()> {
     let cluster = Cluster::start(&["busybox-1"])?;
     let kubectl = cluster.kubectl()?;
-    let driver = start_driver(&cluster)?;
+    let volumes = cluster.scratch()?.join("volumes").display().to_string();
+    let driver = drivers::start(&cluster, "csi-hostpath", ["--state-dir", &volumes])?;
     kubectl.apply(DRIVER)?;
     kubectl.apply(PODS)?;
     kubectl.wait("pod/writer", "condition=Ready")?;
@@ -28,24 +27,6 @@ fn a_csi_driver_serves_claims_devices_and_pods_own_volumes() -> anyhow::Result<(
     everything_goes_with_its_users(&kubectl)?;
     drop(driver);
     cluster.finish()
-}
-
-fn start_driver(cluster: &Cluster) -> anyhow::Result<Background> {
-    let path = beside_the_tests("csi-hostpath")?;
-    let shown = |path: std::path::PathBuf| path.display().to_string();
-    let args = [
-        "--node-name",
-        NODE_NAME,
-        "--state-dir",
-        &shown(cluster.scratch()?.join("volumes")),
-        "--kubelet-dir",
-        &shown(cluster.data().join("kubelet")),
-        "--kubeconfig",
-        &shown(cluster.home().join(".kube/config")),
-    ];
-    let mut driver = cluster.machine().background(&shown(path), &args)?;
-    driver.line_with("has registered the plugin", REGISTRATION_DEADLINE)?;
-    Ok(driver)
 }
 
 fn in_writer(kubectl: &Kubectl, script: &str) -> anyhow::Result<String> {

@@ -1,17 +1,15 @@
 //! The example DRA driver on a cluster: devices shared, made for a pod, waited for and given back, over the death of the
 //! node's process.
 
-use std::time::Duration;
-
 use anyhow::ensure;
-use e2e::{Background, Cluster, Kubectl, NODE_NAME, beside_the_tests};
+use e2e::{Cluster, Kubectl};
+
+use crate::drivers;
 
 const CLASS: &str = include_str!("../../../dra-example/deploy.yaml");
 const PODS: &str = include_str!("manifests/dra-driver.yaml");
 const GREEDY: &str = include_str!("manifests/dra-greedy.yaml");
 const EXTENDED: &str = include_str!("manifests/dra-extended.yaml");
-/// What the driver may take to be known to the kubelet.
-const REGISTRATION_DEADLINE: Duration = Duration::from_secs(60);
 /// Of three devices, two are in use.
 const NO_ROOM: &str = "0/1 nodes are available: 1 cannot allocate all claims. still not schedulable, \
     preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
@@ -20,7 +18,7 @@ const NO_ROOM: &str = "0/1 nodes are available: 1 cannot allocate all claims. st
 fn a_dra_driver_serves_shared_claims_and_pods_own() -> anyhow::Result<()> {
     let cluster = Cluster::start(&["busybox-1"])?;
     let kubectl = cluster.kubectl()?;
-    let driver = start_driver(&cluster)?;
+    let driver = drivers::start(&cluster, "dra-example", ["--devices", "3"])?;
     kubectl.apply(CLASS)?;
     kubectl.apply(PODS)?;
     for pod in ["pod/one", "pod/two"] {
@@ -37,24 +35,6 @@ fn a_dra_driver_serves_shared_claims_and_pods_own() -> anyhow::Result<()> {
     everything_goes_with_its_users(&cluster, &kubectl)?;
     drop(driver);
     cluster.finish()
-}
-
-fn start_driver(cluster: &Cluster) -> anyhow::Result<Background> {
-    let path = beside_the_tests("dra-example")?;
-    let shown = |path: std::path::PathBuf| path.display().to_string();
-    let args = [
-        "--node-name",
-        NODE_NAME,
-        "--devices",
-        "3",
-        "--kubelet-dir",
-        &shown(cluster.data().join("kubelet")),
-        "--kubeconfig",
-        &shown(cluster.home().join(".kube/config")),
-    ];
-    let mut driver = cluster.machine().background(&shown(path), &args)?;
-    driver.line_with("has registered the plugin", REGISTRATION_DEADLINE)?;
-    Ok(driver)
 }
 
 /// The only large one of three is `device-1`; the next for whoever takes any is `device-0`.

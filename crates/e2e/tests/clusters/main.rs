@@ -3,6 +3,7 @@
 mod bad_input;
 mod csi_driver;
 mod dra_driver;
+mod drivers;
 mod durability;
 mod faults;
 mod hostile_clients;
