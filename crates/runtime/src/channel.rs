@@ -68,18 +68,12 @@ impl Runtime {
         )
     }
 
-    /// Serves the CRI on a socket, for `crictl` and the like, until `stop`.
-    pub async fn serve(self: Arc<Self>, socket: &Path, stop: CancellationToken) -> Result<()> {
-        let bound = || {
-            match std::fs::remove_file(socket) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-            let listener = UnixListener::bind(socket)?;
-            std::fs::set_permissions(socket, std::fs::Permissions::from_mode(SOCKET_MODE))?;
-            Ok(listener)
-        };
-        let listener = bound().map_err(Error::io("listen on", socket))?;
+    /// Serves the CRI to who connects to a socket of [`listen`], until `stop`.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: UnixListener,
+        stop: CancellationToken,
+    ) -> std::result::Result<(), tonic::transport::Error> {
         let service = Service { runtime: self };
         Server::builder()
             .layer(tower::layer::layer_fn(OnOwnTask))
@@ -89,12 +83,22 @@ impl Runtime {
             .add_service(ImageServiceServer::new(service))
             .serve_with_incoming_shutdown(grpc_socket::incoming(listener), stop.cancelled_owned())
             .await
-            .map_err(|error| Error::Io {
-                operation: "serve on",
-                path: socket.into(),
-                source: std::io::Error::other(error),
-            })
     }
+}
+
+/// Opens a runtime's socket, for `crictl` and the like: from now on others can connect, and are answered once
+/// [`Runtime::serve`] runs. A file of that name is taken to be left by an earlier runtime.
+pub fn listen(socket: &Path) -> Result<UnixListener> {
+    let bound = || {
+        match std::fs::remove_file(socket) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(socket)?;
+        std::fs::set_permissions(socket, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+        Ok(listener)
+    };
+    bound().map_err(Error::io("listen on", socket))
 }
 
 /// Connects to a runtime's socket, `unix:///run/containerd/containerd.sock` or a plain path. The connection is made at

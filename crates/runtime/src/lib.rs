@@ -29,7 +29,7 @@ mod stats;
 pub mod streaming;
 
 pub use cgroups::Cgroups;
-pub use channel::{ChannelError, CriChannel, CriClients, connect};
+pub use channel::{ChannelError, CriChannel, CriClients, connect, listen};
 pub use config::{Config, PodNetwork, PodNetworkRequest, PodPortMapping};
 pub use error::{Error, Result};
 pub use runtime::Runtime;

@@ -96,9 +96,9 @@ pub async fn start_built_in(
     let runtime = Runtime::open(runtime_config(layout, images.registries.clone(), network)?).await?;
     let (taking, archives) = (runtime.clone(), images.archives.clone());
     services.start("images", |stop| image_directory::run(taking, archives, stop));
-    let (serving, socket) = (runtime.clone(), layout.cri_socket());
+    let (serving, listener) = (runtime.clone(), runtime::listen(&layout.cri_socket())?);
     services.start("runtime", |stop| async move {
-        let served = serving.clone().serve(&socket, stop).await;
+        let served = serving.clone().serve(listener, stop).await;
         serving.close();
         Ok(served?)
     });

@@ -218,18 +218,9 @@ pub async fn open(dir: &Path, cgroup_root: &str) -> Arc<Runtime> {
 /// Puts a runtime on its socket, and connects to it.
 async fn serve(runtime: &Arc<Runtime>, dir: &Path) -> (CriClients, CancellationToken) {
     let (socket, stop) = (dir.join("cri.sock"), CancellationToken::new());
-    // A socket of the instance before would be connected to.
-    if socket.exists() {
-        std::fs::remove_file(&socket).unwrap();
-    }
-    let serving = runtime.clone();
-    tokio::spawn({
-        let (socket, stop) = (socket.clone(), stop.clone());
-        async move { serving.serve(&socket, stop).await.unwrap() }
-    });
-    while !socket.exists() {
-        tokio::task::yield_now().await;
-    }
+    let listener = runtime::listen(&socket).unwrap();
+    let (serving, stopping) = (runtime.clone(), stop.clone());
+    tokio::spawn(async move { serving.serve(listener, stopping).await.unwrap() });
     (runtime::connect(&format!("unix://{}", socket.display())).await.unwrap(), stop)
 }
 
