@@ -2,11 +2,11 @@
 //! before the object is. Follows `CheckRequest`.
 
 use api::quota::{
-    self, Evaluator, ResourceList, add, amounts, exceeded, mask, negative, remove_zeros, subtract_to_zero,
+    self, Counting, Evaluator, ResourceList, add, amounts, exceeded, mask, negative, remove_zeros,
+    subtract_to_zero,
 };
 use apimachinery::meta::str_at;
 use apimachinery::{Map, Status, Value};
-use jiff::Timestamp;
 
 use crate::request::{Operation, Request};
 
@@ -46,14 +46,14 @@ pub fn charge(
     request: &Request<'_>,
     object: &Value,
     quotas: &[Value],
-    now: Timestamp,
+    counting: &Counting,
 ) -> Result<Vec<Value>, Status> {
     let Some(evaluator) = Evaluator::of(request.group, request.resource) else { return Ok(Vec::new()) };
-    let matching = matching(&evaluator, request, object, quotas)?;
+    let matching = matching(&evaluator, request, object, quotas, counting)?;
     if matching.is_empty() {
         return Ok(Vec::new());
     }
-    let usage = evaluator.usage(object, now);
+    let usage = evaluator.usage(object, counting);
     let below_zero = negative(&usage);
     if !below_zero.is_empty() {
         let why = format!("quota usage is negative for resource(s): {}", below_zero.join(","));
@@ -63,8 +63,8 @@ pub fn charge(
     let mut charged = Vec::new();
     for quota in matching {
         let delta = match old {
-            Some(old) if evaluator.matches(quota, old) => {
-                subtract_to_zero(&usage, &evaluator.usage(old, now))
+            Some(old) if evaluator.matches(quota, old, counting) => {
+                subtract_to_zero(&usage, &evaluator.usage(old, counting))
             }
             _ => usage.clone(),
         };
@@ -78,13 +78,14 @@ fn matching<'q>(
     request: &Request<'_>,
     object: &Value,
     quotas: &'q [Value],
+    counting: &Counting,
 ) -> Result<Vec<&'q Value>, Status> {
     let mut matching = Vec::new();
-    for quota in quotas.iter().filter(|quota| evaluator.matches(quota, object)) {
+    for quota in quotas.iter().filter(|quota| evaluator.matches(quota, object, counting)) {
         let name = str_at(quota, &["metadata", "name"]);
         let hard = amounts(quota.get("status"), "hard");
         let used = amounts(quota.get("status"), "used");
-        let restricted = evaluator.matching_resources(hard.keys().map(String::as_str));
+        let restricted = evaluator.matching_resources(hard.keys().map(String::as_str), counting);
         evaluator
             .constraints(&restricted, object)
             .map_err(|why| request.forbidden(object, format!("failed quota: {name}: {why}")))?;
@@ -146,6 +147,7 @@ fn charge_one(
 mod tests {
     use apimachinery::json;
     use auth::UserInfo;
+    use jiff::Timestamp;
 
     use super::*;
     use crate::testing::{pod, request};
@@ -155,7 +157,9 @@ mod tests {
     }
 
     fn check(request: &Request<'_>, object: &Value, quota: Value, expect: Result<Value, &str>) {
-        let found = charge(request, object, &[quota], Timestamp::UNIX_EPOCH).map_err(|status| status.message);
+        let nothing = |_: &str| Vec::new();
+        let counting = Counting { now: Timestamp::UNIX_EPOCH, list: &nothing, device_classes: &Vec::new };
+        let found = charge(request, object, &[quota], &counting).map_err(|status| status.message);
         let found = found.map(|charged| charged.first().map_or(Value::Null, |q| q["status"]["used"].clone()));
         assert_eq!(found, expect.map_err(str::to_owned));
     }

@@ -227,7 +227,7 @@ impl<'a> Admission<'a> {
             call.waiting.measure(webhook::validating::validate(&review, object)).await?;
         }
         if core.admission.runs(resourcequota::NAME) {
-            core.quotas.reserve(&core.store, &self.request(call, notes), object, call.now).await?;
+            core.quotas.reserve(&core.store, &**core, &self.request(call, notes), object, call.now).await?;
         }
         Ok(())
     }

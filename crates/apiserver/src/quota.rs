@@ -4,8 +4,10 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use admission::{Request, resourcequota};
+use admission::{Request, World, resourcequota};
 use api::catalogue::{self, Kind};
+use api::quota::Counting;
+use api::resource::DEVICE_CLASSES;
 use apimachinery::meta::str_at;
 use apimachinery::{Status, Value};
 use jiff::Timestamp;
@@ -39,6 +41,7 @@ impl Quotas {
     pub async fn reserve(
         &self,
         store: &Store,
+        world: &dyn World,
         request: &Request<'_>,
         object: &Value,
         now: Timestamp,
@@ -58,7 +61,7 @@ impl Quotas {
                 entries.retain(|entry| pending.iter().any(|name| **name == *entry.key.name));
             }
             let stored: Vec<Value> = entries.iter().map(|entry| conversion::decode(&entry.bytes)).collect();
-            let charged = resourcequota::charge(request, object, &stored, now)?;
+            let charged = charge(world, request, object, &stored, now)?;
             if request.dry_run {
                 return Ok(());
             }
@@ -77,6 +80,21 @@ impl Quotas {
         }
         Err(last.unwrap_or_else(|| Status::internal("resource quota evaluation timed out")))
     }
+}
+
+fn charge(
+    world: &dyn World,
+    request: &Request<'_>,
+    object: &Value,
+    quotas: &[Value],
+    now: Timestamp,
+) -> Result<Vec<Value>, Status> {
+    let counting = Counting {
+        now,
+        list: &|resource| world.list(resource, request.namespace),
+        device_classes: &|| world.list(&DEVICE_CLASSES.group_resource().to_string(), ""),
+    };
+    resourcequota::charge(request, object, quotas, &counting)
 }
 
 /// Stores a quota as it was charged; the inner error says that somebody else came first.

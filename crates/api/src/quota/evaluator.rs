@@ -1,12 +1,10 @@
 //! Who counts the objects of which resource, and by which names.
 
+use super::{Counting, ResourceList, Scope, amounts, claims, devices, pods, scopes_of};
+use crate::columns::items;
 use apimachinery::Value;
 use apimachinery::meta::str_at;
 use apimachinery::quantity::{Format, Quantity};
-use jiff::Timestamp;
-
-use super::{ResourceList, Scope, amounts, claims, pods, scopes_of};
-use crate::columns::items;
 
 pub(super) const COUNT_PREFIX: &str = "count/";
 
@@ -81,17 +79,26 @@ impl Evaluator {
             Evaluator::Pods => "pods",
             Evaluator::Services => "services",
             Evaluator::PersistentVolumeClaims => "persistentvolumeclaims",
-            Evaluator::ResourceClaims => "resourceclaims.resource.k8s.io",
+            Evaluator::ResourceClaims => devices::CLAIMS,
             Evaluator::ObjectCount(resource) => resource,
         }
     }
 
     /// Those of the names that this one counts.
-    pub fn matching_resources<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-        names.into_iter().filter(|name| self.counts(name)).collect()
+    pub fn matching_resources<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+        counting: &Counting,
+    ) -> Vec<&'a str> {
+        let counts = |name: &&str| {
+            self.may_count(name)
+                && (*self != Evaluator::ResourceClaims || devices::are_devices(name, counting))
+        };
+        names.into_iter().filter(counts).collect()
     }
 
-    fn counts(&self, name: &str) -> bool {
+    /// By the name alone.
+    pub(super) fn may_count(&self, name: &str) -> bool {
         if name.strip_prefix(COUNT_PREFIX) == Some(self.resource()) {
             return true;
         }
@@ -101,7 +108,7 @@ impl Evaluator {
                 matches!(name, "services" | "services.nodeports" | "services.loadbalancers")
             }
             Evaluator::PersistentVolumeClaims => claims::counts_volume_claims_as(name),
-            Evaluator::ResourceClaims => name.ends_with(claims::DEVICES_PER_CLASS),
+            Evaluator::ResourceClaims => devices::may_count(name),
             Evaluator::ObjectCount(resource) => {
                 LEGACY_COUNTS.contains(&resource.as_str()) && name == resource
             }
@@ -109,9 +116,9 @@ impl Evaluator {
     }
 
     /// Whether the quota limits something of this object.
-    pub fn matches(&self, quota: &Value, object: &Value) -> bool {
+    pub fn matches(&self, quota: &Value, object: &Value, counting: &Counting) -> bool {
         let hard = amounts(quota.get("status"), "hard");
-        !self.matching_resources(hard.keys().map(String::as_str)).is_empty()
+        !self.matching_resources(hard.keys().map(String::as_str), counting).is_empty()
             && scopes_of(quota).iter().all(|scope| self.matches_scope(scope, object))
     }
 
@@ -124,12 +131,12 @@ impl Evaluator {
     }
 
     /// What one object uses.
-    pub fn usage(&self, object: &Value, now: Timestamp) -> ResourceList {
+    pub fn usage(&self, object: &Value, counting: &Counting) -> ResourceList {
         let mut usage = match self {
-            Evaluator::Pods => pods::usage(object, now),
+            Evaluator::Pods => pods::usage(object, counting.now),
             Evaluator::Services => services(object),
             Evaluator::PersistentVolumeClaims => claims::volume_claim(object),
-            Evaluator::ResourceClaims => claims::resource_claim(object),
+            Evaluator::ResourceClaims => devices::usage(object, counting),
             Evaluator::ObjectCount(resource) if LEGACY_COUNTS.contains(&resource.as_str()) => {
                 ResourceList::from([(resource.clone(), one())])
             }

@@ -13,7 +13,7 @@ use crate::core::pod::resources::{self, Counted};
 use crate::validation::is_huge_page_resource;
 use crate::view::dynamicresource::DEVICE_CLASS_RESOURCES;
 
-const REQUESTS: &str = "requests.";
+pub(super) const REQUESTS: &str = "requests.";
 const LIMITS: &str = "limits.";
 /// What is counted by its bare name, with `requests.` and with `limits.`.
 const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
@@ -27,8 +27,14 @@ pub(super) fn counts(name: &str) -> bool {
     name == "pods"
         || COMPUTE.contains(&base)
         || is_huge_page_resource(name)
-        || requested.is_some_and(|r| is_huge_page_resource(r) || r.starts_with(DEVICE_CLASS_RESOURCES))
-        || (requested.is_some() && !is_native(name))
+        || requested.is_some_and(is_huge_page_resource)
+        || extended_resource(name).is_some()
+}
+
+/// The extended resource that a limit names; they can be limited by their requests only.
+pub(super) fn extended_resource(name: &str) -> Option<&str> {
+    let resource = name.strip_prefix(REQUESTS)?;
+    (resource.starts_with(DEVICE_CLASS_RESOURCES) || !is_native(name)).then_some(resource)
 }
 
 /// Without a domain, or in the project's own.

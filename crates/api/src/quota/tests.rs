@@ -8,8 +8,16 @@ fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().expect("a time")
 }
 
+/// Calls with objects by resource, and all device classes.
+fn counting<T>(objects: &Value, classes: &Value, call: impl FnOnce(&Counting) -> T) -> T {
+    let all = |found: &Value| found.as_array().into_iter().flatten().cloned().map(Arc::new).collect();
+    let list = |resource: &str| all(&objects[resource]);
+    call(&Counting { now: now(), list: &list, device_classes: &|| all(classes) })
+}
+
 fn usage(resource: &str, object: &Value) -> Value {
-    to_value(&Evaluator::of("", resource).expect("is counted").usage(object, now()))
+    let evaluator = Evaluator::of("", resource).expect("is counted");
+    counting(&Value::Null, &Value::Null, |counting| to_value(&evaluator.usage(object, counting)))
 }
 
 #[test]
@@ -75,9 +83,51 @@ fn devices_are_charged_for_the_worst_case() {
         {"exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2}},
         {"firstAvailable": [{"deviceClassName": "gpu", "allocationMode": "All"},
                             {"deviceClassName": "tpu", "allocationMode": "ExactCount", "count": 1}]}]}}});
-    let found = Evaluator::of("resource.k8s.io", "resourceclaims").expect("is counted").usage(&claim, now());
-    assert_eq!(found["gpu.deviceclass.resource.k8s.io/devices"].to_string(), "34");
-    assert_eq!(found["tpu.deviceclass.resource.k8s.io/devices"].to_string(), "1");
+    let found =
+        counting(&Value::Null, &Value::Null, |counting| Evaluator::ResourceClaims.usage(&claim, counting));
+    assert_eq!(
+        to_value(&found),
+        json!({"count/resourceclaims.resource.k8s.io": "1",
+            "gpu.deviceclass.resource.k8s.io/devices": "34", "tpu.deviceclass.resource.k8s.io/devices": "1",
+            "requests.deviceclass.resource.kubernetes.io/gpu": "34",
+            "requests.deviceclass.resource.kubernetes.io/tpu": "1"})
+    );
+}
+
+#[test]
+fn devices_are_charged_as_the_extended_resource_of_their_class_once() {
+    let limit = "requests.example.com/gpu";
+    let classes = json!([{"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu"}}]);
+    let claim = |name: &str, devices: i64, owner: &Value| {
+        json!({"metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z",
+                "annotations": {"resource.kubernetes.io/extended-resource-claim": "true"}, "ownerReferences": [owner]},
+            "spec": {"devices": {"requests": [{"exactly":
+                {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": devices}}]}}})
+    };
+    let owner =
+        |uid: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid, "controller": true});
+    let asks = json!({"requests": {"example.com/gpu": "2"}, "limits": {"example.com/gpu": "2"}});
+    let mut pod = json!({"metadata": {"name": "p", "uid": "u"},
+        "spec": {"containers": [{"name": "a", "resources": asks}]}});
+    let check = |pod: &Value, claims: &[Value], classes: &Value, expect: &str| {
+        let objects = json!({"pods": [pod], "resourceclaims.resource.k8s.io": claims});
+        let quota = json!({"spec": {"hard": {limit: "9"}}});
+        let used = counting(&objects, classes, |counting| calculate_usage(&quota, counting));
+        assert_eq!(to_value(&used), json!({limit: expect}), "{objects}");
+    };
+    let mine = claim("b", 2, &owner("u"));
+    check(&pod, &[], &classes, "2");
+    check(&pod, std::slice::from_ref(&mine), &classes, "2");
+    check(&pod, std::slice::from_ref(&mine), &json!([]), "2");
+    // It has more devices than the pod has paid for.
+    check(&pod, &[claim("b", 3, &owner("u"))], &classes, "3");
+    // Another pod's of the same name, one that came second, and a user's own are paid for as they are.
+    check(&pod, &[claim("b", 2, &owner("gone"))], &classes, "4");
+    check(&pod, &[mine.clone(), claim("c", 2, &owner("u"))], &classes, "4");
+    check(&pod, &[claim("b", 2, &Value::Null)], &classes, "4");
+    // Once the pod names its claim, no other is its own.
+    pod["status"] = json!({"extendedResourceClaimStatus": {"resourceClaimName": "c"}});
+    check(&pod, &[mine], &classes, "4");
 }
 
 #[test]
@@ -92,7 +142,8 @@ fn a_quota_counts_what_its_scopes_and_names_select() {
     let list = |resource: &str| if resource == "pods" { pods.clone() } else { vec![Arc::new(json!({}))] };
     let check = |spec: Value, expect: Value| {
         let quota = json!({"spec": spec});
-        assert_eq!(to_value(&calculate_usage(&quota, &list, now())), expect, "{quota}");
+        let counting = Counting { now: now(), list: &list, device_classes: &Vec::new };
+        assert_eq!(to_value(&calculate_usage(&quota, &counting)), expect, "{quota}");
     };
     let hard = json!({"pods": "9", "requests.cpu": "9", "count/deployments.apps": "2", "unknown": "1"});
     check(json!({"hard": hard}), json!({"pods": "3", "requests.cpu": "1", "count/deployments.apps": "1"}));

@@ -6,11 +6,11 @@ mod reconcile;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::quota::tracked_resources;
-use api::resource::{PODS, RESOURCE_QUOTAS, Resource, SERVICES};
+use api::resource::{DEVICE_CLASSES, PODS, RESOURCE_CLAIMS, RESOURCE_QUOTAS, Resource, SERVICES};
 use api::view::core::{Pod, ResourceQuota, Service};
 use apimachinery::Value;
 use apimachinery::meta::ObjectMeta;
@@ -74,16 +74,19 @@ impl Controller for ResourceQuotas {
 
     async fn reconcile(&self, key: &Key, client: &Client, now: Timestamp) -> client::error::Result<Plan> {
         let Some(quota) = self.quotas.get(&key.namespace, &key.name) else { return Ok(Plan::default()) };
-        let mut objects = BTreeMap::new();
+        let mut world = World::default();
         for name in tracked_resources(&hard_limits(&quota)) {
             let resource = self.countable.lock().get(&name).copied();
             let listed = match resource {
                 Some(resource) => list(client, resource, &key.namespace).await?,
                 None => Vec::new(),
             };
-            objects.insert(name, listed);
+            if resource == Some(RESOURCE_CLAIMS) {
+                world.device_classes = list(client, DEVICE_CLASSES, "").await?;
+            }
+            world.objects.insert(name, listed);
         }
-        Ok(reconcile(&quota, &World { objects }, now))
+        Ok(reconcile(&quota, &world, now))
     }
 }
 

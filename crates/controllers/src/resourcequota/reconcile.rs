@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::quota::{ResourceList, amounts, calculate_usage, mask, to_value};
+use api::quota::{Counting, ResourceList, amounts, calculate_usage, mask, to_value};
 use api::resource::RESOURCE_QUOTAS;
 use api::view::core::ResourceQuota;
 use apimachinery::meta::str_at;
@@ -17,6 +17,8 @@ use crate::plan::{Action, Plan};
 pub struct World {
     /// By the names that quotas use, the objects of the quota's namespace.
     pub objects: BTreeMap<String, Vec<Arc<Value>>>,
+    /// Where claims for devices are counted.
+    pub device_classes: Vec<Arc<Value>>,
 }
 
 pub fn hard_limits(quota: &ResourceQuota) -> ResourceList {
@@ -29,7 +31,8 @@ pub fn reconcile(quota: &ResourceQuota, world: &World, now: Timestamp) -> Plan {
     let list = |name: &str| world.objects.get(name).cloned().unwrap_or_default();
     let whole = json!({"metadata": quota.metadata, "spec": quota.spec, "status": quota.status});
     let mut used = amounts(Some(&quota.status), "used");
-    used.extend(calculate_usage(&whole, &list, now));
+    let counting = Counting { now, list: &list, device_classes: &|| world.device_classes.clone() };
+    used.extend(calculate_usage(&whole, &counting));
     let used = mask(&used, hard.keys().map(String::as_str));
     let is_counted = quota.status.get("hard").is_some() && quota.status.get("used").is_some();
     let is_same =

@@ -33,7 +33,7 @@ fn decide(cluster: &Cluster) -> Plan {
         (name.clone(), values.into_iter().cloned().map(Arc::new).collect())
     };
     let objects = tracked_resources(&hard_limits(&quota)).iter().map(list).collect();
-    reconcile(&quota, &World { objects }, cluster.now)
+    reconcile(&quota, &World { objects, ..World::default() }, cluster.now)
 }
 
 fn used(cluster: &Cluster) -> Value {
