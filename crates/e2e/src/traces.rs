@@ -20,7 +20,7 @@ pub fn left_behind(mut differences: Vec<String>) -> Vec<String> {
 }
 
 /// What a process that was killed gets to disappear.
-const SETTLE: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(60);
 const SETTLE_STEP: Duration = Duration::from_millis(100);
 /// Folders within folders that are looked at below a cgroup controller.
 const CGROUP_DEPTH: usize = 2;

@@ -17,7 +17,7 @@ use crate::link::Links;
 use crate::netlink::{Family, Socket};
 
 /// How long a test waits for something that must come.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// When a datagram is taken to be lost.
 const ASK_AGAIN: Duration = Duration::from_millis(200);

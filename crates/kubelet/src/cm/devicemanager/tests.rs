@@ -21,7 +21,7 @@ use crate::pluginmanager::PluginHandler;
 
 const RESOURCE: &str = "example.com/thing";
 /// Nothing here takes this long unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Offers the lists of devices that the test sends.
 struct Plugin {
