@@ -68,9 +68,9 @@ impl Serving {
         let front_proxies = client_verifier(authorities.front_proxies)?;
         let verifiers = [&clients, &front_proxies].into_iter().flatten();
         let hints: Vec<_> = verifiers.flat_map(|verifier| verifier.root_hint_subjects().to_vec()).collect();
-        let lenient = Arc::new(Lenient { hints, provider: provider() }) as Arc<dyn ClientCertVerifier>;
+        let lenient = Arc::new(Lenient { hints, provider: ::tls::provider() }) as Arc<dyn ClientCertVerifier>;
         let lenient = (clients.is_some() || front_proxies.is_some()).then_some(lenient);
-        let config = config(certificate, lenient)?;
+        let config = config(certificate, lenient);
         Ok(Serving { config: Arc::new(config), clients, front_proxies })
     }
 
@@ -167,7 +167,7 @@ pub fn server_config_showing(
     certificate: Arc<Replaceable>,
     client_ca: &[u8],
 ) -> Result<rustls::ServerConfig, TlsError> {
-    config(certificate, client_verifier(client_ca)?)
+    Ok(config(certificate, client_verifier(client_ca)?))
 }
 
 /// Who takes certificates of these authorities; `None` when there are no authorities.
@@ -179,27 +179,21 @@ fn client_verifier(client_ca: &[u8]) -> Result<Option<Arc<dyn ClientCertVerifier
     if roots.is_empty() {
         return Ok(None);
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), ::tls::provider());
     Ok(Some(verifier.allow_unauthenticated().build()?))
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 fn config(
     certificate: Arc<Replaceable>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
-) -> Result<rustls::ServerConfig, TlsError> {
-    let builder =
-        rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+) -> rustls::ServerConfig {
     let builder = match clients {
-        Some(verifier) => builder.with_client_cert_verifier(verifier),
-        None => builder.with_no_client_auth(),
+        Some(verifier) => ::tls::server().with_client_cert_verifier(verifier),
+        None => ::tls::server().with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    config
 }
 
 /// Makes a configuration replaceable.

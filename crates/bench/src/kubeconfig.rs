@@ -134,10 +134,7 @@ fn tls(cluster: &ClusterEntry, user: &UserEntry, dir: &Path) -> Result<rustls::C
     for certificate in CertificateDer::pem_slice_iter(&ca) {
         roots.add(certificate?)?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
+    let builder = tls::client().with_root_certificates(roots);
     let certificate = pem(&user.client_certificate_data, &user.client_certificate, dir)?;
     let key = pem(&user.client_key_data, &user.client_key, dir)?;
     match (certificate, key) {

@@ -51,7 +51,7 @@ fn certified_key(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, Certifi
         return Err(CertificateError::Empty);
     }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(unreadable("key"))?;
-    Ok(CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())?)
+    Ok(CertifiedKey::from_der(chain, key, &tls::provider())?)
 }
 
 impl ResolvesServerCert for Replaceable {

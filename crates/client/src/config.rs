@@ -11,7 +11,6 @@ use serde::Deserialize;
 
 use crate::certificate::Replaceable;
 use crate::error::{Error, Result};
-use crate::insecure::AnyServer;
 
 /// How to reach one API server under one identity. Certificates and keys are PEM.
 #[derive(Clone, Debug, Default)]
@@ -54,13 +53,9 @@ impl RestConfig {
             let certificate = certificate.map_err(|e| bad("certificate authority", &e))?;
             roots.add(certificate).map_err(|e| bad("certificate authority", &e))?;
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| bad("TLS provider", &e))?;
         let builder = match self.insecure_skip_tls_verify {
-            true => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider))),
-            false => builder.with_root_certificates(roots),
+            true => tls::client_of_anybody(),
+            false => tls::client().with_root_certificates(roots),
         };
         let mut config = match certificate {
             Some(certificate) => builder.with_client_cert_resolver(certificate),

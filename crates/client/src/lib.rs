@@ -9,7 +9,6 @@ pub mod error;
 pub mod event;
 pub mod flowcontrol;
 pub mod informer;
-pub mod insecure;
 pub mod leaderelection;
 pub mod listen;
 pub mod measured;

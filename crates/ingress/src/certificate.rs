@@ -102,6 +102,5 @@ fn certified(
     if chain.is_empty() {
         return Err(CertificateError::Empty);
     }
-    let provider = rustls::crypto::ring::default_provider();
-    CertifiedKey::from_der(chain, key, &provider).map_err(CertificateError::Key)
+    CertifiedKey::from_der(chain, key, &tls::provider()).map_err(CertificateError::Key)
 }

@@ -60,10 +60,7 @@ impl ResolvesServerCert for Resolver {
 
 /// How connections of the HTTPS port begin.
 pub fn acceptor(proxy: Arc<Proxy>) -> Result<TlsAcceptor, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Resolver(proxy)));
+    let mut config = tls::server().with_no_client_auth().with_cert_resolver(Arc::new(Resolver(proxy)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

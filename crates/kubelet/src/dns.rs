@@ -101,10 +101,7 @@ mod tests {
     use crate::kubeletconfig::KubeletConfiguration;
 
     fn config() -> Config {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
+        let tls = tls::server()
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
         Config {

@@ -27,10 +27,11 @@ const TABLE: &[Row] = &[
     row("admission", &["api", "auth"]),
     // `client` for its transport, which the in-process way into the server is an instance of.
     row("apiserver", &["apiextensions", "store", "auth", "admission", "api", "client"]),
-    row("client", &["api"]),
+    row("tls", &[]),
+    row("client", &["api", "tls"]),
     row("controllers", &["client"]),
     row("scheduler", &["client"]),
-    row("runtime", &[]),
+    row("runtime", &["tls"]),
     row("network", &["client"]),
     row("ingress", &["client", "network"]),
     row("csi", &[]),
@@ -55,7 +56,7 @@ const TABLE: &[Row] = &[
             "store",
         ],
     ),
-    row("bench", &[]),
+    row("bench", &["tls"]),
     row("e2e", &[]),
     row("xtask", &[]),
 ];

@@ -137,7 +137,7 @@ impl Aggregator {
         } else {
             authorities(spec["caBundle"].as_str()).await.map(Trust::Authorities)
         };
-        let tls = trust.and_then(|trust| tls::client_config(trust, self.front_proxy.as_ref()));
+        let tls = trust.map(|trust| tls::client_config(trust, self.front_proxy.as_ref()));
         let port = service["port"].as_u64().and_then(|port| u16::try_from(port).ok());
         Some(Service {
             namespace: str_at(service, &["namespace"]).to_owned(),

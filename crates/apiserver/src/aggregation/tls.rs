@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use client::certificate::Replaceable;
-use client::insecure::AnyServer;
 use rustls::{ClientConfig, RootCertStore};
 
 /// The common name of this server's certificate for extension servers.
@@ -20,18 +19,13 @@ pub enum Trust {
     Anybody,
 }
 
-pub fn client_config(trust: Trust, front_proxy: Option<&FrontProxy>) -> Result<Arc<ClientConfig>, String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| text(&error))?;
+pub fn client_config(trust: Trust, front_proxy: Option<&FrontProxy>) -> Arc<ClientConfig> {
     let builder = match trust {
-        Trust::Authorities(roots) => builder.with_root_certificates(roots),
-        Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider))),
+        Trust::Authorities(roots) => ::tls::client().with_root_certificates(roots),
+        Trust::Anybody => ::tls::client_of_anybody(),
     };
-    Ok(Arc::new(match front_proxy {
+    Arc::new(match front_proxy {
         Some(certificate) => builder.with_client_cert_resolver(certificate.clone()),
         None => builder.with_no_client_auth(),
-    }))
+    })
 }

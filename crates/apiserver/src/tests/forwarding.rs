@@ -66,9 +66,7 @@ async fn start_kubelet() -> (SocketAddr, Arc<rustls::ClientConfig>) {
     });
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(cert.pem().as_bytes()).expect("PEM")).expect("a root");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let client = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    (address, Arc::new(client.expect("versions").with_root_certificates(roots).with_no_client_auth()))
+    (address, Arc::new(::tls::client().with_root_certificates(roots).with_no_client_auth()))
 }
 
 async fn cluster_with_a_pod() -> Fixture {

@@ -63,11 +63,7 @@ impl Wire {
     ) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("PEM")).expect("a root");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots);
+        let builder = ::tls::client().with_root_certificates(roots);
         let mut config = match client {
             None => builder.with_no_client_auth(),
             Some(client) => {

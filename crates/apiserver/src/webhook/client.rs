@@ -194,12 +194,7 @@ pub async fn authorities(ca_bundle: Option<&str>) -> Result<RootCertStore, Strin
 
 async fn tls(ca_bundle: Option<&str>, http2: bool) -> Result<Arc<rustls::ClientConfig>, String> {
     let roots = authorities(ca_bundle).await?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = tls::client().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = if http2 { vec![b"h2".to_vec()] } else { Vec::new() };
     config.alpn_protocols.push(b"http/1.1".to_vec());
     Ok(Arc::new(config))

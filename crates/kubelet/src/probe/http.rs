@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use api::view::core::HttpGetAction;
 use bytes::Bytes;
-use client::insecure::AnyServer;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
@@ -34,7 +33,9 @@ async fn request(action: &HttpGetAction, host: &str, port: u16) -> Result<Status
         return exchange(action, host, port, stream).await;
     }
     let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(trusting_config()?));
+    // A probe asks whether the server answers, not who it is.
+    let config = tls::client_of_anybody().with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let stream = connector.connect(name, stream).await.map_err(|e| e.to_string())?;
     exchange(action, host, port, stream).await
 }
@@ -63,18 +64,6 @@ where
     drop(http_body_util::Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await);
     driver.abort();
     Ok(status)
-}
-
-/// A probe asks whether the server answers, not who it is.
-fn trusting_config() -> Result<rustls::ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(AnyServer(provider.clone()));
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth())
 }
 
 #[cfg(test)]
