@@ -1,5 +1,7 @@
 //! cgroups of pods and containers: made, limited, read and removed, on version 1 (one folder per controller) and 2.
 
+mod bpf;
+mod devices;
 mod stats;
 
 use std::fs;
@@ -19,20 +21,6 @@ const KILL_ROUNDS_MAX: usize = 20;
 /// The first and longest pause between tries to remove a cgroup; they double, so all take twice the longest.
 const REMOVE_DELAY_MIN: Duration = Duration::from_millis(1);
 const REMOVE_DELAY_MAX: Duration = Duration::from_secs(2);
-/// Docker's and containerd's: every node may be made, these and what the pod asks for may be used.
-const DEVICES_ALLOWED: [&str; 11] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:1 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-];
 /// Where systemd mounts version 2 beside version 1.
 const UNIFIED: &str = "unified";
 const SHARES_MIN: i64 = 2;
@@ -150,19 +138,15 @@ impl Cgroups {
         }
     }
 
-    /// Restricts device access (version 1; on version 2 containers go without `CAP_MKNOD` instead).
+    /// Lets the processes of a cgroup use these devices and the harmless ones, and no others.
     pub fn restrict_devices(&self, path: &str, devices: &[DeviceSpec]) -> io::Result<()> {
-        let Cgroups::V1(_) = self else { return Ok(()) };
+        let rules = devices::rules(devices);
         let Some(dir) = self.dir("devices", path) else { return Ok(()) };
+        if self.is_v2() {
+            return devices::restrict(&dir, &rules);
+        }
         fs::write(dir.join("devices.deny"), "a")?;
-        for rule in DEVICES_ALLOWED {
-            fs::write(dir.join("devices.allow"), rule)?;
-        }
-        for device in devices {
-            let kind = if device.block { 'b' } else { 'c' };
-            fs::write(dir.join("devices.allow"), format!("{kind} {}:{} rwm", device.major, device.minor))?;
-        }
-        Ok(())
+        rules.iter().try_for_each(|rule| fs::write(dir.join("devices.allow"), rule.to_string()))
     }
 
     /// The file whose `oom_kill` counts processes killed for want of memory.
