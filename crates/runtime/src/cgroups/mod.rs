@@ -2,6 +2,7 @@
 
 mod bpf;
 mod devices;
+pub mod pressure;
 mod stats;
 
 use std::fs;
