@@ -19,15 +19,51 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The package's text, with the field for the path within an image that Kubernetes 1.33 brought.
+/// What newer versions of Kubernetes brought: after the line of a message, these fields.
+const NEWER_FIELDS: [(&str, &str, &str); 5] = [
+    // 1.33: the path within an image.
+    ("message Mount {", "ImageSpec image = 9;\n", "    string image_sub_path = 10;\n"),
+    // 1.34: time lost for want of a resource.
+    ("message CpuUsage {", "UInt64Value usage_nano_cores = 3;\n", "    PsiStats psi = 4;\n"),
+    ("message MemoryUsage {", "UInt64Value major_page_faults = 7;\n", "    PsiStats psi = 8;\n"),
+    ("message ContainerStats {", "SwapUsage swap = 5;\n", "    IoUsage io = 6;\n"),
+    ("message LinuxPodSandboxStats {", "repeated ContainerStats containers = 5;\n", "    IoUsage io = 6;\n"),
+];
+
+const NEWER_MESSAGES: &str = "
+message IoUsage {
+    int64 timestamp = 1;
+    PsiStats psi = 2;
+}
+
+message PsiStats {
+    PsiData Full = 1;
+    PsiData Some = 2;
+}
+
+message PsiData {
+    uint64 Total = 1;
+    double Avg10 = 2;
+    double Avg60 = 3;
+    double Avg300 = 4;
+}
+";
+
+/// The package's text with what is missing in it.
 fn cri_proto() -> Result<String, Box<dyn Error>> {
-    const FIELD: &str = "ImageSpec image = 9;\n";
-    let text = std::fs::read_to_string(cri_proto_dir()?.join("v1.proto"))?;
-    if text.contains("image_sub_path") {
-        return Ok(text);
+    let mut text = std::fs::read_to_string(cri_proto_dir()?.join("v1.proto"))?;
+    for (message, line, field) in NEWER_FIELDS {
+        let missing = || format!("package k8s-cri has no `{}` in `{message}`", line.trim());
+        let start = text.find(message).ok_or_else(missing)?;
+        let end = start + text[start..].find(line).ok_or_else(missing)? + line.len();
+        if !text[end..].trim_start().starts_with(field.trim()) {
+            text.insert_str(end, field);
+        }
     }
-    let (before, after) = text.split_once(FIELD).ok_or("package k8s-cri has no mounts of images")?;
-    Ok(format!("{before}{FIELD}    string image_sub_path = 10;\n{after}"))
+    if !text.contains("message PsiStats ") {
+        text.push_str(NEWER_MESSAGES);
+    }
+    Ok(text)
 }
 
 fn cri_proto_dir() -> Result<PathBuf, Box<dyn Error>> {

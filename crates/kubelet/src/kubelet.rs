@@ -92,7 +92,12 @@ pub async fn run(
         started: Started::default(),
         allocatable: capacity.allocatable(),
         allocations: Ledger::new(capacity.allocatable()),
-        machine: Machine::read(capacity.memory_bytes, cgroups.is_v2(), managers.swap_behavior),
+        machine: Machine::read(
+            capacity.memory_bytes,
+            cgroups.is_v2(),
+            managers.swap_behavior,
+            &config.kubelet,
+        ),
         cgroups,
         users,
         containers: ContainerManager::open(&managers, &config.root_dir)?,

@@ -47,6 +47,11 @@ pub fn cpu_shares(milli_cpu: i64) -> i64 {
     (milli_cpu * SHARES_PER_CPU / MILLI_PER_CPU).clamp(SHARES_MIN, SHARES_MAX)
 }
 
+/// Shares as weight of version 2 (1..10000), as the kubelet does it for its own cgroups (`getCPUWeight`).
+pub fn cpu_weight(shares: i64) -> i64 {
+    1 + (shares.clamp(SHARES_MIN, SHARES_MAX) - SHARES_MIN) * 9999 / (SHARES_MAX - SHARES_MIN)
+}
+
 fn cpu_quota(milli_cpu: i64) -> i64 {
     if milli_cpu == 0 { 0 } else { (milli_cpu * QUOTA_PERIOD / MILLI_PER_CPU).max(QUOTA_MIN) }
 }
@@ -58,6 +63,9 @@ pub struct Machine {
     pub swap_bytes: i64,
     pub swap_behavior: SwapBehavior,
     pub cgroup_v2: bool,
+    /// Whether the kernel ends but one process of a container that runs out of memory, and not all: with version 1 it does
+    /// always.
+    pub single_process_oom_kill: bool,
     /// Sizes of huge pages in bytes.
     pub huge_page_sizes: Vec<i64>,
 }
@@ -73,11 +81,22 @@ pub enum SwapBehavior {
 
 impl Machine {
     /// Reads what the kernel tells of swap and huge pages.
-    pub fn read(memory_bytes: i64, cgroup_v2: bool, swap_behavior: SwapBehavior) -> Self {
+    pub fn read(
+        memory_bytes: i64,
+        cgroup_v2: bool,
+        swap_behavior: SwapBehavior,
+        of: &KubeletConfiguration,
+    ) -> Self {
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let swap_kib = crate::node::meminfo_kib(&meminfo, "SwapTotal").unwrap_or(0);
-        let huge_page_sizes = HugePages::read().into_iter().map(|pages| pages.size).collect();
-        Machine { memory_bytes, swap_bytes: swap_kib * KIB, swap_behavior, cgroup_v2, huge_page_sizes }
+        Machine {
+            memory_bytes,
+            swap_bytes: swap_kib * KIB,
+            swap_behavior,
+            cgroup_v2,
+            single_process_oom_kill: of.single_process_oom_kill.unwrap_or(!cgroup_v2),
+            huge_page_sizes: HugePages::read().into_iter().map(|pages| pages.size).collect(),
+        }
     }
 }
 
@@ -104,6 +123,9 @@ pub fn linux_resources(
         settings.cpuset_cpus.clone_from(&pinned.cpus);
         settings.cpuset_mems.clone_from(&pinned.memory_nodes);
         settings.cpu_quota = if pinned.own { NO_QUOTA } else { settings.cpu_quota };
+    }
+    if machine.cgroup_v2 && !machine.single_process_oom_kill {
+        settings.unified.insert("memory.oom.group".to_owned(), "1".to_owned());
     }
     limit_swap(&mut settings, pod, container, machine);
     settings
@@ -286,6 +308,7 @@ mod tests {
             swap_bytes: 1 << 30,
             swap_behavior: SwapBehavior::LimitedSwap,
             cgroup_v2,
+            single_process_oom_kill: false,
             huge_page_sizes: vec![2 << 20, 1 << 30],
         }
     }
@@ -360,6 +383,24 @@ mod tests {
         check("Guaranteed", json!({"requests": {"memory": "1Gi"}}), "0");
         let v1 = settings("Burstable", json!({"limits": {"memory": "1Gi"}}));
         assert_eq!(v1.memory_swap_limit_in_bytes, 1 << 30);
+    }
+
+    #[test]
+    fn all_of_a_container_ends_for_want_of_memory_unless_the_node_wants_one_process_to() {
+        let pod = pod("BestEffort", json!({"containers": [{"name": "a"}]}));
+        let check = |machine: Machine, expect: Option<&str>| {
+            let it = linux_resources(&pod, &pod.spec.containers[0], None, &machine);
+            assert_eq!(it.unified.get("memory.oom.group").map(String::as_str), expect);
+        };
+        check(machine(true), Some("1"));
+        check(Machine { single_process_oom_kill: true, ..machine(true) }, None);
+        check(machine(false), None);
+    }
+
+    #[test]
+    fn shares_become_weights_of_version_2() {
+        let weights = [0, 2, 102, 1024, 2048, 262_144].map(cpu_weight);
+        assert_eq!(weights, [1, 1, 4, 39, 79, 10_000]);
     }
 
     #[test]

@@ -30,7 +30,6 @@ pub struct World<'a> {
     pub container_dir: &'a Path,
     pub layers_dir: &'a Path,
     pub cgroups: Vec<PathBuf>,
-    pub is_cgroup_v2: bool,
     pub oom_file: Option<PathBuf>,
     /// Devices of the node, for privileged containers and those who ask by path.
     pub host_devices: Vec<DeviceSpec>,
@@ -132,11 +131,7 @@ fn environment(config: &ContainerConfig, image: &images::ContainerConfig, hostna
 fn process(world: &World, security: &LinuxContainerSecurityContext) -> Result<ProcessSpec, String> {
     let config = &world.container.config;
     let wanted = security.capabilities.clone().unwrap_or_default();
-    let mut base = if security.privileged { capabilities::ALL } else { capabilities::default_set() };
-    if world.is_cgroup_v2 && !security.privileged {
-        // Without a device controller nothing else keeps a container from the node's disks.
-        base = capabilities::adjust(base, &[], &["MKNOD".to_owned()])?;
-    }
+    let base = if security.privileged { capabilities::ALL } else { capabilities::default_set() };
     let mut set = capabilities::adjust(base, &wanted.add_capabilities, &wanted.drop_capabilities)?;
     if security.privileged {
         set = capabilities::ALL;

@@ -10,7 +10,7 @@ use crate::cgroups::Stats;
 use crate::container_spec::uses_node_network;
 use crate::cri::{
     ContainerAttributes, ContainerStats, ContainerStatsFilter, CpuUsage, FilesystemIdentifier,
-    FilesystemUsage, LinuxPodSandboxStats, MemoryUsage, NetworkInterfaceUsage, NetworkUsage,
+    FilesystemUsage, IoUsage, LinuxPodSandboxStats, MemoryUsage, NetworkInterfaceUsage, NetworkUsage,
     PodSandboxAttributes, PodSandboxStats, PodSandboxStatsFilter, ProcessUsage, SwapUsage, UInt64Value,
 };
 use crate::record::{ContainerRecord, SandboxRecord};
@@ -73,6 +73,7 @@ impl Runtime {
             memory: Some(memory_usage(&stats, memory_limit)),
             writable_layer: Some(filesystem_usage(&upper, bytes, inodes)),
             swap: swap_usage(&stats),
+            io: io_usage(&stats),
         }
     }
 
@@ -93,6 +94,7 @@ impl Runtime {
                 network,
                 process: Some(ProcessUsage { timestamp: now(), process_count: value(stats.processes) }),
                 containers: self.list_container_stats(&filter),
+                io: io_usage(&stats),
             }),
             windows: None,
         }
@@ -105,7 +107,12 @@ fn value(value: u64) -> Option<UInt64Value> {
 
 fn cpu_usage(stats: &Stats) -> CpuUsage {
     // The rate is for the reader to compute: it takes two readings.
-    CpuUsage { timestamp: now(), usage_core_nano_seconds: value(stats.cpu_nanos), usage_nano_cores: None }
+    CpuUsage {
+        timestamp: now(),
+        usage_core_nano_seconds: value(stats.cpu_nanos),
+        usage_nano_cores: None,
+        psi: stats.pressure[0],
+    }
 }
 
 fn memory_usage(stats: &Stats, limit: u64) -> MemoryUsage {
@@ -118,7 +125,13 @@ fn memory_usage(stats: &Stats, limit: u64) -> MemoryUsage {
         rss_bytes: value(stats.memory_rss),
         page_faults: value(stats.page_faults),
         major_page_faults: value(stats.major_page_faults),
+        psi: stats.pressure[1],
     }
+}
+
+fn io_usage(stats: &Stats) -> Option<IoUsage> {
+    let psi = stats.pressure[2]?;
+    Some(IoUsage { timestamp: now(), psi: Some(psi) })
 }
 
 pub(crate) fn filesystem_usage(path: &Path, bytes: u64, inodes: u64) -> FilesystemUsage {

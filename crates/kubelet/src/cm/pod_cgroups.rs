@@ -8,7 +8,7 @@ use api::view::core::Pod;
 use runtime::Cgroups;
 use runtime::cri::LinuxContainerResources;
 
-use crate::resources::{cpu_shares, pod_cgroup, tier};
+use crate::resources::{cpu_shares, cpu_weight, pod_cgroup, tier};
 
 const BURSTABLE: &str = "Burstable";
 const BEST_EFFORT: &str = "BestEffort";
@@ -35,7 +35,7 @@ impl PodCgroups {
     pub fn set(&self, pod: &Pod, resources: &LinuxContainerResources) -> io::Result<()> {
         let path = pod_cgroup(&self.root, pod);
         self.cgroups.create(&path)?;
-        self.cgroups.apply(&path, resources)
+        apply(&self.cgroups, &path, resources)
     }
 
     /// Removes the cgroup of a pod of which nothing runs any more.
@@ -53,9 +53,19 @@ impl PodCgroups {
             let path = format!("{}{}", self.root, tier(qos_class));
             let shares = LinuxContainerResources { cpu_shares: cpu_shares(milli_cpu), ..Default::default() };
             self.cgroups.create(&path)?;
-            self.cgroups.apply(&path, &shares)?;
+            apply(&self.cgroups, &path, &shares)?;
         }
         *written = Some(burstable_milli_cpu);
         Ok(())
     }
+}
+
+/// Sets a cgroup of the kubelet's own: it reckons weights otherwise than runtimes do for containers.
+pub fn apply(cgroups: &Cgroups, path: &str, resources: &LinuxContainerResources) -> io::Result<()> {
+    let mut resources = resources.clone();
+    if cgroups.is_v2() && resources.cpu_shares > 0 {
+        let shares = std::mem::take(&mut resources.cpu_shares);
+        resources.unified.insert("cpu.weight".to_owned(), cpu_weight(shares).to_string());
+    }
+    cgroups.apply(path, &resources)
 }

@@ -7,14 +7,13 @@ use super::KubeletConfiguration;
 use crate::cm::{FULL_PCPUS_ONLY, STRICT_CPU_RESERVATION};
 
 /// With what is the case here, which is all that can be asked for.
-const REFUSED: [(&str, &str); 13] = [
+const REFUSED: [(&str, &str); 12] = [
     ("enableServer", "the kubelet's own API is always served"),
     ("tlsCipherSuites", "the cipher suites are those of TLS 1.2 and 1.3 that are held to be safe"),
     ("tlsCurvePreferences", "the curves cannot be chosen"),
     ("tlsMinVersion", "it is TLS 1.2"),
     ("cgroupsPerQOS", "pods always have cgroups by quality of service"),
     ("cgroupDriver", "cgroups are made by files"),
-    ("singleProcessOOMKill", "the kernel decides which process of a container is killed"),
     ("topologyManagerPolicyOptions", "the policy has no options"),
     ("qosReserved", "no memory is set aside by quality of service"),
     ("podCIDR", "the API server gives the node its range"),

@@ -9,6 +9,7 @@ use runtime::cgroups::Cgroups;
 use runtime::cri::LinuxContainerResources;
 
 use super::capacity::{Capacity, amounts};
+use crate::cm::pod_cgroups::apply;
 use crate::config::Config;
 use crate::eviction;
 use crate::kubeletconfig::{KubeletConfiguration, Table};
@@ -25,6 +26,10 @@ pub enum Unfit {
     )]
     CgroupV1,
     #[error(
+        "invalid configuration: singleProcessOOMKill must not be explicitly set to false when using cgroup v1"
+    )]
+    GroupKill,
+    #[error(
         "running with swap on is not supported, please disable swap or set failSwapOn to false in the KubeletConfiguration. /proc/swaps contained: {0:?}"
     )]
     Swap(Vec<String>),
@@ -39,6 +44,9 @@ pub fn prepare(config: &Config, capacity: &Capacity) -> Result<(), Unfit> {
     let cgroups = Cgroups::detect().map_err(Unfit::Cgroups)?;
     if configuration.fail_cgroup_v1 && !cgroups.is_v2() {
         return Err(Unfit::CgroupV1);
+    }
+    if configuration.single_process_oom_kill == Some(false) && !cgroups.is_v2() {
+        return Err(Unfit::GroupKill);
     }
     if configuration.fail_swap_on {
         check_swap(&fs::read_to_string("/proc/swaps").unwrap_or_default())?;
@@ -80,7 +88,7 @@ fn enforce(cgroups: &Cgroups, of: &KubeletConfiguration, capacity: &Capacity) ->
     if of.enforces("pods") {
         let limit = |e| Unfit::Enforce("Node Allocatable Cgroup", of.cgroup_root.clone(), e);
         cgroups.create(&of.cgroup_root).map_err(limit)?;
-        cgroups.apply(&of.cgroup_root, &limits(capacity.absolute(), true)).map_err(limit)?;
+        apply(cgroups, &of.cgroup_root, &limits(capacity.absolute(), true)).map_err(limit)?;
         let reserved = processes(&of.system_reserved) + processes(&of.kube_reserved);
         let left = eviction::processes().filter(|_| reserved > 0).map(|all| all.capacity - reserved);
         limit_processes(&of.cgroup_root, left.unwrap_or(0)).map_err(limit)?;
@@ -98,7 +106,7 @@ fn enforce(cgroups: &Cgroups, of: &KubeletConfiguration, capacity: &Capacity) ->
             let reserved = amounts(table);
             let limit = |e| Unfit::Enforce(what, cgroup.clone(), e);
             exists(cgroups, cgroup).map_err(limit)?;
-            cgroups.apply(cgroup, &limits(reserved, with_memory)).map_err(limit)?;
+            apply(cgroups, cgroup, &limits(reserved, with_memory)).map_err(limit)?;
             if with_memory {
                 limit_processes(cgroup, processes(table)).map_err(limit)?;
             }

@@ -3,6 +3,8 @@
 use std::fs;
 
 use jiff::Timestamp;
+use runtime::cgroups::pressure;
+use runtime::cri;
 
 use crate::node::meminfo_kib;
 
@@ -18,7 +20,8 @@ pub struct NodeReading {
     pub cpu_nanos: u64,
     pub memory: Memory,
     pub interfaces: Vec<Interface>,
-    pub pressure: [Option<Pressure>; 3],
+    /// Of processor, memory and input and output.
+    pub pressure: [Option<cri::PsiStats>; 3],
     pub processes_max: Option<u64>,
     pub processes: Option<u64>,
 }
@@ -45,22 +48,6 @@ pub struct Interface {
     pub tx_errors: u64,
 }
 
-/// Time lost for want of a resource, by some processes and by all.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Pressure {
-    pub some: Stall,
-    pub full: Stall,
-}
-
-/// Averages in percent; the total in microseconds, as the kernel tells it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Stall {
-    pub avg10: f64,
-    pub avg60: f64,
-    pub avg300: f64,
-    pub total_micros: u64,
-}
-
 impl NodeReading {
     pub fn read() -> NodeReading {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -72,7 +59,8 @@ impl NodeReading {
             cpu_nanos: cpu_nanos(&stat),
             memory: memory(&text("/proc/meminfo"), &text("/proc/vmstat")),
             interfaces: interfaces(&text("/proc/net/dev")),
-            pressure: ["cpu", "memory", "io"].map(|what| pressure(&text(&format!("/proc/pressure/{what}")))),
+            pressure: ["cpu", "memory", "io"]
+                .map(|what| pressure::parse(&text(&format!("/proc/pressure/{what}")))),
             processes_max: limits.into_iter().flatten().min(),
             processes: running(&text("/proc/loadavg")),
         }
@@ -126,21 +114,6 @@ fn interfaces(table: &str) -> Vec<Interface> {
     table.lines().filter_map(parse).filter(|interface| interface.name != "lo").collect()
 }
 
-fn pressure(text: &str) -> Option<Pressure> {
-    let stall = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        let number = |key: &str| line.split_whitespace().find_map(|pair| pair.strip_prefix(key));
-        let average = |key: &str| number(key)?.parse().ok();
-        Some(Stall {
-            avg10: average("avg10=")?,
-            avg60: average("avg60=")?,
-            avg300: average("avg300=")?,
-            total_micros: number("total=")?.parse().ok()?,
-        })
-    };
-    Some(Pressure { some: stall("some ")?, full: stall("full ").unwrap_or_default() })
-}
-
 /// The second number of `1/234`, the fourth field.
 fn running(loadavg: &str) -> Option<u64> {
     loadavg.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
@@ -164,14 +137,6 @@ mod tests {
         assert_eq!((found.usage, found.working_set, found.available), (90 << 10, 85 << 10, 15 << 10));
         assert_eq!((found.rss, found.page_faults, found.major_page_faults), (40 << 10, 7, 2));
         assert_eq!((found.swap_usage, found.swap_available), (2 << 10, 6 << 10));
-    }
-
-    #[test]
-    fn pressure_is_read_where_the_kernel_tells_it() {
-        let text = "some avg10=1.50 avg60=0.25 avg300=0.00 total=12345\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
-        let found = pressure(text).expect("is there");
-        assert_eq!((found.some.avg10, found.some.total_micros, found.full.total_micros), (1.5, 12345, 7));
-        assert_eq!(pressure(""), None);
     }
 
     #[test]

@@ -5,11 +5,9 @@ use apimachinery::{Map, Value, json};
 use jiff::Timestamp;
 use runtime::cri;
 
-use super::node::{Interface, NodeReading, Pressure, Stall};
+use super::node::{Interface, NodeReading};
 use super::volumes::{ByPod, Volume};
 use super::{ContainerReading, Filesystem, PodReading, Reading, number};
-
-const NANOS_PER_MICRO: u64 = 1000;
 
 pub fn summary(node_name: &str, reading: &Reading, volumes: &ByPod) -> Value {
     let none = Vec::new();
@@ -55,7 +53,7 @@ fn node_stats(node_name: &str, reading: &Reading) -> Value {
                 ("psi", memory_pressure.as_ref().map(psi)),
             ])),
         ),
-        ("io", io.as_ref().map(|io| fields([("time", now()), ("psi", Some(psi(io)))]))),
+        ("io", io_stats(io.as_ref(), reading.at)),
         ("network", Some(network(reading.at, &reading.node.interfaces))),
         ("fs", Some(fs_stats(reading.at, &reading.node_fs))),
         (
@@ -84,12 +82,16 @@ fn node_stats(node_name: &str, reading: &Reading) -> Value {
     ])
 }
 
-fn psi(pressure: &Pressure) -> Value {
-    let stall = |stall: &Stall| {
-        json!({"total": stall.total_micros.saturating_mul(NANOS_PER_MICRO),
-            "avg10": stall.avg10, "avg60": stall.avg60, "avg300": stall.avg300})
+fn psi(stats: &cri::PsiStats) -> Value {
+    let data = |data: &Option<cri::PsiData>| {
+        let cri::PsiData { total, avg10, avg60, avg300 } = data.unwrap_or_default();
+        json!({"total": total, "avg10": avg10, "avg60": avg60, "avg300": avg300})
     };
-    json!({"full": stall(&pressure.full), "some": stall(&pressure.some)})
+    json!({"full": data(&stats.full), "some": data(&stats.some)})
+}
+
+fn io_stats(psi_stats: Option<&cri::PsiStats>, time: Timestamp) -> Option<Value> {
+    psi_stats.map(|stats| fields([("time", at(time)), ("psi", Some(psi(stats)))]))
 }
 
 /// The interface by which others are reached stands out (upstream: `eth0`, or the first).
@@ -134,6 +136,7 @@ fn pod_stats(pod: &PodReading, reading: &Reading, volumes: &[Volume]) -> Value {
         ("containers", Some(pod.containers.iter().map(|of| container_stats(of, reading)).collect())),
         ("cpu", usage.cpu.as_ref().map(|cpu| cpu_stats(cpu, pod.cpu_rate, reading.at))),
         ("memory", usage.memory.as_ref().map(|memory| memory_stats(memory, reading.at))),
+        ("io", usage.io.as_ref().and_then(|io| io_stats(io.psi.as_ref(), reading.at))),
         ("network", interfaces.map(|interfaces| network(reading.at, &interfaces))),
         ("volume", (!volumes.is_empty()).then(|| volumes.iter().map(volume).collect())),
         ("ephemeral-storage", Some(fs_stats(reading.at, &ephemeral_storage(pod, reading, volumes)))),
@@ -193,6 +196,7 @@ fn container_stats(container: &ContainerReading, reading: &Reading) -> Value {
         ("startTime", at(container.started_at)),
         ("cpu", usage.cpu.as_ref().map(|cpu| cpu_stats(cpu, container.cpu_rate, reading.at))),
         ("memory", usage.memory.as_ref().map(|memory| memory_stats(memory, reading.at))),
+        ("io", usage.io.as_ref().and_then(|io| io_stats(io.psi.as_ref(), reading.at))),
         ("rootfs", layer),
         ("swap", swap.map(|used| json!({"time": format_time(reading.at), "swapUsageBytes": used}))),
     ])
@@ -203,6 +207,7 @@ fn cpu_stats(cpu: &cri::CpuUsage, rate: Option<u64>, time: Timestamp) -> Value {
         ("time", at(time)),
         ("usageNanoCores", rate.or(number(cpu.usage_nano_cores.as_ref())).map(Value::from)),
         ("usageCoreNanoSeconds", number(cpu.usage_core_nano_seconds.as_ref()).map(Value::from)),
+        ("psi", cpu.psi.as_ref().map(psi)),
     ])
 }
 
@@ -216,5 +221,6 @@ fn memory_stats(memory: &cri::MemoryUsage, time: Timestamp) -> Value {
         ("rssBytes", known(&memory.rss_bytes)),
         ("pageFaults", known(&memory.page_faults)),
         ("majorPageFaults", known(&memory.major_page_faults)),
+        ("psi", memory.psi.as_ref().map(psi)),
     ])
 }

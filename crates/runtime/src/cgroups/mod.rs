@@ -1,5 +1,8 @@
 //! cgroups of pods and containers: made, limited, read and removed, on version 1 (one folder per controller) and 2.
 
+mod bpf;
+mod devices;
+pub mod pressure;
 mod stats;
 
 use std::fs;
@@ -19,24 +22,12 @@ const KILL_ROUNDS_MAX: usize = 20;
 /// The first and longest pause between tries to remove a cgroup; they double, so all take twice the longest.
 const REMOVE_DELAY_MIN: Duration = Duration::from_millis(1);
 const REMOVE_DELAY_MAX: Duration = Duration::from_secs(2);
-/// Docker's and containerd's: every node may be made, these and what the pod asks for may be used.
-const DEVICES_ALLOWED: [&str; 11] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:1 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-];
 /// Where systemd mounts version 2 beside version 1.
 const UNIFIED: &str = "unified";
 const SHARES_MIN: i64 = 2;
 const SHARES_MAX: i64 = 262_144;
+const WEIGHT_MIN: i64 = 1;
+const WEIGHT_MAX: i64 = 10_000;
 
 /// The node's cgroup hierarchies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,19 +141,15 @@ impl Cgroups {
         }
     }
 
-    /// Restricts device access (version 1; on version 2 containers go without `CAP_MKNOD` instead).
+    /// Lets the processes of a cgroup use these devices and the harmless ones, and no others.
     pub fn restrict_devices(&self, path: &str, devices: &[DeviceSpec]) -> io::Result<()> {
-        let Cgroups::V1(_) = self else { return Ok(()) };
+        let rules = devices::rules(devices);
         let Some(dir) = self.dir("devices", path) else { return Ok(()) };
+        if self.is_v2() {
+            return devices::restrict(&dir, &rules);
+        }
         fs::write(dir.join("devices.deny"), "a")?;
-        for rule in DEVICES_ALLOWED {
-            fs::write(dir.join("devices.allow"), rule)?;
-        }
-        for device in devices {
-            let kind = if device.block { 'b' } else { 'c' };
-            fs::write(dir.join("devices.allow"), format!("{kind} {}:{} rwm", device.major, device.minor))?;
-        }
-        Ok(())
+        rules.iter().try_for_each(|rule| fs::write(dir.join("devices.allow"), rule.to_string()))
     }
 
     /// The file whose `oom_kill` counts processes killed for want of memory.
@@ -332,14 +319,25 @@ fn shared_settings(
         set("cpuset", "cpuset.mems", resources.cpuset_mems.clone());
     }
     for huge in &resources.hugepage_limits {
-        set("hugetlb", &format!("hugetlb.{}.{hugetlb_limit}", huge.page_size), huge.limit.to_string());
+        // Both what is used and what is reserved by mapping it.
+        for counted in ["", "rsvd."] {
+            let file = format!("hugetlb.{}.{counted}{hugetlb_limit}", huge.page_size);
+            set("hugetlb", &file, huge.limit.to_string());
+        }
     }
 }
 
-/// Shares (2..262144) as weight (1..10000), following upstream's `getCPUWeight`.
+/// Shares (2..262144) as weight (1..10000), as runc does it for containers: 1024 of the one are 100 of the other, each the
+/// default of its version (`ConvertCPUSharesToCgroupV2Value`).
 fn weight(shares: i64) -> i64 {
-    let shares = shares.clamp(SHARES_MIN, SHARES_MAX);
-    1 + ((shares - SHARES_MIN) * 9999) / (SHARES_MAX - SHARES_MIN)
+    match shares {
+        ..=SHARES_MIN => WEIGHT_MIN,
+        SHARES_MAX.. => WEIGHT_MAX,
+        shares => {
+            let log = (shares as f64).log2();
+            10f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as i64
+        }
+    }
 }
 
 fn parse_mounts(table: &str) -> Option<Cgroups> {
@@ -389,8 +387,9 @@ mod tests {
     }
 
     #[test]
-    fn shares_become_weights_as_upstream_computes_them() {
-        assert_eq!([weight(2), weight(1024), weight(262_144), weight(0)], [1, 39, 10_000, 1]);
+    fn shares_become_weights_as_runtimes_compute_them() {
+        let weights = [0, 2, 3, 102, 512, 1024, 2048, 262_143, 262_144].map(weight);
+        assert_eq!(weights, [1, 1, 2, 17, 59, 100, 174, 10_000, 10_000]);
     }
 
     #[test]

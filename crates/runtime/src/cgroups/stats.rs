@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use super::pressure;
+use crate::cri::PsiStats;
+
 /// Nanoseconds and bytes; what the kernel does not tell is zero.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats {
     pub cpu_nanos: u64,
     pub memory_usage: u64,
@@ -16,6 +19,8 @@ pub struct Stats {
     /// `None` where the kernel does not account for swap.
     pub swap_usage: Option<u64>,
     pub processes: u64,
+    /// Of processor, memory and input and output; `None` where the kernel does not tell it.
+    pub pressure: [Option<PsiStats>; 3],
 }
 
 pub fn read_v1(cpu: Option<&Path>, memory: Option<&Path>, pids: Option<&Path>) -> Stats {
@@ -30,6 +35,7 @@ pub fn read_v1(cpu: Option<&Path>, memory: Option<&Path>, pids: Option<&Path>) -
         major_page_faults: field(&stat, "total_pgmajfault"),
         swap_usage: find(&stat, "total_swap"),
         processes: pids.map_or(0, |dir| number(&dir.join("pids.current"))),
+        pressure: [const { None }; 3],
     }
 }
 
@@ -46,6 +52,8 @@ pub fn read_v2(dir: &Path) -> Stats {
         major_page_faults: field(&stat, "pgmajfault"),
         swap_usage: read(&dir.join("memory.swap.current")).trim().parse().ok(),
         processes: number(&dir.join("pids.current")),
+        pressure: ["cpu", "memory", "io"]
+            .map(|what| pressure::parse(&read(&dir.join(format!("{what}.pressure"))))),
     }
 }
 
@@ -70,6 +78,7 @@ fn find(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cri::PsiData;
 
     fn recorded(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().expect("a folder");
@@ -100,6 +109,7 @@ mod tests {
             major_page_faults: 2,
             swap_usage: Some(512),
             processes: 3,
+            pressure: [const { None }; 3],
         };
         assert_eq!(read_v1(path, path, path), expect);
     }
@@ -112,7 +122,14 @@ mod tests {
             ("memory.swap.current", "0\n"),
             ("memory.stat", "anon 4096\nfile 4096\ninactive_file 1024\npgfault 9\npgmajfault 1\n"),
             ("pids.current", "1\n"),
+            (
+                "memory.pressure",
+                "some avg10=1.50 avg60=0.50 avg300=0.10 total=700\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n",
+            ),
         ]);
+        let some = PsiData { avg10: 1.5, avg60: 0.5, avg300: 0.1, total: 700_000 };
+        let full = PsiData { total: 7000, ..PsiData::default() };
+        let memory = PsiStats { some: Some(some), full: Some(full) };
         let expect = Stats {
             cpu_nanos: 1_500_000,
             memory_usage: 8192,
@@ -122,6 +139,7 @@ mod tests {
             major_page_faults: 1,
             swap_usage: Some(0),
             processes: 1,
+            pressure: [None, Some(memory), None],
         };
         assert_eq!(read_v2(dir.path()), expect);
     }

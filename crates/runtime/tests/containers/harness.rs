@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use runtime::cri::*;
-use runtime::{Config, CriClients, PodNetwork, PodNetworkRequest, Runtime, images};
+use runtime::{Cgroups, Config, CriClients, PodNetwork, PodNetworkRequest, Runtime, images};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -97,8 +97,8 @@ impl Node {
         assert_eq!([left("data/sandboxes"), left("data/containers"), left("state/sandboxes")], [0, 0, 0]);
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(self.dir.path().to_str().unwrap()), "mounts are left");
-        let memory = Path::new("/sys/fs/cgroup/memory").join(self.cgroup_root.trim_start_matches('/'));
-        assert!(!memory.exists(), "cgroups are left");
+        let cgroups = Cgroups::detect().unwrap().dirs(&self.cgroup_root);
+        assert!(!cgroups.iter().any(|dir| dir.exists()), "cgroups are left");
     }
 
     pub fn log_dir(&self) -> PathBuf {

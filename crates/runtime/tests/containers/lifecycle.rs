@@ -1,5 +1,6 @@
 //! Creation, start, end and removal of sandboxes and containers.
 
+use runtime::Cgroups;
 use runtime::cri::*;
 
 use crate::harness::*;
@@ -138,7 +139,8 @@ async fn a_container_past_its_memory_is_oom_killed() {
     let mut config = shell("main", "dd if=/dev/zero of=/dev/null bs=200M count=1");
     let resources = config.linux.get_or_insert_default().resources.get_or_insert_default();
     resources.memory_limit_in_bytes = 20 << 20;
-    resources.memory_swap_limit_in_bytes = 0;
+    // As the kubelet asks for, where swap is counted by itself.
+    resources.unified.insert("memory.swap.max".to_owned(), "0".to_owned());
     let id = node.run(&sandbox, config).await;
     let status = node.ended(&id).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
@@ -203,16 +205,16 @@ async fn resources_are_limits_of_the_containers_cgroup_and_can_be_changed() {
     (resources.cpu_shares, resources.cpu_quota, resources.cpu_period) = (512, 50_000, 100_000);
     (resources.memory_limit_in_bytes, resources.oom_score_adj) = (64 << 20, 1000);
     let id = node.run(&sandbox, config).await;
-    let files = |path: &str| ["/bin/cat".to_owned(), format!("/sys/fs/cgroup/{path}")];
-    for (path, expect) in [
-        ("cpu/cpu.shares", "512\n"),
-        ("cpu/cpu.cfs_quota_us", "50000\n"),
-        ("memory/memory.limit_in_bytes", "67108864\n"),
-        ("../../../proc/self/oom_score_adj", "1000\n"),
-    ] {
-        let command = files(path);
-        let output = node.exec(&id, &[command[0].as_str(), command[1].as_str()]).await.stdout;
-        assert_eq!(String::from_utf8(output).unwrap(), expect, "{path}");
+    let (memory_limit, rows) = if Cgroups::detect().unwrap().is_v2() {
+        ("memory.max", vec![("cpu.weight", "59\n"), ("cpu.max", "50000 100000\n")])
+    } else {
+        let rows = vec![("cpu/cpu.shares", "512\n"), ("cpu/cpu.cfs_quota_us", "50000\n")];
+        ("memory/memory.limit_in_bytes", rows)
+    };
+    let more = [(memory_limit, "67108864\n"), ("../../../proc/self/oom_score_adj", "1000\n")];
+    for (file, expect) in rows.into_iter().chain(more) {
+        let output = node.exec(&id, &["/bin/cat", &format!("/sys/fs/cgroup/{file}")]).await.stdout;
+        assert_eq!(String::from_utf8(output).unwrap(), expect, "{file}");
     }
     let update = LinuxContainerResources { memory_limit_in_bytes: 32 << 20, ..Default::default() };
     let request = UpdateContainerResourcesRequest {
@@ -221,7 +223,7 @@ async fn resources_are_limits_of_the_containers_cgroup_and_can_be_changed() {
         ..Default::default()
     };
     node.cri.runtime.update_container_resources(request).await.unwrap();
-    let limit = node.exec(&id, &["/bin/cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]).await.stdout;
+    let limit = node.exec(&id, &["/bin/cat", &format!("/sys/fs/cgroup/{memory_limit}")]).await.stdout;
     assert_eq!(limit, b"33554432\n");
     let reported = node.status(&id).await.resources.unwrap().linux.unwrap();
     assert_eq!((reported.memory_limit_in_bytes, reported.cpu_shares), (32 << 20, 512));

@@ -68,9 +68,45 @@ impl Of<'_> {
     }
 }
 
+/// A resource that processes may have to wait for.
+enum Waited {
+    Cpu,
+    Memory,
+    Io,
+}
+
+impl Of<'_> {
+    /// Seconds for which all processes, or only some, waited.
+    fn waited(&self, resource: Waited, all: bool) -> Option<f64> {
+        let psi = match self {
+            Of::Node(node) => node.pressure[resource as usize],
+            Of::Pod(pod) => waited(resource, pod.usage.cpu, pod.usage.memory, pod.usage.io),
+            Of::Container(container) => {
+                let usage = &container.usage;
+                waited(resource, usage.cpu, usage.memory, usage.io)
+            }
+        }?;
+        let data = if all { psi.full } else { psi.some };
+        data.map(|data| seconds(data.total))
+    }
+}
+
+fn waited(
+    resource: Waited,
+    cpu: Option<cri::CpuUsage>,
+    memory: Option<cri::MemoryUsage>,
+    io: Option<cri::IoUsage>,
+) -> Option<cri::PsiStats> {
+    match resource {
+        Waited::Cpu => cpu?.psi,
+        Waited::Memory => memory?.psi,
+        Waited::Io => io?.psi,
+    }
+}
+
 type Figure = fn(&Of<'_>) -> Option<f64>;
 
-const FIGURES: [(&str, &str, &str, Figure); 10] = [
+const FIGURES: [(&str, &str, &str, Figure); 16] = [
     ("container_cpu_usage_seconds_total", "counter", "Processor time used.", |of| of.cpu().map(seconds)),
     ("container_memory_usage_bytes", "gauge", "Memory used, file pages included.", |of| {
         of.memory(|node| node.memory.usage, |memory| memory.usage_bytes.as_ref()).map(|n| n as f64)
@@ -103,6 +139,42 @@ const FIGURES: [(&str, &str, &str, Figure); 10] = [
         of.disk(|layer| layer.inodes_used.as_ref()).map(|n| n as f64)
     }),
     ("container_processes", "gauge", "Processes that run.", |of| of.processes().map(|n| n as f64)),
+    (
+        "container_pressure_cpu_stalled_seconds_total",
+        "counter",
+        "Time for which all waited for a processor.",
+        |of| of.waited(Waited::Cpu, true),
+    ),
+    (
+        "container_pressure_cpu_waiting_seconds_total",
+        "counter",
+        "Time for which some waited for a processor.",
+        |of| of.waited(Waited::Cpu, false),
+    ),
+    (
+        "container_pressure_memory_stalled_seconds_total",
+        "counter",
+        "Time for which all waited for memory.",
+        |of| of.waited(Waited::Memory, true),
+    ),
+    (
+        "container_pressure_memory_waiting_seconds_total",
+        "counter",
+        "Time for which some waited for memory.",
+        |of| of.waited(Waited::Memory, false),
+    ),
+    (
+        "container_pressure_io_stalled_seconds_total",
+        "counter",
+        "Time for which all waited for input and output.",
+        |of| of.waited(Waited::Io, true),
+    ),
+    (
+        "container_pressure_io_waiting_seconds_total",
+        "counter",
+        "Time for which some waited for input and output.",
+        |of| of.waited(Waited::Io, false),
+    ),
     ("container_start_time_seconds", "gauge", "When it started, in seconds since 1970.", |of| of.start()),
 ];
 
