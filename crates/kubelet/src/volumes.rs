@@ -30,6 +30,11 @@ pub use projected::service_account_token;
 use crate::csi::{self, Drivers};
 use downward::Allocatable;
 
+/// Within a pod's folder.
+pub const VOLUMES: &str = "volumes";
+/// Beside it, the parts of volumes that containers see.
+const SUB_PATHS: &str = "volume-subpaths";
+
 /// Why a volume is not there; worded for the pod's events.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -71,7 +76,7 @@ pub fn pod_dir(root: &Path, uid: &str) -> PathBuf {
 }
 
 pub fn volume_dir(root: &Path, pod: &Pod, plugin: &str, name: &str) -> PathBuf {
-    pod_dir(root, &pod.metadata.uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
+    pod_dir(root, &pod.metadata.uid).join(VOLUMES).join(format!("kubernetes.io~{plugin}")).join(name)
 }
 
 /// Where each volume of the pod is on the node.
@@ -168,7 +173,7 @@ pub fn mounts(
     places: &Places,
     expand: impl Fn(&str) -> Result<String, String>,
 ) -> Result<Vec<cri::Mount>, String> {
-    let shown = pod_dir(root, &pod.metadata.uid).join("volume-subpaths");
+    let shown = pod_dir(root, &pod.metadata.uid).join(SUB_PATHS);
     let mount = |(index, mount): (usize, &VolumeMount)| {
         let sub_path = if mount.sub_path_expr.is_empty() {
             mount.sub_path.clone()
@@ -238,10 +243,21 @@ fn is_read_only(pod: &Pod, name: &str) -> bool {
     volume.and_then(|volume| volume.persistent_volume_claim.as_ref()).is_some_and(|claim| claim.read_only)
 }
 
+/// Removes what the volumes of a pod hold, once nothing of it runs any more. Its other files may still be asked for.
+pub fn free(root: &Path, uid: &str) -> std::io::Result<()> {
+    let dir = pod_dir(root, uid);
+    mounts::detach_below(&dir)?;
+    [VOLUMES, SUB_PATHS].into_iter().try_for_each(|part| remove_all(&dir.join(part)))
+}
+
 /// Removes everything of a pod from the node.
 pub fn tear_down(root: &Path, uid: &str) -> std::io::Result<()> {
     let dir = pod_dir(root, uid);
     mounts::detach_below(&dir)?;
+    remove_all(&dir)
+}
+
+fn remove_all(dir: &Path) -> std::io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -167,6 +167,7 @@ pub fn spawn(
         refresh_at: None,
         stale,
         volumes: Arc::default(),
+        volumes_freed: false,
         reported: None,
         resizing: false,
     };
@@ -197,6 +198,8 @@ struct Worker {
     stale: bool,
     /// Held by whoever writes the volumes.
     volumes: Arc<Mutex<()>>,
+    /// Nothing runs that could use them, and they are gone.
+    volumes_freed: bool,
     /// The status last written.
     reported: Option<PodStatus>,
     /// What was accepted is not yet in force.
@@ -342,6 +345,9 @@ impl Worker {
         if !self.gone && !self.report(&pod, &observed, plan.finished, now).await {
             plan.wake(now + act::RETRY);
         } else if plan.finished {
+            if !self.free_volumes(&pod).await {
+                plan.wake(now + act::RETRY);
+            }
             self.ended.cancel();
             self.shared.active.finish(&pod.metadata.uid);
         }
@@ -434,6 +440,9 @@ impl Worker {
 
     /// Renews what is near its end while containers run.
     fn refresh_volumes(&mut self, pod: &Arc<Pod>, observed: &Observed, now: Timestamp) {
+        if self.volumes_freed {
+            return;
+        }
         if self.refresh_at.is_some_and(|at| at <= now) {
             self.refresh_at = None;
             self.stale = true;

@@ -42,6 +42,7 @@ fn pods_ask_for_more_than_a_process() -> anyhow::Result<()> {
     let variables = logs_of_succeeded(&kubectl, "variables")?;
     ensure!(variables == "hello there\nsub/variables/file\n", "{variables}");
     kubectl.wait_for_field("pod/too-large", ".status.reason", "Evicted")?;
+    volumes_go_when_their_pod_has_ended(&cluster, &kubectl, "too-large")?;
     a_runtime_that_is_not_there_runs_nothing(&cluster, &kubectl)?;
     the_nodes_logs_are_served(&kubectl)?;
     kubectl.run(&["delete", "pods", "--all"])?;
@@ -55,6 +56,18 @@ fn in_pod(kubectl: &Kubectl, pod: &str, script: &str) -> anyhow::Result<String> 
 fn logs_of_succeeded(kubectl: &Kubectl, pod: &str) -> anyhow::Result<String> {
     kubectl.wait_for_field(&format!("pod/{pod}"), ".status.phase", "Succeeded")?;
     kubectl.run(&["logs", pod, "-c", "main"])
+}
+
+fn volumes_go_when_their_pod_has_ended(
+    cluster: &Cluster,
+    kubectl: &Kubectl,
+    pod: &str,
+) -> anyhow::Result<()> {
+    let uid = kubectl.field(&format!("pod/{pod}"), ".metadata.uid")?;
+    let files = cluster.data().join("kubelet/pods").join(uid);
+    cluster.machine().until("its volumes are gone", || Ok(!files.join("volumes").exists()))?;
+    ensure!(files.exists(), "{} has gone before its pod", files.display());
+    Ok(())
 }
 
 /// Root of the pod is nobody of the node, and owns what it makes.

@@ -14,7 +14,7 @@ use super::Filesystem;
 use crate::config::Config;
 use crate::csi::{self, Drivers};
 use crate::eviction::usage::tree;
-use crate::volumes::pod_dir;
+use crate::volumes::{VOLUMES, pod_dir};
 
 /// How long an answer is kept (upstream's `volumeStatsAggPeriod`).
 const KEPT: Duration = Duration::from_secs(60);
@@ -68,7 +68,7 @@ fn of_driver(pod: &Pod, usage: csi::Usage) -> Option<Volume> {
 
 /// The pod's volumes that are on this node's disks or mounted below the pod's folder.
 fn of(root: &Path, pod: &Pod) -> Vec<Volume> {
-    let folder = pod_dir(root, &pod.metadata.uid).join("volumes");
+    let folder = pod_dir(root, &pod.metadata.uid).join(VOLUMES);
     let plugins: Vec<PathBuf> =
         std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     let find = |name: &str| plugins.iter().map(|plugin| plugin.join(name)).find(|path| path.exists());
