@@ -30,6 +30,7 @@ pub mod rbac;
 pub mod resource;
 pub mod scheduling;
 pub mod schema;
+pub mod shown;
 pub mod storage;
 pub mod strategy;
 #[cfg(test)]

@@ -10,6 +10,8 @@ use apimachinery::managedfields::{Set, reset_fields};
 use apimachinery::names;
 use jiff::Timestamp;
 
+use crate::shown::{ALL_BUT_MANAGED_FIELDS, Shown};
+
 /// A column of the table form of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -140,8 +142,8 @@ pub trait Strategy: Send + Sync {
 
     /// What of an object [`Strategy::row`] reads. A kind of which there are many objects, or large ones, names it, so that
     /// nothing else is read for a table.
-    fn shown(&self) -> Shown {
-        Shown::ALL
+    fn shown(&self) -> &Shown {
+        &ALL_BUT_MANAGED_FIELDS
     }
 
     /// The cells of one object, as many as there are columns.
@@ -206,26 +208,6 @@ impl Strategy for Plain {}
 pub fn drop_field(obj: &mut Value, field: &str) {
     if let Some(map) = obj.as_object_mut() {
         map.remove(field);
-    }
-}
-
-/// Fields of an object, or of each item of a list, and what is meant of each; no fields means all of it.
-#[derive(Clone, Copy, Debug)]
-pub struct Shown(pub &'static [(&'static str, Shown)]);
-
-impl Shown {
-    pub const ALL: Shown = Shown(&[]);
-
-    pub fn is_all(self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What is meant of a field, if anything is.
-    pub fn field(self, name: &str) -> Option<Shown> {
-        if self.is_all() {
-            return Some(Shown::ALL);
-        }
-        self.0.iter().find(|(field, _)| *field == name).map(|(_, below)| *below)
     }
 }
 

@@ -40,6 +40,11 @@ impl Column {
             .collect()
     }
 
+    /// The path that leads to all that the cell is made of.
+    pub fn shows(&self) -> Option<impl Iterator<Item = &str>> {
+        self.path.as_ref().map(JsonPath::fields)
+    }
+
     /// As `columnDefinitions` of a Table have it.
     pub fn describe(&self) -> Value {
         let column = &self.definition;

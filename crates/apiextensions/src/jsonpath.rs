@@ -63,6 +63,14 @@ impl JsonPath {
         if parser.rest.is_empty() { Ok(JsonPath(steps)) } else { Err(failed("unexpected character")) }
     }
 
+    /// The names of the fields that the path goes through, as far as it goes through nothing else.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map_while(|step| match step {
+            Step::Field(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// All values at the path; what is missing gives none.
     pub fn find<'v>(&self, root: &'v Value) -> Vec<&'v Value> {
         walk(&self.0, root)
@@ -303,6 +311,14 @@ mod tests {
         check(".status.conditions[?(@.n > 2)].type", json!(["Old"]));
         check(".status.conditions[?(@.type)].n", json!([1, 5]));
         check("..replicas", json!([3]));
+    }
+
+    #[test]
+    fn the_fields_of_a_path_end_where_it_may_branch() {
+        let fields = |path| JsonPath::parse(path).expect("is a path").fields().collect::<Vec<_>>().join("/");
+        assert_eq!(fields(".spec['a.b'].c"), "spec/a.b/c");
+        assert_eq!(fields(".status.conditions[?(@.a==1)].b"), "status/conditions");
+        assert_eq!([fields("..a"), fields(".*.a")], ["", ""]);
     }
 
     #[test]

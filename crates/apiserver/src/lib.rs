@@ -80,6 +80,7 @@ mod event_ttl;
 pub mod features;
 mod follow;
 mod in_process;
+mod lasting;
 mod listener;
 mod loopback;
 mod server;

@@ -2,8 +2,10 @@
 //! garbage from costing anybody else.
 
 use std::convert::Infallible;
+use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
@@ -12,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -20,13 +23,14 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::body::{self, Body, WireBody};
+use crate::body::{self, Body, BoxError, WireBody};
 use crate::core::Core;
+use crate::lasting::{self, Handover};
 use crate::pipeline::{self, Peer};
-use crate::stall::{Endless, Impatient};
+use crate::stall::{Handle, Impatient};
 use crate::tls::{Serving, SharedTls};
 
-/// Connections at once. Each takes some 20 KB; client-go multiplexes everything over one.
+/// Connections at once. Each takes some 20 KB, a watch over HTTP/1.1 less; client-go multiplexes everything over one.
 const CONNECTIONS_MAX: usize = 4096;
 /// A client that has not finished its TLS handshake by then is let go.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -168,37 +172,58 @@ fn peer(stream: &TlsStream<TcpStream>, tls: &Serving) -> Peer {
     }
 }
 
-/// Serves a connection to its end; once the server stops, no new requests on it. The connections of the two protocols
-/// have no trait in common that could shut them.
-macro_rules! serve_until {
-    ($connection:expr, $stop:expr) => {{
-        let mut connection = pin!($connection);
-        tokio::select! {
-            result = connection.as_mut() => result,
-            () = $stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        }
-    }};
-}
-
 async fn serve_http1<A: Answers>(
     answers: Arc<A>,
     stream: Box<TlsStream<TcpStream>>,
     peer: Peer,
     stop: CancellationToken,
-) -> hyper::Result<()> {
-    let (stream, endless) = Impatient::new(stream, STALL_TIMEOUT);
+) -> Result<(), BoxError> {
+    let mut stream = Impatient::new(stream, STALL_TIMEOUT);
+    loop {
+        // Boxed: what an answer that lasts does not need goes before it is sent.
+        let requests = Box::pin(requests(answers.clone(), stream, peer.clone(), stop.clone()));
+        let Some((response, unasked, freed)) = requests.await? else { return Ok(()) };
+        stream = freed;
+        if !Box::pin(lasting::send(&mut stream, response, unasked)).await? {
+            return Ok(stream.shutdown().await?);
+        }
+    }
+}
+
+/// Serves requests until the connection ends, or an answer is to have it to itself; once the server stops, no new
+/// requests. Returns that answer, how many bytes the client has sent beyond its request, and the stream.
+async fn requests<A: Answers, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    answers: Arc<A>,
+    stream: Impatient<S>,
+    peer: Peer,
+    stop: CancellationToken,
+) -> Result<Option<(Response<WireBody>, usize, Impatient<S>)>, BoxError> {
+    let handover = Handover::default();
+    let http1 = Http1 { stream: stream.handle(), handover: handover.clone() };
     let service =
-        service_fn(move |request| answer(answers.clone(), request, peer.clone(), Some(endless.clone())));
+        service_fn(move |request| answer(answers.clone(), request, peer.clone(), Some(http1.clone())));
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEADER_BYTES_MAX as usize + REQUEST_LINE_BYTES_MAX);
-    serve_until!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades(), stop)
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut stopped = pin!(stop.cancelled());
+    let mut stopping = false;
+    let response = poll_fn(|cx| {
+        if !stopping && stopped.as_mut().poll(cx).is_ready() {
+            stopping = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(ended.map(|()| None));
+        }
+        // It is the connection that runs the service: nothing is handed over but by polling it.
+        handover.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(Some(response))))
+    });
+    let Some(response) = response.await? else { return Ok(None) };
+    Ok(connection.into_parts().map(|parts| (response, parts.read_buf.len(), parts.io.into_inner())))
 }
 
 async fn serve_http2<A: Answers>(
@@ -206,8 +231,8 @@ async fn serve_http2<A: Answers>(
     stream: Box<TlsStream<TcpStream>>,
     peer: Peer,
     stop: CancellationToken,
-) -> hyper::Result<()> {
-    let (stream, _) = Impatient::new(stream, STALL_TIMEOUT);
+) -> Result<(), BoxError> {
+    let stream = Impatient::new(stream, STALL_TIMEOUT);
     let service = service_fn(move |request| answer(answers.clone(), request, peer.clone(), None));
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -216,26 +241,44 @@ async fn serve_http2<A: Answers>(
         .max_header_list_size(HEADER_BYTES_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    serve_until!(builder.serve_connection(TokioIo::new(stream), service), stop)
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        result = connection.as_mut() => return Ok(result?),
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    Ok(connection.await?)
+}
+
+/// What the answer to a request over HTTP/1.1 may make of its connection.
+#[derive(Clone)]
+struct Http1 {
+    stream: Handle,
+    handover: Handover,
 }
 
 /// Boxed: hyper keeps the room of this future as long as the answer's body or the connection lasts, and there are many
 /// watches and idle connections.
 type Answer = Pin<Box<dyn Future<Output = Result<Response<WireBody>, Infallible>> + Send>>;
 
-/// `endless` lets a connection that becomes a session wait for as long as it takes.
 fn answer<A: Answers>(
     answers: Arc<A>,
     request: Request<Incoming>,
     peer: Peer,
-    endless: Option<Endless>,
+    http1: Option<Http1>,
 ) -> Answer {
     Box::pin(async move {
+        let http1 = http1.map(|http1| (lasting::may_take_over(&request), http1));
         let response = respond(answers, request, peer).await;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && let Some(endless) = endless
-        {
-            endless.set();
+        match http1 {
+            // A session waits for as long as it takes.
+            Some((_, http1)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                http1.stream.set_endless();
+            }
+            Some((true, http1)) if lasting::lasts(&response) && http1.stream.is_flushed() => {
+                http1.handover.put(response);
+                return pending().await;
+            }
+            _ => {}
         }
         Ok(response)
     })
@@ -258,7 +301,11 @@ mod tests {
     /// Beside this a connection holds its TLS session and what hyper and rustls have buffered, a page or two each.
     #[test]
     fn an_idle_connection_takes_no_room_for_what_it_does_not_do() {
-        let rooms = [room(serve_http1::<Core>), room(serve_http2::<Core>)];
+        let rooms = [
+            room(serve_http1::<Core>),
+            room(requests::<Core, Box<TlsStream<TcpStream>>>),
+            room(serve_http2::<Core>),
+        ];
         assert!(rooms.iter().all(|room| *room <= 4 << 10), "{rooms:?}");
     }
 }

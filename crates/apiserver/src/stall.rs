@@ -17,23 +17,39 @@ pub struct Impatient<S> {
     patience: Duration,
     /// Runs out while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
-    endless: Arc<AtomicBool>,
+    shared: Arc<Shared>,
 }
 
-/// Lets a stream wait for as long as it takes: for a session whose user may halt the output.
-#[derive(Clone)]
-pub struct Endless(Arc<AtomicBool>);
+#[derive(Default)]
+struct Shared {
+    endless: AtomicBool,
+    /// Whether something was written, or was to be, that has not gone out yet.
+    unflushed: AtomicBool,
+}
 
-impl Endless {
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+/// What others may know of a stream, and say.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+impl Handle {
+    /// Lets the stream wait for as long as it takes: for a session whose user may halt the output.
+    pub fn set_endless(&self) {
+        self.0.endless.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether all that was written has gone out.
+    pub fn is_flushed(&self) -> bool {
+        !self.0.unflushed.load(Ordering::Relaxed)
     }
 }
 
 impl<S> Impatient<S> {
-    pub fn new(stream: S, patience: Duration) -> (Impatient<S>, Endless) {
-        let endless = Arc::new(AtomicBool::new(false));
-        (Impatient { stream, patience, waiting: None, endless: endless.clone() }, Endless(endless))
+    pub fn new(stream: S, patience: Duration) -> Impatient<S> {
+        Impatient { stream, patience, waiting: None, shared: Arc::default() }
+    }
+
+    pub fn handle(&self) -> Handle {
+        Handle(self.shared.clone())
     }
 
     /// What has become of a write, unless it waits for too long.
@@ -42,7 +58,7 @@ impl<S> Impatient<S> {
             self.waiting = None;
             return written;
         }
-        if self.endless.load(Ordering::Relaxed) {
+        if self.shared.endless.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
         let patience = self.patience;
@@ -63,6 +79,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.shared.unflushed.store(true, Ordering::Relaxed);
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(written, cx)
     }
@@ -72,6 +89,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.shared.unflushed.store(true, Ordering::Relaxed);
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.judge(written, cx)
     }
@@ -82,6 +100,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.shared.unflushed.store(false, Ordering::Relaxed);
+        }
         self.judge(flushed, cx)
     }
 
@@ -103,7 +124,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_given_up() {
         let (ours, theirs) = duplex(4);
-        let (mut stream, _) = Impatient::new(ours, PATIENCE);
+        let mut stream = Impatient::new(ours, PATIENCE);
         let failed = stream.write_all(b"more than fits").await.expect_err("nobody reads");
         assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
         drop(theirs);
@@ -112,7 +133,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_client_is_not() {
         let (ours, mut theirs) = duplex(4);
-        let (mut stream, _) = Impatient::new(ours, PATIENCE);
+        let mut stream = Impatient::new(ours, PATIENCE);
         let reader = tokio::spawn(async move {
             let mut read = Vec::new();
             while let Ok(byte) = theirs.read_u8().await {
@@ -126,11 +147,24 @@ mod tests {
         assert_eq!(reader.await.expect("ends"), b"more than fits");
     }
 
+    #[tokio::test]
+    async fn what_was_written_counts_until_it_has_gone_out() {
+        let (ours, _theirs) = duplex(4);
+        let mut stream = Impatient::new(ours, PATIENCE);
+        let handle = stream.handle();
+        assert!(handle.is_flushed());
+        stream.write_all(b"text").await.expect("fits");
+        assert!(!handle.is_flushed());
+        stream.flush().await.expect("has gone out");
+        assert!(handle.is_flushed());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_session_waits_for_as_long_as_it_takes() {
         let (ours, _theirs) = duplex(4);
-        let (mut stream, endless) = Impatient::new(ours, PATIENCE);
-        endless.set();
+        let mut stream = Impatient::new(ours, PATIENCE);
+        let handle = stream.handle();
+        handle.set_endless();
         assert!(timeout(PATIENCE * 10, stream.write_all(b"more than fits")).await.is_err());
     }
 }

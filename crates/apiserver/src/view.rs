@@ -7,7 +7,6 @@ use apimachinery::{Map, Status, Value, json};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use store::Revision;
 
 use crate::conversion;
@@ -82,13 +81,13 @@ impl View {
             Shape::Object => bytes,
             Shape::Metadata => {
                 let mut out = Vec::new();
-                self.push_metadata(raw_metadata(&bytes), &mut out);
+                push_metadata(&self.metadata_head(), row::metadata(&bytes), &mut out);
                 out.into()
             }
             Shape::Table => {
                 let meta = json!({"resourceVersion": resource_version(&bytes)});
                 let mut out = self.table_head(&meta).into_bytes();
-                self.push_row(&bytes, &mut out);
+                self.push_row(&self.metadata_head(), &bytes, &mut out);
                 out.extend_from_slice(LIST_TAIL);
                 out.into()
             }
@@ -105,9 +104,14 @@ impl View {
             Shape::Metadata => self.list_head(self.target.meta_version(), "PartialObjectMetadataList", meta),
             Shape::Table => self.table_head(&meta.to_value()),
         };
-        // Items of custom kinds say what they are: nobody has a type for them.
-        let prefix = if self.kind.custom().is_some() { "{".to_owned() } else { self.item_prefix() };
-        Pieces::new(Listed { view: self.clone(), prefix }, head.into_bytes(), stored)
+        let item_head = match self.target.shape {
+            // Items of custom kinds say what they are: nobody has a type for them.
+            Shape::Object if self.kind.custom().is_some() => "{".to_owned(),
+            Shape::Object => type_prefix(&self.kind.resource.api_version(), self.kind.resource.kind),
+            Shape::Metadata | Shape::Table => self.metadata_head(),
+        };
+        let converts = !conversion::is_stored_version(&self.kind);
+        Pieces::new(Listed { view: self.clone(), item_head, converts }, head.into_bytes(), stored)
     }
 
     /// The metadata of no objects, which upstream does not begin to list.
@@ -141,15 +145,9 @@ impl View {
         format!("{}\"metadata\":{meta},\"items\":[", type_prefix(api_version, kind))
     }
 
-    fn item_prefix(&self) -> String {
-        type_prefix(&self.kind.resource.api_version(), self.kind.resource.kind)
-    }
-
-    fn push_metadata(&self, metadata: &str, out: &mut Vec<u8>) {
-        let head = type_prefix(self.target.meta_version(), "PartialObjectMetadata");
-        for part in [&head, "\"metadata\":", metadata, "}"] {
-            out.extend_from_slice(part.as_bytes());
-        }
+    /// How an object begins of which the metadata alone is shown.
+    fn metadata_head(&self) -> String {
+        type_prefix(self.target.meta_version(), "PartialObjectMetadata")
     }
 
     /// A table up to its first row.
@@ -162,18 +160,15 @@ impl View {
         format!("{open}\"metadata\":{meta},\"columnDefinitions\":{},\"rows\":[", Value::from(columns))
     }
 
-    fn push_row(&self, bytes: &[u8], out: &mut Vec<u8>) {
-        let (object, metadata) = match self.kind.custom() {
-            None => row::read(bytes, self.kind.strategy.shown()),
-            // The columns of a custom kind may show whatever they like.
-            Some(_) => (conversion::decode(bytes), raw_metadata(bytes)),
-        };
+    fn push_row(&self, metadata_head: &str, bytes: &[u8], out: &mut Vec<u8>) {
+        let (object, metadata) = row::read(bytes, self.kind.strategy.shown());
         out.extend_from_slice(b"{\"cells\":");
-        out.extend_from_slice(&to_json(&self.kind.row(&object, self.now)));
+        serde_json::to_writer(&mut *out, &self.kind.row(&object, self.now))
+            .expect("cells encode into memory");
         out.extend_from_slice(b",\"object\":");
         match self.include {
             IncludeObject::None => out.extend_from_slice(b"null"),
-            IncludeObject::Metadata => self.push_metadata(metadata, out),
+            IncludeObject::Metadata => push_metadata(metadata_head, metadata, out),
             IncludeObject::Object => out.extend_from_slice(bytes),
         }
         out.push(b'}');
@@ -186,22 +181,25 @@ const LIST_TAIL: &[u8] = b"]}";
 /// The items of a list as one request sees them.
 pub struct Listed {
     view: View,
-    /// What items leave out: upstream's typed items carry neither kind nor version.
-    prefix: String,
+    /// How items begin: if as they are stored, they leave it out, since upstream's typed items carry neither kind nor
+    /// version.
+    item_head: String,
+    /// Whether they are shown in another version than they are stored in.
+    converts: bool,
 }
 
 impl Form for Listed {
     type Item = Bytes;
 
     fn push(&self, stored: Bytes, first: bool, out: &mut Vec<u8>) {
-        let bytes = conversion::bytes_for(&self.view.kind, &stored);
+        let bytes = if self.converts { conversion::bytes_for(&self.view.kind, &stored) } else { stored };
         if !first {
             out.push(b',');
         }
         match self.view.target.shape {
-            Shape::Object => push_item(&bytes, self.prefix.as_bytes(), out),
-            Shape::Metadata => self.view.push_metadata(raw_metadata(&bytes), out),
-            Shape::Table => self.view.push_row(&bytes, out),
+            Shape::Object => push_item(&bytes, self.item_head.as_bytes(), out),
+            Shape::Metadata => push_metadata(&self.item_head, row::metadata(&bytes), out),
+            Shape::Table => self.view.push_row(&self.item_head, &bytes, out),
         }
     }
 
@@ -213,6 +211,12 @@ impl Form for Listed {
 fn column_definition(column: &api::Column) -> Value {
     json!({"name": column.name, "type": column.column_type, "format": column.format,
            "description": column.description, "priority": column.priority})
+}
+
+fn push_metadata(head: &str, metadata: &[u8], out: &mut Vec<u8>) {
+    for part in [head.as_bytes(), b"\"metadata\":", metadata, b"}"] {
+        out.extend_from_slice(part);
+    }
 }
 
 fn push_item(bytes: &[u8], prefix: &[u8], out: &mut Vec<u8>) {
@@ -232,16 +236,6 @@ fn push_item(bytes: &[u8], prefix: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-#[derive(Deserialize)]
-struct Identified<'a> {
-    #[serde(borrow)]
-    metadata: &'a RawValue,
-}
-
-fn raw_metadata(bytes: &[u8]) -> &str {
-    serde_json::from_slice::<Identified>(bytes).map_or("{}", |object| object.metadata.get())
-}
-
 /// The resourceVersion an object carries.
 fn resource_version(bytes: &[u8]) -> String {
     #[derive(Default, Deserialize)]
@@ -250,7 +244,7 @@ fn resource_version(bytes: &[u8]) -> String {
         #[serde(borrow)]
         resource_version: Cow<'a, str>,
     }
-    serde_json::from_str::<Version>(raw_metadata(bytes))
+    serde_json::from_slice::<Version>(row::metadata(bytes))
         .map(|v| v.resource_version.into_owned())
         .unwrap_or_default()
 }

@@ -22,6 +22,7 @@ use crate::core::Core;
 use crate::draft::to_json;
 use crate::frames::{self, FrameType};
 use crate::kind::KindRef;
+use crate::lasting::Lasting;
 use crate::list::{self, StartRevision};
 use crate::metrics::{LongRunning, Metrics};
 use crate::negotiation::{Format, Target};
@@ -93,6 +94,7 @@ pub async fn watch(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status
     }
     let watching = Watching::start(call, kind, &options).await?;
     let mut response = Response::builder()
+        .extension(Lasting)
         .header(http::header::CONTENT_TYPE, content_type(target))
         .header(http::header::CACHE_CONTROL, "no-cache, private");
     for warning in call.warning_headers() {

@@ -16,9 +16,8 @@ use jiff::Timestamp;
 
 use crate::columns::items;
 use crate::defaults::{each, object};
-use crate::strategy::{
-    Column, Shown, Strategy, advance_generation, keep, keep_metadata, set_first_generation,
-};
+use crate::shown::Shown;
+use crate::strategy::{Column, Strategy, advance_generation, keep, keep_metadata, set_first_generation};
 use crate::validation::same_field;
 pub use warnings::for_template as template_warnings;
 
@@ -162,8 +161,8 @@ impl Strategy for Pod {
         &columns::COLUMNS
     }
 
-    fn shown(&self) -> Shown {
-        columns::SHOWN
+    fn shown(&self) -> &Shown {
+        &columns::SHOWN
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use api::objectmeta;
 use api::resource::{Resource, intern};
+use api::shown::Shown;
 use api::strategy::{self, Strategy};
 use apiextensions::columns::{self, Column};
 use apiextensions::definition::{Scale, Version as Said};
@@ -29,6 +30,7 @@ pub struct Version {
     schema: OnceLock<Structural>,
     rules: OnceLock<Option<Rules>>,
     columns: Vec<Column>,
+    shown: Shown,
     pub has_status: bool,
     pub scale: Option<Scale>,
     selectable: Vec<(&'static str, Option<JsonPath>)>,
@@ -51,12 +53,17 @@ impl Version {
                 (intern(name), JsonPath::parse(&field.json_path).ok())
             })
             .collect();
+        let columns = Column::all(said);
+        let mut shown: Vec<Vec<&str>> =
+            columns.iter().filter_map(|column| column.shows().map(Iterator::collect)).collect();
+        shown.push(vec!["metadata", "name"]);
         Version {
             resource,
             shared,
             schema: OnceLock::new(),
             rules: OnceLock::new(),
-            columns: Column::all(said),
+            shown: Shown::of(shown),
+            columns,
             has_status: said.subresources.status.is_some(),
             scale: said.subresources.scale.clone(),
             selectable_names: selectable.iter().map(|(name, _)| *name).collect(),
@@ -246,6 +253,10 @@ impl Strategy for Version {
 
     fn selectable_field_names(&self) -> &[&'static str] {
         &self.selectable_names
+    }
+
+    fn shown(&self) -> &Shown {
+        &self.shown
     }
 
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {

@@ -234,3 +234,65 @@ async fn what_a_watcher_does_not_take_is_not_made_for_it() {
     drop(stalled);
     wire.stop().await;
 }
+
+/// Watches that go on now.
+async fn watches(api: &Fixture) -> usize {
+    let metrics = api.send("GET /metrics", "").await.bytes;
+    let metrics = String::from_utf8_lossy(&metrics).into_owned();
+    let lines = metrics.lines().filter(|line| {
+        line.starts_with("apiserver_longrunning_requests{") && line.contains("resource=\"configmaps\"")
+    });
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum()
+}
+
+/// The next event of a watch over a connection.
+async fn event(watch: &mut hyper::body::Incoming) -> String {
+    let frame = watch.frame().await.expect("goes on").expect("is not broken");
+    String::from_utf8_lossy(&frame.into_data().expect("data")).into_owned()
+}
+
+#[tokio::test]
+async fn a_watch_has_its_connection_to_itself_and_gives_it_back() {
+    let (api, wire) = open_to_all().await;
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(wire.connect("http/1.1").await));
+    let (mut sender, connection) = handshake.await.expect("h1");
+    tokio::spawn(connection);
+    let get =
+        |path: &str| Request::get(path).header("host", "x").body(Empty::<Bytes>::new()).expect("a request");
+    for _ in 0..2 {
+        let list = sender.send_request(get(MAPS)).await.expect("answers");
+        list.into_body().collect().await.expect("a list");
+        let path = format!("{MAPS}?watch=true&timeoutSeconds=1");
+        let watch = sender.send_request(get(&path)).await.expect("answers");
+        assert_eq!(watch.headers()["content-type"], "application/json");
+        assert!(watch.headers().contains_key("date"));
+        let mut watch = watch.into_body();
+        api.check(&format!("POST {MAPS}"), config_map("a"), 201, json!({})).await;
+        assert!(event(&mut watch).await.contains("ADDED"));
+        api.check(&format!("DELETE {MAPS}/a"), json!(null), 200, json!({})).await;
+        assert!(event(&mut watch).await.contains("DELETED"));
+        assert!(watch.frame().await.is_none(), "it ends in time, and cleanly");
+        sender.ready().await.expect("the connection is still there");
+    }
+    drop(sender);
+    wire.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_its_client_or_its_server() {
+    let (api, wire) = open_to_all().await;
+    let head = format!("GET {MAPS}?watch=true HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut start = [0; 12];
+    let mut leaving = say(&wire, &head).await;
+    leaving.read_exact(&mut start).await.expect("an answer");
+    assert_eq!(watches(&api).await, 1);
+    drop(leaving);
+    while watches(&api).await > 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut staying = say(&wire, &head).await;
+    staying.read_exact(&mut start).await.expect("an answer");
+    wire.stop.cancel();
+    assert!(text(&mut staying).await.ends_with("\r\n\r\n0\r\n\r\n"));
+    wire.stop().await;
+}

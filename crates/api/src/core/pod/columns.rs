@@ -1,12 +1,15 @@
 //! The table row of a pod: one word for what its containers and conditions say together (follows `printPod`).
 
+use std::sync::LazyLock;
+
 use apimachinery::meta::{str_at, value_at};
 use apimachinery::{Value, time};
 use jiff::Timestamp;
 
 use super::resources::is_sidecar;
 use crate::columns::{AGE, NAME, NONE, age, column, count, human_duration, items, name, wide};
-use crate::strategy::{Column, Shown};
+use crate::shown::Shown;
+use crate::strategy::Column;
 
 pub const COLUMNS: [Column; 9] = [
     NAME,
@@ -21,22 +24,37 @@ pub const COLUMNS: [Column; 9] = [
 ];
 
 /// What [`row`] reads.
-pub const SHOWN: Shown = Shown(&[
-    (
-        "metadata",
-        Shown(&[("name", Shown::ALL), ("creationTimestamp", Shown::ALL), ("deletionTimestamp", Shown::ALL)]),
-    ),
-    (
-        "spec",
-        Shown(&[
-            ("containers", Shown(&[("name", Shown::ALL)])),
-            ("initContainers", Shown(&[("name", Shown::ALL), ("restartPolicy", Shown::ALL)])),
-            ("nodeName", Shown::ALL),
-            ("readinessGates", Shown::ALL),
-        ]),
-    ),
-    ("status", Shown::ALL),
-]);
+pub static SHOWN: LazyLock<Shown> = LazyLock::new(|| {
+    const PATHS: [&str; 13] = [
+        "metadata.name",
+        "metadata.creationTimestamp",
+        "metadata.deletionTimestamp",
+        "spec.containers.name",
+        "spec.initContainers.name",
+        "spec.initContainers.restartPolicy",
+        "spec.nodeName",
+        "spec.readinessGates.conditionType",
+        "status.phase",
+        "status.reason",
+        "status.nominatedNodeName",
+        "status.podIPs.ip",
+        "status.conditions",
+    ];
+    const OF_A_CONTAINER: [&str; 8] = [
+        "name",
+        "ready",
+        "started",
+        "restartCount",
+        "state.running",
+        "state.terminated",
+        "state.waiting.reason",
+        "lastState.terminated.finishedAt",
+    ];
+    let statuses = ["status.initContainerStatuses", "status.containerStatuses"];
+    let of_containers = statuses.iter().flat_map(|list| OF_A_CONTAINER.map(|path| format!("{list}.{path}")));
+    let paths: Vec<String> = PATHS.map(str::to_owned).into_iter().chain(of_containers).collect();
+    Shown::of(paths.iter().map(|path| path.split('.')))
+});
 
 const GATED: &str = "SchedulingGated";
 const NODE_LOST: &str = "NodeLost";
