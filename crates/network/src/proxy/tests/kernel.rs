@@ -313,10 +313,16 @@ fn a_busy_udp_client_is_moved_by_the_shell() {
         let proxy = tokio::spawn(shell::run_with(Sources { services, slices, nodes }, config, stop.clone()));
         let ports = json!({"ports": [{"port": 80, "protocol": "UDP"}]});
         service_feed.apply((*service("web", ports)).clone());
+        // What is sent before the Service is known goes wherever the address leads, and is no matter of endpoints.
+        let mut socket = Socket::open(Family::Netfilter).unwrap();
+        let refused = |listing: &Listing| listing.elements.get("service-refused-ip") == Some(&1);
+        until(&mut socket, |listing| listing.is_some_and(refused)).await;
         let client = tokio::net::UdpSocket::bind("0.0.0.0:0").await.unwrap();
         client.connect(at("10.96.0.10:80")).await.unwrap();
-        for (pod, name) in pods.iter().zip(["zero", "one"]) {
-            slice_feed.apply((*slice("web", "UDP", &[endpoint(pod)])).clone());
+        for (version, (pod, name)) in pods.iter().zip(["zero", "one"]).enumerate() {
+            let mut slice = (*slice("web", "UDP", &[endpoint(pod)])).clone();
+            slice.metadata.resource_version = (version + 1).to_string();
+            slice_feed.apply(slice);
             until_answered_by(&client, name).await;
         }
         stop.cancel();
@@ -338,7 +344,7 @@ async fn until_answered_by(client: &tokio::net::UdpSocket, name: &str) {
             tokio::task::yield_now().await;
         }
     });
-    waited.await.expect("the client is moved in time");
+    waited.await.unwrap_or_else(|_| panic!("{name} does not answer in time"));
 }
 
 #[test]
