@@ -189,6 +189,9 @@ fn member(tar: &mut impl Write, path: &str, content: &[u8]) -> Result<()> {
     header.set_path(path)?;
     header.set_size(content.len() as u64);
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     header.set_cksum();
     tar.write_all(header.as_bytes())?;
     tar.write_all(content)?;

@@ -152,11 +152,21 @@ impl Kubectl {
     /// it printed already, and so loses a change between the two requests.
     pub fn wait_for_field(&self, object: &str, path: &str, value: &str) -> anyhow::Result<()> {
         let (resource, name) = object.split_once('/').context("an object is given as resource/name")?;
-        let named = format!("--field-selector=metadata.name={name}");
+        self.wait_for_field_of_any(resource, &format!("--field-selector=metadata.name={name}"), path, value)
+    }
+
+    /// The same of one of those that `selector` selects, whichever they are by then.
+    pub fn wait_for_field_of_any(
+        &self,
+        resource: &str,
+        selector: &str,
+        path: &str,
+        value: &str,
+    ) -> anyhow::Result<()> {
         // The brackets tell an end from a beginning: `[1]` is not in `[10]`.
         let output = format!("jsonpath=[{{{path}}}]{{\"\\n\"}}");
-        let mut watch = self.background(&["get", resource, &named, "--watch", "--output", &output])?;
-        watch.line_with(&format!("[{value}]"), FIELD_WAIT).map(drop)
+        let mut watch = self.background(&["get", resource, selector, "--watch", "--output", &output])?;
+        watch.line_with(&format!("[{value}]"), self.deadline.max(FIELD_WAIT)).map(drop)
     }
 
     pub fn background(&self, args: &[&str]) -> anyhow::Result<Background> {

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::view::core::{Pod, PodStatus, ResourceRequirements, Service};
+use api::view::core::{Pod, ResourceRequirements, Service};
 use client::{Client, EventRecorder, Informer};
 use jiff::Timestamp;
 use tokio::sync::{Mutex, broadcast, mpsc, watch};
@@ -26,6 +26,7 @@ pub use events::PodEvents;
 pub use runtime::CriClients as Runtime;
 use runtime::cri;
 
+use self::report::Reported;
 use crate::active::ActivePods;
 use crate::allocation::Ledger;
 use crate::cm::dra::DraManager;
@@ -200,8 +201,8 @@ struct Worker {
     volumes: Arc<Mutex<()>>,
     /// Nothing runs that could use them, and they are gone.
     volumes_freed: bool,
-    /// The status last written.
-    reported: Option<PodStatus>,
+    /// What was written last.
+    reported: Option<Reported>,
     /// What was accepted is not yet in force.
     resizing: bool,
 }
@@ -390,7 +391,7 @@ impl Worker {
             pod.metadata.deletion_grace_period_seconds = Some(seconds);
         }
         if let Some(reported) = &self.reported {
-            pod.status = report::laid_over(reported, pod.status);
+            pod.status = report::laid_over(&reported.status, pod.status);
         }
         Arc::new(pod)
     }

@@ -68,28 +68,38 @@ impl Services {
         if !self.proxy.is_empty() {
             report = report.milliseconds("from the proxy's start to all reached", started.elapsed());
         }
-        let mut took = Vec::new();
+        let (mut took, mut acknowledged) = (Vec::new(), Vec::new());
         for round in 0..self.rounds {
             let name = format!("added-{round}");
             let service = services::create(sandbox, &mut connection, &name, Protocol::Udp).await?;
             let slice = services::slice(&name, Protocol::Udp, &[own], responders[0].address.port());
             let start = Instant::now();
             connection.post(&slices, slice).await?;
+            acknowledged.push(start.elapsed());
             reach(service, responders[0].address.port()).await?;
             took.push(start.elapsed());
         }
-        report = report.latencies("one more, from its slice to reached", &Latencies::new(took));
-        let mut took = Vec::new();
+        report = report
+            .latencies("one more, from its slice to reached", &Latencies::new(took))
+            .milliseconds("one more, until the API has its slice, median", median(acknowledged));
+        let (mut took, mut acknowledged) = (Vec::new(), Vec::new());
         for round in 0..self.rounds {
             let port = responders[(round + 1) % responders.len()].address.port();
             let slice = services::slice("zz-last", Protocol::Udp, &[own], port);
             let start = Instant::now();
             connection.put(&format!("{slices}/zz-last"), slice).await?;
+            acknowledged.push(start.elapsed());
             reach(last, port).await?;
             took.push(start.elapsed());
         }
-        Ok(report.latencies("one endpoint changes, from its slice to reached", &Latencies::new(took)))
+        Ok(report
+            .latencies("one endpoint changes, from its slice to reached", &Latencies::new(took))
+            .milliseconds("one endpoint changes, until the API has its slice, median", median(acknowledged)))
     }
+}
+
+fn median(took: Vec<Duration>) -> Duration {
+    Latencies::new(took).percentile(50.0)
 }
 
 /// A Service with one endpoint that answers.

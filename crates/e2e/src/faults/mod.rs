@@ -120,6 +120,9 @@ impl World {
             Ok(kubectl.run(&["get", "nodes", "-o", "name"])?.lines().count() == 2)
         })?;
         kubectl.run(&["wait", "nodes", "--all", "--for=condition=Ready", "--timeout=90s"])?;
+        // As it is after each of its ends: it has joined already, and is not told how to.
+        second.kill()?;
+        second.start()?;
         let random = Mutex::new(Random::new(seed));
         // What a node makes when it first needs it stays: folders, groups of pods, the process that forks shims.
         workload::start(&kubectl)?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 
+use super::workload::RECOVERY;
 use super::{FLAGS, World};
 use crate::{Machine, NODE_NAME, Process};
 
@@ -143,15 +144,24 @@ fn data_seen_from_here(world: &World) -> anyhow::Result<PathBuf> {
 
 fn lose_the_registry(world: &World) -> anyhow::Result<()> {
     world.stop_registry();
-    let image = format!("--image={}/web:1", world.registry.address);
-    // The registry is on the first node's loopback address.
-    let there = format!("--overrides={{\"spec\": {{\"nodeName\": \"{NODE_NAME}\"}}}}");
-    world.kubectl.run(&["run", "pulled", &image, "--image-pull-policy=Always", &there])?;
+    let kubectl = world.kubectl.patient();
+    kubectl.apply(&pulled(&world.registry.address))?;
     let reason = ".status.containerStatuses[0].state.waiting.reason";
-    world.kubectl.wait_for_field("pod/pulled", reason, "ImagePullBackOff")?;
+    kubectl.wait_for_field_of_any("pods", "--selector=app=pulled", reason, "ImagePullBackOff")?;
     world.serve_registry()?;
-    world.kubectl.wait("pod/pulled", "condition=Ready")?;
-    world.kubectl.run(&["delete", "pod/pulled", "--wait=false"]).map(drop)
+    kubectl.run(&["rollout", "status", "deployment/pulled", RECOVERY])?;
+    kubectl.run(&["delete", "deployment/pulled", "--cascade=foreground", "--wait"]).map(drop)
+}
+
+/// A pod whose image comes from a registry every time. A controller makes it again when it is evicted, which what was
+/// done to the node before may well lead to; and the scheduler keeps it away as long as the node's disk is full.
+fn pulled(registry: &str) -> String {
+    format!(
+        "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: pulled}}, spec: {{selector: {{matchLabels: \
+           {{app: pulled}}}}, template: {{metadata: {{labels: {{app: pulled}}}}, spec: {{nodeSelector: \
+           {{kubernetes.io/hostname: {NODE_NAME}}}, containers: [{{name: pulled, image: \"{registry}/web:1\", \
+           imagePullPolicy: Always}}]}}}}}}}}"
+    )
 }
 
 impl World {

@@ -8,7 +8,7 @@ const MANIFEST: &str = include_str!("workload.yaml");
 /// What must be rolled out again in the end.
 const MUST_RUN: [&str; 3] = ["deployment/web", "statefulset/keeper", "daemonset/everywhere"];
 /// How long that may take: a container that was killed often waits up to five minutes before it starts again.
-const RECOVERY: &str = "--timeout=420s";
+pub const RECOVERY: &str = "--timeout=420s";
 
 /// Starts everything; the port of the node where the application answers.
 pub fn start(kubectl: &Kubectl) -> anyhow::Result<u16> {

@@ -83,7 +83,8 @@ impl Written {
             "acknowledged and lost: {lost:?}; back again: {risen:?}"
         );
         ensure!(!self.created.is_empty(), "nothing was acknowledged");
-        kubectl.run(&["delete", "configmaps", "-l", LABEL])?;
+        // One after the other, and there may be a thousand.
+        kubectl.patient().run(&["delete", "configmaps", "-l", LABEL])?;
         Ok(self.created.len() + self.deleted.len())
     }
 }

@@ -12,8 +12,40 @@ use crate::pod::resize::RESIZE_CONDITIONS;
 use crate::pod::status::{NodeFacts, pod_status};
 use crate::staticpods;
 
+/// A status that was written.
+pub(super) struct Reported {
+    pub status: PodStatus,
+    /// Of the pod that came of it.
+    version: u64,
+}
+
+impl Reported {
+    fn new(status: PodStatus, written: &Value) -> Self {
+        Reported {
+            status,
+            version: version(written["metadata"]["resourceVersion"].as_str().unwrap_or_default()),
+        }
+    }
+
+    /// Whether somebody else has changed since what only this node knows, as the node's controller does when it has
+    /// not heard of the node for long (upstream's `needsReconcile`).
+    fn is_overwritten(&self, known: &Pod) -> bool {
+        let in_order = |mut status: PodStatus| {
+            status.conditions.sort_by(|a, b| a.kind.cmp(&b.kind));
+            status
+        };
+        version(&known.metadata.resource_version) > self.version
+            && in_order(laid_over(&self.status, known.status.clone())) != in_order(known.status.clone())
+    }
+}
+
+/// Versions of one kind are in order (KEP 5504).
+fn version(text: &str) -> u64 {
+    text.parse().unwrap_or_default()
+}
+
 impl Worker {
-    /// Writes the status if it differs from what was written last; false when it must be tried again.
+    /// Writes the status if it differs from what was written last, or is there no more; false when it must be tried again.
     pub(super) async fn report(
         &mut self,
         pod: &Pod,
@@ -24,24 +56,28 @@ impl Worker {
         let host_ips = self.shared.config.host_ips();
         let node = NodeFacts { host_ips: &host_ips, runtime_name: &self.shared.runtime_name };
         let status = pod_status(pod, observed, &self.memory, &node, ended, now);
-        if self.reported.as_ref() == Some(&status) {
+        let known = self.mirror.as_ref().unwrap_or(&self.pod);
+        let is_overwritten = self.reported.as_ref().is_some_and(|reported| reported.is_overwritten(known));
+        let reported = self.reported.as_ref().map(|reported| &reported.status);
+        if reported == Some(&status) && !is_overwritten {
             return true;
         }
+        let before = reported.filter(|_| !is_overwritten).unwrap_or(&known.status);
         let meta = match &self.mirror {
             Some(mirror) => &mirror.metadata,
             // There is nobody to tell yet.
             None if staticpods::is_static(pod) => return true,
             None => &pod.metadata,
         };
-        let patch = json!({"metadata": {"uid": meta.uid}, "status": status_patch(&status, self.reported.as_ref().unwrap_or(&pod.status))});
+        let patch = json!({"metadata": {"uid": meta.uid}, "status": status_patch(&status, before)});
         let written = self
             .shared
             .client
             .patch(PODS, &meta.namespace, &meta.name, Some("status"), PatchType::Strategic, &patch)
             .await;
         match written {
-            Ok(_) => {
-                self.reported = Some(status);
+            Ok(written) => {
+                self.reported = Some(Reported::new(status, &written));
                 return true;
             }
             // A static pod outlives its mirrors.
@@ -109,6 +145,7 @@ pub(super) fn laid_over(reported: &PodStatus, known: PodStatus) -> PodStatus {
     PodStatus {
         conditions: foreign.chain(reported.conditions.iter().cloned()).collect(),
         qos_class: known.qos_class,
+        nominated_node_name: known.nominated_node_name,
         resource_claim_statuses: known.resource_claim_statuses,
         extended_resource_claim_status: known.extended_resource_claim_status,
         ..reported.clone()
@@ -147,6 +184,29 @@ mod tests {
         assert_eq!(found.resource_claim_statuses, expect.resource_claim_statuses);
         assert_eq!(found.extended_resource_claim_status, expect.extended_resource_claim_status);
         assert_eq!(found.phase, "Running");
+    }
+
+    #[test]
+    fn what_others_make_of_a_node_not_heard_of_is_noticed() {
+        let status = |ready: &str, more: &str| -> PodStatus {
+            let conditions = json!([{"type": more, "status": "True"}, {"type": "Ready", "status": ready}]);
+            serde_json::from_value(json!({"phase": "Running", "conditions": conditions})).expect("a status")
+        };
+        let written = json!({"metadata": {"resourceVersion": "99"}});
+        let reported = Reported::new(status("True", "Initialized"), &written);
+        let check = |version: &str, conditions: &[(&str, &str)], expect: bool| {
+            let conditions: Vec<Value> =
+                conditions.iter().map(|(kind, status)| json!({"type": kind, "status": status})).collect();
+            let pod = json!({"metadata": {"resourceVersion": version},
+                "status": {"phase": "Running", "qosClass": "BestEffort", "conditions": conditions}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            assert_eq!(reported.is_overwritten(&pod), expect, "{version} {conditions:?}");
+        };
+        check("99", &[("Ready", "True"), ("Initialized", "True")], false);
+        check("100", &[("Ready", "True"), ("Initialized", "True"), ("Mine", "True")], false);
+        check("100", &[("Initialized", "True"), ("Ready", "False")], true);
+        check("100", &[("Initialized", "True")], true);
+        check("98", &[("Initialized", "True"), ("Ready", "False")], false);
     }
 
     #[test]

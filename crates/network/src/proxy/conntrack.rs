@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use parking_lot::RwLock;
+
 use super::plan::{Backends, Frontend, Origin};
 use super::tables::{Changes, Tables};
 use crate::netlink::{Attributes, Error, Family, Message, Reply, Socket};
@@ -44,37 +46,64 @@ struct Flow {
     original: Vec<u8>,
 }
 
-/// Deletes entries of UDP frontends that lead to none of their present endpoints, if `changes` may
-/// have made any; tells how many. The kernel goes through all it tracks to list them, so it is asked only then.
-pub(super) fn delete_stale(tables: &Tables, changes: &Changes) -> Result<usize, Error> {
-    let families: BTreeSet<IpFamily> = changes
-        .frontends
-        .iter()
-        .filter(|(frontend, was)| may_be_stale(frontend, was.as_ref(), tables))
-        .map(|(frontend, _)| frontend.family)
-        .collect();
-    if families.is_empty() {
-        return Ok(0);
-    }
-    let mut socket = Socket::open(Family::Netfilter)?;
-    let mut deleted = 0;
-    for family in families {
-        let family = match family {
-            IpFamily::V4 => libc::AF_INET,
-            IpFamily::V6 => libc::AF_INET6,
-        };
-        let replies = socket.dump("list tracked connections", &list_udp(family))?;
-        let flows = replies.iter().filter_map(udp_flow);
-        for flow in flows.filter(|flow| is_stale(flow, tables, changes)) {
-            let mut delete = message(DELETE, family);
-            delete.bytes(TUPLE_ORIGINAL | NESTED, &flow.original);
-            match socket.request(&format!("delete tracked connection to {}", flow.to), delete) {
-                Err(error) if !error.is_absent() => return Err(error),
-                _ => deleted += 1,
+/// Frontends whose flows may lead to none of their present endpoints.
+#[derive(Debug, Default)]
+pub(super) struct Stale {
+    /// Of those that may have left such flows. The kernel goes through all it tracks to list them, which takes it
+    /// several milliseconds however few there are, so it is asked only then.
+    families: BTreeSet<IpFamily>,
+    /// All of UDP that changed.
+    frontends: BTreeSet<Frontend>,
+}
+
+impl Stale {
+    /// `tables` are as they were programmed with `changes`.
+    pub fn of(tables: &Tables, changes: Changes) -> Stale {
+        let mut stale = Stale::default();
+        for (frontend, was) in changes.frontends {
+            if frontend.protocol == Protocol::Udp {
+                if may_be_stale(&frontend, was.as_ref(), tables) {
+                    stale.families.insert(frontend.family);
+                }
+                stale.frontends.insert(frontend);
             }
         }
+        stale
     }
-    Ok(deleted)
+
+    pub fn extend(&mut self, other: Stale) {
+        self.families.extend(other.families);
+        self.frontends.extend(other.frontends);
+    }
+
+    /// Deletes the flows that lead astray by the tables of that moment; tells how many.
+    pub fn delete(&self, tables: &RwLock<Tables>) -> Result<usize, Error> {
+        if self.families.is_empty() {
+            return Ok(0);
+        }
+        let mut socket = Socket::open(Family::Netfilter)?;
+        let mut deleted = 0;
+        for family in &self.families {
+            let family = match family {
+                IpFamily::V4 => libc::AF_INET,
+                IpFamily::V6 => libc::AF_INET6,
+            };
+            let replies = socket.dump("list tracked connections", &list_udp(family))?;
+            let mut flows: Vec<Flow> = replies.iter().filter_map(udp_flow).collect();
+            let tables = tables.read();
+            flows.retain(|flow| is_stale(flow, &tables, &self.frontends));
+            drop(tables);
+            for flow in flows {
+                let mut delete = message(DELETE, family);
+                delete.bytes(TUPLE_ORIGINAL | NESTED, &flow.original);
+                match socket.request(&format!("delete tracked connection to {}", flow.to), delete) {
+                    Err(error) if !error.is_absent() => return Err(error),
+                    _ => deleted += 1,
+                }
+            }
+        }
+        Ok(deleted)
+    }
 }
 
 /// Lists UDP entries only; kernels before 5.8 list all.
@@ -106,7 +135,7 @@ pub(super) fn may_be_stale(frontend: &Frontend, was: Option<&Backends>, tables: 
 /// A node port has no address of its own: only what was translated is known to have been meant for
 /// it, the rest may be anybody's traffic to that port elsewhere. The same goes for what no frontend
 /// takes any more.
-fn is_stale(flow: &Flow, tables: &Tables, changes: &Changes) -> bool {
+fn is_stale(flow: &Flow, tables: &Tables, changed: &BTreeSet<Frontend>) -> bool {
     let frontend = |address: Option<IpAddr>, origin: Origin| {
         let family = IpFamily::of(flow.to.ip());
         Frontend { family, address, protocol: Protocol::Udp, port: flow.to.port(), origin }
@@ -124,7 +153,7 @@ fn is_stale(flow: &Flow, tables: &Tables, changes: &Changes) -> bool {
         translated && !leads(&node_port)
     } else {
         let gone = both(Some(flow.to.ip())).into_iter().chain(both(None));
-        translated && gone.into_iter().any(|frontend| changes.frontends.contains_key(&frontend))
+        translated && gone.into_iter().any(|frontend| changed.contains(&frontend))
     }
 }
 

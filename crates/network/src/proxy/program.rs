@@ -47,16 +47,16 @@ impl Program {
     /// Makes the table hold `tables`. `changes` are all since the last success.
     pub fn apply(&mut self, tables: &Tables, changes: &Changes) -> Result<Applied, Error> {
         if !self.unknown {
-            let (edit, choices) = self.difference(tables, changes);
+            let (edit, made) = self.difference(tables, changes);
             if edit.is_empty() {
-                self.choices = choices;
+                self.count(made);
                 return Ok(Applied::Nothing);
             }
             let mut batch = Batch::default();
             batch.edit(self.table.name(), &edit);
             match self.table.commit(batch) {
                 Ok(()) => {
-                    self.choices = choices;
+                    self.count(made);
                     return Ok(Applied::Partly);
                 }
                 Err(error) => {
@@ -65,16 +65,31 @@ impl Program {
                 }
             }
         }
-        let (edit, choices) = whole(tables);
+        let (edit, made) = whole(tables);
         let mut batch = Batch::replace(&base(self.table.name(), &self.networks));
         batch.edit(self.table.name(), &edit);
         self.table.commit(batch)?;
-        (self.choices, self.unknown) = (choices, false);
+        self.choices.clear();
+        self.count(made);
+        self.unknown = false;
         Ok(Applied::Whole)
     }
 
-    fn difference(&self, tables: &Tables, changes: &Changes) -> (Edit, BTreeMap<Choice, usize>) {
-        let mut difference = Difference { choices: self.choices.clone(), ..Difference::default() };
+    /// Takes account of what was programmed.
+    fn count(&mut self, made: Made) {
+        for (choice, more) in made {
+            let frontends = self.choices.get(&choice).copied().unwrap_or_default();
+            let frontends = frontends.saturating_add_signed(more);
+            if frontends == 0 {
+                self.choices.remove(&choice);
+            } else {
+                self.choices.insert(choice, frontends);
+            }
+        }
+    }
+
+    fn difference(&self, tables: &Tables, changes: &Changes) -> (Edit, Made) {
+        let mut difference = Difference::default();
         for (frontend, was) in &changes.frontends {
             let is = tables.backends(frontend);
             if was.as_ref() != is {
@@ -95,7 +110,7 @@ impl Program {
     }
 }
 
-fn whole(tables: &Tables) -> (Edit, BTreeMap<Choice, usize>) {
+fn whole(tables: &Tables) -> (Edit, Made) {
     let mut difference = Difference::default();
     for (frontend, backends) in tables.frontends() {
         difference.replace(Rendered::default(), render(frontend, backends));
@@ -105,23 +120,24 @@ fn whole(tables: &Tables) -> (Edit, BTreeMap<Choice, usize>) {
     difference.finish(&BTreeMap::new())
 }
 
+/// For how many frontends more a choice is made than before. Only what changes is here: there may be as many choices as
+/// Services.
+type Made = BTreeMap<Choice, isize>;
+
 /// Collects what becomes of elements and chains.
 #[derive(Default)]
 struct Difference {
     edit: Edit,
-    /// For how many frontends each choice is made, as it will be.
-    choices: BTreeMap<Choice, usize>,
+    made: Made,
 }
 
 impl Difference {
     fn replace(&mut self, was: Rendered, is: Rendered) {
-        for choice in &was.choices {
-            if let Some(frontends) = self.choices.get_mut(choice) {
-                *frontends = frontends.saturating_sub(1);
-            }
+        for choice in was.choices {
+            *self.made.entry(choice).or_default() -= 1;
         }
         for choice in is.choices {
-            *self.choices.entry(choice).or_default() += 1;
+            *self.made.entry(choice).or_default() += 1;
         }
         let mut kept: BTreeMap<(String, Vec<u8>), Data> =
             was.elements.into_iter().map(|(set, key, data)| ((set, key), data)).collect();
@@ -156,22 +172,22 @@ impl Difference {
     }
 
     /// `present` are the choices that have chains.
-    fn finish(mut self, present: &BTreeMap<Choice, usize>) -> (Edit, BTreeMap<Choice, usize>) {
-        let mut choices = std::mem::take(&mut self.choices);
-        for (choice, frontends) in &choices {
-            match (present.contains_key(choice), *frontends) {
-                (false, 1..) => {
+    fn finish(mut self, present: &BTreeMap<Choice, usize>) -> (Edit, Made) {
+        let made = std::mem::take(&mut self.made);
+        for (choice, more) in &made {
+            let frontends = present.get(choice).copied().unwrap_or_default();
+            match (frontends, frontends.saturating_add_signed(*more)) {
+                (0, 1..) => {
                     self.edit.add_chains.insert(choice.name(), choice.rules());
                     choice.lead().into_iter().for_each(|lead| self.add(lead));
                 }
-                (true, 0) => {
+                (1.., 0) => {
                     self.edit.remove_chains.push(choice.name());
                     choice.lead().into_iter().for_each(|lead| self.remove(lead));
                 }
                 _ => {}
             }
         }
-        choices.retain(|_, frontends| *frontends > 0);
-        (self.edit, choices)
+        (self.edit, made)
     }
 }

@@ -1,6 +1,7 @@
 //! Carries the proxy's plans out: waits for Services, EndpointSlices or the node to change, or for
 //! somebody to touch our table, plans anew what that concerns, and programs the difference. Changes
-//! that arrive while the kernel is busy are taken together.
+//! that arrive while the kernel is busy are taken together. Tracked flows that the change leaves
+//! stale are looked for afterwards, beside what comes next.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -14,9 +15,10 @@ use apimachinery::meta::NamespacedName;
 use client::informer::Delta;
 use client::{CancellationToken, Informer, Informers};
 use jiff::Timestamp;
-use tokio::sync::mpsc::UnboundedReceiver;
+use parking_lot::RwLock;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::conntrack;
+use super::conntrack::Stale;
 use super::health::{Health, HealthPorts, healthz_handler, metrics_handler};
 use super::metrics::Metrics;
 use super::own_dns;
@@ -106,14 +108,11 @@ pub(super) async fn run_with(sources: Sources, config: Config, stop: Cancellatio
     let program = Program::open(Names::of(&config.cluster).proxy_table(), config.networks.clone())?;
     let mut disturbance = program.disturbance()?;
     let place = Place { node: config.node_name.clone(), ..Place::default() };
-    let mut worker = Worker {
-        sources,
-        place,
-        dns: config.dns,
-        tables: Tables::default(),
-        changes: Changes::default(),
-        program,
-    };
+    let tables = Arc::new(RwLock::new(Tables::default()));
+    let (stale, from_worker) = unbounded_channel();
+    let mut cleaner = tokio::spawn(clean(from_worker, tables.clone(), metrics.clone()));
+    let mut worker =
+        Worker { sources, place, dns: config.dns, tables, changes: Changes::default(), program, stale };
     let mut ports = HealthPorts::new(health.clone());
     loop {
         inbox.drain();
@@ -134,10 +133,12 @@ pub(super) async fn run_with(sources: Sources, config: Config, stop: Cancellatio
             }
         }
         health.updated(Timestamp::now());
-        ports.sync(&worker.tables.health_checks()).await;
+        let checks = worker.tables.read().health_checks();
+        ports.sync(&checks).await;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = inbox.wait() => {}
+            ended = &mut cleaner => return ended?,
             happened = Disturbance::happened(&mut disturbance) => {
                 happened?;
                 tracing::warn!("the service proxy's nftables table was changed by another program, restoring it");
@@ -145,6 +146,37 @@ pub(super) async fn run_with(sources: Sources, config: Config, stop: Cancellatio
             }
         }
     }
+}
+
+/// Deletes stale flows as long as somebody tells of them; a failure has them looked for again.
+async fn clean(
+    mut due: UnboundedReceiver<Stale>,
+    tables: Arc<RwLock<Tables>>,
+    metrics: Arc<Metrics>,
+) -> Result<(), Error> {
+    while let Some(mut stale) = due.recv().await {
+        loop {
+            while let Ok(more) = due.try_recv() {
+                stale.extend(more);
+            }
+            let (tables, started) = (tables.clone(), Instant::now());
+            let cleaning = tokio::task::spawn_blocking(move || (stale.delete(&tables), stale));
+            let (deleted, tried) = cleaning.await?;
+            match deleted {
+                Ok(deleted) => {
+                    metrics.tracked(deleted, started.elapsed());
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "deleting stale connections failed, trying again");
+                    metrics.failed();
+                }
+            }
+            stale = tried;
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+    Ok(())
 }
 
 /// Like upstream, goes without the port while another has it.
@@ -250,10 +282,13 @@ struct Worker {
     sources: Sources,
     place: Place,
     dns: Vec<IpAddr>,
-    tables: Tables,
+    /// Written here only.
+    tables: Arc<RwLock<Tables>>,
     /// Since the last success.
     changes: Changes,
     program: Program,
+    /// Tells what was changed, and may have left flows to endpoints that are gone.
+    stale: UnboundedSender<Stale>,
 }
 
 impl Worker {
@@ -269,12 +304,13 @@ impl Worker {
     }
 
     fn plan(&mut self, due: &Due) {
+        let mut tables = self.tables.write();
         let mut services = due.services.clone();
         if due.all {
             let place = self.sources.nodes.get("", &self.place.node).map(|node| Place::of(&node));
             if let Some(place) = place.filter(|place| *place != self.place) {
                 self.place = place;
-                services.extend(self.tables.services().cloned());
+                services.extend(tables.services().cloned());
             }
         }
         for name in services {
@@ -286,24 +322,23 @@ impl Worker {
                 }
                 None => ServicePlan::default(),
             };
-            self.tables.set(&name, plan, &mut self.changes);
+            tables.set(&name, plan, &mut self.changes);
         }
     }
 
     fn apply(&mut self, metrics: &Metrics, started: Instant) -> Result<(), netlink::Error> {
-        let applied = self.program.apply(&self.tables, &self.changes)?;
+        let tables = self.tables.read();
+        let applied = self.program.apply(&tables, &self.changes)?;
         if applied != Applied::Nothing {
             metrics.synced(applied == Applied::Whole, started.elapsed(), seconds(Timestamp::now()));
         }
-        let tracking = Instant::now();
-        // Forgotten only once the old flows are gone too: a failure has them looked for again.
-        let deleted = conntrack::delete_stale(&self.tables, &self.changes)?;
-        metrics.tracked(deleted, tracking.elapsed());
-        if applied == Applied::Whole || self.changes.concern_local_policy(&self.tables) {
-            let (internal, external) = self.tables.without_local_endpoints();
+        if applied == Applied::Whole || self.changes.concern_local_policy(&tables) {
+            let (internal, external) = tables.without_local_endpoints();
             metrics.without_local_endpoints(internal, external);
         }
-        self.changes = Changes::default();
+        let stale = Stale::of(&tables, std::mem::take(&mut self.changes));
+        // Nobody listens any more when the process ends.
+        self.stale.send(stale).ok();
         Ok(())
     }
 }

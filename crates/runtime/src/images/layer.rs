@@ -211,9 +211,11 @@ impl Layer {
 
     fn set_metadata<R: Read>(&mut self, entry: &mut Entry<R>, target: &Path) -> Result<()> {
         let header = entry.header();
-        let bad = |e| Error::malformed("layer", e);
-        let (uid, gid) = (header.uid().map_err(bad)? as u32, header.gid().map_err(bad)? as u32);
-        let (mode, mtime) = (header.mode().map_err(bad)?, header.mtime().map_err(bad)? as i64);
+        let fields = header.as_old();
+        let uid = number(&fields.uid, || header.uid())? as u32;
+        let gid = number(&fields.gid, || header.gid())? as u32;
+        let mode = number(&fields.mode, || header.mode())?;
+        let mtime = number(&fields.mtime, || header.mtime())? as i64;
         let kind = header.entry_type();
         lchown(target, Some(uid), Some(gid)).map_err(Error::io("set owner of", target))?;
         if kind != EntryType::Symlink {
@@ -234,6 +236,14 @@ impl Layer {
     fn finish(self) -> Result<()> {
         self.times.iter().filter(|(dir, _)| dir.exists()).try_for_each(|(dir, mtime)| set_mtime(dir, *mtime))
     }
+}
+
+/// What a field of a header says; an empty one says zero, as Go's archive/tar has it (`parseNumeric`).
+fn number<T: Default>(field: &[u8], read: impl FnOnce() -> io::Result<T>) -> Result<T> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(T::default());
+    }
+    read().map_err(|e| Error::malformed("layer", e))
 }
 
 fn xattrs<R: Read>(entry: &mut Entry<R>) -> Result<Vec<(std::ffi::CString, Vec<u8>)>> {

@@ -253,6 +253,22 @@ fn no_member_lands_outside_the_layer() {
 }
 
 #[test]
+fn what_a_header_leaves_empty_is_zero() {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::Regular);
+    header.set_size(0);
+    header.set_path("file").unwrap();
+    header.as_old_mut().gid = *b"        ";
+    header.set_cksum();
+    let mut tar = Builder::new(Vec::new());
+    tar.append(&header, &[][..]).unwrap();
+    let dir = TempDir::new().unwrap();
+    layer::unpack(tar.into_inner().unwrap().as_slice(), dir.path()).unwrap();
+    let file = fs::metadata(dir.path().join("file")).unwrap();
+    assert_eq!((file.uid(), file.gid(), file.mode() & 0o7777, file.mtime()), (0, 0, 0, 0));
+}
+
+#[test]
 fn an_image_is_made_from_local_files() {
     let given = Given::new();
     let files = || {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use api::view::core::Service;
 use api::view::discovery::EndpointSlice;
 use client::{CancellationToken, Informer};
+use parking_lot::RwLock;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -16,8 +17,9 @@ use super::{endpoint, plan_into, service, set, slice};
 use crate::netlink::{Family, Socket};
 use crate::nftables::{Batch, Listing, tables};
 use crate::pod_network::PodNetwork;
+use crate::proxy::conntrack::Stale;
 use crate::proxy::shell::Sources;
-use crate::proxy::{Applied, Changes, Config, Networks, Program, Tables, conntrack, shell};
+use crate::proxy::{Applied, Changes, Config, Networks, Program, Tables, shell};
 use crate::testing::node::{HOST, Node, OUTSIDE};
 use crate::testing::{Namespace, PATIENCE, ask_connected, at, ip};
 
@@ -61,7 +63,7 @@ impl World {
         let (mut program, tables) = (self.program.take().unwrap(), self.tables.clone());
         self.program = Some(self.node.host.run(move || {
             program.apply(&tables, &changes).unwrap();
-            conntrack::delete_stale(&tables, &changes).unwrap();
+            Stale::of(&tables, changes).delete(&RwLock::new(tables)).unwrap();
             program
         }));
     }
@@ -294,6 +296,55 @@ fn a_busy_udp_client_moves_when_its_endpoint_goes() {
     assert_eq!(ask_connected(&client).unwrap().1, "zero");
     world.serve(spec, "UDP", &[1]);
     assert_eq!(ask_connected(&client).unwrap().1, "one");
+}
+
+/// The flow is looked for beside the programming, so it moves a moment later.
+#[test]
+fn a_busy_udp_client_is_moved_by_the_shell() {
+    let world = World::new("udp-shell");
+    let (pods, networks) = ([0, 1].map(|pod| world.pods[pod][0].to_string()), networks(&world.node));
+    world.node.host.block_on(async move || {
+        let (services, service_feed) = Informer::<Service>::detached();
+        let (slices, slice_feed) = Informer::<EndpointSlice>::detached();
+        let (nodes, _node_feed) = Informer::detached();
+        let config =
+            Config { cluster: "test".into(), node_name: "here".into(), networks, ..Config::default() };
+        let stop = CancellationToken::new();
+        let proxy = tokio::spawn(shell::run_with(Sources { services, slices, nodes }, config, stop.clone()));
+        let ports = json!({"ports": [{"port": 80, "protocol": "UDP"}]});
+        service_feed.apply((*service("web", ports)).clone());
+        // What is sent before the Service is known goes wherever the address leads, and is no matter of endpoints.
+        let mut socket = Socket::open(Family::Netfilter).unwrap();
+        let refused = |listing: &Listing| listing.elements.get("service-refused-ip") == Some(&1);
+        until(&mut socket, |listing| listing.is_some_and(refused)).await;
+        let client = tokio::net::UdpSocket::bind("0.0.0.0:0").await.unwrap();
+        client.connect(at("10.96.0.10:80")).await.unwrap();
+        for (version, (pod, name)) in pods.iter().zip(["zero", "one"]).enumerate() {
+            let mut slice = (*slice("web", "UDP", &[endpoint(pod)])).clone();
+            slice.metadata.resource_version = (version + 1).to_string();
+            slice_feed.apply(slice);
+            until_answered_by(&client, name).await;
+        }
+        stop.cancel();
+        proxy.await.unwrap().unwrap();
+        shell::teardown("test").unwrap();
+    });
+}
+
+/// Asks over and over by the same socket.
+async fn until_answered_by(client: &tokio::net::UdpSocket, name: &str) {
+    let ask = async || -> std::io::Result<bool> {
+        client.send(b"?").await?;
+        let mut answer = [0; 64];
+        let length = client.recv(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer[..length]).contains(name))
+    };
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !matches!(tokio::time::timeout(SILENCE, ask()).await, Ok(Ok(true))) {
+            tokio::task::yield_now().await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("{name} does not answer in time"));
 }
 
 #[test]
