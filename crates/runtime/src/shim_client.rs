@@ -5,10 +5,12 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 use nix::unistd::pipe2;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -80,7 +82,7 @@ pub async fn call(sandbox_dir: &Path, request: Request) -> Result<Reply> {
 /// Starts shims through the zygote, which it starts in turn, anew if it has died.
 pub struct Spawner {
     program: PathBuf,
-    zygote: Mutex<Option<OwnedFd>>,
+    zygote: Mutex<Option<Arc<OwnedFd>>>,
 }
 
 impl Spawner {
@@ -94,40 +96,70 @@ impl Spawner {
         let spec_path = sandbox_dir.join(SPEC_NAME);
         std::fs::write(&spec_path, bytes).map_err(Error::io("write", &spec_path))?;
         let log_path = sandbox_dir.join("shim.log");
-        let log = File::create(&log_path).map_err(Error::io("create", &log_path))?;
-        let output = self.fork(sandbox_dir, log.into()).map_err(Error::io("start shim", &self.program))?;
+        let mut told = self.try_start(sandbox_dir, &log_path).await?;
+        if told.has_nothing() && is_gone(&told.zygote) {
+            // It died with the request, before there was a shim.
+            told = self.try_start(sandbox_dir, &log_path).await?;
+        }
+        let pid = told.line.strip_prefix(READY).and_then(|pid| pid.trim().parse().ok());
+        pid.ok_or_else(|| {
+            let reason = told.line + &told.log;
+            Error::Shim(if reason.is_empty() { "sandbox process did not start".to_owned() } else { reason })
+        })
+    }
+
+    async fn try_start(&self, sandbox_dir: &Path, log_path: &Path) -> Result<Told> {
+        let log = File::create(log_path).map_err(Error::io("create", log_path))?;
+        let (zygote, output) =
+            self.fork(sandbox_dir, log.into()).map_err(Error::io("start shim", &self.program))?;
         let mut line = String::new();
         let read = tokio::time::timeout(START_TIMEOUT, BufReader::new(output).read_line(&mut line)).await;
-        let pid = line.trim_end().strip_prefix(READY).and_then(|pid| pid.trim().parse().ok());
-        match (read, pid) {
-            (Ok(Ok(_)), Some(pid)) => Ok(pid),
-            _ => {
-                let log = std::fs::read_to_string(&log_path).unwrap_or_default();
-                let reason = format!("{}{log}", line.trim_end());
-                Err(Error::Shim(if reason.is_empty() {
-                    "sandbox process did not start".to_owned()
-                } else {
-                    reason
-                }))
-            }
+        if !matches!(read, Ok(Ok(_))) {
+            line.clear();
         }
+        line.truncate(line.trim_end().len());
+        let log = std::fs::read_to_string(log_path).unwrap_or_default();
+        Ok(Told { zygote, line, log })
     }
 
     /// Has a shim forked; what it prints can be read from the result.
-    fn fork(&self, sandbox_dir: &Path, log: OwnedFd) -> io::Result<pipe::Receiver> {
+    fn fork(&self, sandbox_dir: &Path, log: OwnedFd) -> io::Result<(Arc<OwnedFd>, pipe::Receiver)> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
         let mut zygote = self.zygote.lock();
         let asked = match &*zygote {
             Some(socket) => zygote::request(socket, sandbox_dir, &writer, &log),
             None => Err(io::ErrorKind::NotConnected.into()),
         };
-        if asked.is_err() {
-            let socket = start_zygote(&self.program)?;
-            zygote::request(&socket, sandbox_dir, &writer, &log)?;
-            *zygote = Some(socket);
-        }
-        pipe::Receiver::from_owned_fd(reader)
+        let socket = match (asked, &*zygote) {
+            (Ok(()), Some(socket)) => socket.clone(),
+            _ => {
+                let socket = Arc::new(start_zygote(&self.program)?);
+                zygote::request(&socket, sandbox_dir, &writer, &log)?;
+                zygote.insert(socket).clone()
+            }
+        };
+        Ok((socket, pipe::Receiver::from_owned_fd(reader)?))
     }
+}
+
+/// What was heard of a shim until it was ready, or had ended.
+struct Told {
+    /// Who was asked for it.
+    zygote: Arc<OwnedFd>,
+    line: String,
+    log: String,
+}
+
+impl Told {
+    fn has_nothing(&self) -> bool {
+        self.line.is_empty() && self.log.is_empty()
+    }
+}
+
+/// Whether there is no zygote at the other end any more. It never sends anything.
+fn is_gone(zygote: &OwnedFd) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(zygote.as_raw_fd(), &mut [0], flags) != Err(Errno::EAGAIN)
 }
 
 /// Packets keep requests apart.

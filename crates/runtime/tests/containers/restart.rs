@@ -107,10 +107,22 @@ async fn shims_outlive_the_process_they_were_forked_from() {
     let status = std::fs::read_to_string(format!("/proc/{shim}/status")).unwrap();
     let zygote = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
     assert_eq!(std::fs::read_to_string(format!("/proc/{zygote}/comm")).unwrap(), "cox-zygote\n");
-    kill(Pid::from_raw(zygote), Signal::SIGKILL).unwrap();
+    // It dies with a request that it has not looked at.
+    kill(Pid::from_raw(zygote), Signal::SIGSTOP).unwrap();
     let mut config = node.sandbox_config();
     config.metadata.as_mut().unwrap().name = "second".to_owned();
-    let second = node.run_sandbox(config).await;
+    let state = node.dir.path().join("state/sandboxes");
+    let logs = || {
+        let sandboxes = std::fs::read_dir(&state).unwrap().flatten();
+        sandboxes.filter(|sandbox| sandbox.path().join("shim.log").exists()).count()
+    };
+    let dies = async {
+        while logs() < 2 {
+            tokio::task::yield_now().await;
+        }
+        kill(Pid::from_raw(zygote), Signal::SIGKILL).unwrap();
+    };
+    let (second, ()) = tokio::join!(node.run_sandbox(config), dies);
     assert_eq!(node.script(&second, shell("other", "echo new")).await, (0, "new\n".to_owned()));
     assert_eq!(node.exec(&id, &["/bin/echo", "old"]).await.stdout, b"old\n");
     node.finish().await;
