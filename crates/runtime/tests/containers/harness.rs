@@ -161,6 +161,14 @@ impl Node {
         (status.exit_code, log_text(&log, "stdout"))
     }
 
+    /// Waits until a container has written this to its standard output, all together.
+    pub async fn logged(&self, name: &str, text: &str) {
+        let log = self.log_dir().join(format!("{name}.log"));
+        while log_text(&log, "stdout") != text {
+            tokio::task::yield_now().await;
+        }
+    }
+
     pub async fn status(&mut self, id: &str) -> ContainerStatus {
         let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
         self.cri.runtime.container_status(request).await.unwrap().into_inner().status.unwrap()

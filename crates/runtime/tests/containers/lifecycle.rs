@@ -24,12 +24,13 @@ async fn a_container_runs_logs_and_ends() {
 async fn a_container_stops_gracefully_or_by_force() {
     let mut node = Node::new().await;
     let sandbox = node.sandbox().await;
-    let gentle = node.run(&sandbox, sleeper("gentle")).await;
-    // The shell must have set its trap before it is asked to stop.
-    while node.exec(&gentle, &["/bin/ps"]).await.stdout.is_empty() {}
+    let waits = "echo trapped; while true; do sleep 1000 & wait $!; done";
+    let gentle = node.run(&sandbox, shell("gentle", &format!("trap 'exit 0' TERM; {waits}"))).await;
+    node.logged("gentle", "trapped\n").await;
     node.stop(&gentle, 30).await;
     assert_eq!(node.status(&gentle).await.exit_code, 0);
-    let stubborn = node.run(&sandbox, shell("stubborn", "trap '' TERM; while true; do sleep 1; done")).await;
+    let stubborn = node.run(&sandbox, shell("stubborn", &format!("trap '' TERM; {waits}"))).await;
+    node.logged("stubborn", "trapped\n").await;
     node.stop(&stubborn, 1).await;
     assert_eq!(node.status(&stubborn).await.exit_code, 137);
     node.finish().await;
