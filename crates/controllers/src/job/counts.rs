@@ -89,10 +89,11 @@ impl Counts {
         }
         if is_tracked(pod) {
             self.to_release.push(pod.clone());
-            if succeeded {
-                self.add_succeeded(job, pod, completions);
-            } else {
+            if !succeeded {
                 self.add_failed(job, pod);
+            } else if !self.uncounted().failed.contains(&pod.metadata.uid) {
+                // Else it was counted when it was to go, before it had ended, and is not counted twice.
+                self.add_succeeded(job, pod, completions);
             }
         }
         if failed {

@@ -103,6 +103,22 @@ fn failures_are_followed_by_pauses() {
 }
 
 #[test]
+fn a_pod_that_succeeds_after_it_was_counted_as_failed_is_counted_once() {
+    let mut cluster = cluster(&[]);
+    turn(&mut cluster);
+    let name = running(&cluster).pop().expect("one runs");
+    let uid = cluster.get::<Pod>("n", &name).expect("it runs").metadata.uid.clone();
+    // It is to go and was counted; before it could be let go it has ended well.
+    cluster.edit(JOBS, "n", "j", |job| job["status"]["uncountedTerminatedPods"] = json!({"failed": [uid]}));
+    end(&mut cluster, &name, 0);
+    turn(&mut cluster);
+    let waiting = job(&cluster).status.uncounted_terminated_pods.clone().unwrap_or_default();
+    assert_eq!((waiting.succeeded, waiting.failed), (Vec::<String>::new(), vec![uid]));
+    turn(&mut cluster);
+    assert_eq!((job(&cluster).status.succeeded, job(&cluster).status.failed), (0, 1));
+}
+
+#[test]
 fn a_pod_that_is_released_or_orphaned_waits_for_nobody() {
     let mut cluster = cluster(&[]);
     turn(&mut cluster);
