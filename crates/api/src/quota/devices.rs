@@ -13,7 +13,9 @@ use super::pods::{self, REQUESTS};
 use super::{Counting, ResourceList};
 use crate::columns::items;
 use crate::resource::PODS;
-use crate::view::dynamicresource::{ALLOCATION_RESULTS_MAX, DEVICE_CLASS_RESOURCES, EXTENDED_RESOURCE_CLAIM};
+use crate::view::dynamicresource::{
+    ALLOCATION_RESULTS_MAX, DEVICE_CLASS_RESOURCES, extended_resources_owner,
+};
 
 pub(super) const CLAIMS: &str = "resourceclaims.resource.k8s.io";
 const PER_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
@@ -28,7 +30,7 @@ pub(super) fn are_devices(name: &str, counting: &Counting) -> bool {
     let Some(resource) = pods::extended_resource(name) else { return true };
     let classes = (counting.device_classes)();
     match resource.strip_prefix(DEVICE_CLASS_RESOURCES) {
-        Some(class) => classes.iter().any(|found| str_at(found, &["metadata", "name"]) == class),
+        Some(class) => classes.iter().any(|found| name_of(found) == class),
         None => classes.iter().any(|found| extended_resource_of(found) == resource),
     }
 }
@@ -60,7 +62,7 @@ fn extended_resources(per_class: &BTreeMap<&str, Quantity>, counting: &Counting)
     let classes = (counting.device_classes)();
     for (class, amount) in per_class {
         found.entry(format!("{REQUESTS}{DEVICE_CLASS_RESOURCES}{class}")).or_default().add(amount);
-        let stored = classes.iter().find(|found| str_at(found, &["metadata", "name"]) == *class);
+        let stored = classes.iter().find(|found| name_of(found) == *class);
         if let Some(resource) =
             stored.map(|class| extended_resource_of(class)).filter(|name| !name.is_empty())
         {
@@ -74,28 +76,26 @@ fn extended_resources(per_class: &BTreeMap<&str, Quantity>, counting: &Counting)
 /// only says so is not believed.
 fn charged_with_pod(claim: &Value, counting: &Counting) -> ResourceList {
     let Some(owner) = pod_of(claim) else { return ResourceList::new() };
-    let is_owner = |pod: &Arc<Value>| {
-        (str_at(pod, &["metadata", "name"]), str_at(pod, &["metadata", "uid"])) == (&owner.name, &owner.uid)
-    };
+    let is_owner =
+        |pod: &Arc<Value>| (name_of(pod), str_at(pod, &["metadata", "uid"])) == (&owner.name, &owner.uid);
     let Some(pod) = (counting.list)("pods").into_iter().find(is_owner) else { return ResourceList::new() };
     let its_claim = str_at(&pod, &["status", "extendedResourceClaimStatus", "resourceClaimName"]);
     let is_its_claim =
-        if its_claim.is_empty() { is_first(claim, &owner, counting) } else { its_claim == name(claim) };
+        if its_claim.is_empty() { is_first(claim, &owner, counting) } else { its_claim == name_of(claim) };
     if is_its_claim { pods::usage(&pod, counting.now) } else { ResourceList::new() }
 }
 
 /// The pod for whose extended resources the claim says it was made.
 fn pod_of(claim: &Value) -> Option<OwnerReference> {
     let metadata = ObjectMeta::deserialize(&claim["metadata"]).ok()?;
-    let is_such = metadata.annotations.get(EXTENDED_RESOURCE_CLAIM).is_some_and(|is| is == "true");
-    let owner = metadata.controller().filter(|_| is_such)?;
-    ((&*owner.kind, owner.api_version == PODS.api_version()) == (PODS.kind, true)).then(|| owner.clone())
+    let owner = extended_resources_owner(&metadata)?;
+    (owner.kind == PODS.kind && owner.api_version == PODS.api_version()).then(|| owner.clone())
 }
 
 /// Whether no other claim says that it was made for this pod, and is older.
 fn is_first(claim: &Value, owner: &OwnerReference, counting: &Counting) -> bool {
     let age = |claim: &Value| {
-        (str_at(claim, &["metadata", "creationTimestamp"]).to_owned(), name(claim).to_owned())
+        (str_at(claim, &["metadata", "creationTimestamp"]).to_owned(), name_of(claim).to_owned())
     };
     let own = age(claim);
     let all = (counting.list)(CLAIMS);
@@ -103,7 +103,7 @@ fn is_first(claim: &Value, owner: &OwnerReference, counting: &Counting) -> bool 
     of_pod.all(|other| age(other) >= own)
 }
 
-fn name(object: &Value) -> &str {
+fn name_of(object: &Value) -> &str {
     str_at(object, &["metadata", "name"])
 }
 

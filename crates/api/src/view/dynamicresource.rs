@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use apimachinery::meta::{Condition, ObjectMeta};
+use apimachinery::meta::{Condition, ObjectMeta, OwnerReference};
 use apimachinery::quantity::Quantity;
 use apimachinery::{Value, time};
 use jiff::Timestamp;
@@ -86,8 +86,7 @@ pub struct ResourceClaim {
 impl ResourceClaim {
     /// The uid of the pod for whose extended resources the claim was made.
     pub fn extended_resources_of(&self) -> Option<&str> {
-        let is_such = self.metadata.annotations.get(EXTENDED_RESOURCE_CLAIM).is_some_and(|is| is == "true");
-        self.metadata.controller().filter(|_| is_such).map(|owner| owner.uid.as_str())
+        extended_resources_owner(&self.metadata).map(|owner| owner.uid.as_str())
     }
 
     pub fn is_reserved_for(&self, pod_uid: &str) -> bool {
@@ -118,6 +117,12 @@ impl ResourceClaim {
                 == (&result.driver, &result.pool, &result.device, &result.share_id)
         })
     }
+}
+
+/// Who is named as the one for whose extended resources a claim of this metadata was made.
+pub fn extended_resources_owner(claim: &ObjectMeta) -> Option<&OwnerReference> {
+    let is_such = claim.annotations.get(EXTENDED_RESOURCE_CLAIM).is_some_and(|is| is == "true");
+    claim.controller().filter(|_| is_such)
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
