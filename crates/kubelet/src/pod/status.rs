@@ -412,7 +412,8 @@ fn phase(pod: &Pod, init: &[ContainerStatus], regular: &[ContainerStatus], ended
             s.state.terminated.is_some() || s.last_state.terminated.is_some() && s.state.running.is_none()
         })
         .count();
-    if ended && running == 0 && stopped > 0 {
+    // Also a pod that was deleted before anything of it ran: whoever counts pods waits for its phase.
+    if ended && running == 0 {
         return if succeeded == regular.len() { "Succeeded" } else { "Failed" };
     }
     if pending_init && running == 0 && stopped == 0 {

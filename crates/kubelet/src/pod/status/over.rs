@@ -42,9 +42,6 @@ impl Teller<'_> {
             status.state = ContainerState { terminated: Some(last), ..Default::default() };
             return;
         }
-        if self.memory.failed.is_some() || self.observed.containers.is_empty() {
-            return;
-        }
         status.state = ContainerState {
             terminated: Some(ContainerStateTerminated {
                 exit_code: UNSEEN_EXIT_CODE,
@@ -94,5 +91,6 @@ mod tests {
         check(vec![ended("j", 0)], "?t?");
         check(vec![ended("i", 0), ended("j", 1)], "ttw");
         check(vec![ended("a", 1)], "?wt");
+        check(vec![], "?ww");
     }
 }

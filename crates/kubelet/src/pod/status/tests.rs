@@ -154,6 +154,20 @@ fn a_pod_whose_containers_are_removed_to_start_anew_goes_on_running() {
 }
 
 #[test]
+fn a_pod_that_ended_before_it_began_has_failed() {
+    let check = |init: &[&str], told: &str| {
+        let init: Vec<_> = init.iter().map(|name| json!({"name": name})).collect();
+        let pod = pod(json!({"initContainers": init, "containers": [{"name": "a"}]}));
+        let status = tell(&pod, vec![], &Memory::default(), true);
+        let end = status.container_statuses[0].state.terminated.as_ref();
+        let reason = end.map_or("waits", |end| end.reason.as_str());
+        assert_eq!((status.phase.as_str(), reason), ("Failed", told), "{init:?}");
+    };
+    check(&[], "ContainerStatusUnknown");
+    check(&["i"], "waits");
+}
+
+#[test]
 fn a_container_that_ended_before_it_started_has_both_times() {
     let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
     let status = tell(&pod, vec![container("a", State::Exited, 137, 0)], &Memory::default(), true);
