@@ -104,9 +104,9 @@ mod tests {
 
     #[test]
     fn a_title_names_no_file_and_no_process() {
-        let arguments = "--server-pid 7 list-pods --objects 5 --write x --kubeconfig=k --by-label";
+        let arguments = "--server-pid 7 list-pods --objects 5 --write x --kubeconfig=k --form table";
         let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
-        assert_eq!(title("list-pods", &arguments), "list-pods --objects 5 --by-label");
+        assert_eq!(title("list-pods", &arguments), "list-pods --objects 5 --form table");
     }
 
     #[test]

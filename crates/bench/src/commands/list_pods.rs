@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum as _;
 
 use crate::Cluster;
 use crate::connection::Connection;
@@ -19,20 +20,42 @@ const CREATE_CONCURRENCY: usize = 32;
 const CHOSEN: &str = "chosen";
 
 /// How the list is asked for.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
 enum Form {
     Json,
     Protobuf,
     /// What `kubectl get` asks for
     Table,
+    /// In JSON, only those of a label that every tenth pod has
+    ByLabel,
+    /// In JSON, in pages; the whole list counts as one
+    Paged,
 }
 
 impl Form {
+    fn name(self) -> &'static str {
+        match self {
+            Form::Json => "list in JSON",
+            Form::Protobuf => "list in protobuf",
+            Form::Table => "list as Table",
+            Form::ByLabel => "list by label",
+            Form::Paged => "list in pages",
+        }
+    }
+
     fn media_type(self) -> &'static str {
         match self {
-            Form::Json => "application/json",
+            Form::Json | Form::ByLabel | Form::Paged => "application/json",
             Form::Protobuf => "application/vnd.kubernetes.protobuf",
             Form::Table => "application/json;as=Table;v=v1;g=meta.k8s.io",
+        }
+    }
+
+    fn query(self, page: usize) -> String {
+        match self {
+            Form::ByLabel => format!("?labelSelector=group={CHOSEN}"),
+            Form::Paged => format!("?limit={page}"),
+            Form::Json | Form::Protobuf | Form::Table => String::new(),
         }
     }
 }
@@ -42,17 +65,15 @@ pub struct ListPods {
     /// Pods in the list
     #[arg(long, default_value_t = 3000)]
     objects: usize,
-    /// Lists, one after the other
-    #[arg(long, default_value_t = 100)]
+    /// Lists in each form, one after the other
+    #[arg(long, default_value_t = 50)]
     rounds: usize,
-    #[arg(long, value_enum, default_value_t = Form::Json)]
-    form: Form,
-    /// Only those of a label that every tenth pod has
-    #[arg(long)]
-    by_label: bool,
-    /// In pages of so many pods; the whole list counts as one
-    #[arg(long, value_name = "PODS")]
-    page: Option<usize>,
+    /// Only in this form; otherwise in all of them
+    #[arg(long, value_enum)]
+    form: Option<Form>,
+    /// Pods in a page; kubectl asks for so many
+    #[arg(long, value_name = "PODS", default_value_t = 500)]
+    page: usize,
 }
 
 impl ListPods {
@@ -63,50 +84,62 @@ impl ListPods {
                 _ => pods::unscheduled(&format!("pod-{n}")),
             };
             sandbox.create_pods(self.objects, CREATE_CONCURRENCY, pod).await?;
-            let mut connection = sandbox.connect().await?.accepting(self.form.media_type());
-            let path = self.path(sandbox);
-            let peak = PeakMeter::start(&cluster.server_pids)?;
-            let bytes = self.list(&mut connection, &path).await?;
-            let grown = peak.growth_bytes()?;
-            let cpu = CpuMeter::start(&cluster.server_pids)?;
-            let mut took = Vec::new();
-            for _ in 0..self.rounds {
-                let start = Instant::now();
-                self.list(&mut connection, &path).await?;
-                took.push(start.elapsed());
-            }
-            let mut report = Report::new("list-pods")
-                .row("pods", self.objects as f64, "")
-                .row("lists", self.rounds as f64, "")
-                .megabytes("answer", bytes as u64)
-                .latencies("list", &Latencies::new(took))
-                .server_cpu("list", cpu.used(), self.rounds);
-            if let Some(grown) = grown {
-                report = report.megabytes("server memory's rise at the first list", grown);
+            let mut report = Report::new("list-pods").row("pods", self.objects as f64, "").row(
+                "lists in each form",
+                self.rounds as f64,
+                "",
+            );
+            let asked = |form: &Form| self.form.is_none_or(|only| only == *form);
+            for form in Form::value_variants().iter().copied().filter(asked) {
+                report = self.measure(form, cluster, sandbox, report).await?;
             }
             Ok(report)
         })
         .await
     }
 
-    fn path(&self, sandbox: &Sandbox) -> String {
-        let pods = sandbox.path("pods");
-        let selector = if self.by_label { format!("&labelSelector=group={CHOSEN}") } else { String::new() };
-        format!("{pods}?limit={}{selector}", self.page.unwrap_or(0))
-    }
-
-    /// Reads the list to its end and tells how many bytes it had.
-    async fn list(&self, connection: &mut Connection, path: &str) -> Result<usize> {
-        let mut page = connection.get_bytes(path).await?;
-        let mut bytes = page.len();
-        while self.page.is_some()
-            && let Some(token) = continue_token(&page)?
-        {
-            page = connection.get_bytes(&format!("{path}&continue={token}")).await?;
-            bytes += page.len();
+    async fn measure(
+        &self,
+        form: Form,
+        cluster: &Cluster,
+        sandbox: &Sandbox,
+        report: Report,
+    ) -> Result<Report> {
+        let mut connection = sandbox.connect().await?.accepting(form.media_type());
+        let path = format!("{}{}", sandbox.path("pods"), form.query(self.page));
+        let peak = PeakMeter::start(&cluster.server_pids)?;
+        let bytes = list(&mut connection, &path, form).await?;
+        let grown = peak.growth_bytes()?;
+        let cpu = CpuMeter::start(&cluster.server_pids)?;
+        let mut took = Vec::new();
+        for _ in 0..self.rounds {
+            let start = Instant::now();
+            list(&mut connection, &path, form).await?;
+            took.push(start.elapsed());
         }
-        Ok(bytes)
+        let name = form.name();
+        let mut report = report
+            .megabytes(format!("{name}, answer"), bytes as u64)
+            .latencies(name, &Latencies::new(took))
+            .server_cpu(name, cpu.used(), self.rounds);
+        if let Some(grown) = grown {
+            report = report.megabytes(format!("{name}, server memory's rise at the first"), grown);
+        }
+        Ok(report)
     }
+}
+
+/// Reads the list to its end and tells how many bytes it had.
+async fn list(connection: &mut Connection, path: &str, form: Form) -> Result<usize> {
+    let mut page = connection.get_bytes(path).await?;
+    let mut bytes = page.len();
+    while form == Form::Paged
+        && let Some(token) = continue_token(&page)?
+    {
+        page = connection.get_bytes(&format!("{path}&continue={token}")).await?;
+        bytes += page.len();
+    }
+    Ok(bytes)
 }
 
 /// Where the next page of a list in JSON begins.
@@ -120,6 +153,6 @@ fn continue_token(page: &[u8]) -> Result<Option<String>> {
         #[serde(default, rename = "continue")]
         token: String,
     }
-    let list: List = serde_json::from_slice(page).context("pages are read from lists in JSON only")?;
+    let list: List = serde_json::from_slice(page).context("a page is no list")?;
     Ok(Some(list.metadata.token).filter(|token| !token.is_empty()))
 }
