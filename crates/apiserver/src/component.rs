@@ -20,7 +20,7 @@ pub use authorization::{AlwaysAllowed, Authorization, PathError};
 
 use crate::body::Body;
 use crate::features::Features;
-use crate::health::Asked;
+use crate::health::{Asked, Outcomes};
 use crate::listener::{self, Answers};
 use crate::metrics::process;
 use crate::negotiation::{Formats, Target};
@@ -49,12 +49,13 @@ pub struct Config {
 /// A component's own server.
 pub struct Server {
     config: Config,
+    outcomes: Outcomes,
     draining: CancellationToken,
 }
 
 impl Server {
     pub fn new(config: Config) -> Arc<Server> {
-        Arc::new(Server { config, draining: CancellationToken::new() })
+        Arc::new(Server { config, outcomes: Outcomes::default(), draining: CancellationToken::new() })
     }
 
     /// Serves until `stop`, under the TLS that the authentication keeps up to date.
@@ -83,6 +84,7 @@ impl Server {
             }
             ["configz"] => text("application/json", self.config.configz.to_string()),
             ["metrics"] => text(METRICS_CONTENT_TYPE, self.metrics(now)),
+            ["metrics", "slis"] => text(METRICS_CONTENT_TYPE, self.outcomes.render(now)),
             _ => page_not_found(),
         }
     }
@@ -94,15 +96,17 @@ impl Server {
             "healthz" => !check.readiness_only,
             _ => false,
         });
-        let mut outcomes: Vec<(&str, bool)> = applying.map(|check| (check.name, (check.passes)())).collect();
+        let mut outcomes: Vec<(&'static str, bool)> =
+            applying.map(|check| (check.name, (check.passes)())).collect();
         if endpoint == "readyz" {
             outcomes.push(("shutdown", !self.draining.is_cancelled()));
         }
         if outcomes.is_empty() {
             outcomes.push(("ping", true));
         }
-        outcomes.retain(|(name, _)| asked.wants(name));
-        asked.answer(&outcomes)
+        let meant = outcomes.into_iter().filter(|(name, _)| asked.means(name));
+        let made = meant.map(|(name, passes)| (name, (!asked.excludes(name)).then_some(passes)));
+        asked.answer(&made.collect::<Vec<_>>(), &self.outcomes)
     }
 
     fn metrics(&self, now: Timestamp) -> String {

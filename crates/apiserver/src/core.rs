@@ -21,6 +21,7 @@ use crate::discovery;
 use crate::encodings::Encodings;
 use crate::flowcontrol::FlowControl;
 use crate::frames::FrameCache;
+use crate::health;
 use crate::kind::KindRef;
 use crate::metrics::{self, Metrics};
 use crate::policy;
@@ -51,6 +52,7 @@ pub struct Core {
     pub encodings: Encodings,
     pub frames: FrameCache,
     pub metrics: Metrics,
+    pub health: health::Outcomes,
     pub flow_control: FlowControl,
     /// Cancelled when the server stops: watches end, new requests are refused.
     pub draining: CancellationToken,
@@ -87,6 +89,7 @@ impl Core {
             encodings: Encodings::default(),
             frames: FrameCache::default(),
             metrics,
+            health: health::Outcomes::default(),
             flow_control: FlowControl::new(config.requests_in_flight_max, config.clock.clone()),
             draining: CancellationToken::new(),
             open_api_hashes: OnceLock::new(),

@@ -1,15 +1,22 @@
-//! `/healthz`, `/livez` and `/readyz`, as a whole or check by check. Follows `healthz.InstallPathHandler`.
+//! `/healthz`, `/livez` and `/readyz`, as a whole or check by check, and what came of the checks so far at `/metrics/slis`.
+//! Follows `healthz.InstallPathHandler` and component-base's `slis`.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use apimachinery::Status;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Response, StatusCode};
+use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::core::Core;
+use crate::metrics::process;
 use crate::nonresource::page_not_found;
+use crate::prometheus::{Counters, Label, Metric};
 use crate::query::Query;
 
 struct Check {
@@ -70,12 +77,57 @@ fn applying(core: &Core, endpoint: &str) -> impl Iterator<Item = &'static Check>
 pub async fn serve(call: &Call, endpoint: &str, rest: &[&str]) -> Result<Response<Body>, Status> {
     let asked = Asked::new(endpoint, rest, &call.query);
     let mut outcomes = Vec::new();
-    for check in applying(&call.core, endpoint) {
-        if asked.wants(check.name) {
-            outcomes.push((check.name, check.passes(&call.core).await));
-        }
+    for check in applying(&call.core, endpoint).filter(|check| asked.means(check.name)) {
+        let passes = match asked.excludes(check.name) {
+            true => None,
+            false => Some(check.passes(&call.core).await),
+        };
+        outcomes.push((check.name, passes));
     }
-    asked.answer(&outcomes)
+    asked.answer(&outcomes, &call.core.health)
+}
+
+/// How checks turned out whenever a server was asked for all of them.
+#[derive(Debug)]
+pub struct Outcomes {
+    /// By check and endpoint.
+    latest: Mutex<BTreeMap<[Label; 2], bool>>,
+    totals: Counters<3>,
+}
+
+impl Default for Outcomes {
+    fn default() -> Self {
+        let totals = Counters::new(Metric {
+            name: "kubernetes_healthchecks_total",
+            help: "[STABLE] This metric records the results of all healthcheck.",
+            labels: ["name", "type", "status"],
+        });
+        Outcomes { latest: Mutex::default(), totals }
+    }
+}
+
+impl Outcomes {
+    fn observe(&self, check: &'static str, endpoint: &str, passes: bool) {
+        let (check, endpoint) = (Cow::Borrowed(check), Label::from(endpoint.to_owned()));
+        let status = Cow::Borrowed(if passes { "success" } else { "error" });
+        self.latest.lock().insert([check.clone(), endpoint.clone()], passes);
+        self.totals.add([check, endpoint, status], 1);
+    }
+
+    /// What `/metrics/slis` shows.
+    pub fn render(&self, now: Timestamp) -> String {
+        const LATEST: Metric<2> = Metric {
+            name: "kubernetes_healthcheck",
+            help: "[STABLE] This metric records the result of a single healthcheck.",
+            labels: ["name", "type"],
+        };
+        let latest = self.latest.lock().clone();
+        let rows = latest.into_iter().map(|(labels, passes)| (labels, f64::from(u8::from(passes))));
+        let mut page = String::new();
+        let written = LATEST.write(&mut page, "gauge", rows).and_then(|()| self.totals.write(&mut page));
+        written.and_then(|()| process::write_start(&mut page, now)).expect("a String takes everything");
+        page
+    }
 }
 
 /// What somebody wants to know of how a server is.
@@ -83,7 +135,7 @@ pub struct Asked<'a> {
     endpoint: &'a str,
     /// The one check that is meant; all when empty.
     single: String,
-    excluded: Vec<&'a str>,
+    excluded: BTreeSet<&'a str>,
     verbose: bool,
 }
 
@@ -94,24 +146,32 @@ impl<'a> Asked<'a> {
         Asked { endpoint, single: rest.join("/"), excluded, verbose: query.get("verbose").is_some() }
     }
 
-    /// Whether a check is to be made.
-    pub fn wants(&self, check: &str) -> bool {
-        if self.single.is_empty() { !self.excluded.contains(&check) } else { check == self.single }
+    /// Whether the answer is to tell of a check.
+    pub fn means(&self, check: &str) -> bool {
+        self.single.is_empty() || check == self.single
     }
 
-    /// The answer, from the checks that were made and whether they passed.
-    pub fn answer(&self, outcomes: &[(&str, bool)]) -> Result<Response<Body>, Status> {
+    /// Whether a check is not to be made, which the answer tells.
+    pub fn excludes(&self, check: &str) -> bool {
+        self.single.is_empty() && self.excluded.contains(check)
+    }
+
+    /// The answer, from the checks that are meant and whether they passed, if they were made.
+    pub fn answer(
+        &self,
+        outcomes: &[(&'static str, Option<bool>)],
+        observed: &Outcomes,
+    ) -> Result<Response<Body>, Status> {
         if outcomes.is_empty() && !self.single.is_empty() {
             return page_not_found();
         }
-        let endpoint = self.endpoint;
-        let mut report = String::new();
-        for (name, passes) in outcomes {
-            let line =
-                if *passes { format!("[+]{name} ok") } else { format!("[-]{name} failed: reason withheld") };
-            writeln!(report, "{line}").expect("writing to a String does not fail");
+        if self.single.is_empty() {
+            let made = outcomes.iter().filter_map(|(name, passes)| Some((*name, (*passes)?)));
+            made.for_each(|(name, passes)| observed.observe(name, self.endpoint, passes));
         }
-        let (code, text) = match (outcomes.iter().all(|(_, passes)| *passes), self.verbose) {
+        let (endpoint, report) = (self.endpoint, self.report(outcomes));
+        let is_well = outcomes.iter().all(|(_, passes)| *passes != Some(false));
+        let (code, text) = match (is_well, self.verbose) {
             (true, false) => (StatusCode::OK, "ok".to_owned()),
             (true, true) => (StatusCode::OK, format!("{report}{endpoint} check passed\n")),
             (false, _) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{report}{endpoint} check failed\n")),
@@ -125,5 +185,23 @@ impl<'a> Asked<'a> {
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         }
         Ok(response)
+    }
+
+    /// A line for each check, and one for what nobody can exclude.
+    fn report(&self, outcomes: &[(&str, Option<bool>)]) -> String {
+        let lines = outcomes.iter().map(|(name, passes)| match passes {
+            Some(true) => format!("[+]{name} ok\n"),
+            Some(false) => format!("[-]{name} failed: reason withheld\n"),
+            None => format!("[+]{name} excluded: ok\n"),
+        });
+        let mut report: String = lines.collect();
+        let is_unknown = |check: &&&str| outcomes.iter().all(|(name, _)| *name != **check);
+        let unknown: Vec<String> =
+            self.excluded.iter().filter(is_unknown).map(|check| format!("{check:?}")).collect();
+        if self.single.is_empty() && !unknown.is_empty() {
+            let warning = "warn: some health checks cannot be excluded: no matches for";
+            writeln!(report, "{warning} {}", unknown.join(",")).expect("a String takes everything");
+        }
+        report
     }
 }

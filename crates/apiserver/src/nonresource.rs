@@ -55,6 +55,7 @@ pub async fn serve(call: &mut Call, body: Body) -> Result<Response<Body>, Status
             core.config.components.iter().for_each(|component| component.write(&mut page));
             text(METRICS_CONTENT_TYPE, page)
         }
+        ["metrics", "slis"] => text(METRICS_CONTENT_TYPE, call.core.health.render(call.now)),
         ["debug", rest @ ..] => debug::serve(call, rest, body).await,
         ["api"] => group_document(call, true),
         ["apis"] => group_document(call, false),
@@ -195,6 +196,7 @@ fn paths(core: &Core) -> Vec<String> {
         [
             "/.well-known/openid-configuration",
             "/metrics",
+            "/metrics/slis",
             "/openapi/v2",
             "/openapi/v3",
             JWKS_PATH,

@@ -37,12 +37,17 @@ pub fn write(out: &mut String, now: Timestamp) -> Result {
     gauge("process_open_fds", "gauge", "Number of open file descriptors.", files)?;
     let limit = number(&read("/proc/self/limits"), "Max open files");
     gauge("process_max_fds", "gauge", "Maximum number of open file descriptors.", limit)?;
+    write_start(out, now)
+}
+
+/// When the process began.
+pub fn write_start(out: &mut String, now: Timestamp) -> Result {
+    const NAME: &str = "process_start_time_seconds";
     let uptime = read("/proc/uptime").split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok());
-    let started = stat.zip(uptime).map(|(stat, uptime)| {
-        now.as_millisecond() as f64 / 1000.0 - uptime + stat.start_ticks / TICKS_PER_SECOND
-    });
-    let help = "Start time of the process since unix epoch in seconds.";
-    gauge("process_start_time_seconds", "gauge", help, started)
+    let Some((stat, uptime)) = Stat::read().zip(uptime) else { return Ok(()) };
+    let seconds = now.as_millisecond() as f64 / 1000.0 - uptime + stat.start_ticks / TICKS_PER_SECOND;
+    head(out, NAME, "gauge", "Start time of the process since unix epoch in seconds.")?;
+    writeln!(out, "{NAME} {seconds}")
 }
 
 fn write_build(out: &mut String) -> Result {

@@ -134,13 +134,16 @@ async fn health_is_told_to_anybody_check_by_check() {
     check("/healthz", (500, &format!("{failed}healthz check failed\n"))).await;
     check("/livez", (200, "ok")).await;
     check("/readyz?exclude=leaderElection", (200, "ok")).await;
+    let excluded = "[+]leaderElection excluded: ok\n[+]shutdown ok\n\
+        warn: some health checks cannot be excluded: no matches for \"x\",\"y\"\nreadyz check passed\n";
+    check("/readyz?verbose&exclude=y&exclude=leaderElection&exclude=x", (200, excluded)).await;
     // Nobody but administrators may ask for anything else, where nobody knows users.
     assert_eq!(component.get("/healthz/leaderElection", None).await.0, 403);
     assert_eq!(component.get("/metrics", Some("a")).await.0, 403);
     component.server.stopping();
     check(
         "/readyz?exclude=leaderElection",
-        (500, "[-]shutdown failed: reason withheld\nreadyz check failed\n"),
+        (500, "[+]leaderElection excluded: ok\n[-]shutdown failed: reason withheld\nreadyz check failed\n"),
     )
     .await;
 }

@@ -95,6 +95,24 @@ async fn health_is_told_as_a_whole_and_in_parts() {
 }
 
 #[tokio::test]
+async fn what_came_of_health_checks_is_counted() {
+    let api = Fixture::new().await;
+    for path in ["/livez", "/livez?exclude=etcd", "/livez/etcd"] {
+        assert_eq!(api.send(&format!("GET {path}"), "").await.bytes, "ok", "{path}");
+    }
+    let page = api.send("GET /metrics/slis", "").await.bytes;
+    let page = String::from_utf8_lossy(&page).into_owned();
+    for line in [
+        "kubernetes_healthcheck{name=\"ping\",type=\"livez\"} 1",
+        "kubernetes_healthchecks_total{name=\"etcd\",type=\"livez\",status=\"success\"} 1",
+        "kubernetes_healthchecks_total{name=\"ping\",type=\"livez\",status=\"success\"} 2",
+    ] {
+        assert!(page.lines().any(|found| found == line), "no {line} in {page}");
+    }
+    assert!(page.contains("\nprocess_start_time_seconds "), "{page}");
+}
+
+#[tokio::test]
 async fn requests_are_counted() {
     let api = Fixture::new().await;
     api.check("GET /api/v1/pods", json!(null), 200, json!({})).await;
