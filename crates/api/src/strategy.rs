@@ -117,6 +117,11 @@ pub trait Strategy: Send + Sync {
         self.validate_update(obj, old)
     }
 
+    /// What the writer should know of a new object's fields before `prepare_for_create` changes them.
+    fn warnings_of_proposal(&self, _obj: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What the writer should know though the write is accepted; `old` is the object before an update.
     fn warnings(&self, _obj: &Value, _old: Option<&Value>) -> Vec<String> {
         Vec::new()

@@ -128,6 +128,7 @@ pub async fn create(
     admit::await_default_account(call, &place, &object).await;
     let asked = Asked { operation: Operation::Create, old: None, dry_run: options.dry_run };
     admit::mutate(call, &place, asked, &mut object).await?;
+    call.warnings.extend(stored.strategy.warnings_of_proposal(&object));
     stored.prepare_for_create(&mut object);
     stamp(call, stored, Part::Main, &mut object, None);
     let reservation = call

@@ -16,6 +16,7 @@ mod up;
 use std::process::ExitCode;
 
 use crate::cli::{Cli, Command, OutputFormat};
+use crate::memory;
 
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
@@ -52,9 +53,11 @@ fn version(output: OutputFormat) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The runtime of a process that serves: few threads, as most work is short.
+/// The runtime of a process that serves: few threads, as most work is short. More come for work that may block, and end
+/// when nothing has needed them for ten seconds: a burst of work is over then.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().on_thread_stop(memory::forget_burst).build()?.block_on(future)
 }
 
 /// The runtime of a command that asks one question and ends.

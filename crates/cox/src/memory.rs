@@ -1,5 +1,5 @@
 //! The allocator: jemalloc gives memory back after a burst, where glibc keeps it. And the program's own pages, most of
-//! which only its start needs.
+//! which only bursts need.
 
 use std::ffi::{c_int, c_void};
 
@@ -22,9 +22,10 @@ pub fn return_in_background() {
     }
 }
 
-/// Lets go of the code and constants that are mapped: after the start, two thirds of them are not needed again. What is
-/// used further is in the page cache still, and mapped again as it is touched.
-pub fn forget_start() {
+/// Lets go of the code and constants that are mapped: after a start, or many pods at once, two thirds of them are not
+/// needed again. What is used further is in the page cache still, and mapped again as it is touched. To be called when a
+/// burst of work is over.
+pub fn forget_burst() {
     // SAFETY: the callback keeps to what the loader promises about its arguments.
     unsafe { libc::dl_iterate_phdr(Some(unmap_constant), std::ptr::null_mut()) };
 }
@@ -52,7 +53,7 @@ unsafe extern "C" fn unmap_constant(
             libc::madvise(start as *mut c_void, end.saturating_sub(start) as usize, libc::MADV_DONTNEED)
         };
         if failed != 0 {
-            tracing::debug!(error = %std::io::Error::last_os_error(), "code that the start used stays mapped");
+            tracing::debug!(error = %std::io::Error::last_os_error(), "code that a burst used stays mapped");
         }
     }
     1
@@ -70,9 +71,9 @@ mod tests {
     }
 
     #[test]
-    fn a_program_goes_on_with_less_after_it_forgot_its_start() {
+    fn a_program_goes_on_with_less_after_it_forgot_a_burst() {
         let before = mapped();
-        forget_start();
+        forget_burst();
         assert!(mapped() < before, "{before} kB before");
     }
 }

@@ -70,7 +70,7 @@ impl Gate {
         room: Room,
         sysctls: Allowlist,
     ) -> Self {
-        let app_armor = security::app_armor_enabled();
+        let app_armor = runtime::apparmor::is_enabled();
         Gate { shared, nodes, own, room, sysctls, app_armor, claims: HashMap::new() }
     }
 

@@ -1,6 +1,7 @@
 //! Decisions about one pod: what to do next, and what to report. Pure: no clock, runtime or file is touched here.
 
 pub mod actions;
+pub mod apparmor;
 pub mod backoff;
 pub mod container;
 pub mod memory;

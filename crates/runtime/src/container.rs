@@ -27,7 +27,7 @@ use crate::runtime::{Runtime, not_found, now};
 use crate::shim::protocol::{Reply, Request};
 use crate::shim::spec::{DeviceSpec, ExitRecord};
 use crate::shim::sys;
-use crate::{Error, Result, shim_client};
+use crate::{Error, Result, apparmor, shim_client};
 
 /// How long a killed container may take to end: only a kernel that waits for a device takes longer.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,6 +46,8 @@ impl Runtime {
             return Err(Error::FailedPrecondition(format!("sandbox {} is not ready", sandbox.id)));
         }
         validate_mounts(&config.mounts).map_err(Error::InvalidArgument)?;
+        let security = security_context(&config);
+        apparmor::profile(security.apparmor.as_ref(), security.privileged).map_err(Error::InvalidArgument)?;
         cdi::inject(&mut config)?;
         make_sources(&config.mounts)?;
         let name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
@@ -155,6 +157,7 @@ impl Runtime {
         };
         let spec = translate(&world).map_err(Error::InvalidArgument)?;
         self.limit(container, &world.host_devices)?;
+        provide_profile(spec.process.apparmor.clone()).await?;
         match shim_client::call(world.sandbox_dir, Request::Start(Box::new(spec))).await {
             Ok(Reply::Started { pid, started_at }) => Ok((pid, started_at)),
             Ok(other) => Err(Error::Shim(format!("unexpected answer {other:?}"))),
@@ -347,6 +350,15 @@ fn make_folders(dir: &Path, root: Option<u32>) -> Result<()> {
         chown(&upper, root, root).map_err(Error::io("chown", &upper))?;
     }
     Ok(())
+}
+
+/// The first profile of a node is translated by a program of its own.
+async fn provide_profile(name: Option<String>) -> Result<()> {
+    let Some(name) = name else { return Ok(()) };
+    let provided = tokio::task::spawn_blocking(move || {
+        apparmor::provide(&name).map_err(Error::io("load AppArmor profile", name.as_ref()))
+    });
+    provided.await.unwrap_or_else(|panicked| Err(Error::FailedPrecondition(panicked.to_string())))
 }
 
 /// A container may have written a lot.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::apparmor;
 use crate::cri::{
     ContainerConfig, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOption,
     security_profile::ProfileType,
@@ -151,6 +152,7 @@ fn process(world: &World, security: &LinuxContainerSecurityContext) -> Result<Pr
         ambient,
         no_new_privileges: security.no_new_privs,
         seccomp: seccomp(security)?,
+        apparmor: apparmor::profile(security.apparmor.as_ref(), security.privileged)?,
         tty: config.tty,
         oom_score_adj: Some(resources.map_or(0, |resources| resources.oom_score_adj as i32)),
         cgroups: world.cgroups.clone(),

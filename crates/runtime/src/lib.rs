@@ -4,6 +4,7 @@
 //! same services on a socket, `connect` reaches another runtime's. `shim_main` is the other program in here: the small
 //! process that holds a pod sandbox. The library knows no other crate of the workspace.
 
+pub mod apparmor;
 pub mod cgroups;
 mod channel;
 mod config;

@@ -1,5 +1,6 @@
 //! Pod (follows `pkg/registry/core/pod`).
 
+pub mod apparmor;
 mod columns;
 pub mod defaults;
 pub mod resources;
@@ -79,6 +80,7 @@ impl Strategy for Pod {
         if let Some(spec) = object(obj, "spec") {
             defaults::sync_service_account(spec);
         }
+        apparmor::sync(obj);
     }
 
     fn prepare_for_update(&self, obj: &mut Value, old: &Value) {
@@ -142,6 +144,10 @@ impl Strategy for Pod {
             "resize" => validation::validate_resize(obj, old),
             _ => validation::validate_update(obj, old),
         }
+    }
+
+    fn warnings_of_proposal(&self, obj: &Value) -> Vec<String> {
+        apparmor::warnings(obj)
     }
 
     /// Only on creation: people rarely update pods, controllers and kubelets do all the time.

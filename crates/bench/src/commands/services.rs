@@ -120,9 +120,13 @@ async fn reach(service: SocketAddr, port: u16) -> Result<()> {
     let work = move || {
         let deadline = Instant::now() + REACHED_WAIT;
         while Instant::now() < deadline {
+            let asked = Instant::now();
             if answering(service).is_ok_and(|found| found == port) {
                 return Ok(());
             }
+            // Refusals come at once, as do answers of the endpoint before; asking again without a pause would take the
+            // time that the proxy needs.
+            std::thread::sleep(ANSWER_WAIT.saturating_sub(asked.elapsed()));
         }
         bail!("{service} is not reached after {} s", REACHED_WAIT.as_secs())
     };
@@ -134,14 +138,9 @@ fn answering(service: SocketAddr) -> Result<u16> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(service)?;
     socket.set_read_timeout(Some(ANSWER_WAIT))?;
-    let asked = Instant::now();
     let mut answer = [0; 2];
-    let answered = socket.send(b"?").and_then(|_| socket.recv(&mut answer));
-    if answered.is_err() {
-        // Refusals come at once; asking again without a pause would take the time that the proxy needs.
-        std::thread::sleep(ANSWER_WAIT.saturating_sub(asked.elapsed()));
-    }
-    answered?;
+    socket.send(b"?")?;
+    socket.recv(&mut answer)?;
     Ok(u16::from_be_bytes(answer))
 }
 

@@ -56,10 +56,9 @@ pub fn agent(mut args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
         let layout = plan.layout.clone();
         let _locks = cluster::lock::of_node(&layout)?;
         let informers = |client: Client| Informers::new(client, CancellationToken::new());
-        let (proxy, node_name) = (informers(proxy), plan.node_name.clone());
         let clients = node::Clients {
             kubelet,
-            proxy: proxy.clone(),
+            proxy: informers(proxy),
             dns: informers(dns),
             ingress: (ingress.clone(), informers(ingress)),
         };
@@ -71,12 +70,6 @@ pub fn agent(mut args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
             Progress::on_terminal().step(&node::ingress_not_served(&error));
         }
         Progress::on_terminal().step("node is registered");
-        tokio::spawn(async move {
-            // Network, proxy and DNS go on starting until then.
-            if node::node_ready(&proxy, &node_name, &CancellationToken::new()).await {
-                memory::forget_start();
-            }
-        });
         until_interrupted(services).await
     })
 }

@@ -79,7 +79,6 @@ async fn run(
             Err(error) => Err(error),
             Ok(()) => {
                 progress.ready();
-                memory::forget_start();
                 if !detached {
                     eprintln!("\nPress Ctrl-C to stop; pods keep running until `cox down`.");
                 }

@@ -9,6 +9,7 @@ use runtime::cri;
 use crate::cm::Pinned;
 use crate::cm::devicemanager::proto::ContainerAllocateResponse;
 use crate::observe::{CONTAINER_HASH_ANNOTATION, CONTAINER_NAME_LABEL, CONTAINER_RESTART_COUNT_ANNOTATION};
+use crate::pod::apparmor;
 use crate::pod::sandbox::pod_labels;
 use crate::resources::{self, Machine};
 use crate::termination_message;
@@ -178,6 +179,7 @@ fn security_context(
             privileged,
             root_dir,
         )),
+        apparmor: apparmor::profile(pod, spec).map(|profile| apparmor::of_cri(&profile)),
         ..Default::default()
     }
 }

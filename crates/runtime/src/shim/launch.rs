@@ -278,6 +278,7 @@ fn open_console(socket: &OwnedFd, is_init: bool) -> Result<OwnedFd> {
 fn run(process: &ProcessSpec) -> Result<Infallible> {
     rootfs::enter_working_directory(&process.cwd)?;
     sys::close_descriptors_on_exec().map_err(|e| format!("close descriptors: {e}"))?;
+    confine(process)?;
     if process.no_new_privileges {
         prctl::set_no_new_privs().map_err(|e| format!("set no_new_privs: {e}"))?;
     }
@@ -297,6 +298,13 @@ fn run(process: &ProcessSpec) -> Result<Infallible> {
         install_seccomp(process)?;
     }
     execve(&program, &args, &env).map_err(|e| format!("exec {program_text:?}: {}", describe(e)))
+}
+
+/// Has the kernel hold the process to its AppArmor profile from `execve` on.
+fn confine(process: &ProcessSpec) -> Result<()> {
+    let Some(profile) = &process.apparmor else { return Ok(()) };
+    fs::write("/proc/thread-self/attr/apparmor/exec", format!("exec {profile}"))
+        .map_err(|e| format!("apply AppArmor profile {profile:?}: {e}"))
 }
 
 fn install_seccomp(process: &ProcessSpec) -> Result<()> {

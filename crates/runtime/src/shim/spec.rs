@@ -72,6 +72,9 @@ pub struct ProcessSpec {
     pub ambient: u64,
     pub no_new_privileges: bool,
     pub seccomp: Seccomp,
+    /// AppArmor profile; none is unconfined.
+    #[serde(default)]
+    pub apparmor: Option<String>,
     pub tty: bool,
     pub oom_score_adj: Option<i32>,
     /// cgroup folders to join.

@@ -134,12 +134,20 @@ impl Node {
     }
 
     pub async fn create(&mut self, sandbox: &str, config: ContainerConfig) -> String {
+        self.try_create(sandbox, config).await.unwrap()
+    }
+
+    pub async fn try_create(
+        &mut self,
+        sandbox: &str,
+        config: ContainerConfig,
+    ) -> Result<String, tonic::Status> {
         let request = CreateContainerRequest {
             pod_sandbox_id: sandbox.to_owned(),
             config: Some(config),
             sandbox_config: None,
         };
-        self.cri.runtime.create_container(request).await.unwrap().into_inner().container_id
+        Ok(self.cri.runtime.create_container(request).await?.into_inner().container_id)
     }
 
     pub async fn try_start(&mut self, container_id: &str) -> Result<(), tonic::Status> {

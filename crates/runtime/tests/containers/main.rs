@@ -1,5 +1,6 @@
 //! Real containers from a busybox image, through the CRI as the kubelet uses it. Needs root.
 
+mod apparmor;
 mod cri;
 mod harness;
 mod image_volumes;

@@ -9,7 +9,7 @@ mod env;
 mod handler;
 pub mod requirements;
 pub mod scheduling;
-mod security;
+pub(super) mod security;
 mod status;
 pub mod update;
 pub mod volume;
@@ -242,8 +242,10 @@ fn is_mirror_pod(pod: &Value) -> bool {
 }
 
 /// Every container of the spec, with its place.
+pub const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+
 pub(super) fn all_containers<'a>(spec: &At<'a>) -> impl Iterator<Item = At<'a>> + use<'a> {
-    let lists = ["initContainers", "containers", "ephemeralContainers"].map(|list| spec.get(list));
+    let lists = CONTAINER_LISTS.map(|list| spec.get(list));
     lists.into_iter().flat_map(|list| list.items())
 }
 

@@ -5,12 +5,12 @@ use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::{Map, Value};
 
 use super::{MIRROR_POD, all_containers, has_container};
+use crate::core::pod::apparmor;
 use crate::validation::At;
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 pub const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 pub const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-pub const APP_ARMOR_CONTAINER: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 pub fn validate(annotations: &At, spec: &At, errors: &mut ErrorList) {
     for (key, value) in annotations.entries() {
@@ -25,7 +25,7 @@ pub fn validate(annotations: &At, spec: &At, errors: &mut ErrorList) {
             }
             _ => {}
         }
-        if let Some(container) = key.strip_prefix(APP_ARMOR_CONTAINER) {
+        if let Some(container) = key.strip_prefix(apparmor::ANNOTATION_PREFIX) {
             app_armor(container, &value, spec, errors);
         }
     }
@@ -70,7 +70,7 @@ pub fn profiles_match(metadata: &At, spec: &At, errors: &mut ErrorList) {
         let security = container.get("securityContext");
         let key = format!("{SECCOMP_CONTAINER}{name}");
         matches(annotations, &key, &security.get("seccompProfile"), "seccomp", errors);
-        let key = format!("{APP_ARMOR_CONTAINER}{name}");
+        let key = apparmor::annotation_key(name);
         let own = security.get("appArmorProfile");
         let profile = if own.is_set() { own } else { pod.get("appArmorProfile").under(&own.path) };
         matches(annotations, &key, &profile, "apparmor", errors);
@@ -104,7 +104,7 @@ fn matches(annotations: &Map<String, Value>, key: &str, profile: &At, what: &str
 pub fn validate_update(annotations: &At, old: &At, errors: &mut ErrorList) {
     let fixed = |key: &str| match key {
         MIRROR_POD => Some("mirror pod annotation"),
-        _ if key.starts_with(APP_ARMOR_CONTAINER) => Some("AppArmor annotations"),
+        _ if key.starts_with(apparmor::ANNOTATION_PREFIX) => Some("AppArmor annotations"),
         _ => None,
     };
     for (key, value) in old.entries() {

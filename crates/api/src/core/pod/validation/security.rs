@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList};
 
 use super::{Context, all_containers, volume};
@@ -82,7 +83,7 @@ pub fn container(security: &At, context: &Context, errors: &mut ErrorList) {
         errors.push(proc_mount.invalid("`hostUsers` must be false to use `Unmasked`"));
     }
     seccomp_profile(&security.get("seccompProfile"), errors);
-    if security.get("allowPrivilegeEscalation").value == &apimachinery::Value::Bool(false) {
+    if security.get("allowPrivilegeEscalation").value == &Value::Bool(false) {
         no_escalation(security, errors);
     }
     app_armor_profile(&security.get("appArmorProfile"), errors);
@@ -120,6 +121,12 @@ fn seccomp_profile(profile: &At, errors: &mut ErrorList) {
         )),
         (false, false) => {}
     }
+}
+
+pub fn is_app_armor_profile(profile: &Value) -> bool {
+    let mut errors = ErrorList::new();
+    app_armor_profile(&At::root(profile), &mut errors);
+    errors.is_empty()
 }
 
 fn app_armor_profile(profile: &At, errors: &mut ErrorList) {
@@ -189,7 +196,7 @@ fn is_sysctl_name(name: &str) -> bool {
 /// A pod with users of its own shares no other namespace with the host.
 pub fn user_namespace(spec: &At, errors: &mut ErrorList) {
     const DETAIL: &str = "when `hostUsers` is false";
-    if spec.get("hostUsers").value != &apimachinery::Value::Bool(false) {
+    if spec.get("hostUsers").value != &Value::Bool(false) {
         return;
     }
     // The two capitals are upstream's.
@@ -230,7 +237,7 @@ fn linux(spec: &At, errors: &mut ErrorList) {
 
 fn windows(spec: &At, errors: &mut ErrorList) {
     let mut refuse = |at: At| {
-        let truthy = at.is_set() && at.value != &apimachinery::Value::Bool(false);
+        let truthy = at.is_set() && at.value != &Value::Bool(false);
         if truthy {
             errors.push(at.forbidden("cannot be set for a windows pod"));
         }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use apimachinery::field::Path;
-use apimachinery::{Value, json};
 
 use super::{BYTES, fractional};
+use crate::core::pod::apparmor;
 use crate::core::pod::validation::all_containers;
-use crate::core::pod::validation::annotations::{APP_ARMOR_CONTAINER, SECCOMP_CONTAINER};
+use crate::core::pod::validation::annotations::SECCOMP_CONTAINER;
 use crate::validation::{At, same};
 
 pub fn all(spec: &At, annotations: &At, warnings: &mut Vec<String>) {
@@ -44,25 +44,12 @@ pub fn seccomp(annotations: &At, key: &str, warnings: &mut Vec<String>) {
 
 /// Only templates earn this one, unless the pod's own profile is the same.
 fn app_armor(annotations: &At, container: &str, of_pod: &At, warnings: &mut Vec<String>) {
-    let key = format!("{APP_ARMOR_CONTAINER}{container}");
+    let key = apparmor::annotation_key(container);
     let annotation = annotations.get(&key);
     let is_template = annotations.path.as_str() != "metadata.annotations";
-    let says_as_much = || app_armor_field(annotation.text()).is_some_and(|field| same(of_pod.value, &field));
+    let says_as_much = || apparmor::field(annotation.text()).is_some_and(|field| same(of_pod.value, &field));
     if is_template && annotation.is_set() && !says_as_much() {
-        let path = annotations.path.key(&key);
-        warnings.push(format!("{path}: deprecated since v1.30; use the \"appArmorProfile\" field instead"));
-    }
-}
-
-/// What an annotation says, as the field says it (follows `ApparmorFieldForAnnotation`).
-fn app_armor_field(annotation: &str) -> Option<Value> {
-    match annotation {
-        "unconfined" => Some(json!({"type": "Unconfined"})),
-        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
-        other => {
-            let profile = other.strip_prefix("localhost/").filter(|profile| !profile.is_empty())?;
-            Some(json!({"type": "Localhost", "localhostProfile": profile}))
-        }
+        warnings.push(apparmor::deprecation(annotations, &key));
     }
 }
 
