@@ -55,7 +55,7 @@ pub fn name(obj: &Value) -> Value {
 }
 
 pub fn age(obj: &Value, now: Timestamp) -> Value {
-    since(obj.pointer("/metadata/creationTimestamp"), now).into()
+    since(value_at(obj, &["metadata", "creationTimestamp"]), now).into()
 }
 
 /// The time of creation as it stands.

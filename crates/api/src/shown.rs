@@ -56,8 +56,9 @@ impl Shown {
     }
 
     /// What is meant of a field, if anything is.
-    pub fn field(&self, name: &str) -> Option<&Shown> {
-        match self.named.iter().find(|(field, _)| **field == *name) {
+    pub fn field(&self, name: impl AsRef<[u8]>) -> Option<&Shown> {
+        let name = name.as_ref();
+        match self.named.iter().find(|(field, _)| field.as_bytes() == name) {
             Some((_, below)) => Some(below).filter(|below| !below.is_nothing()),
             None => self.others.then_some(&ALL),
         }

@@ -1,5 +1,7 @@
 //! Kubernetes' textual times: `Time` has whole seconds, `MicroTime` six decimals, both in UTC.
 
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
 /// `2026-01-02T03:04:05Z`, the form of `metav1.Time`.
@@ -14,7 +16,21 @@ pub fn format_micro_time(at: Timestamp) -> String {
 
 /// Parses RFC 3339 with or without a fraction, in any offset.
 pub fn parse_time(text: &str) -> Option<Timestamp> {
-    text.parse().ok()
+    parse_whole_seconds(text.as_bytes()).or_else(|| text.parse().ok())
+}
+
+/// Parses the form that [`format_time`] gives, which nearly all times have: it takes a fraction of what others take.
+fn parse_whole_seconds(text: &[u8]) -> Option<Timestamp> {
+    let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2, b'Z'] = text
+    else {
+        return None;
+    };
+    let digit = |byte: u8| byte.is_ascii_digit().then(|| (byte - b'0').cast_signed());
+    let two = |tens: u8, ones: u8| Some(digit(tens)? * 10 + digit(ones)?);
+    let year = i16::from(two(y1, y2)?) * 100 + i16::from(two(y3, y4)?);
+    let (month, day, hour) = (two(m1, m2)?, two(d1, d2)?, two(h1, h2)?);
+    let at = DateTime::new(year, month, day, hour, two(n1, n2)?, two(s1, s2)?, 0).ok()?;
+    Offset::UTC.to_timestamp(at).ok()
 }
 
 /// A duration as Go writes it: `1h30m`, `1.5s`, `-300ms`; `None` if it is none or out of range.
@@ -106,6 +122,31 @@ mod tests {
         }
         for bad in ["", "-", "1", "1d", "s", "1.2.3s", "1h 2m", "9999999999999999h"] {
             assert_eq!(seconds(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_of_whole_seconds_are_read_as_all_others_are() {
+        let check = |text: &str| assert_eq!(parse_time(text), text.parse().ok(), "{text}");
+        for text in
+            ["2026-02-28T23:59:59Z", "0000-01-01T00:00:00Z", "9999-12-30T00:00:00Z", "1969-12-31T23:59:59Z"]
+        {
+            assert!(parse_whole_seconds(text.as_bytes()).is_some() && parse_time(text).is_some());
+            check(text);
+        }
+        for text in [
+            "9999-12-31T00:00:00Z",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:00:60Z",
+            "2026-01-01t00:00:00z",
+            "2026-01-01 00:00:00Z",
+            "2026-01-0\u{e9}T00:00:0Z",
+            "2026-01-01T00:00:00.5Z",
+            "",
+        ] {
+            check(text);
         }
     }
 

@@ -122,7 +122,7 @@ pub struct Messages {
 impl Form for Messages {
     type Item = Arc<Entry>;
 
-    fn push(&self, entry: Arc<Entry>, _first: bool, out: &mut Vec<u8>) {
+    fn push(&mut self, entry: Arc<Entry>, _first: bool, out: &mut Vec<u8>) {
         match entry.beside.get() {
             Some(Known::Message(kept)) => self.list.push_item(&kept.message, out),
             _ => {

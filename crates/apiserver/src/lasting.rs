@@ -59,15 +59,28 @@ pub fn lasts(response: &Response<WireBody>) -> bool {
 
 /// Sends a response to its end. `unasked` is how many bytes the client has sent beyond its request. Returns whether the connection
 /// can take another request.
-pub async fn send<S>(
+pub fn send<S>(
     stream: &mut S,
     response: Response<WireBody>,
+    unasked: usize,
+) -> impl Future<Output = Result<bool, BoxError>> + use<'_, S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // Here, so that what lasts has no room for the response's parts.
+    let (head, body) = (head(&response), response.into_body());
+    send_parts(stream, head, body, unasked)
+}
+
+async fn send_parts<S>(
+    stream: &mut S,
+    head: Vec<u8>,
+    mut body: WireBody,
     mut unasked: usize,
 ) -> Result<bool, BoxError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (head, mut body) = (head(&response), response.into_body());
     stream.write_all(&head).await?;
     stream.flush().await?;
     drop(head);

@@ -145,11 +145,20 @@ fn upper_verb(verb: &str) -> String {
 struct Counts {
     requests: BTreeMap<(Labels, u16, bool), u64>,
     durations: BTreeMap<Labels, Durations>,
-    long_running: BTreeMap<Labels, i64>,
+    long_running: BTreeMap<Arc<Labels>, i64>,
     /// Requests that this server cut off to protect itself.
     terminations: BTreeMap<(Labels, u16), u64>,
     /// What was asked for though it is deprecated.
     deprecated: BTreeSet<[Label; 5]>,
+}
+
+impl Counts {
+    fn begin_long_running(&mut self, labels: Labels) -> Arc<Labels> {
+        let known = self.long_running.get_key_value(&labels).map(|(known, _)| known.clone());
+        let labels = known.unwrap_or_else(|| Arc::new(labels));
+        *self.long_running.entry(labels.clone()).or_default() += 1;
+        labels
+    }
 }
 
 const DEPRECATED: Metric<5> = Metric {
@@ -208,7 +217,8 @@ impl Default for Metrics {
 /// A request being counted among the long-running ones.
 pub struct LongRunning {
     core: Arc<Core>,
-    labels: Labels,
+    /// One for all that are counted together: there are many watches.
+    labels: Arc<Labels>,
     sent: Arc<Sent>,
     started: Instant,
 }
@@ -221,7 +231,7 @@ impl LongRunning {
 
     /// All that is there already has been sent.
     pub fn listed(&self) {
-        let Labels { group, resource, scope, version, .. } = &self.labels;
+        let Labels { group, resource, scope, version, .. } = &*self.labels;
         self.core.metrics.watches.listed([group, resource, scope, version], self.started.elapsed());
     }
 }
@@ -300,7 +310,7 @@ impl Metrics {
     /// Counts the request as running until the returned guard is dropped.
     pub fn long_running(call: &Call) -> LongRunning {
         let (core, labels) = (call.core.clone(), Labels::of(&call.info, true));
-        *core.metrics.counts.lock().long_running.entry(labels.clone()).or_default() += 1;
+        let labels = core.metrics.counts.lock().begin_long_running(labels);
         let sent = core.metrics.watches.of([&labels.group, &labels.resource, &labels.version]);
         LongRunning { core, labels, sent, started: Instant::now() }
     }

@@ -13,7 +13,7 @@ pub trait Form {
     type Item;
 
     /// Appends an item; `first` tells whether none came before.
-    fn push(&self, item: Self::Item, first: bool, out: &mut Vec<u8>);
+    fn push(&mut self, item: Self::Item, first: bool, out: &mut Vec<u8>);
 
     /// Appends what comes after the last item.
     fn finish(&self, out: &mut Vec<u8>);
@@ -66,7 +66,7 @@ mod tests {
     impl Form for Numbers {
         type Item = u64;
 
-        fn push(&self, item: u64, first: bool, out: &mut Vec<u8>) {
+        fn push(&mut self, item: u64, first: bool, out: &mut Vec<u8>) {
             let comma = if first { "" } else { "," };
             out.extend_from_slice(format!("{comma}{item}").as_bytes());
         }

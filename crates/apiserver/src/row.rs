@@ -6,11 +6,19 @@ use std::borrow::Cow;
 use api::shown::Shown;
 use apimachinery::{Map, Value};
 
-const METADATA: &str = "metadata";
+const METADATA: &[u8] = b"metadata";
 
-/// What a kind's columns show of an object that this server itself encoded, and its metadata as it is written.
-pub fn read<'t>(json: &'t [u8], shown: &Shown) -> (Value, &'t [u8]) {
-    parse(json, shown).expect("the store keeps only JSON that this server wrote")
+/// Reads objects one after the other into the same value: what they have in common, the names of their fields above all,
+/// is made once.
+#[derive(Default)]
+pub struct Reader(Value);
+
+impl Reader {
+    /// What a kind's columns show of an object that this server itself encoded, and its metadata as it is written.
+    pub fn read<'t>(&mut self, json: &'t [u8], shown: &Shown) -> (&Value, &'t [u8]) {
+        let metadata = parse(json, shown, &mut self.0);
+        (&self.0, metadata.expect("the store keeps only JSON that this server wrote"))
+    }
 }
 
 /// The metadata of an object that this server itself encoded, as it is written.
@@ -20,25 +28,21 @@ pub fn metadata(json: &[u8]) -> &[u8] {
     // It stands before nearly everything else: what comes after it is not looked at.
     scanner.fields(|scanner, key| {
         let value = scanner.skipped()?;
-        found = (key == METADATA).then_some(value);
+        found = (*key == *METADATA).then_some(value);
         found.is_none().then_some(())
     });
     found.unwrap_or(b"{}")
 }
 
-fn parse<'t>(text: &'t [u8], shown: &Shown) -> Option<(Value, &'t [u8])> {
+fn parse<'t>(text: &'t [u8], shown: &Shown, object: &mut Value) -> Option<&'t [u8]> {
     let mut scanner = Scanner { text, at: 0 };
-    let (mut object, mut metadata) = (Map::new(), &b"{}"[..]);
-    scanner.fields(|scanner, key| {
-        let from = scanner.at;
-        let is_metadata = key == METADATA;
-        scanner.field(key, shown, &mut object)?;
-        if is_metadata {
-            metadata = text.get(from..scanner.at)?;
+    let mut metadata = &b"{}"[..];
+    scanner.object(shown, object, |key, value| {
+        if key == METADATA {
+            metadata = value;
         }
-        Some(())
     })?;
-    (scanner.at == text.len()).then_some((Value::Object(object), metadata))
+    (scanner.at == text.len()).then_some(metadata)
 }
 
 /// Goes through JSON without spaces, as this server writes it. It only finds where values begin and end: whether they
@@ -71,61 +75,116 @@ impl<'t> Scanner<'t> {
     }
 
     /// Calls `each` with the key of every field of an object; it is to go past the value.
-    fn fields(&mut self, mut each: impl FnMut(&mut Self, Cow<'t, str>) -> Option<()>) -> Option<()> {
+    fn fields(&mut self, mut each: impl FnMut(&mut Self, Cow<'t, [u8]>) -> Option<()>) -> Option<()> {
         self.eat(b'{')?;
         if self.peek()? == b'}' {
             return self.eat(b'}');
         }
         loop {
-            let quoted = self.skipped()?;
+            let key = self.string()?;
             self.eat(b':')?;
-            each(self, unquoted(quoted)?)?;
+            each(self, key)?;
             if !self.goes_on(b'}')? {
                 return Some(());
             }
         }
     }
 
-    /// Puts what is shown of a field where it belongs.
-    fn field(&mut self, key: Cow<'t, str>, shown: &Shown, into: &mut Map<String, Value>) -> Option<()> {
-        let Some(below) = shown.field(&key) else { return self.skipped().map(drop) };
-        let value = self.value(below)?;
-        into.insert(key.into_owned(), value);
+    /// Makes `value` what is shown of an object, and calls `each` with every field's key and text.
+    fn object(
+        &mut self,
+        shown: &Shown,
+        value: &mut Value,
+        mut each: impl FnMut(&[u8], &'t [u8]),
+    ) -> Option<()> {
+        if !value.is_object() {
+            *value = Map::new().into();
+        }
+        let fields = value.as_object_mut()?;
+        let (begin, mut count) = (self.at, 0);
+        self.fields(|scanner, key| {
+            let from = scanner.at;
+            match shown.field(&key) {
+                Some(below) => {
+                    scanner.field(std::str::from_utf8(&key).ok()?, below, fields)?;
+                    count += 1;
+                }
+                None => drop(scanner.skipped()?),
+            }
+            each(&key, scanner.text.get(from..scanner.at)?);
+            Some(())
+        })?;
+        if fields.len() <= count {
+            return Some(());
+        }
+        // The object before had fields that this one has not.
+        fields.clear();
+        self.at = begin;
+        self.object(shown, value, each)
+    }
+
+    fn field(&mut self, name: &str, shown: &Shown, fields: &mut Map<String, Value>) -> Option<()> {
+        if let Some(value) = fields.get_mut(name) {
+            return self.value(shown, value);
+        }
+        let mut value = Value::Null;
+        self.value(shown, &mut value)?;
+        fields.insert(name.to_owned(), value);
         Some(())
     }
 
-    fn value(&mut self, shown: &Shown) -> Option<Value> {
-        match self.peek()? {
-            b'{' if !shown.is_all() => {
-                let mut fields = Map::new();
-                self.fields(|scanner, key| scanner.field(key, shown, &mut fields))?;
-                Some(Value::Object(fields))
-            }
-            b'[' if !shown.is_all() => self.items(shown),
-            _ => serde_json::from_slice(self.skipped()?).ok(),
+    /// Makes `value` what is shown of what comes next.
+    fn value(&mut self, shown: &Shown, value: &mut Value) -> Option<()> {
+        match (self.peek()?, &mut *value) {
+            (b'{', _) if !shown.is_all() => return self.object(shown, value, |_, _| {}),
+            (b'[', _) if !shown.is_all() => return self.items(shown, value),
+            (b'"', Value::String(text)) => std::str::from_utf8(&self.string()?).ok()?.clone_into(text),
+            _ => *value = serde_json::from_slice(self.skipped()?).ok()?,
         }
+        Some(())
     }
 
-    fn items(&mut self, shown: &Shown) -> Option<Value> {
-        let mut items = Vec::new();
-        self.eat(b'[')?;
-        if self.peek()? != b']' {
-            loop {
-                items.push(self.value(shown)?);
-                if !self.goes_on(b']')? {
-                    return Some(Value::Array(items));
-                }
-            }
+    fn items(&mut self, shown: &Shown, value: &mut Value) -> Option<()> {
+        if !value.is_array() {
+            *value = Value::Array(Vec::new());
         }
-        self.eat(b']')?;
-        Some(Value::Array(items))
+        let items = value.as_array_mut()?;
+        let mut count = 0;
+        self.eat(b'[')?;
+        let mut goes_on = self.peek()? != b']';
+        if !goes_on {
+            self.eat(b']')?;
+        }
+        while goes_on {
+            if items.len() == count {
+                items.push(Value::Null);
+            }
+            self.value(shown, &mut items[count])?;
+            count += 1;
+            goes_on = self.goes_on(b']')?;
+        }
+        items.truncate(count);
+        Some(())
+    }
+
+    /// Goes past a string. Returns what it says: few have escapes, least of all the names of fields.
+    fn string(&mut self) -> Option<Cow<'t, [u8]>> {
+        let quoted = &self.text[self.at..];
+        let text = quoted.strip_prefix(b"\"")?;
+        let end = past_plain(text, 0)?;
+        if text[end] == b'"' {
+            self.at += end + 2;
+            return Some(Cow::Borrowed(&text[..end]));
+        }
+        let text: String = serde_json::from_slice(self.skipped()?).ok()?;
+        Some(Cow::Owned(text.into_bytes()))
     }
 
     /// Goes past a value. Returns its text.
     fn skipped(&mut self) -> Option<&'t [u8]> {
         let text = &self.text[self.at..];
         let length = match text.first()? {
-            b'"' => 1 + past_string(&text[1..])?,
+            b'"' => past_string(text, 1)?,
             b'{' | b'[' => past_nested(text)?,
             _ => text.iter().position(|byte| matches!(byte, b',' | b'}' | b']'))?,
         };
@@ -134,53 +193,57 @@ impl<'t> Scanner<'t> {
     }
 }
 
-/// What a string says. Few have escapes, least of all the names of fields.
-fn unquoted(string: &[u8]) -> Option<Cow<'_, str>> {
-    if string.contains(&b'\\') {
-        return serde_json::from_slice(string).ok().map(Cow::Owned);
-    }
-    let text = string.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    std::str::from_utf8(text).ok().map(Cow::Borrowed)
-}
-
 /// How far the object or list goes that a text begins with.
 fn past_nested(text: &[u8]) -> Option<usize> {
-    let (mut at, mut depth) = (0, 0_usize);
+    let (mut at, mut depth) = (0, 0);
     loop {
-        match text.get(at)? {
-            b'"' => at += past_string(&text[at + 1..])?,
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth -= 1,
-            _ => {}
-        }
+        let byte = *text.get(at)?;
         at += 1;
+        if byte == b'"' {
+            at = past_string(text, at)?;
+            continue;
+        }
+        depth += DEEPER[usize::from(byte)];
         if depth == 0 {
             return Some(at);
         }
     }
 }
 
-/// How far the rest of a string goes, its closing quote included. Eight bytes are looked at together: most of what is
-/// passed over is strings, and few of them are long.
-fn past_string(text: &[u8]) -> Option<usize> {
-    const WORD: usize = size_of::<u64>();
-    let mut at = 0;
+/// How much deeper a byte leads that is not in a string. To look it up is cheaper than to decide about it: which one
+/// comes next cannot be foretold.
+const DEEPER: [isize; 256] = {
+    let mut deeper = [0; 256];
+    (deeper[b'{' as usize], deeper[b'[' as usize]) = (1, 1);
+    (deeper[b'}' as usize], deeper[b']' as usize]) = (-1, -1);
+    deeper
+};
+
+/// Where the string ends that `at` is in, its closing quote included.
+fn past_string(text: &[u8], mut at: usize) -> Option<usize> {
     loop {
-        while let Some(word) = text.get(at..at + WORD) {
-            let word = u64::from_le_bytes(word.try_into().ok()?);
-            let found = lowest(word, b'"') | lowest(word, b'\\');
-            if found != 0 {
-                at += (found.trailing_zeros() / u8::BITS) as usize;
-                break;
-            }
-            at += WORD;
+        at = past_plain(text, at)?;
+        if text[at] == b'"' {
+            return Some(at + 1);
         }
-        match text.get(at)? {
-            b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
+        at += 2;
     }
+}
+
+/// Where the next quote or backslash is. Eight bytes are looked at together: most of what is passed over is strings, and
+/// few of them are long.
+fn past_plain(text: &[u8], mut at: usize) -> Option<usize> {
+    const WORD: usize = size_of::<u64>();
+    while let Some(word) = text.get(at..at + WORD) {
+        let word = u64::from_le_bytes(word.try_into().ok()?);
+        let found = lowest(word, b'"') | lowest(word, b'\\');
+        if found != 0 {
+            return Some(at + (found.trailing_zeros() / u8::BITS) as usize);
+        }
+        at += WORD;
+    }
+    let rest = text.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+    Some(at + rest?)
 }
 
 /// A word whose lowest bit that is set is the highest one of the first byte of `word` that is `byte`; 0 if none is.
@@ -200,7 +263,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, shown: &Shown, object: &Value, metadata: &str) {
-        assert_eq!(read(text.as_bytes(), shown), (object.clone(), metadata.as_bytes()));
+        assert_eq!(Reader::default().read(text.as_bytes(), shown), (object, metadata.as_bytes()));
         assert_eq!(super::metadata(text.as_bytes()), metadata.as_bytes());
     }
 
@@ -254,6 +317,7 @@ mod tests {
             json!({"terminated": {"signal": 9}}),
             json!({"terminated": {"reason": "Completed", "exitCode": 0}}),
         ];
+        let mut reader = Reader::default();
         for (init, state) in states.iter().flat_map(|init| states.iter().map(move |state| (init, state))) {
             for (phase, reason) in [("Running", ""), ("Failed", "Evicted"), ("Running", "NodeLost")] {
                 let pod =
@@ -262,9 +326,9 @@ mod tests {
                     "containerStatuses": [status("a", state), status("b", &json!({"running": {}}))],
                     "initContainerStatuses": [status("i", init)]}));
                 let text = pod.to_string();
-                let (shown, _) = read(text.as_bytes(), kind.strategy.shown());
-                assert_ne!(shown, pod);
-                assert_eq!(kind.row(&shown, now), kind.row(&pod, now), "{pod}");
+                let (shown, _) = reader.read(text.as_bytes(), kind.strategy.shown());
+                assert_ne!(*shown, pod);
+                assert_eq!(kind.row(shown, now), kind.row(&pod, now), "{pod}");
             }
         }
     }
@@ -308,22 +372,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_a_decoder_reads(object in object()) {
+        fn what_is_read_is_what_a_decoder_reads(objects in prop::collection::vec(object(), 1..4)) {
             let paths = shown(&["metadata.a", "a.metadata", "a.a.a"]);
-            let text = object.to_string();
-            let object: Value = serde_json::from_str(&text).expect("is JSON");
             for shown in [&ALL, &*ALL_BUT_MANAGED_FIELDS, &paths] {
-                let (read, metadata) = read(text.as_bytes(), shown);
-                prop_assert_eq!(read, kept(&object, shown));
-                let found: Value = serde_json::from_slice(metadata).expect("is a value");
-                prop_assert_eq!(found, object.get(METADATA).cloned().unwrap_or(json!({})));
-                prop_assert_eq!(metadata, super::metadata(text.as_bytes()));
+                // Whatever was read before.
+                let mut reader = Reader::default();
+                for object in &objects {
+                    let text = object.to_string();
+                    let object: Value = serde_json::from_str(&text).expect("is JSON");
+                    let (read, metadata) = reader.read(text.as_bytes(), shown);
+                    prop_assert_eq!(read, &kept(&object, shown));
+                    let found: Value = serde_json::from_slice(metadata).expect("is a value");
+                    prop_assert_eq!(found, object.get("metadata").cloned().unwrap_or(json!({})));
+                    prop_assert_eq!(metadata, super::metadata(text.as_bytes()));
+                }
             }
         }
 
         #[test]
         fn any_text_is_read_or_refused(text in r#"(\{|\}|"metadata":|"managedFields":|\[|\]|,|1|"a"|"|\\|null){0,12}"#) {
-            drop(parse(text.as_bytes(), &ALL_BUT_MANAGED_FIELDS));
+            let mut object = Value::Null;
+            parse(text.as_bytes(), &ALL_BUT_MANAGED_FIELDS, &mut object);
             metadata(text.as_bytes());
         }
     }

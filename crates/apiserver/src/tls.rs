@@ -6,12 +6,17 @@ use arc_swap::ArcSwap;
 use auth::certificate::Subject;
 use client::certificate::{CertificateError, Replaceable};
 use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::ring::Ticketer;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::NoServerSessionStorage;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
+
+/// How often a session of a client can be resumed (Go's `crypto/tls` sends as many).
+const TICKETS: usize = 1;
 
 /// What new connections use; replacing it rotates certificates and authorities without a restart.
 pub type SharedTls = Arc<ArcSwap<Serving>>;
@@ -70,7 +75,7 @@ impl Serving {
         let hints: Vec<_> = verifiers.flat_map(|verifier| verifier.root_hint_subjects().to_vec()).collect();
         let lenient = Arc::new(Lenient { hints, provider: ::tls::provider() }) as Arc<dyn ClientCertVerifier>;
         let lenient = (clients.is_some() || front_proxies.is_some()).then_some(lenient);
-        let config = config(certificate, lenient);
+        let config = config(certificate, lenient)?;
         Ok(Serving { config: Arc::new(config), clients, front_proxies })
     }
 
@@ -167,7 +172,7 @@ pub fn server_config_showing(
     certificate: Arc<Replaceable>,
     client_ca: &[u8],
 ) -> Result<rustls::ServerConfig, TlsError> {
-    Ok(config(certificate, client_verifier(client_ca)?))
+    Ok(config(certificate, client_verifier(client_ca)?)?)
 }
 
 /// Who takes certificates of these authorities; `None` when there are no authorities.
@@ -186,14 +191,18 @@ fn client_verifier(client_ca: &[u8]) -> Result<Option<Arc<dyn ClientCertVerifier
 fn config(
     certificate: Arc<Replaceable>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
-) -> rustls::ServerConfig {
+) -> Result<rustls::ServerConfig, rustls::Error> {
     let builder = match clients {
         Some(verifier) => ::tls::server().with_client_cert_verifier(verifier),
         None => ::tls::server().with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(certificate);
+    // Clients keep what resumes their sessions, as upstream's do: what this server kept would hold their certificates.
+    config.ticketer = Ticketer::new()?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = TICKETS;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config
+    Ok(config)
 }
 
 /// Makes a configuration replaceable.

@@ -87,7 +87,7 @@ impl View {
             Shape::Table => {
                 let meta = json!({"resourceVersion": resource_version(&bytes)});
                 let mut out = self.table_head(&meta).into_bytes();
-                self.push_row(&self.metadata_head(), &bytes, &mut out);
+                self.push_row(&mut row::Reader::default(), &self.metadata_head(), &bytes, &mut out);
                 out.extend_from_slice(LIST_TAIL);
                 out.into()
             }
@@ -111,7 +111,8 @@ impl View {
             Shape::Metadata | Shape::Table => self.metadata_head(),
         };
         let converts = !conversion::is_stored_version(&self.kind);
-        Pieces::new(Listed { view: self.clone(), item_head, converts }, head.into_bytes(), stored)
+        let listed = Listed { view: self.clone(), item_head, converts, reader: row::Reader::default() };
+        Pieces::new(listed, head.into_bytes(), stored)
     }
 
     /// The metadata of no objects, which upstream does not begin to list.
@@ -160,11 +161,10 @@ impl View {
         format!("{open}\"metadata\":{meta},\"columnDefinitions\":{},\"rows\":[", Value::from(columns))
     }
 
-    fn push_row(&self, metadata_head: &str, bytes: &[u8], out: &mut Vec<u8>) {
-        let (object, metadata) = row::read(bytes, self.kind.strategy.shown());
+    fn push_row(&self, reader: &mut row::Reader, metadata_head: &str, bytes: &[u8], out: &mut Vec<u8>) {
+        let (object, metadata) = reader.read(bytes, self.kind.strategy.shown());
         out.extend_from_slice(b"{\"cells\":");
-        serde_json::to_writer(&mut *out, &self.kind.row(&object, self.now))
-            .expect("cells encode into memory");
+        serde_json::to_writer(&mut *out, &self.kind.row(object, self.now)).expect("cells encode into memory");
         out.extend_from_slice(b",\"object\":");
         match self.include {
             IncludeObject::None => out.extend_from_slice(b"null"),
@@ -186,12 +186,14 @@ pub struct Listed {
     item_head: String,
     /// Whether they are shown in another version than they are stored in.
     converts: bool,
+    /// Of the rows of a table.
+    reader: row::Reader,
 }
 
 impl Form for Listed {
     type Item = Bytes;
 
-    fn push(&self, stored: Bytes, first: bool, out: &mut Vec<u8>) {
+    fn push(&mut self, stored: Bytes, first: bool, out: &mut Vec<u8>) {
         let bytes = if self.converts { conversion::bytes_for(&self.view.kind, &stored) } else { stored };
         if !first {
             out.push(b',');
@@ -199,7 +201,7 @@ impl Form for Listed {
         match self.view.target.shape {
             Shape::Object => push_item(&bytes, self.item_head.as_bytes(), out),
             Shape::Metadata => push_metadata(&self.item_head, row::metadata(&bytes), out),
-            Shape::Table => self.view.push_row(&self.item_head, &bytes, out),
+            Shape::Table => self.view.push_row(&mut self.reader, &self.item_head, &bytes, out),
         }
     }
 

@@ -390,6 +390,6 @@ mod tests {
     #[test]
     fn a_watch_to_which_nothing_happens_takes_little_room() {
         let room = room(Watching::into_stream);
-        assert!(room <= 2 << 10, "{room} bytes");
+        assert!(room <= 1 << 10, "{room} bytes");
     }
 }

@@ -97,7 +97,8 @@ pub async fn authenticate(
         Identified::User(user) => Ok(user),
         Identified::Unknown { token: None, refused } => core.authenticator.anonymous(refused, path),
         Identified::Unknown { token: Some(token), .. } => {
-            review(core, token, &[], now).await.map(|(user, _)| user).map_err(|error| {
+            // Boxed, as few requests need its room.
+            Box::pin(review(core, token, &[], now)).await.map(|(user, _)| user).map_err(|error| {
                 tracing::warn!(error, "unable to authenticate the request");
                 Status::unauthorized()
             })

@@ -6,6 +6,7 @@ use client::certificate::Replaceable;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
+use rustls::{ClientConfig, HandshakeKind};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -61,6 +62,10 @@ impl Wire {
         alpn: &str,
         client: Option<CertifiedKey<KeyPair>>,
     ) -> TlsStream<TcpStream> {
+        self.shake_hands(self.client(alpn, client)).await
+    }
+
+    fn client(&self, alpn: &str, client: Option<CertifiedKey<KeyPair>>) -> Arc<ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("PEM")).expect("a root");
         let builder = ::tls::client().with_root_certificates(roots);
@@ -74,9 +79,13 @@ impl Wire {
             }
         };
         config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        Arc::new(config)
+    }
+
+    async fn shake_hands(&self, client: Arc<ClientConfig>) -> TlsStream<TcpStream> {
         let stream = TcpStream::connect(self.address).await.expect("connects");
         let name = ServerName::try_from("localhost").expect("a name");
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("shakes hands")
+        TlsConnector::from(client).connect(name, stream).await.expect("shakes hands")
     }
 
     pub async fn stop(self) {
@@ -84,6 +93,21 @@ impl Wire {
         self.served.await.expect("ends");
         drop(self.api);
     }
+}
+
+#[tokio::test]
+async fn a_client_takes_its_session_up_again() {
+    let wire = Wire::new().await;
+    let client = wire.client("http/1.1", None);
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let mut stream = wire.shake_hands(client.clone()).await;
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind));
+        // What resumes the session comes before the first answer.
+        let request = b"GET /version HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.expect("is sent");
+        stream.read_to_end(&mut Vec::new()).await.expect("answers");
+    }
+    wire.stop().await;
 }
 
 #[tokio::test]

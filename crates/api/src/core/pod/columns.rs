@@ -60,19 +60,23 @@ const GATED: &str = "SchedulingGated";
 const NODE_LOST: &str = "NodeLost";
 
 pub fn row(pod: &Value, now: Timestamp) -> Vec<Value> {
-    let summary = Summary::of(pod);
+    // Each is looked for once: lists have many rows.
+    let [spec, status] = ["spec", "status"].map(|part| pod.get(part).unwrap_or(&Value::Null));
+    let deleted = value_at(pod, &["metadata", "deletionTimestamp"]).is_some();
+    let summary = Summary::of(spec, status, deleted);
     let or_none = |text: &str| Value::from(if text.is_empty() { NONE } else { text });
-    let ip = items(pod, &["status", "podIPs"]).first().map_or("", |ip| str_at(ip, &["ip"]));
+    let restarts = summary.restarts_text(now);
+    let ip = items(status, &["podIPs"]).first().map_or("", |ip| str_at(ip, &["ip"]));
     vec![
         name(pod),
         format!("{}/{}", summary.ready, summary.total).into(),
-        summary.reason.clone().into(),
-        summary.restarts_text(now).into(),
+        summary.reason.into(),
+        restarts.into(),
         age(pod, now),
         or_none(ip),
-        or_none(str_at(pod, &["spec", "nodeName"])),
-        or_none(str_at(pod, &["status", "nominatedNodeName"])),
-        readiness_gates(pod).into(),
+        or_none(str_at(spec, &["nodeName"])),
+        or_none(str_at(status, &["nominatedNodeName"])),
+        readiness_gates(spec, status).into(),
     ]
 }
 
@@ -86,38 +90,42 @@ struct Summary {
 }
 
 impl Summary {
-    fn of(pod: &Value) -> Self {
-        let sidecars: Vec<&str> = items(pod, &["spec", "initContainers"])
+    fn of(spec: &Value, status: &Value, deleted: bool) -> Self {
+        let init_containers = items(spec, &["initContainers"]);
+        let sidecars: Vec<&str> = init_containers
             .iter()
             .filter(|container| is_sidecar(container))
             .map(|container| str_at(container, &["name"]))
             .collect();
         let mut summary = Summary {
             ready: 0,
-            total: items(pod, &["spec", "containers"]).len() + sidecars.len(),
+            total: items(spec, &["containers"]).len() + sidecars.len(),
             restarts: 0,
             last_restart: None,
-            reason: initial_reason(pod),
+            reason: initial_reason(status),
         };
         let mut of_sidecars = (0, None);
-        let initializing = summary.add_init_containers(pod, &sidecars, &mut of_sidecars);
-        if !initializing || has_true_condition(pod, "Initialized") {
+        let initializing =
+            summary.add_init_containers(status, init_containers.len(), &sidecars, &mut of_sidecars);
+        if !initializing || has_true_condition(status, "Initialized") {
             (summary.restarts, summary.last_restart) = of_sidecars;
-            summary.add_containers(pod);
+            summary.add_containers(status);
         }
-        summary.consider_deletion(pod);
+        if deleted {
+            summary.consider_deletion(status);
+        }
         summary
     }
 
     /// Whether an init container still stands in the way.
     fn add_init_containers(
         &mut self,
-        pod: &Value,
+        pod_status: &Value,
+        total: usize,
         sidecars: &[&str],
         of_sidecars: &mut (i64, Option<Timestamp>),
     ) -> bool {
-        let total = items(pod, &["spec", "initContainers"]).len();
-        for (index, status) in items(pod, &["status", "initContainerStatuses"]).iter().enumerate() {
+        for (index, status) in items(pod_status, &["initContainerStatuses"]).iter().enumerate() {
             self.add_restarts(status);
             let sidecar = sidecars.contains(&str_at(status, &["name"]));
             if sidecar {
@@ -143,10 +151,10 @@ impl Summary {
         false
     }
 
-    fn add_containers(&mut self, pod: &Value) {
+    fn add_containers(&mut self, pod_status: &Value) {
         let mut running = false;
         let mut error = None;
-        for status in items(pod, &["status", "containerStatuses"]).iter().rev() {
+        for status in items(pod_status, &["containerStatuses"]).iter().rev() {
             self.add_restarts(status);
             let waiting = str_at(status, &["state", "waiting", "reason"]);
             if !waiting.is_empty() {
@@ -163,7 +171,7 @@ impl Summary {
         }
         if self.reason == "Completed" {
             match error {
-                _ if running && has_true_condition(pod, "Ready") => self.reason = "Running".to_owned(),
+                _ if running && has_true_condition(pod_status, "Ready") => self.reason = "Running".to_owned(),
                 Some(error) => self.reason = error,
                 None if running => self.reason = "NotReady".to_owned(),
                 None => {}
@@ -176,13 +184,10 @@ impl Summary {
         self.last_restart = self.last_restart.max(last_finished(status));
     }
 
-    fn consider_deletion(&mut self, pod: &Value) {
-        if value_at(pod, &["metadata", "deletionTimestamp"]).is_none() {
-            return;
-        }
-        if str_at(pod, &["status", "reason"]) == NODE_LOST {
+    fn consider_deletion(&mut self, status: &Value) {
+        if str_at(status, &["reason"]) == NODE_LOST {
             self.reason = "Unknown".to_owned();
-        } else if !matches!(str_at(pod, &["status", "phase"]), "Succeeded" | "Failed") {
+        } else if !matches!(str_at(status, &["phase"]), "Succeeded" | "Failed") {
             self.reason = "Terminating".to_owned();
         }
     }
@@ -197,13 +202,13 @@ impl Summary {
     }
 }
 
-fn initial_reason(pod: &Value) -> String {
-    let gated = items(pod, &["status", "conditions"])
+fn initial_reason(status: &Value) -> String {
+    let gated = items(status, &["conditions"])
         .iter()
         .any(|c| str_at(c, &["type"]) == "PodScheduled" && str_at(c, &["reason"]) == GATED);
-    match str_at(pod, &["status", "reason"]) {
+    match str_at(status, &["reason"]) {
         _ if gated => GATED.to_owned(),
-        "" => str_at(pod, &["status", "phase"]).to_owned(),
+        "" => str_at(status, &["phase"]).to_owned(),
         reason => reason.to_owned(),
     }
 }
@@ -224,18 +229,19 @@ fn is_ready(status: &Value) -> bool {
     status.get("ready") == Some(&Value::Bool(true))
 }
 
-fn has_true_condition(pod: &Value, kind: &str) -> bool {
-    items(pod, &["status", "conditions"])
+fn has_true_condition(status: &Value, kind: &str) -> bool {
+    items(status, &["conditions"])
         .iter()
         .any(|c| str_at(c, &["type"]) == kind && str_at(c, &["status"]) == "True")
 }
 
-fn readiness_gates(pod: &Value) -> String {
-    let gates = items(pod, &["spec", "readinessGates"]);
+fn readiness_gates(spec: &Value, status: &Value) -> String {
+    let gates = items(spec, &["readinessGates"]);
     if gates.is_empty() {
         return NONE.to_owned();
     }
-    let met = gates.iter().filter(|gate| has_true_condition(pod, str_at(gate, &["conditionType"]))).count();
+    let met =
+        gates.iter().filter(|gate| has_true_condition(status, str_at(gate, &["conditionType"]))).count();
     format!("{met}/{}", gates.len())
 }
 
