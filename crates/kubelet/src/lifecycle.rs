@@ -19,7 +19,7 @@ pub fn pre_stop(container: &Container) -> Option<&Handler> {
 
 /// Runs the hook to its end.
 pub async fn run_post_start(target: &Target, handler: &Handler) -> Result<(), String> {
-    attempt(target, handler, POST_START_TIMEOUT).await
+    attempt(target, handler, POST_START_TIMEOUT).await.map(drop)
 }
 
 /// What is left at least of a grace period (upstream's `minimumGracePeriodInSeconds`).
@@ -34,7 +34,7 @@ pub async fn run_pre_stop(
     let started = tokio::time::Instant::now();
     let limit = Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
     let result = match tokio::time::timeout(limit, attempt(target, handler, limit)).await {
-        Ok(result) => result,
+        Ok(result) => result.map(drop),
         Err(_) => Err(format!("PreStop hook did not complete in {grace_seconds} seconds")),
     };
     let used = i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);

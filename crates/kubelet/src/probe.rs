@@ -43,16 +43,16 @@ impl ProbeType {
     }
 }
 
-/// A verdict that stood its threshold, or a single failure to be told as an event.
+/// A verdict that stood its threshold, or a single probe to be told of as an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub container_id: String,
     pub container_name: String,
     pub kind: ProbeType,
-    /// `None`: one more failure, the verdict has not changed yet.
+    /// `None`: the verdict has not changed.
     pub passed: Option<bool>,
-    /// What the failing probe said.
-    pub output: String,
+    /// The event's reason and message.
+    pub warning: Option<(&'static str, String)>,
 }
 
 /// The container that is probed.
@@ -131,7 +131,8 @@ pub async fn run(
         let result = attempt(&target, &probe.handler, timeout).await;
         record.metrics.record(&record.probed, kind.as_str(), result.is_ok(), began.elapsed());
         let passed = threshold.count(result.is_ok());
-        if passed.is_none() && result.is_ok() {
+        let warning = warning(kind, result);
+        if passed.is_none() && warning.is_none() {
             continue;
         }
         let verdict = Verdict {
@@ -139,7 +140,7 @@ pub async fn run(
             container_name: target.spec.name.clone(),
             kind,
             passed,
-            output: result.err().unwrap_or_default(),
+            warning,
         };
         let over =
             matches!((kind, passed), (ProbeType::Startup, Some(_)) | (ProbeType::Liveness, Some(false)));
@@ -149,14 +150,27 @@ pub async fn run(
     }
 }
 
-/// One try of a probe or hook; the error is what the user reads.
-pub async fn attempt(target: &Target, handler: &Handler, timeout: Duration) -> Result<(), String> {
+/// What users are to be warned of.
+fn warning(kind: ProbeType, result: Result<Option<String>, String>) -> Option<(&'static str, String)> {
+    match result {
+        Ok(None) => None,
+        Ok(Some(output)) => Some(("ProbeWarning", format!("{} probe warning: {output}", kind.as_str()))),
+        Err(output) => Some(("Unhealthy", format!("{} probe failed: {output}", kind.as_str()))),
+    }
+}
+
+/// One try of a probe or hook, and what to warn of though it went well; the error is what the user reads.
+pub async fn attempt(
+    target: &Target,
+    handler: &Handler,
+    timeout: Duration,
+) -> Result<Option<String>, String> {
     let host = |own: &str| {
         if own.is_empty() { target.pod_ip.map(|ip| ip.to_string()) } else { Some(own.to_owned()) }
     };
     let no_address = || "the pod has no address yet".to_owned();
     if let Some(exec) = &handler.exec {
-        return run_command(target, exec.command.clone(), timeout).await;
+        return run_command(target, exec.command.clone(), timeout).await.map(|()| None);
     }
     if let Some(get) = &handler.http_get {
         let port = port(&get.port, &target.spec)?;
@@ -164,15 +178,17 @@ pub async fn attempt(target: &Target, handler: &Handler, timeout: Duration) -> R
     }
     if let Some(socket) = &handler.tcp_socket {
         let port = port(&socket.port, &target.spec)?;
-        return tcp::connect(&host(&socket.host).ok_or_else(no_address)?, port, timeout).await;
+        let host = host(&socket.host).ok_or_else(no_address)?;
+        return tcp::connect(&host, port, timeout).await.map(|()| None);
     }
     if let Some(action) = &handler.grpc {
         let service = action.service.clone().unwrap_or_default();
-        return grpc::check(&host("").ok_or_else(no_address)?, action.port, service, timeout).await;
+        let host = host("").ok_or_else(no_address)?;
+        return grpc::check(&host, action.port, service, timeout).await.map(|()| None);
     }
     if let Some(sleep) = &handler.sleep {
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
-        return Ok(());
+        return Ok(None);
     }
     Err("missing probe handler".to_owned())
 }

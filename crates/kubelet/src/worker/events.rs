@@ -5,7 +5,6 @@ use client::EventRecorder;
 use client::event::EventType;
 
 use super::Worker;
-use crate::probe::Verdict;
 
 /// Words events about a pod and its containers.
 pub struct PodEvents<'a> {
@@ -45,13 +44,10 @@ impl Worker {
         PodEvents { recorder: &self.shared.recorder, pod: &self.pod }
     }
 
-    pub(super) fn tell_unhealthy(&self, verdict: &Verdict) {
-        let Some((container, _)) =
-            crate::pod::all_containers(&self.pod).find(|(c, _)| c.name == verdict.container_name)
-        else {
-            return;
-        };
-        let message = format!("{} probe failed: {}", verdict.kind.as_str(), verdict.output);
-        self.events().container(container, EventType::Warning, "Unhealthy", message);
+    pub(super) fn warn_of(&self, container: &str, reason: &str, message: String) {
+        let named = crate::pod::all_containers(&self.pod).find(|(spec, _)| spec.name == container);
+        if let Some((spec, _)) = named {
+            self.events().container(spec, EventType::Warning, reason, message);
+        }
     }
 }

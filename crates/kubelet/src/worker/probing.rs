@@ -10,8 +10,8 @@ use crate::probe::{self, ProbeType, Probed, Record, Target, Verdict};
 
 impl Worker {
     pub(super) fn hear_probe(&mut self, verdict: Verdict) {
-        if !verdict.output.is_empty() || verdict.passed == Some(false) {
-            self.tell_unhealthy(&verdict);
+        if let Some((reason, message)) = &verdict.warning {
+            self.warn_of(&verdict.container_name, reason, message.clone());
         }
         let Some(state) = self.memory.probes.get_mut(&verdict.container_id) else { return };
         match (verdict.kind, verdict.passed) {
