@@ -53,7 +53,10 @@ pub fn set_up(
     if group.is_some() {
         chown(dir, None, group).map_err(io)?;
     }
-    let mode = if group.is_some() { 0o2777 } else { 0o777 };
+    // What the kernel gives a file system in memory: upstream leaves it there.
+    let sticky = if matches!(medium, Medium::Memory(_)) { 0o1000 } else { 0 };
+    let set_group = if group.is_some() { 0o2000 } else { 0 };
+    let mode = 0o777 | sticky | set_group;
     fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(io)
 }
 
@@ -99,6 +102,23 @@ mod tests {
         let containers: Vec<_> =
             containers.iter().map(|resources| json!({"name": "a", "resources": resources})).collect();
         serde_json::from_value(json!({"spec": {"containers": containers}})).expect("a pod")
+    }
+
+    #[test]
+    fn everybody_may_write_and_in_memory_only_owners_may_remove() {
+        let check = |medium: &str, group: Option<u32>, expect: u32| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let dir = folder.path().join("v");
+            let source = EmptyDirVolumeSource { medium: medium.into(), ..Default::default() };
+            set_up(&dir, &pod(&[]), &source, 1 << 20, group).expect("made");
+            let mode = fs::metadata(&dir).expect("there").permissions().mode() & 0o7777;
+            mounts::detach_below(&dir).expect("detached");
+            assert_eq!(mode, expect, "{medium:?} {group:?}");
+        };
+        check("", None, 0o777);
+        check("", Some(7), 0o2777);
+        check("Memory", None, 0o1777);
+        check("Memory", Some(7), 0o3777);
     }
 
     #[test]
