@@ -4,6 +4,7 @@
 //! Layout, as upstream's: `ROOT/pods/UID/volumes/PLUGIN/NAME`.
 
 mod atomic_writer;
+mod device;
 pub mod downward;
 mod empty_dir;
 mod host_path;

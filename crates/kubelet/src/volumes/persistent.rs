@@ -12,7 +12,7 @@ use apimachinery::Value;
 use apimachinery::meta::str_at;
 use jiff::Timestamp;
 
-use super::{Context, local_path};
+use super::{Context, device, local_path, volume_dir};
 use crate::csi;
 
 /// Where the claim's volume is on this node, and when to call again.
@@ -51,8 +51,15 @@ pub async fn set_up(
     if let Some(root) = cx.local_path_root {
         local_path::make(root, &persistent).map_err(|e| format!("make the directory of PV {bound}: {e}"))?;
     }
-    let path = place(&found)?;
-    if found["spec"]["local"].is_object() && !is_block {
+    let mut path = place(&found)?;
+    if let Some(local) = persistent.spec.local.as_ref().filter(|_| !is_block) {
+        if device::is_block(&path) {
+            let dir = volume_dir(cx.root, pod, "local-volume", bound);
+            let read_only = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only);
+            let options = &persistent.spec.mount_options;
+            device::mount_at(&path, local.fs_type.as_deref(), options, read_only, &dir).await?;
+            path = dir;
+        }
         own_by_pod(&path, pod).map_err(|e| format!("applyFSGroup failed for vol {bound}: {e}"))?;
     }
     Ok((path, None))

@@ -59,6 +59,7 @@ pub struct VolumeNodeAffinity {
 #[serde(rename_all = "camelCase", default)]
 pub struct LocalVolumeSource {
     pub path: String,
+    pub fs_type: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
