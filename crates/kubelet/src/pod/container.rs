@@ -9,8 +9,8 @@ use runtime::cri;
 use crate::cm::Pinned;
 use crate::cm::devicemanager::proto::ContainerAllocateResponse;
 use crate::observe::{CONTAINER_HASH_ANNOTATION, CONTAINER_NAME_LABEL, CONTAINER_RESTART_COUNT_ANNOTATION};
-use crate::pod::apparmor;
 use crate::pod::sandbox::pod_labels;
+use crate::pod::{all_containers, apparmor};
 use crate::resources::{self, Machine};
 use crate::termination_message;
 
@@ -155,7 +155,7 @@ fn security_context(
     let unmasked = privileged || own.proc_mount.as_deref() == Some("Unmasked");
     let paths =
         |list: &[&str]| if unmasked { Vec::new() } else { list.iter().map(|p| (*p).to_owned()).collect() };
-    let run_as_user = own.run_as_user.or(of_pod.run_as_user);
+    let run_as_user = run_as_user(pod, spec);
     let mut supplemental_groups = of_pod.supplemental_groups.clone();
     supplemental_groups.extend(of_pod.fs_group);
     cri::LinuxContainerSecurityContext {
@@ -245,7 +245,7 @@ pub fn verify_run_as_non_root(
     if !required {
         return Ok(());
     }
-    match own.and_then(|c| c.run_as_user).or(of_pod.and_then(|c| c.run_as_user)) {
+    match run_as_user(pod, spec) {
         Some(0) => Err("container's runAsUser breaks non-root policy".to_owned()),
         Some(_) => Ok(()),
         None => match (image_uid, image_user) {
@@ -257,6 +257,19 @@ pub fn verify_run_as_non_root(
             )),
         },
     }
+}
+
+/// The user that the pod's author chose for the container, if any.
+fn run_as_user(pod: &Pod, spec: &Container) -> Option<i64> {
+    let own = spec.security_context.as_ref().and_then(|context| context.run_as_user);
+    own.or_else(|| pod.spec.security_context.as_ref()?.run_as_user)
+}
+
+/// The user as whom all containers of the pod run, if it is one and is known (upstream: `FsUserFrom`).
+pub fn only_user(pod: &Pod) -> Option<u32> {
+    let mut users = all_containers(pod).map(|(spec, _)| run_as_user(pod, spec));
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok())?
 }
 
 #[cfg(test)]
@@ -314,5 +327,23 @@ mod tests {
         assert_eq!(hash_of("", ""), "af63bd4c8601b7df");
         assert_ne!(hash_of("a", "b"), hash_of("a", "c"));
         assert_ne!(hash_of("a", "bc"), hash_of("ab", "c"));
+    }
+
+    #[test]
+    fn the_only_user_of_a_pod_is_that_of_all_its_containers() {
+        let check = |of_pod: Value, of_containers: &[Value], expect: Option<u32>| {
+            let containers: Vec<_> = of_containers
+                .iter()
+                .map(|user| json!({"name": "a", "securityContext": {"runAsUser": user}}))
+                .collect();
+            let spec = json!({"spec": {"containers": containers, "securityContext": {"runAsUser": of_pod}}});
+            let pod: Pod = serde_json::from_value(spec).expect("a pod");
+            assert_eq!(only_user(&pod), expect, "{pod:?}");
+        };
+        check(json!(null), &[json!(null)], None);
+        check(json!(null), &[json!(0)], Some(0));
+        check(json!(1000), &[json!(null), json!(1000)], Some(1000));
+        check(json!(1000), &[json!(null), json!(0)], None);
+        check(json!(null), &[json!(1000), json!(null)], None);
     }
 }

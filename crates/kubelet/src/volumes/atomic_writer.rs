@@ -14,6 +14,8 @@ const DATA_NEW: &str = "..data_tmp";
 pub struct File {
     pub bytes: Vec<u8>,
     pub mode: u32,
+    /// The user to whom it belongs, if not to root.
+    pub owner: Option<u32>,
 }
 
 /// Relative paths to what they hold.
@@ -80,8 +82,8 @@ fn write_file(path: &Path, file: &File, group: Option<u32>) -> io::Result<()> {
     // A group that must read gets to read (upstream: files of a volume with fsGroup are group-readable).
     let mode = if group.is_some() { file.mode | (file.mode & 0o400) >> 3 } else { file.mode };
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    if group.is_some() {
-        chown(path, None, group)?;
+    if group.is_some() || file.owner.is_some() {
+        chown(path, file.owner, group)?;
     }
     Ok(())
 }
@@ -122,7 +124,9 @@ mod tests {
     fn payload(files: &[(&str, &str)]) -> Payload {
         files
             .iter()
-            .map(|(path, text)| (PathBuf::from(path), File { bytes: text.as_bytes().to_vec(), mode: 0o644 }))
+            .map(|(path, text)| {
+                (PathBuf::from(path), File { bytes: text.as_bytes().to_vec(), mode: 0o644, owner: None })
+            })
             .collect()
     }
 

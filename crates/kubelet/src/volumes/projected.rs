@@ -17,9 +17,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::atomic_writer::{File, Payload};
 use super::{Context, downward, get_config_map, get_secret};
+use crate::pod::container::only_user;
 
 /// Upstream's defaults: 0644 for volumes, an hour for tokens.
-const DEFAULT_MODE: i32 = 0o644;
+const DEFAULT_MODE: u32 = 0o644;
 const TOKEN_SECONDS_DEFAULT: i64 = 3600;
 
 type Keys = BTreeMap<String, Vec<u8>>;
@@ -68,8 +69,8 @@ pub async fn projected(
     let mut refresh_at = None;
     for projection in &source.sources {
         if let Some(token) = &projection.service_account_token {
-            let (file, renew_at) = projected_token(cx, pod, token, dir).await?;
-            insert(&mut payload, &token.path, file, source.default_mode);
+            let (bytes, renew_at) = projected_token(cx, pod, token, dir).await?;
+            payload.insert(PathBuf::from(&token.path), token_file(pod, bytes, source.default_mode));
             refresh_at = [refresh_at, Some(renew_at)].into_iter().flatten().min();
         } else {
             payload.extend(project(cx, pod, projection, source.default_mode).await?);
@@ -154,8 +155,20 @@ fn files(
 }
 
 fn insert(payload: &mut Payload, path: &str, bytes: Vec<u8>, mode: Option<i32>) {
-    let mode = u32::try_from(mode.unwrap_or(DEFAULT_MODE)).unwrap_or(0o644);
-    payload.insert(PathBuf::from(path), File { bytes, mode });
+    payload.insert(PathBuf::from(path), File { bytes, mode: mode_or_default(mode), owner: None });
+}
+
+fn mode_or_default(mode: Option<i32>) -> u32 {
+    mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(DEFAULT_MODE)
+}
+
+/// Only who is meant can read a token, where it is known who that is: the only user, or the group of the volumes.
+fn token_file(pod: &Pod, bytes: Vec<u8>, mode: Option<i32>) -> File {
+    const PRIVATE: u32 = 0o600;
+    let owner = only_user(pod);
+    let has_group = pod.spec.security_context.as_ref().is_some_and(|context| context.fs_group.is_some());
+    let mode = if owner.is_some() || has_group { PRIVATE } else { mode_or_default(mode) };
+    File { bytes, mode, owner }
 }
 
 /// The token on disk while it is fresh, else a new one; and when it will not be fresh any more.
@@ -234,6 +247,19 @@ mod tests {
             "references non-existent config key: c"
         );
         assert!(files(&keys(), &[item("c")], None, Some(true)).expect("optional").is_empty());
+    }
+
+    #[test]
+    fn a_token_is_for_whom_it_is_meant() {
+        let check = |security: Value, mode: u32, owner: Option<u32>| {
+            let pod = json!({"spec": {"containers": [{"name": "a"}], "securityContext": security}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let file = token_file(&pod, Vec::new(), Some(0o640));
+            assert_eq!((file.mode, file.owner), (mode, owner), "{security}");
+        };
+        check(json!({}), 0o640, None);
+        check(json!({"runAsUser": 1000}), 0o600, Some(1000));
+        check(json!({"fsGroup": 1000}), 0o600, None);
     }
 
     #[test]
