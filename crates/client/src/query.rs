@@ -16,6 +16,17 @@ pub fn query_flag(query: &str, name: &str) -> bool {
     query_value(query, name).is_some_and(|value| matches!(value.as_str(), "true" | "1"))
 }
 
+/// The ports that a value lists, with commas between them; zero too. What is none is refused as Go's
+/// `ParseUint` does.
+pub fn ports(value: &str) -> impl Iterator<Item = Result<u16, String>> {
+    value.split(',').map(|text| {
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(format!("strconv.ParseUint: parsing {text:?}: invalid syntax"));
+        }
+        text.parse().map_err(|_| format!("strconv.ParseUint: parsing {text:?}: value out of range"))
+    })
+}
+
 /// Decodes `%XX` and `+`.
 fn unescape(text: &str) -> String {
     decode(&text.replace('+', " "))
@@ -51,5 +62,17 @@ mod tests {
         assert!(query_flag(query, "tty") && !query_flag(query, "stdin"));
         assert_eq!(query_value(query, "x").as_deref(), Some("%zz"));
         assert_eq!(decode("a+b%20c%"), "a+b c%");
+    }
+
+    #[test]
+    fn ports_are_read_as_go_reads_numbers() {
+        let check = |value: &str, expect: Result<Vec<u16>, &str>| {
+            let read = ports(value).collect::<Result<Vec<_>, _>>();
+            assert_eq!(read.as_deref().map_err(String::as_str), expect.as_deref().map_err(|why| *why));
+        };
+        check("80,0,65535", Ok(vec![80, 0, 65535]));
+        check("65536", Err("strconv.ParseUint: parsing \"65536\": value out of range"));
+        check("80,", Err("strconv.ParseUint: parsing \"\": invalid syntax"));
+        check("+80", Err("strconv.ParseUint: parsing \"+80\": invalid syntax"));
     }
 }

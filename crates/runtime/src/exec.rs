@@ -416,6 +416,12 @@ fn stream_error(operation: &'static str, id: &str, error: Error) -> StreamError 
     }
 }
 
+/// A port as the CRI writes it.
+pub(crate) fn port(number: i32) -> Result<u16> {
+    let port = u16::try_from(number).ok().filter(|port| *port > 0);
+    port.ok_or_else(|| Error::InvalidArgument(format!("port {number} is not between 1 and 65535")))
+}
+
 /// The URL a stream is served at, or why there is none.
 pub(crate) fn url(result: std::result::Result<String, crate::streaming::RequestError>) -> Result<String> {
     result.map_err(|error| Error::InvalidArgument(error.to_string()))

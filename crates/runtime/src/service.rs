@@ -196,9 +196,11 @@ impl RuntimeService for Service {
     }
 
     async fn port_forward(&self, request: Request<PortForwardRequest>) -> Answer<PortForwardResponse> {
-        let pod_sandbox_id = self.runtime.sandbox(&request.into_inner().pod_sandbox_id)?.id;
+        let PortForwardRequest { pod_sandbox_id, port } = request.into_inner();
+        let pod_sandbox_id = self.runtime.sandbox(&pod_sandbox_id)?.id;
         let server = self.runtime.streaming_server()?;
-        let request = streaming::PortForwardRequest { pod_sandbox_id };
+        let ports = port.into_iter().map(exec::port).collect::<Result<_, _>>()?;
+        let request = streaming::PortForwardRequest { pod_sandbox_id, ports };
         answer(exec::url(server.port_forward_url(request)).map(|url| PortForwardResponse { url }))
     }
 

@@ -12,6 +12,7 @@ use api::resource;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::str_at;
 use apimachinery::{GroupKind, Status, Value};
+use client::query::ports;
 use http::header::{CACHE_CONTROL, HOST, HeaderName, LOCATION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
@@ -177,7 +178,7 @@ fn pod_stream(call: &Call, subresource: &str) -> Result<Option<Destination>, Sta
         "log" => ("containerLogs", log_query(&call.query)),
         "exec" => ("exec", stream_query(&call.query)),
         "attach" => ("attach", stream_query(&call.query)),
-        _ => ("portForward", repeated(&call.query, "ports", "port")),
+        _ => ("portForward", port_query(&call.query)?),
     };
     let path = format!("/{door}/{}/{}{container}?{}", info.namespace, info.name, query.join("&"));
     kubelet(&node, path).map(Some)
@@ -241,7 +242,7 @@ fn log_query(query: &Query) -> Vec<String> {
         "limitBytes",
         "stream",
     ];
-    PASSED.iter().flat_map(|name| repeated(query, name, name)).collect()
+    PASSED.iter().flat_map(|name| repeated(query, name)).collect()
 }
 
 /// Exec and attach options under the names the kubelet knows them by (upstream: streamParams).
@@ -249,11 +250,19 @@ fn stream_query(query: &Query) -> Vec<String> {
     const FLAGS: [(&str, &str); 4] =
         [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
     let flags = FLAGS.iter().filter(|(ours, _)| query.flag(ours)).map(|(_, theirs)| format!("{theirs}=1"));
-    repeated(query, "command", "command").into_iter().chain(flags).collect()
+    repeated(query, "command").into_iter().chain(flags).collect()
 }
 
-fn repeated(query: &Query, from: &str, to: &str) -> Vec<String> {
-    query.all(from).map(|value| format!("{to}={}", percent_encode(value))).collect()
+/// The ports to forward, in one value (upstream: streamParams and Convert_Slice_string_To_Slice_int32).
+fn port_query(query: &Query) -> Result<Vec<String>, Status> {
+    let ports = query.all("ports").flat_map(ports).collect::<Result<Vec<_>, _>>();
+    let ports = ports.map_err(|why| Status::bad_request(format!("cannot convert to []int32: {why}")))?;
+    let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    Ok(if list.is_empty() { Vec::new() } else { vec![format!("port={}", percent_encode(&list))] })
+}
+
+fn repeated(query: &Query, name: &str) -> Vec<String> {
+    query.all(name).map(|value| format!("{name}={}", percent_encode(value))).collect()
 }
 
 fn percent_encode(text: &str) -> String {
@@ -411,6 +420,16 @@ mod tests {
             stream_query(&query).join("&"),
             "command=sh&command=-c&command=a%20%26%20b&input=1&output=1"
         );
+    }
+
+    #[test]
+    fn ports_to_forward_are_one_value_for_the_kubelet() {
+        let ports =
+            |query: &str| port_query(&Query::parse(query)).map_err(|refused| (refused.code, refused.message));
+        assert_eq!(ports("ports=80,81&ports=0"), Ok(vec!["port=80%2C81%2C0".to_owned()]));
+        assert_eq!(ports(""), Ok(Vec::new()));
+        let why = "cannot convert to []int32: strconv.ParseUint: parsing \"http\": invalid syntax";
+        assert_eq!(ports("ports=80,http"), Err((400, why.to_owned())));
     }
 
     #[test]

@@ -4,13 +4,13 @@ use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use runtime::cri;
+use runtime::{cri, streaming::must_name_ports};
 use tokio::net::TcpStream;
 
 use super::route::Target;
 use super::{Body, Refusal, Server};
 use crate::observe::{self, Observed, State};
-use client::query::{query_flag, query_values};
+use client::query::{self, query_flag, query_values};
 
 fn failed(what: &str, why: impl std::fmt::Display) -> Refusal {
     Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("{what}: {why}"))
@@ -82,15 +82,38 @@ pub async fn port_forward(
     target: &Target,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
+    let query = request.uri().query().unwrap_or_default();
+    let port = match must_name_ports(request.headers()) {
+        true => ports(query).map_err(|why| Refusal(StatusCode::BAD_REQUEST, why))?,
+        false => Vec::new(),
+    };
     let observed = server.observed(target).await?;
     let sandbox =
         observed.ready_sandbox().ok_or_else(|| Refusal::not_found("the pod has no running sandbox"))?;
-    let query = request.uri().query().unwrap_or_default();
-    let port = query_values(query, "port").filter_map(|port| port.parse().ok()).collect();
     let ask = cri::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port };
     let answer = server.shared.runtime.runtime.clone().port_forward(ask).await;
     let answer = answer.map_err(|s| failed("port-forward", s.message()))?;
     pass_through(&answer.into_inner().url, request).await
+}
+
+/// The ports that a query names. Follows `NewV4Options`.
+fn ports(query: &str) -> Result<Vec<i32>, String> {
+    let mut found = Vec::new();
+    for value in query_values(query, "port") {
+        if value.is_empty() {
+            return Err("query parameter \"port\" cannot be empty".to_owned());
+        }
+        for port in query::ports(&value) {
+            match port.map_err(|why| format!("unable to parse {value:?} as a port: {why}"))? {
+                0 => return Err(format!("port {value:?} must be > 0")),
+                port => found.push(i32::from(port)),
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err("query parameter \"port\" is required".to_owned());
+    }
+    Ok(found)
 }
 
 /// Repeats the request to the runtime's stream server; when that switches protocols, so do we, and copy bytes.
@@ -123,5 +146,32 @@ async fn copy(client: hyper::upgrade::OnUpgrade, runtime: hyper::upgrade::OnUpgr
     let (mut client, mut runtime) = (TokioIo::new(client), TokioIo::new(runtime));
     if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut runtime).await {
         tracing::debug!(%error, "stream ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_named_each_or_all_in_one() {
+        assert_eq!(ports("port=80%2C81&x=1&port=65535"), Ok(vec![80, 81, 65535]));
+    }
+
+    #[test]
+    fn missing_and_bad_ports_are_refused_in_upstreams_words() {
+        let check = |query: &str, expect: &str| assert_eq!(ports(query), Err(expect.to_owned()), "{query}");
+        check("", "query parameter \"port\" is required");
+        check("ports=80", "query parameter \"port\" is required");
+        check("port=80&port=", "query parameter \"port\" cannot be empty");
+        check("port=80,0", "port \"80,0\" must be > 0");
+        check(
+            "port=80,http",
+            "unable to parse \"80,http\" as a port: strconv.ParseUint: parsing \"http\": invalid syntax",
+        );
+        check(
+            "port=65536",
+            "unable to parse \"65536\" as a port: strconv.ParseUint: parsing \"65536\": value out of range",
+        );
     }
 }

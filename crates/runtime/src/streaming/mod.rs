@@ -21,6 +21,7 @@ use tokio::{
     sync::mpsc,
 };
 
+pub use portforward::must_name_ports;
 pub use server::{AttachRequest, ExecRequest, PortForwardRequest, RequestError, Server};
 
 /// A byte stream to read from.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Backend,
     negotiate::{self, Upgrade},
-    portforward,
+    portforward::{self, MAX_PORTS},
     remotecommand::{self, Command, Options},
     spdy,
     token::{TokenCache, TokenError},
@@ -46,10 +46,11 @@ pub struct AttachRequest {
     pub stderr: bool,
 }
 
-/// As the CRI's PortForwardRequest; the ports are named by the streams.
+/// As the CRI's PortForwardRequest; where the client opens streams, these name the ports.
 #[derive(Debug, Clone, Default)]
 pub struct PortForwardRequest {
     pub pod_sandbox_id: String,
+    pub ports: Vec<u16>,
 }
 
 /// Why no URL was given.
@@ -63,6 +64,8 @@ pub enum RequestError {
     TtyWithStderr,
     #[error("one of stdin, stdout, or stderr must be set")]
     NoStreams,
+    #[error("more than {MAX_PORTS} ports")]
+    TooManyPorts,
     #[error(transparent)]
     Token(#[from] TokenError),
 }
@@ -71,7 +74,7 @@ pub enum RequestError {
 #[derive(Clone)]
 enum Target {
     Command { command: Command, options: Options },
-    PortForward { pod_sandbox_id: String },
+    PortForward { pod_sandbox_id: String, ports: Vec<u16> },
 }
 
 impl Target {
@@ -88,14 +91,15 @@ impl Target {
         match (self, upgrade) {
             (Target::Command { .. }, Upgrade::Spdy) => remotecommand::SPDY_PROTOCOLS,
             (Target::Command { .. }, Upgrade::WebSocket) => remotecommand::WEBSOCKET_PROTOCOLS,
-            (Target::PortForward { .. }, Upgrade::Spdy) => portforward::SPDY_PROTOCOLS,
-            (Target::PortForward { .. }, Upgrade::WebSocket) => portforward::WEBSOCKET_PROTOCOLS,
+            (Target::PortForward { ports, .. }, upgrade) => portforward::protocols(upgrade, ports.len()),
         }
     }
 
-    /// Whether a client that offers no protocol cannot be served: a tunnel has to be asked for.
+    /// Whether a client that offers no protocol cannot be served: a tunnel has to be asked for, and
+    /// channels are of ports.
     fn needs_protocol(&self, upgrade: Upgrade) -> bool {
-        matches!((self, upgrade), (Target::PortForward { .. }, Upgrade::WebSocket))
+        let tunnel = |ports: &Vec<u16>| ports.is_empty() && upgrade == Upgrade::WebSocket;
+        matches!(self, Target::PortForward { ports, .. } if tunnel(ports))
     }
 }
 
@@ -134,11 +138,14 @@ impl Server {
 
     /// A URL that takes one port-forward connection, within a minute.
     pub fn port_forward_url(&self, request: PortForwardRequest) -> Result<String, RequestError> {
-        let pod_sandbox_id = request.pod_sandbox_id;
+        let PortForwardRequest { pod_sandbox_id, ports } = request;
         if pod_sandbox_id.is_empty() {
             return Err(RequestError::MissingPodSandboxId);
         }
-        self.url(Target::PortForward { pod_sandbox_id })
+        if ports.len() > MAX_PORTS {
+            return Err(RequestError::TooManyPorts);
+        }
+        self.url(Target::PortForward { pod_sandbox_id, ports })
     }
 
     /// Serves until `stop`; connections that are open then are dropped.
@@ -252,14 +259,14 @@ impl Server {
                 let connected = remotecommand::connect_websocket(socket, protocol, options).await;
                 remotecommand::serve(connected, self.backend.clone(), command, options.tty).await;
             }
-            (Target::PortForward { pod_sandbox_id }, Upgrade::Spdy) => {
+            (Target::PortForward { pod_sandbox_id, .. }, Upgrade::Spdy) => {
                 let session = spdy::Session::new(io, spdy::Role::Server);
-                portforward::serve(session, self.backend.clone(), pod_sandbox_id).await;
+                portforward::serve_spdy(session, self.backend.clone(), pod_sandbox_id).await;
             }
-            (Target::PortForward { pod_sandbox_id }, Upgrade::WebSocket) => {
-                let pipe = websocket::tunnel(websocket::over(io, Role::Server).await);
-                let session = spdy::Session::new(pipe, spdy::Role::Server);
-                portforward::serve(session, self.backend.clone(), pod_sandbox_id).await;
+            (Target::PortForward { pod_sandbox_id, ports }, Upgrade::WebSocket) => {
+                let socket = websocket::over(io, Role::Server).await;
+                let backend = self.backend.clone();
+                portforward::serve_websocket(socket, protocol, backend, pod_sandbox_id, ports).await;
             }
         }
     }

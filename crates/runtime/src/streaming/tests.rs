@@ -291,7 +291,12 @@ async fn check_forwarding(session: Session) {
 }
 
 fn forward_url(server: &Server) -> String {
-    server.port_forward_url(PortForwardRequest { pod_sandbox_id: "sandbox".to_owned() }).unwrap()
+    forward_ports(server, &[]).unwrap()
+}
+
+fn forward_ports(server: &Server, ports: &[u16]) -> Result<String, RequestError> {
+    let request = PortForwardRequest { pod_sandbox_id: "sandbox".to_owned(), ports: ports.to_vec() };
+    server.port_forward_url(request)
 }
 
 #[tokio::test]
@@ -305,6 +310,86 @@ async fn websockets_tunnel_spdy_to_forward_ports() {
     let (server, _stop) = server().await;
     let socket = dial_websocket(&forward_url(&server), "SPDY/3.1+portforward.k8s.io").await;
     check_forwarding(Session::new(websocket::tunnel(socket), Role::Client)).await;
+}
+
+/// The bytes of the next message, of either encoding.
+async fn message(socket: &mut WebSocketStream<TcpStream>) -> Vec<u8> {
+    socket.next().await.unwrap().unwrap().into_data().to_vec()
+}
+
+#[tokio::test]
+async fn websockets_forward_the_ports_named_beforehand_over_two_channels_each() {
+    let (server, _stop) = server().await;
+    let url = forward_ports(&server, &[8, 7]).unwrap();
+    let mut socket = dial_websocket(&url, "v4.channel.k8s.io").await;
+    for expect in [b"\0\x08\0", b"\x01\x08\0", b"\x02\x07\0", b"\x03\x07\0"] {
+        assert_eq!(message(&mut socket).await, expect);
+    }
+    let refusal = b"\x01error forwarding port 8 to pod sandbox, uid : connect: connection refused";
+    assert_eq!(message(&mut socket).await, refusal);
+    for echo in [&b"\x02echo"[..], b"\x02again"] {
+        socket.send(Message::Binary(echo.to_vec().into())).await.unwrap();
+        assert_eq!(message(&mut socket).await, echo);
+    }
+}
+
+#[tokio::test]
+async fn websockets_are_closed_when_all_forwarded_connections_have_ended() {
+    let (server, _stop) = server().await;
+    let url = forward_ports(&server, &[0x1234]).unwrap();
+    let mut socket = dial_websocket(&url, "v4.channel.k8s.io").await;
+    assert_eq!(message(&mut socket).await, b"\0\x34\x12");
+    assert_eq!(message(&mut socket).await, b"\x01\x34\x12");
+    assert!(message(&mut socket).await.starts_with(b"\x01error forwarding port 4660"));
+    assert!(socket.next().await.unwrap().unwrap().is_close());
+}
+
+#[tokio::test]
+async fn websockets_forward_ports_in_base64_too() {
+    let (server, _stop) = server().await;
+    let url = forward_ports(&server, &[7]).unwrap();
+    let mut socket = dial_websocket(&url, "v4.base64.channel.k8s.io").await;
+    for expect in ["0BwA=", "1BwA="] {
+        assert_eq!(message(&mut socket).await, expect.as_bytes());
+    }
+    socket.send(Message::Text("0aGk=".into())).await.unwrap();
+    assert_eq!(message(&mut socket).await, b"0aGk=");
+}
+
+#[tokio::test]
+async fn websockets_that_offer_no_protocol_forward_ports_in_binary() {
+    let (server, _stop) = server().await;
+    let url = forward_ports(&server, &[7]).unwrap();
+    let connection = TcpStream::connect(split(&url).0).await.unwrap();
+    let (mut socket, response) = client_async(url.replace("http://", "ws://"), connection).await.unwrap();
+    assert!(!response.headers().contains_key("Sec-WebSocket-Protocol"));
+    assert_eq!(message(&mut socket).await, b"\0\x07\0");
+}
+
+#[tokio::test]
+async fn channels_need_ports_and_not_more_than_there_are_channels_for() {
+    let (server, _stop) = server().await;
+    let headers = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let (head, _) = request(&forward_url(&server), headers).await;
+    assert!(head.starts_with("HTTP/1.1 403"), "{head}");
+    assert!(forward_ports(&server, &[7; portforward::MAX_PORTS]).is_ok());
+    let many = forward_ports(&server, &[7; portforward::MAX_PORTS + 1]);
+    assert_eq!(many, Err(RequestError::TooManyPorts));
+}
+
+#[test]
+fn ports_have_to_be_named_where_no_stream_names_them() {
+    let check = |upgrade: &'static str, offers: &'static str| {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("connection", "Upgrade".parse().unwrap());
+        headers.insert("upgrade", upgrade.parse().unwrap());
+        headers.insert("sec-websocket-protocol", offers.parse().unwrap());
+        must_name_ports(&headers)
+    };
+    assert!(check("websocket", "v4.channel.k8s.io"));
+    assert!(check("websocket", ""));
+    assert!(!check("websocket", "v4.channel.k8s.io, SPDY/3.1+portforward.k8s.io"));
+    assert!(!check("SPDY/3.1", ""));
 }
 
 #[tokio::test]

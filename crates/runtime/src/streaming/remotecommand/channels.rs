@@ -3,14 +3,8 @@
 use super::{Connected, Options, Transport, resize, status::Format};
 use crate::streaming::{
     Streams,
-    websocket::{Connection, Encoding},
+    websocket::{Connection, Encoding, V1, V1_BASE64, V4, V4_BASE64, V5},
 };
-
-const V1: &str = "channel.k8s.io";
-const V1_BASE64: &str = "base64.channel.k8s.io";
-const V4: &str = "v4.channel.k8s.io";
-const V4_BASE64: &str = "v4.base64.channel.k8s.io";
-const V5: &str = "v5.channel.k8s.io";
 
 /// Subprotocols served, newest first.
 pub(in crate::streaming) const PROTOCOLS: &[&str] = &[V5, V4, V4_BASE64, V1, V1_BASE64];
@@ -20,14 +14,6 @@ const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
-
-/// How messages of a subprotocol carry bytes.
-pub(in crate::streaming) fn encoding(protocol: Option<&str>) -> Encoding {
-    match protocol {
-        Some(V1_BASE64 | V4_BASE64) => Encoding::Base64,
-        _ => Encoding::Binary,
-    }
-}
 
 /// The channels of a new connection. `protocol` is what was agreed on; a client that offered none
 /// speaks v1 in binary.
@@ -41,7 +27,7 @@ where
 {
     let readable = [options.stdin.then_some(STDIN), options.tty.then_some(RESIZE)];
     let (connection, mut readers) =
-        Connection::new(socket, encoding(protocol), readable.into_iter().flatten());
+        Connection::new(socket, Encoding::of(protocol), readable.into_iter().flatten());
     let lowest = match options {
         Options { stdout: true, .. } => STDOUT,
         Options { stderr: true, .. } => STDERR,

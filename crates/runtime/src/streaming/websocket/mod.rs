@@ -16,7 +16,7 @@ use tokio_tungstenite::{
     },
 };
 
-pub use channels::{ChannelWriter, Connection, Encoding};
+pub use channels::{ChannelWriter, Connection, Encoding, V1, V1_BASE64, V4, V4_BASE64, V5};
 pub use tunnel::tunnel;
 
 /// Largest message accepted (golang.org/x/net/websocket's DefaultMaxPayloadBytes).

@@ -1,31 +1,21 @@
 //! Port-forward over SPDY: each forwarded connection is a pair of streams, data and error, that
-//! share a `requestID` header. Follows pkg/streaming/portforward of k8s.io/cri-streaming.
+//! share a `requestID` header. Follows handleHTTPStreams.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
-    io::AsyncWriteExt,
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{
+use super::{CLOSE_TIMEOUT, forward, log_panic, write_error};
+use crate::streaming::{
     Backend,
     spdy::{Incoming, Session, SessionError, Stream},
 };
 
-const V1: &str = "portforward.k8s.io";
-const TUNNELLED_V1: &str = "SPDY/3.1+portforward.k8s.io";
-
-/// Protocols served over SPDY.
-pub(super) const SPDY_PROTOCOLS: &[&str] = &[V1];
-/// Subprotocols served over WebSockets.
-pub(super) const WEBSOCKET_PROTOCOLS: &[&str] = &[TUNNELLED_V1];
-
 /// How long the second stream of a pair may take (upstream's DefaultStreamCreationTimeout).
 const STREAM_CREATION_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the goodbye may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const STREAM_TYPE: &str = "streamType";
 const PORT: &str = "port";
@@ -53,7 +43,7 @@ struct Waiting {
 }
 
 /// Forwards the pairs a client opens, until it leaves.
-pub(super) async fn serve(mut session: Session, backend: Arc<dyn Backend>, sandbox_id: String) {
+pub(in crate::streaming) async fn serve(mut session: Session, backend: Arc<dyn Backend>, sandbox_id: String) {
     let mut waiting: HashMap<String, Waiting> = HashMap::new();
     let mut forwards = JoinSet::new();
     loop {
@@ -72,8 +62,10 @@ pub(super) async fn serve(mut session: Session, backend: Arc<dyn Backend>, sandb
         let Some(incoming) = incoming else { break };
         match accept(incoming).await {
             Ok(Some(half)) => {
+                let port = half.port;
                 if let Some((data, error)) = pair(&mut waiting, half).await {
-                    forwards.spawn(forward(backend.clone(), sandbox_id.clone(), data, error));
+                    let (data, error) = (Box::new(data.stream), Box::new(error.stream));
+                    forwards.spawn(forward(backend.clone(), sandbox_id.clone(), port, data, error));
                 }
             }
             Ok(None) => {}
@@ -83,12 +75,6 @@ pub(super) async fn serve(mut session: Session, backend: Arc<dyn Backend>, sandb
     drop(forwards);
     if timeout(CLOSE_TIMEOUT, session.close()).await.is_err() {
         tracing::debug!("port-forward client did not close its connection");
-    }
-}
-
-fn log_panic(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "port-forward ended badly");
     }
 }
 
@@ -157,24 +143,5 @@ async fn reject(half: Half, message: &str) {
     tracing::debug!(message, "port-forward stream rejected");
     if half.kind == Kind::Error {
         write_error(half.stream, message).await;
-    }
-}
-
-async fn forward(backend: Arc<dyn Backend>, sandbox_id: String, data: Half, error: Half) {
-    let port = data.port;
-    if let Err(problem) = backend.port_forward(&sandbox_id, port, Box::new(data.stream)).await {
-        let message = format!("error forwarding port {port} to pod {sandbox_id}, uid : {problem}");
-        tracing::debug!(message);
-        write_error(error.stream, &message).await;
-    }
-}
-
-async fn write_error(mut stream: Stream, message: &str) {
-    let written = async {
-        stream.write_all(message.as_bytes()).await?;
-        stream.shutdown().await
-    };
-    if let Err(error) = written.await {
-        tracing::debug!(%error, "port-forward error not delivered");
     }
 }
