@@ -28,6 +28,12 @@ pub fn all_containers(pod: &Pod) -> impl Iterator<Item = (&Container, &'static s
     init.chain(regular).chain(ephemeral)
 }
 
+/// The group to which the files of the pod's volumes belong, if it has one.
+pub fn fs_group(pod: &Pod) -> Option<u32> {
+    let group = pod.spec.security_context.as_ref()?.fs_group?;
+    u32::try_from(group).ok()
+}
+
 /// What the API says of the container of this name.
 pub fn container_status<'p>(pod: &'p Pod, name: &str) -> Option<&'p ContainerStatus> {
     let status = &pod.status;

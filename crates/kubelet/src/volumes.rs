@@ -109,8 +109,7 @@ pub async fn set_up(cx: &Context<'_>, pod: &Pod) -> Result<(Paths, Option<Timest
 type SetUp = Result<(PathBuf, Option<Timestamp>), String>;
 
 async fn set_up_one(cx: &Context<'_>, pod: &Pod, volume: &Volume) -> Result<SetUp, Error> {
-    let group =
-        pod.spec.security_context.as_ref().and_then(|c| c.fs_group).and_then(|g| u32::try_from(g).ok());
+    let group = crate::pod::fs_group(pod);
     let name = &volume.name;
     Ok(if let Some(source) = &volume.empty_dir {
         let dir = volume_dir(cx.root, pod, "empty-dir", name);

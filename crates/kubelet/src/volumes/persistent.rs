@@ -131,9 +131,10 @@ fn place(volume: &Value) -> Result<PathBuf, String> {
 
 /// Gives the tree to the pod's group, if the pod has one.
 pub fn own_by_pod(path: &Path, pod: &Pod) -> std::io::Result<()> {
-    let Some(of_pod) = &pod.spec.security_context else { return Ok(()) };
-    let Some(group) = of_pod.fs_group.and_then(|group| u32::try_from(group).ok()) else { return Ok(()) };
-    own(path, group, of_pod.fs_group_change_policy.as_deref() == Some("OnRootMismatch"))
+    let Some(group) = crate::pod::fs_group(pod) else { return Ok(()) };
+    let policy =
+        pod.spec.security_context.as_ref().and_then(|of_pod| of_pod.fs_group_change_policy.as_deref());
+    own(path, group, policy == Some("OnRootMismatch"))
 }
 
 /// Gives the tree to the group: readable and writable, and inherited by what is made in it

@@ -18,6 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::atomic_writer::{File, Payload};
 use super::{Context, downward, get_config_map, get_secret};
 use crate::pod::container::only_user;
+use crate::pod::fs_group;
 
 /// Upstream's defaults: 0644 for volumes, an hour for tokens.
 const DEFAULT_MODE: u32 = 0o644;
@@ -166,8 +167,7 @@ fn mode_or_default(mode: Option<i32>) -> u32 {
 fn token_file(pod: &Pod, bytes: Vec<u8>, mode: Option<i32>) -> File {
     const PRIVATE: u32 = 0o600;
     let owner = only_user(pod);
-    let has_group = pod.spec.security_context.as_ref().is_some_and(|context| context.fs_group.is_some());
-    let mode = if owner.is_some() || has_group { PRIVATE } else { mode_or_default(mode) };
+    let mode = if owner.is_some() || fs_group(pod).is_some() { PRIVATE } else { mode_or_default(mode) };
     File { bytes, mode, owner }
 }
 
