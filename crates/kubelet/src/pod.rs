@@ -5,6 +5,7 @@ pub mod apparmor;
 pub mod backoff;
 pub mod container;
 pub mod memory;
+pub mod replacement;
 pub mod resize;
 pub mod restart_all;
 pub mod sandbox;

@@ -41,6 +41,7 @@ use crate::observe::{self, Observed, State};
 use crate::pod::actions::{Plan, active_deadline, pod_actions};
 use crate::pod::backoff::Backoff;
 use crate::pod::memory::{Failure, Memory, Waiting};
+use crate::pod::replacement::silent_until;
 use crate::pod::resize::{ResizeError, told_of_container};
 use crate::probe::{ProbeMetrics, ProbeType, Verdict};
 use crate::resources::Machine;
@@ -343,7 +344,9 @@ impl Worker {
         } else if self.memory.resize_pending.is_some() {
             plan.wake(now + resize::RETRY);
         }
-        if !self.gone && !self.report(&pod, &observed, plan.finished, now).await {
+        if let Some(at) = silent_until(&observed, &self.memory, &plan, now) {
+            plan.wake(at);
+        } else if !self.gone && !self.report(&pod, &observed, plan.finished, now).await {
             plan.wake(now + act::RETRY);
         } else if plan.finished {
             if !self.free_volumes(&pod).await {

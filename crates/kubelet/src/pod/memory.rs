@@ -65,6 +65,8 @@ pub struct Memory {
     pub busy: BTreeSet<String>,
     /// Ids of containers whose post-start hook has not returned yet: they do not count as started.
     pub starting: BTreeSet<String>,
+    /// Ids of containers that this kubelet ended.
+    pub killed: BTreeSet<String>,
     /// Crash pauses by container name.
     pub crashes: Backoff,
     /// Exits already counted in `crashes`, by container id.
@@ -125,6 +127,7 @@ impl Memory {
         self.actuated.retain(|id, _| known.contains(id.as_str()));
         self.pinned.retain(|id, _| known.contains(id.as_str()));
         self.starting.retain(|id| known.contains(id.as_str()));
+        self.killed.retain(|id| known.contains(id.as_str()));
         self.counted_exits.retain(|id| known.contains(id.as_str()));
     }
 }

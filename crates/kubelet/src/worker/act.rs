@@ -74,6 +74,7 @@ impl Worker {
                 let target = self.target(observed, spec, &id);
                 let key = format!("kill {id} {grace_seconds}");
                 let ending = Ending { target, grace_seconds, reason, after };
+                self.memory.killed.insert(id);
                 self.run_action(key, kill(self.shared.clone(), pod.clone(), ending));
             }
             Action::Resize { containers } => {
