@@ -143,10 +143,10 @@ pub struct UpArgs {
     #[arg(long)]
     pub node_name: Option<String>,
     /// Address range of pods, when the cluster is made; of IPv4, of IPv6, or one of each
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', help_heading = "Network")]
     pub cluster_cidr: Vec<ipnet::IpNet>,
     /// Address range of Services, when the cluster is made; of IPv4, of IPv6, or one of each
-    #[arg(long, alias = "service-cidr", value_delimiter = ',')]
+    #[arg(long, alias = "service-cidr", value_delimiter = ',', help_heading = "Network")]
     pub service_cluster_ip_range: Vec<ipnet::IpNet>,
     #[command(flatten)]
     pub node_ipam: NodeIpamArgs,
@@ -376,6 +376,7 @@ pub struct AgentArgs {
 
 /// What the cluster signs.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Certificates")]
 pub struct SigningArgs {
     /// How long certificates hold that are signed on request, unless less is asked for
     #[arg(long, default_value = "8760h", value_parser = signing_duration)]
@@ -389,6 +390,7 @@ fn signing_duration(text: &str) -> Result<SignedDuration, String> {
 
 /// Where claims get their volumes.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Storage")]
 pub struct StorageArgs {
     /// Make volumes from directories of nodes, by the default StorageClass `local-path`
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
@@ -397,6 +399,7 @@ pub struct StorageArgs {
 
 /// Who takes the traffic of Ingresses.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Ingress")]
 pub struct IngressArgs {
     /// Serve Ingresses of the class `cox` on this node
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
@@ -420,6 +423,7 @@ impl IngressArgs {
 
 /// What the API server asks before it writes.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Admission")]
 pub struct AdmissionArgs {
     /// Admission plugins to run besides those that run by default
     #[arg(long, value_delimiter = ',')]
@@ -443,6 +447,7 @@ impl AdmissionArgs {
 
 /// Who connects pods.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Network")]
 pub struct NetworkArgs {
     /// Connect pods by CNI plugins, configured in this folder, instead of the built-in network
     #[arg(long)]
@@ -459,6 +464,7 @@ pub struct NetworkArgs {
 
 /// Who leads Services to pods.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Network")]
 pub struct ServiceArgs {
     /// Serve Services on this node; false where another proxy does, such as kube-proxy
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]

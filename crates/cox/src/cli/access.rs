@@ -16,6 +16,7 @@ use clap::Args;
 
 /// Who is believed beyond the cluster's own certificates and tokens.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Authentication")]
 pub struct BelievedArgs {
     /// Other issuers of tokens, and who may come without credentials: a file of kind AuthenticationConfiguration
     #[arg(long)]
@@ -177,6 +178,7 @@ impl RequestHeaderArgs {
 
 /// Who decides what a user may do.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Authorization")]
 pub struct AuthorizationArgs {
     /// Who decides, in this order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny
     #[arg(long, value_delimiter = ',', default_value = "Node,RBAC", conflicts_with = "authorization_config")]

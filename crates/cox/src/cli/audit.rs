@@ -68,6 +68,7 @@ fn at_least_one() -> RangedU64ValueParser<usize> {
 }
 
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Audit")]
 pub struct AuditArgs {
     /// Which requests are told of, and how much: a file of kind Policy, audit.k8s.io/v1
     #[arg(long)]

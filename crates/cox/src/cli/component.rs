@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use super::access::{RequestHeaderArgs, duration, read};
 
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Health and figures")]
 pub struct SecureServingArgs {
     /// Address on which health and figures are told over HTTPS
     #[arg(long, default_value_t = Ipv4Addr::UNSPECIFIED.into())]

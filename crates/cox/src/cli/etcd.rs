@@ -8,6 +8,7 @@ use clap::Args;
 
 /// Where the cluster's state is, when not in this cluster's own data.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Store")]
 pub struct EtcdArgs {
     /// Keep the cluster's state in this etcd, which other API servers may use too: URLs of its members
     #[arg(long, value_delimiter = ',')]

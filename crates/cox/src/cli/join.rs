@@ -7,6 +7,7 @@ use super::{ClusterArgs, OutputArgs};
 
 /// The flags of kubeadm's `join`.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Joining")]
 pub struct JoinArgs {
     /// Join the cluster whose API server this is, as `cox token create` there says; once joined, nothing needs to be given
     #[arg(long, conflicts_with = "kubeconfig")]

@@ -12,6 +12,7 @@ use kubelet::KubeletConfiguration;
 use kubelet::kubeletconfig::{self, Own, Sources};
 
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Kubelet")]
 pub struct KubeletArgs {
     /// A file of kind KubeletConfiguration; flags say more than it
     #[arg(long)]

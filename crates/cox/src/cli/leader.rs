@@ -9,6 +9,7 @@ use super::access::duration;
 use crate::services::leader::Election;
 
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Leader election")]
 pub struct LeaderElectionArgs {
     /// Work only while this process leads all that would do the same; on by default where there may be others
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]

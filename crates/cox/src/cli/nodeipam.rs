@@ -5,6 +5,7 @@ use clap::builder::RangedI64ValueParser;
 use controllers::NodeCidrMaskSizes;
 
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Network")]
 pub struct NodeIpamArgs {
     /// Prefix length of a node's IPv4 range: a node has at most as many pods as that has addresses
     #[arg(long, default_value_t = NodeCidrMaskSizes::default().ipv4, value_parser = RangedI64ValueParser::<u8>::new().range(1..=32))]

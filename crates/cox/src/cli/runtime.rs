@@ -22,6 +22,7 @@ pub struct RuntimeAloneArgs {
 }
 
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Container runtime")]
 pub struct RuntimeArgs {
     /// Use another CRI runtime, for example unix:///run/containerd/containerd.sock
     #[arg(long)]
@@ -32,6 +33,7 @@ pub struct RuntimeArgs {
 
 /// Where the images of the built-in runtime come from.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Container runtime")]
 pub struct ImageArgs {
     /// Mirrors, credentials and authorities of image registries; registries.yaml in the folder of kubeconfigs if not given
     #[arg(long, value_name = "FILE")]

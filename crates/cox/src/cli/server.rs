@@ -15,6 +15,7 @@ use clap::Args;
 use super::access::duration;
 
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Authentication")]
 pub struct AuthenticationArgs {
     /// Let requests without credentials in as system:anonymous
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -34,6 +35,7 @@ impl AuthenticationArgs {
 }
 
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Store")]
 pub struct EncryptionArgs {
     /// Which resources are encrypted on disk, and how: a file of kind EncryptionConfiguration
     #[arg(long)]
@@ -50,6 +52,7 @@ impl EncryptionArgs {
 }
 
 #[derive(Args, Clone)]
+#[command(next_help_heading = "API server")]
 pub struct FlowControlArgs {
     /// How many requests are worked on at once, those that write not counted
     #[arg(long, default_value_t = 400)]
@@ -70,6 +73,7 @@ impl FlowControlArgs {
 
 /// What the API server serves, and for how long.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "API server")]
 pub struct ServingArgs {
     /// Features to turn on or off, by upstream's names: `A=true,B=false`
     #[arg(long, value_delimiter = ',')]
