@@ -53,6 +53,7 @@ impl Foreign {
 #[derive(Debug, Default)]
 pub struct Merged {
     pub paths: BTreeMap<String, Value>,
+    /// Those of the document's own too that are for kinds of others as well.
     pub definitions: BTreeMap<String, Value>,
 }
 
@@ -67,18 +68,18 @@ impl Merged {
         let mut foreign = foreign.clone();
         foreign.paths.retain(|path, _| !is_own_path(path) && !self.paths.contains_key(path));
         let mut foreign = foreign.trimmed();
-        let names = self.renamed(&foreign.definitions, own);
+        let names = self.renamed(&foreign.definitions, &own);
         let values = foreign.paths.values_mut().chain(foreign.definitions.values_mut());
         values.for_each(|value| rename(value, &names));
         self.paths.extend(foreign.paths);
         for (name, definition) in foreign.definitions {
             let name = names.get(&name).cloned().unwrap_or(name);
-            match self.definitions.get_mut(&name) {
-                Some(known) => add_kinds(known, &definition),
-                None => {
-                    self.definitions.insert(name, definition);
-                }
-            }
+            let known = self.definitions.remove(&name).or_else(|| own(&name));
+            let merged = match known {
+                Some(known) => with_kinds(known, &definition),
+                None => definition,
+            };
+            self.definitions.insert(name, merged);
         }
     }
 
@@ -116,15 +117,14 @@ fn is_same(one: &Value, other: &Value) -> bool {
 }
 
 /// A definition is for the kinds of all that have it.
-fn add_kinds(known: &mut Value, other: &Value) {
-    let Some(more) = other[KINDS].as_array() else { return };
-    if known[KINDS].is_null() {
-        known[KINDS] = json!([]);
-    }
-    if let Some(kinds) = known[KINDS].as_array_mut() {
+fn with_kinds(mut known: Value, other: &Value) -> Value {
+    if let (Some(members), Some(more)) = (known.as_object_mut(), other[KINDS].as_array())
+        && let Some(kinds) = members.entry(KINDS).or_insert_with(|| json!([])).as_array_mut()
+    {
         let new: Vec<Value> = more.iter().filter(|kind| !kinds.contains(kind)).cloned().collect();
         kinds.extend(new);
     }
+    known
 }
 
 fn object(value: &Value) -> &Map<String, Value> {

@@ -144,3 +144,21 @@ fn the_protobuf_form_holds_definitions_and_paths() {
     assert!(contains(b"#/definitions/o.Flunder") && contains(b"/apis/o/v1/flunders"));
     assert!(contains(br#"{"group":"t.example.com","kind":"Widget","version":"v1"}"#));
 }
+
+#[test]
+fn what_another_server_describes_the_same_way_is_described_once_for_the_kinds_of_both() {
+    let schema = schema();
+    let mut widget = document(&schema, 2)["definitions"]["t.Widget"].clone();
+    widget["x-kubernetes-group-version-kind"] = json!([{"group": "o", "version": "v1", "kind": "Flunder"}]);
+    let path = json!({"get": {"responses": {"200": {"schema": {"$ref": "#/definitions/t.Widget"}}}}});
+    let other = json!({"paths": {"/apis/o/v1/flunders": path}, "definitions": {"t.Widget": widget}});
+    let foreign = Foreign::of(&other, &GroupVersion::new("o", "v1"));
+    let mut out = Vec::new();
+    v2(&schema, &[widgets(&schema)], &[&foreign], "v1.36.0", &mut out).expect("writing to memory succeeds");
+    let text = String::from_utf8(out).expect("is text");
+    assert_eq!(text.matches(r#""t.Widget":"#).count(), 1, "{text}");
+    let document: Value = serde_json::from_str(&text).expect("is JSON");
+    let kinds = &document["definitions"]["t.Widget"]["x-kubernetes-group-version-kind"];
+    let kinds: Vec<_> = kinds.as_array().expect("a list").iter().map(|kind| &kind["kind"]).collect();
+    assert_eq!(kinds, ["Widget", "Flunder"]);
+}

@@ -1,6 +1,7 @@
 //! Version 2: one document for all groups, those that other servers serve included.
 
-use std::collections::{BTreeMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io;
 
 use serde_json::{Value, json};
@@ -26,11 +27,27 @@ fn parts<'a>(meta: &'a Schema, resources: &[Resource<'a>], others: &[&Foreign]) 
     let mut definitions = Definitions::default();
     items.iter().for_each(|item| add_definitions(meta, item, &mut definitions));
     let own_paths: HashSet<&str> = items.iter().map(|item| item.path.as_str()).collect();
+    let (patch, patch_schema) = patch_definition();
+    let own = |name: &str| {
+        if name == patch { Some(patch_schema.clone()) } else { definitions.get(name, Dialect::V2) }
+    };
     let mut merged = Merged::default();
     for other in others {
-        merged.add(other, |path| own_paths.contains(path), |name| definitions.get(name, Dialect::V2));
+        merged.add(other, |path| own_paths.contains(path), own);
     }
     Parts { items, definitions, others: merged }
+}
+
+impl Parts<'_> {
+    /// Each name once, as what others add has it where that knows it.
+    fn definitions(&self) -> impl Iterator<Item = (Cow<'_, str>, Value)> {
+        let (patch, schema) = patch_definition();
+        let own = self.definitions.render(Dialect::V2).map(|(name, schema)| (Cow::Borrowed(name), schema));
+        let own = std::iter::once((Cow::Owned(patch), schema)).chain(own);
+        let others = self.others.definitions.iter();
+        own.filter(|(name, _)| !self.others.definitions.contains_key(name.as_ref()))
+            .chain(others.map(|(name, schema)| (Cow::Borrowed(name.as_str()), schema.clone())))
+    }
 }
 
 /// Writes the document as JSON.
@@ -41,13 +58,11 @@ pub fn v2<W: io::Write>(
     version: &str,
     out: &mut W,
 ) -> io::Result<()> {
-    let Parts { items, definitions, others } = parts(meta, resources, others);
+    let parts = parts(meta, resources, others);
+    let Parts { items, others, .. } = &parts;
     ObjectWriter::write(out, |document| {
         document.object("definitions", |schemas| {
-            let (name, patch) = patch_definition();
-            schemas.entry(&name, &patch)?;
-            definitions.render(Dialect::V2).try_for_each(|(name, schema)| schemas.entry(name, &schema))?;
-            others.definitions.iter().try_for_each(|(name, schema)| schemas.entry(name, schema))
+            parts.definitions().try_for_each(|(name, schema)| schemas.entry(&name, &schema))
         })?;
         document.entry("info", &json!({"title": "Kubernetes", "version": version}))?;
         document.object("paths", |paths| {
@@ -62,17 +77,11 @@ pub fn v2<W: io::Write>(
 
 /// The document as gnostic's protobuf.
 pub fn v2_protobuf(meta: &Schema, resources: &[Resource<'_>], others: &[&Foreign], version: &str) -> Vec<u8> {
-    let Parts { items, definitions, others } = parts(meta, resources, others);
+    let parts = parts(meta, resources, others);
     let mut document = protobuf::Document::new(version);
-    let (name, patch) = patch_definition();
-    let patch = std::iter::once((name.as_str(), patch));
-    let own = items.iter().map(|item| (item.path.as_str(), path_item(item, Dialect::V2)));
-    document.paths(own.chain(entries(&others.paths)));
-    let own = definitions.render(Dialect::V2);
-    document.definitions(patch.chain(own).chain(entries(&others.definitions)));
+    let own = parts.items.iter().map(|item| (item.path.as_str(), path_item(item, Dialect::V2)));
+    let others = parts.others.paths.iter().map(|(path, item)| (path.as_str(), item.clone()));
+    document.paths(own.chain(others));
+    document.definitions(parts.definitions());
     document.finish()
-}
-
-fn entries(map: &BTreeMap<String, Value>) -> impl Iterator<Item = (&str, Value)> {
-    map.iter().map(|(name, value)| (name.as_str(), value.clone()))
 }
