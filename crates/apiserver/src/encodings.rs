@@ -8,7 +8,6 @@ use std::vec::IntoIter;
 use apimachinery::Status;
 use apimachinery::codec::protobuf::{self, List};
 use apimachinery::schema::TypeId;
-use bytes::Bytes;
 use store::Entry;
 use tokio::task::yield_now;
 
@@ -50,7 +49,7 @@ impl Known {
 
 /// A message and the room it takes, which it gives back when its entry goes.
 struct Kept {
-    message: Bytes,
+    message: Box<[u8]>,
     left: Arc<AtomicUsize>,
 }
 
@@ -69,9 +68,10 @@ impl Encodings {
         entries: Vec<Arc<Entry>>,
     ) -> Result<Pieces<Messages, IntoIter<Arc<Entry>>>, Status> {
         let mut list = List::new(api::schema(), types.list, empty).map_err(Status::internal)?;
+        let mut message = Vec::new();
         for turn in entries.chunks(TURN_ENTRIES) {
             for entry in turn {
-                list.expect(self.length(types.item, entry)?);
+                list.expect(self.length(types.item, entry, &mut message)?);
             }
             yield_now().await;
         }
@@ -79,15 +79,16 @@ impl Encodings {
         Ok(Pieces::new(Messages { list, item: types.item }, head, entries.into_iter()))
     }
 
-    /// How long the entry's message is.
-    fn length(&self, item: TypeId, entry: &Entry) -> Result<usize, Status> {
+    /// How long the entry's message is. `message` is room to make it in.
+    fn length(&self, item: TypeId, entry: &Entry, message: &mut Vec<u8>) -> Result<usize, Status> {
         if let Some(known) = entry.beside.get::<Known>() {
             return Ok(known.len());
         }
-        let message = message(item, entry).map_err(Status::internal)?;
+        message.clear();
+        protobuf::append_message(api::schema(), item, &entry.bytes, message).map_err(Status::internal)?;
         let length = message.len();
         let known = match self.take(length) {
-            Some(left) => Known::Message(Kept { message, left }),
+            Some(left) => Known::Message(Kept { message: message.as_slice().into(), left }),
             None => Known::Length(length),
         };
         entry.beside.keep(known);
@@ -109,10 +110,6 @@ pub struct ListTypes {
     pub item: TypeId,
 }
 
-fn message(item: TypeId, entry: &Entry) -> Result<Bytes, apimachinery::codec::Error> {
-    protobuf::message_from_json(api::schema(), item, &entry.bytes)
-}
-
 /// A list in protobuf, all of whose items are known to be encodable.
 pub struct Messages {
     list: List,
@@ -126,8 +123,8 @@ impl Form for Messages {
         match entry.beside.get() {
             Some(Known::Message(kept)) => self.list.push_item(&kept.message, out),
             _ => {
-                let message = message(self.item, &entry).expect("it was encoded before, for its length");
-                self.list.push_item(&message, out);
+                let pushed = self.list.push_json(api::schema(), self.item, &entry.bytes, out);
+                pushed.expect("it was encoded before, for its length");
             }
         }
     }

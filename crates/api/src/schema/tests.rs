@@ -417,6 +417,66 @@ fn with_type_meta(mut object: Value, api_version: &str, kind: &str) -> Value {
     object
 }
 
+/// The same JSON with every character of its strings written as an escape.
+fn escaped(value: &Value) -> String {
+    let text = |text: &str| {
+        let units: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+        format!("\"{units}\"")
+    };
+    match value {
+        Value::String(string) => text(string),
+        Value::Array(items) => format!("[{}]", items.iter().map(escaped).collect::<Vec<_>>().join(",")),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(key, value)| format!("{}:{}", text(key), escaped(value)));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What a text is refused with on its way to protobuf.
+fn refusal(kind: &str, text: &[u8]) -> String {
+    match protobuf::from_json(schema(), type_id(kind), text) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn what_protobuf_cannot_carry_is_refused() {
+    for (text, expect) in [
+        (r#"{"spec":{"nodeName":1}}"#, "proto: cannot encode a number as String at line 1 column 21"),
+        (r#"{"spec":{"nodeName":{}}}"#, "proto: cannot encode an object as String at line 1 column 22"),
+        (r#"{"spec":{"containers":"x"}}"#, "proto: cannot encode a string as a list at line 1 column 25"),
+        (r#"{"metadata":{"labels":[]}}"#, "proto: cannot encode a list as a map at line 1 column 24"),
+        (
+            r#"{"metadata":true}"#,
+            "proto: cannot encode a bool as io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta at line 1 column 16",
+        ),
+        ("{\n\"spec\": {\"priority\": 1.5}}", "proto: cannot encode a number as Int32 at line 2 column 24"),
+        (
+            r#"{"metadata":{"creationTimestamp":"yesterday"}}"#,
+            "proto: cannot encode a string as io.k8s.apimachinery.pkg.apis.meta.v1.Time at line 1 column 44",
+        ),
+        ("", "EOF while parsing a value at line 1 column 0"),
+        (r#"{"spec":{"nodeName":"a"}"#, "EOF while parsing an object at line 1 column 24"),
+        (r#"{"spec":{"nodeName":"a",}}"#, "trailing comma at line 1 column 25"),
+        (r#"{"spec":{"nodeName":x}}"#, "expected value at line 1 column 21"),
+        (r#"{"spec":{"nodeName":"\ud800"}}"#, "unexpected end of hex escape at line 1 column 28"),
+        (r#"{"spec":{"priority":01}}"#, "invalid number at line 1 column 22"),
+    ] {
+        assert_eq!(refusal(POD, text.as_bytes()), expect, "{text}");
+    }
+    let secret = r#"{"data":{"a":"Y!=="}}"#;
+    assert_eq!(
+        refusal("io.k8s.api.core.v1.Secret", secret.as_bytes()),
+        "proto: cannot encode what is not base64 as Bytes at line 1 column 19"
+    );
+    assert!(refusal(POD, b"{\"spec\":{\"nodeName\":\"\xff\"}}").contains("invalid utf-8"));
+    let deep = format!("{{\"unknown\":{}", "[".repeat(1 << 20));
+    assert_eq!(refusal(POD, deep.as_bytes()), "recursion limit exceeded at line 1 column 138");
+}
+
 /// The field numbers an independent decoder with upstream's own descriptors makes nothing of, bar what 1.36 added.
 fn unexplained(pool: &DescriptorPool, message: &DynamicMessage) -> Vec<String> {
     let name = message.descriptor().full_name().to_owned();
@@ -452,6 +512,36 @@ proptest! {
         let ty = &schema()[ty];
         let gvk = &ty.object().expect("kinds are objects").gvk[0];
         survives_protobuf(&ty.name, &with_type_meta(object, &gvk.group_version().to_string(), &gvk.kind));
+    }
+
+    #[test]
+    fn a_text_means_the_same_however_it_is_written((ty, object) in any_kind()) {
+        let ty = &schema()[ty];
+        let gvk = &ty.object().expect("kinds are objects").gvk[0];
+        let object = with_type_meta(object, &gvk.group_version().to_string(), &gvk.kind);
+        for text in [serde_json::to_string_pretty(&object).expect("encodes"), escaped(&object)] {
+            let bytes = protobuf::from_json(schema(), type_id(&ty.name), text.as_bytes()).expect("encodes");
+            prop_assert_eq!(&decode(&ty.name, Format::Protobuf, &bytes, Strictness::Strict).expect("decodes"), &object);
+        }
+    }
+
+    #[test]
+    fn a_broken_text_is_refused_as_what_it_is(
+        (ty, object) in any_kind(),
+        at: proptest::sample::Index,
+        with in proptest::sample::select(&b"\"\\{}[],:-.e0n1 \0\xff"[..]),
+        cut: bool,
+    ) {
+        let mut text = object.to_string().into_bytes();
+        let at = at.index(text.len());
+        text[at] = with;
+        text.truncate(if cut { at + 1 } else { text.len() });
+        let is_json = serde_json::from_slice::<Value>(&text).is_ok();
+        let refused = refusal(&schema()[ty].name, &text);
+        // What comes after the object is nobody's concern.
+        let is_object = serde_json::Deserializer::from_slice(&text).into_iter::<serde::de::IgnoredAny>().next();
+        prop_assert!(!refused.is_empty() || is_object.is_some_and(|object| object.is_ok()));
+        prop_assert!(!is_json || refused.is_empty() || refused.starts_with("proto: cannot encode ") && !refused.ends_with("not JSON"), "{}", refused);
     }
 
     #[test]

@@ -41,10 +41,6 @@ fn check_base64(text: &str) -> Result<String, String> {
     }
 }
 
-pub fn bytes_from_base64(text: &str) -> Option<Vec<u8>> {
-    STANDARD.decode(text).ok()
-}
-
 pub fn base64_from_bytes(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }

@@ -5,14 +5,17 @@
 //! Nothing here knows a particular kind or reads an object.
 
 mod default;
+mod slot;
 mod types;
 
+pub use slot::{Head, Slot};
 pub use types::{
     Field, List, ListType, Literal, Map, MapType, Object, Presence, Scalar, Text, Type, TypeId, TypeKind,
     Union,
 };
 
 use std::ops::Index;
+use std::sync::OnceLock;
 
 use crate::gvk::GroupVersionKind;
 
@@ -20,6 +23,8 @@ use crate::gvk::GroupVersionKind;
 #[derive(Debug, Default)]
 pub struct Schema {
     types: Box<[Type]>,
+    /// For each type what is most asked of its fields, in their order; made when it is first asked for.
+    slots: OnceLock<Box<[Box<[Slot]>]>>,
     /// The named types, in the order of their names.
     by_name: Box<[TypeId]>,
     /// The types of kinds, each with the place of one of its kinds, in the order of those.
@@ -42,7 +47,7 @@ impl Schema {
         let kinds = |id: &TypeId| types[id.index()].object().map_or(0, |o| o.gvk.len());
         let mut by_gvk: Vec<_> = by_name.iter().flat_map(|id| (0..kinds(id)).map(|at| (*id, at))).collect();
         by_gvk.sort_by(|a, b| gvk_at(&types, *a).cmp(&gvk_at(&types, *b)));
-        Schema { types: types.into(), by_name: by_name.into(), by_gvk: by_gvk.into() }
+        Schema { types: types.into(), slots: OnceLock::new(), by_name: by_name.into(), by_gvk: by_gvk.into() }
     }
 
     pub fn get(&self, id: TypeId) -> &Type {
@@ -75,6 +80,15 @@ impl Schema {
         self.get(id).object()?.field(name)
     }
 
+    /// The place of the field `name`, and what it holds, for who reads names in about their order: `next` is where it most
+    /// likely is, or soon after.
+    pub fn slot(&self, id: TypeId, name: &[u8], head: Head, next: usize) -> Option<(usize, Slot)> {
+        let slots = &self.slots.get_or_init(|| self.types.iter().map(slots_of).collect())[id.index()];
+        let full = |at: usize| Some(self.get(id).object()?.fields.get(at)?.name.as_bytes());
+        let at = slot::place(slots, name, head, next, full)?;
+        Some((at, slots[at]))
+    }
+
     /// The type under `key` of a value of type `id`, be it an object or a map.
     pub fn child(&self, id: TypeId, key: &str) -> Option<TypeId> {
         match &self.get(id).kind {
@@ -93,6 +107,10 @@ impl Schema {
             _ => MapType::Granular,
         })
     }
+}
+
+fn slots_of(ty: &Type) -> Box<[Slot]> {
+    ty.object().map_or(&[][..], |object| &object.fields).iter().map(Slot::of).collect()
 }
 
 fn gvk_at(types: &[Type], (id, at): (TypeId, usize)) -> Option<&GroupVersionKind> {
@@ -129,5 +147,30 @@ mod tests {
         assert_eq!(schema.field(root, "name").expect("is a field").ty, TypeId(0));
         assert!(schema.field(root, "nothing").is_none());
         assert!(schema.lookup("Nothing").is_none());
+    }
+
+    #[test]
+    fn fields_are_found_wherever_they_are_looked_for_first() {
+        let names = ["host", "hostname", "hostnameOverride", "hosts", "podIP", "podIPs", "podIPx"];
+        let long =
+            ["terminationGracePeriodSeconds", "terminationGreatPeriodSeconds", "terminationMessagePath"];
+        let names = [&names[..], &long].concat();
+        let fields = names.iter().map(|name| field(name, 0)).collect();
+        let kind = TypeKind::Object(Object { fields, ..Object::default() });
+        let schema = Schema::new(vec![Type { kind, ..Type::default() }]);
+        let place = |name: &str, next: usize| {
+            let name = name.as_bytes();
+            schema.slot(TypeId(0), name, Head::of(name), next).map(|(at, _)| at)
+        };
+        for next in 0..=names.len() {
+            for (at, name) in names.iter().enumerate() {
+                assert_eq!(place(name, next), Some(at), "{name} from {next}");
+            }
+            for name in
+                ["", "a", "hos", "hostnam", "hostnameO", "podI", "podIPsx", "terminationPeriodSeconds", "z"]
+            {
+                assert_eq!(place(name, next), None, "{name} from {next}");
+            }
+        }
     }
 }

@@ -1,256 +1,360 @@
-//! From objects to messages, in one pass over JSON, as text or as a tree: stored JSON becomes protobuf without a tree
-//! in between. What the input does not have is not written: for Go's decoder an absent field and one with the zero
-//! value are the same unless it is a pointer, and then absence is what is meant.
+//! From objects to messages, in one pass over JSON text: stored JSON becomes protobuf without a tree in between. What
+//! the input does not have is not written: for Go's decoder an absent field and one with the zero value are the same
+//! unless it is a pointer, and then absence is what is meant.
 
-use std::fmt;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
-use serde_json::value::RawValue;
-
+use super::text::{Malformed, Quoted, Text};
 use super::wire::Writer;
-use super::{RAW, TypeMeta};
-use crate::codec::key::{Key, KeySeed};
-use crate::codec::{DEPTH_MAX, scalar};
-use crate::schema::{Field, Object, Scalar, Schema, TypeId, TypeKind};
+use super::{Error, RAW, TypeMeta};
+use crate::codec::scalar;
+use crate::schema::{Field, Head, Object, Scalar, Schema, Slot, TypeId, TypeKind, Union};
 use crate::time::parse_time;
 
-/// Writes the message of an object of type `root` and returns the kind it says it is.
-pub fn message<'de, D: Deserializer<'de>>(
+/// Appends the message of an object of type `root`; notes the kind it says it is.
+pub fn message(
     schema: &Schema,
     root: TypeId,
-    input: D,
+    json: &[u8],
+    type_meta: Option<&mut TypeMeta>,
     out: &mut Writer,
-) -> Result<TypeMeta, D::Error> {
-    let mut type_meta = TypeMeta::default();
-    let spot = Spot { schema, ty: root, tag: None, depth: 0 };
-    Encoder { spot, out, type_meta: Some(&mut type_meta) }.deserialize(input)?;
-    Ok(type_meta)
+) -> Result<(), Error> {
+    let mut encoder = Encoder { schema, text: Text::new(json), out, type_meta };
+    let encoded = encoder.root(root);
+    if encoder.text.is_wide() || encoded.is_err() {
+        // Checked once as a whole, not string by string.
+        std::str::from_utf8(json).map_err(|error| Error::Syntax(error.to_string()))?;
+    }
+    encoded.map_err(|fault| fault.explain(schema, json))
 }
 
-/// What is expected, and under which tag it goes.
-#[derive(Clone, Copy)]
-struct Spot<'s> {
-    schema: &'s Schema,
+enum Fault {
+    Malformed,
+    Unfit(Box<Unfit>),
+}
+
+/// A value that is not one of its type.
+struct Unfit {
+    found: &'static str,
     ty: TypeId,
-    /// None for the content of a message that its caller frames.
-    tag: Option<u32>,
-    depth: usize,
+    at: usize,
 }
 
-impl<'s> Spot<'s> {
-    /// A place one level deeper.
-    fn inner(self, ty: TypeId, tag: u32) -> Self {
-        Spot { ty, tag: Some(tag), depth: self.depth + 1, ..self }
-    }
-
-    fn to(self, out: &mut Writer) -> Encoder<'s, '_> {
-        Encoder { spot: self, out, type_meta: None }
+impl From<Malformed> for Fault {
+    fn from(Malformed: Malformed) -> Self {
+        Fault::Malformed
     }
 }
 
-/// Writes one value, or all items of a list, at a spot.
-struct Encoder<'s, 'w> {
-    spot: Spot<'s>,
-    out: &'w mut Writer,
-    /// Where the outermost object's `kind` and `apiVersion` go.
-    type_meta: Option<&'w mut TypeMeta>,
+impl Fault {
+    fn explain(self, schema: &Schema, text: &[u8]) -> Error {
+        Error::Type(match self {
+            Fault::Malformed => match serde_json::from_slice::<serde_json::Value>(text) {
+                Err(error) => error.to_string(),
+                Ok(_) => "proto: cannot encode what is not JSON".to_owned(),
+            },
+            Fault::Unfit(unfit) => unfit.explain(schema, text),
+        })
+    }
 }
 
-impl<'s> Encoder<'s, '_> {
-    fn kind(&self) -> &'s TypeKind {
-        &self.spot.schema[self.spot.ty].kind
-    }
-
-    fn unfit<E: Error>(&self, found: &str) -> E {
-        let ty = &self.spot.schema[self.spot.ty];
+impl Unfit {
+    fn explain(&self, schema: &Schema, text: &[u8]) -> String {
+        let ty = &schema[self.ty];
         let wanted = match &ty.kind {
             _ if !ty.name.is_empty() => ty.name.clone().into_owned(),
             TypeKind::Scalar(scalar) => format!("{scalar:?}"),
             TypeKind::List(_) => "a list".to_owned(),
             _ => "a map".to_owned(),
         };
-        E::custom(format!("proto: cannot encode {found} as {wanted}"))
+        let before = &text[..self.at];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count();
+        format!("proto: cannot encode {} as {wanted} at line {line} column {column}", self.found)
+    }
+}
+
+struct Encoder<'a, 'w> {
+    schema: &'a Schema,
+    text: Text<'a>,
+    out: &'w mut Writer,
+    /// Where the outermost object's `kind` and `apiVersion` go, until it has begun.
+    type_meta: Option<&'w mut TypeMeta>,
+}
+
+impl<'a> Encoder<'a, '_> {
+    fn root(&mut self, ty: TypeId) -> Result<(), Fault> {
+        match self.text.peek()? {
+            b'n' => Ok(self.text.literal("null")?),
+            first => self.content(first, ty),
+        }
     }
 
-    /// Runs `content` on the message this value is.
-    fn framed<E>(self, content: impl FnOnce(Encoder<'s, '_>) -> Result<(), E>) -> Result<(), E> {
-        let Encoder { spot, out, type_meta } = self;
-        let bare = Spot { tag: None, ..spot };
-        match spot.tag {
-            Some(tag) => out.try_message(tag, |out| content(Encoder { spot: bare, out, type_meta })),
-            None => content(Encoder { spot: bare, out, type_meta }),
+    /// Writes a value, or all items of a list, under a tag.
+    fn value(&mut self, ty: TypeId, tag: u32) -> Result<(), Fault> {
+        let first = self.text.peek()?;
+        if first == b'n' {
+            return Ok(self.text.literal("null")?);
+        }
+        match &self.schema[ty].kind {
+            TypeKind::Scalar(scalar) if !is_message(*scalar) => self.plain(first, *scalar, ty, tag),
+            TypeKind::List(list) if !list.wrapped => self.items(first, ty, list.item, tag),
+            TypeKind::Map(map) => self.entries(first, ty, map.value, tag),
+            TypeKind::Any => self.raw(tag),
+            _ => {
+                let start = self.out.open(tag);
+                self.content(first, ty)?;
+                self.out.close(start);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes what is within the message that a value is, which begins with `first`.
+    fn content(&mut self, first: u8, ty: TypeId) -> Result<(), Fault> {
+        match &self.schema[ty].kind {
+            TypeKind::Object(object) => self.object(first, ty, object),
+            TypeKind::List(list) if list.wrapped => self.items(first, ty, list.item, RAW),
+            TypeKind::Union(union) => self.either(first, union),
+            TypeKind::Scalar(scalar) if is_message(*scalar) => self.scalar_message(first, *scalar, ty),
+            _ => Err(self.unfit(ty)),
+        }
+    }
+
+    fn object(&mut self, first: u8, ty: TypeId, object: &Object) -> Result<(), Fault> {
+        self.check(first, b'{', ty)?;
+        let mut type_meta = self.type_meta.take();
+        // Names mostly come in the order of the fields.
+        let mut next = 0;
+        let mut more = self.text.open(b'}')?;
+        while more {
+            let (name, head) = self.text.field()?;
+            match self.slot(ty, name, head, next)? {
+                Some((at, slot)) => {
+                    next = at + 1;
+                    match slot.tag {
+                        0 => self.note(&object.fields[at], &mut type_meta)?,
+                        _ => self.field(slot)?,
+                    }
+                }
+                None => self.text.skip()?,
+            }
+            more = self.text.more(b'}')?;
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn slot(
+        &self,
+        ty: TypeId,
+        name: Quoted<'_>,
+        head: Head,
+        next: usize,
+    ) -> Result<Option<(usize, Slot)>, Fault> {
+        Ok(match name.plain() {
+            Some(name) => self.schema.slot(ty, name, head, next),
+            None => self.schema.slot(ty, &name.decode()?, head, next),
+        })
+    }
+
+    /// What an object says it is.
+    fn note(&mut self, field: &Field, type_meta: &mut Option<&mut TypeMeta>) -> Result<(), Fault> {
+        let first = self.text.peek()?;
+        if first == b'n' {
+            return Ok(self.text.literal("null")?);
+        }
+        let text = self.string(first, field.ty)?;
+        if let Some(type_meta) = type_meta {
+            let text = text.text()?.into_owned();
+            match &*field.name {
+                "kind" => type_meta.kind = text,
+                _ => type_meta.api_version = text,
+            }
+        }
+        Ok(())
+    }
+
+    /// A field within the embedded messages that hold it. An embedded message may come in several pieces.
+    #[inline(always)]
+    fn field(&mut self, Slot { ty, tag, wrap, .. }: Slot) -> Result<(), Fault> {
+        if wrap == [0; 2] {
+            return self.value(ty, tag);
+        }
+        let wraps = wrap.map(|tag| (tag != 0).then(|| self.out.open(tag.into())));
+        self.value(ty, tag)?;
+        wraps.into_iter().rev().flatten().for_each(|start| self.out.close(start));
+        Ok(())
+    }
+
+    fn items(&mut self, first: u8, ty: TypeId, item: TypeId, tag: u32) -> Result<(), Fault> {
+        self.check(first, b'[', ty)?;
+        let mut more = self.text.open(b']')?;
+        while more {
+            self.value(item, tag)?;
+            more = self.text.more(b']')?;
+        }
+        Ok(())
+    }
+
+    fn entries(&mut self, first: u8, ty: TypeId, value: TypeId, tag: u32) -> Result<(), Fault> {
+        self.check(first, b'{', ty)?;
+        let mut more = self.text.open(b'}')?;
+        while more {
+            let start = self.out.open(tag);
+            let key = self.text.key()?;
+            self.string_field(1, key)?;
+            self.value(value, 2)?;
+            self.out.close(start);
+            more = self.text.more(b'}')?;
+        }
+        Ok(())
+    }
+
+    fn either(&mut self, first: u8, union: &Union) -> Result<(), Fault> {
+        match first {
+            b'{' => self.value(union.object, union.object_tag),
+            _ => self.value(union.other, union.other_tag),
         }
     }
 
     /// Free-form JSON, which travels as the text it is.
-    fn raw<E: Error>(self, value: &RawValue) -> Result<(), E> {
-        if value.get() == "null" {
-            return Ok(());
-        }
-        self.framed(|this| {
-            this.out.bytes(RAW, value.get().as_bytes());
-            Ok(())
-        })
+    fn raw(&mut self, tag: u32) -> Result<(), Fault> {
+        let start = self.text.at();
+        self.text.skip()?;
+        let raw = self.text.since(start);
+        self.out.length(tag, Writer::length_bytes(RAW, raw.len()) + raw.len());
+        self.out.bytes(RAW, raw);
+        Ok(())
     }
 
     /// A scalar that travels as itself under its tag.
-    fn plain<E: Error>(self, write: impl FnOnce(u32, &mut Writer)) -> Result<(), E> {
-        let tag = self.spot.tag.ok_or_else(|| self.unfit("a scalar"))?;
-        write(tag, self.out);
-        Ok(())
-    }
-
-    fn integer<E: Error>(self, number: i64) -> Result<(), E> {
-        match self.kind() {
-            TypeKind::Scalar(Scalar::Int32 | Scalar::Int64) => {
-                self.plain(|tag, out| out.varint(tag, number as u64))
+    fn plain(&mut self, first: u8, scalar: Scalar, ty: TypeId, tag: u32) -> Result<(), Fault> {
+        match scalar {
+            Scalar::String => {
+                let text = self.string(first, ty)?;
+                self.string_field(tag, text)?;
             }
-            TypeKind::Scalar(Scalar::Double) => self.plain(|tag, out| out.double(tag, number as f64)),
-            TypeKind::Scalar(Scalar::IntOrString) => self.framed(|this| {
-                int_or_string(this.out, 0, number, "");
-                Ok(())
-            }),
-            _ => Err(self.unfit("a number")),
-        }
-    }
-
-    fn object<'de, A: MapAccess<'de>>(mut self, object: &Object, mut input: A) -> Result<(), A::Error> {
-        if self.spot.depth >= DEPTH_MAX {
-            return Err(A::Error::custom("exceeded max depth"));
-        }
-        while let Some(key) = input.next_key_seed(KeySeed(object))? {
-            match key {
-                Key::Known(at) if object.fields[at].tag != 0 => self.field(&object.fields[at], &mut input)?,
-                Key::Known(at) => self.note_type_meta(&object.fields[at].name, input.next_value()?),
-                Key::Unknown(_) => drop(input.next_value::<IgnoredAny>()?),
+            Scalar::Bool => {
+                let value = self.bool(first, ty)?;
+                self.out.varint(tag, value.into());
             }
-        }
-        Ok(())
-    }
-
-    fn note_type_meta(&mut self, key: &str, value: Option<String>) {
-        let (Some(type_meta), Some(value)) = (&mut self.type_meta, value) else { return };
-        match key {
-            "kind" => type_meta.kind = value,
-            _ => type_meta.api_version = value,
-        }
-    }
-
-    /// A field within the embedded messages that hold it. An embedded message may come in several pieces.
-    fn field<'de, A: MapAccess<'de>>(&mut self, field: &Field, input: &mut A) -> Result<(), A::Error> {
-        let spot = self.spot.inner(field.ty, field.tag);
-        match field.wrap {
-            [0, _] => input.next_value_seed(spot.to(self.out)),
-            [outer, 0] => self.out.try_message(outer.into(), |out| input.next_value_seed(spot.to(out))),
-            [outer, inner] => self.out.try_message(outer.into(), |out| {
-                out.try_message(inner.into(), |out| input.next_value_seed(spot.to(out)))
-            }),
-        }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Encoder<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
-        match self.kind() {
-            TypeKind::Any => self.raw(&Box::<RawValue>::deserialize(input)?),
-            _ => input.deserialize_any(self),
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for Encoder<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value of the schema's type")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        match self.kind() {
-            TypeKind::Scalar(Scalar::Bool) => self.plain(|tag, out| out.varint(tag, value.into())),
-            TypeKind::Union(union) => self
-                .framed(|this| this.spot.inner(union.other, union.other_tag).to(this.out).visit_bool(value)),
-            _ => Err(self.unfit("a bool")),
-        }
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.integer(value)
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        match i64::try_from(value) {
-            Ok(value) => self.integer(value),
-            Err(_) => Err(self.unfit("a number")),
-        }
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        match self.kind() {
-            TypeKind::Scalar(Scalar::Double) => self.plain(|tag, out| out.double(tag, value)),
-            _ => Err(self.unfit("a number")),
-        }
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        match self.kind() {
-            TypeKind::Scalar(Scalar::String) => self.plain(|tag, out| out.text(tag, text)),
-            TypeKind::Scalar(Scalar::Bytes) => match scalar::bytes_from_base64(text) {
-                Some(bytes) => self.plain(|tag, out| out.bytes(tag, &bytes)),
-                None => Err(self.unfit("what is not base64")),
-            },
-            TypeKind::Scalar(scalar) => self.framed(|this| match scalar_message(*scalar, text, this.out) {
-                Some(()) => Ok(()),
-                None => Err(this.unfit("a string")),
-            }),
-            _ => Err(self.unfit("a string")),
-        }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut input: A) -> Result<(), A::Error> {
-        match self.kind() {
-            TypeKind::List(list) if list.wrapped => self.framed(|this| {
-                while input.next_element_seed(this.spot.inner(list.item, RAW).to(this.out))?.is_some() {}
-                Ok(())
-            }),
-            TypeKind::List(list) => {
-                let tag = self.spot.tag.ok_or_else(|| self.unfit("a list"))?;
-                let spot = Spot { ty: list.item, tag: Some(tag), ..self.spot };
-                while input.next_element_seed(spot.to(self.out))?.is_some() {}
-                Ok(())
-            }
-            TypeKind::Union(union) => self
-                .framed(|this| this.spot.inner(union.other, union.other_tag).to(this.out).visit_seq(input)),
-            _ => Err(self.unfit("a list")),
-        }
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut input: A) -> Result<(), A::Error> {
-        match self.kind() {
-            TypeKind::Object(object) => self.framed(|this| this.object(object, input)),
-            TypeKind::Map(map) => {
-                let tag = self.spot.tag.ok_or_else(|| self.unfit("a map"))?;
-                let spot = self.spot.inner(map.value, 2);
-                while let Some(key) = input.next_key::<String>()? {
-                    self.out.try_message(tag, |entry| {
-                        entry.text(1, &key);
-                        input.next_value_seed(spot.to(entry))
-                    })?;
+            Scalar::Double => {
+                let number = self.number(first, ty)?.parse().unwrap_or(f64::INFINITY);
+                if number.is_infinite() {
+                    return Err(Fault::Malformed);
                 }
-                Ok(())
+                self.out.double(tag, number);
             }
-            TypeKind::Union(union) => self
-                .framed(|this| this.spot.inner(union.object, union.object_tag).to(this.out).visit_map(input)),
-            _ => Err(self.unfit("an object")),
+            Scalar::Bytes => {
+                let text = self.string(first, ty)?.decode()?;
+                let start = self.out.open(tag);
+                let decoded = STANDARD.decode_vec(&*text, self.out.tail());
+                decoded.map_err(|_| self.fault("what is not base64", ty))?;
+                self.out.close(start);
+            }
+            _ => {
+                let number = self.integer(first, ty)?;
+                self.out.varint(tag, number as u64);
+            }
         }
+        Ok(())
+    }
+
+    /// Field numbers: Quantity {string 1}, Time {seconds 1, nanos 2}, Duration {nanoseconds 1}.
+    fn scalar_message(&mut self, first: u8, scalar: Scalar, ty: TypeId) -> Result<(), Fault> {
+        if scalar == Scalar::IntOrString && first != b'"' {
+            let number = self.integer(first, ty)?;
+            int_or_string(self.out, 0, number, "");
+            return Ok(());
+        }
+        let text = self.string(first, ty)?;
+        if scalar == Scalar::Quantity {
+            return self.string_field(1, text);
+        }
+        let text = text.text()?;
+        match scalar {
+            Scalar::Time | Scalar::MicroTime => {
+                let time = parse_time(&text).ok_or_else(|| self.fault("a string", ty))?;
+                // Nanoseconds count up from the second before, as Go's do.
+                let before = time.subsec_nanosecond() < 0;
+                self.out.varint(1, (time.as_second() - i64::from(before)) as u64);
+                let nanos = i64::from(time.subsec_nanosecond()) + if before { 1_000_000_000 } else { 0 };
+                self.out.varint(2, nanos as u64);
+            }
+            Scalar::Duration => {
+                let nanos = scalar::duration_to_nanos(&text).ok_or_else(|| self.fault("a string", ty))?;
+                self.out.varint(1, nanos as u64);
+            }
+            _ => int_or_string(self.out, 1, 0, &text),
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn string_field(&mut self, tag: u32, text: Quoted<'_>) -> Result<(), Fault> {
+        match text.plain() {
+            Some(plain) => self.out.bytes(tag, plain),
+            None => {
+                let start = self.out.open(tag);
+                text.unescape(self.out.tail())?;
+                self.out.close(start);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn string(&mut self, first: u8, ty: TypeId) -> Result<Quoted<'a>, Fault> {
+        self.check(first, b'"', ty)?;
+        Ok(self.text.string()?)
+    }
+
+    fn bool(&mut self, first: u8, ty: TypeId) -> Result<bool, Fault> {
+        let value = match first {
+            b't' => true,
+            b'f' => false,
+            _ => return Err(self.unfit(ty)),
+        };
+        self.text.literal(if value { "true" } else { "false" })?;
+        Ok(value)
+    }
+
+    fn number(&mut self, first: u8, ty: TypeId) -> Result<&'a str, Fault> {
+        match first {
+            b'-' | b'0'..=b'9' => Ok(self.text.number()?),
+            _ => Err(self.unfit(ty)),
+        }
+    }
+
+    fn integer(&mut self, first: u8, ty: TypeId) -> Result<i64, Fault> {
+        self.number(first, ty)?.parse().map_err(|_| self.fault("a number", ty))
+    }
+
+    /// That a value begins as one of its type does.
+    fn check(&mut self, first: u8, wanted: u8, ty: TypeId) -> Result<(), Fault> {
+        if first == wanted { Ok(()) } else { Err(self.unfit(ty)) }
+    }
+
+    /// Of the next value; of an object or list no more is read than how it begins.
+    #[cold]
+    fn unfit(&mut self, ty: TypeId) -> Fault {
+        let (found, read) = match self.text.peek() {
+            Ok(b'{') => ("an object", self.text.open(b'}').map(drop)),
+            Ok(b'[') => ("a list", self.text.open(b']').map(drop)),
+            Ok(b'"') => ("a string", self.text.skip()),
+            Ok(b't' | b'f') => ("a bool", self.text.skip()),
+            _ => ("a number", self.text.skip()),
+        };
+        match read {
+            Ok(()) => self.fault(found, ty),
+            Err(Malformed) => Fault::Malformed,
+        }
+    }
+
+    fn fault(&self, found: &'static str, ty: TypeId) -> Fault {
+        Fault::Unfit(Box::new(Unfit { found, ty, at: self.text.at() }))
     }
 }
 
@@ -260,23 +364,6 @@ pub fn is_message(scalar: Scalar) -> bool {
         scalar,
         Scalar::Quantity | Scalar::IntOrString | Scalar::Time | Scalar::MicroTime | Scalar::Duration
     )
-}
-
-/// Field numbers: Quantity {string 1}, Time {seconds 1, nanos 2}, Duration {nanoseconds 1}; none when the text is
-/// not one.
-fn scalar_message(scalar: Scalar, text: &str, out: &mut Writer) -> Option<()> {
-    match scalar {
-        Scalar::Quantity => out.text(1, text),
-        Scalar::IntOrString => int_or_string(out, 1, 0, text),
-        Scalar::Time | Scalar::MicroTime => {
-            let nanos = parse_time(text)?.as_nanosecond();
-            out.varint(1, nanos.div_euclid(1_000_000_000) as u64);
-            out.varint(2, nanos.rem_euclid(1_000_000_000) as u64);
-        }
-        Scalar::Duration => out.varint(1, scalar::duration_to_nanos(text)? as u64),
-        _ => return None,
-    }
-    Some(())
 }
 
 /// IntOrString {type 1, intVal 2, strVal 3}, where type 1 is a string.

@@ -27,9 +27,8 @@ impl List {
         let no_list = || Error::Type(format!("{} is no list", schema[root].name));
         let items_tag = schema.field(root, ITEMS).ok_or_else(no_list)?.tag;
         let mut message = Writer::default();
-        let mut input = serde_json::Deserializer::from_slice(json);
-        let found = encode::message(schema, root, &mut input, &mut message);
-        let found = found.map_err(|error| Error::Type(error.to_string()))?;
+        let mut found = TypeMeta::default();
+        encode::message(schema, root, json, Some(&mut found), &mut message)?;
         let type_meta = known_or_only(schema, root, found);
         Ok(List { type_meta, message: message.finish(), items_tag, items_bytes: 0 })
     }
@@ -51,6 +50,22 @@ impl List {
         let mut writer = Writer::from(std::mem::take(out));
         writer.bytes(self.items_tag, message);
         *out = writer.into();
+    }
+
+    /// As `push_item`, of an item of type `item` that is JSON still.
+    pub fn push_json(
+        &self,
+        schema: &Schema,
+        item: TypeId,
+        json: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let mut writer = Writer::from(std::mem::take(out));
+        let start = writer.open(self.items_tag);
+        let pushed = encode::message(schema, item, json, None, &mut writer);
+        writer.close(start);
+        *out = writer.into();
+        pushed
     }
 
     /// Appends what comes after the last item.

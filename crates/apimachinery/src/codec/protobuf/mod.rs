@@ -4,10 +4,10 @@
 mod decode;
 mod encode;
 mod list;
+mod text;
 mod wire;
 
 use bytes::Bytes;
-use serde::Deserializer;
 use serde_json::Value;
 
 use super::{Error, TypeMeta};
@@ -30,6 +30,9 @@ const TYPE_META_KIND: u32 = 2;
 
 /// What an envelope takes beside its message and the name of its kind, about.
 const ENVELOPE_BYTES: usize = 128;
+
+/// What a frame of a watch takes beside its object, about.
+const WATCH_FRAME_BYTES: usize = 32;
 
 /// Field numbers of `metav1.WatchEvent` and `runtime.RawExtension`.
 const WATCH_EVENT_TYPE: u32 = 1;
@@ -111,25 +114,15 @@ fn type_of(schema: &Schema, api_version: &str, kind: &str) -> Option<TypeId> {
 
 /// Encodes an object of type `root` in its envelope, under the kind it says it is or else the one its type has.
 pub fn encode(schema: &Schema, root: TypeId, value: &Value) -> Result<Bytes, Error> {
-    enveloped(schema, root, value, 0)
+    let json = serde_json::to_vec(value).map_err(|error| Error::Type(error.to_string()))?;
+    from_json(schema, root, &json)
 }
 
-/// As `encode`, straight from JSON text.
+/// As `encode`, of JSON text.
 pub fn from_json(schema: &Schema, root: TypeId, json: &[u8]) -> Result<Bytes, Error> {
-    // Checked once as a whole, not string by string.
-    let text = std::str::from_utf8(json).map_err(|error| Error::Syntax(error.to_string()))?;
-    let mut input = serde_json::Deserializer::from_str(text);
-    enveloped(schema, root, &mut input, json.len())
-}
-
-fn enveloped<'de, D: Deserializer<'de>>(
-    schema: &Schema,
-    root: TypeId,
-    input: D,
-    size_hint: usize,
-) -> Result<Bytes, Error> {
-    let mut message = Writer::with_capacity(size_hint);
-    let found = encode::message(schema, root, input, &mut message).map_err(|e| Error::Type(e.to_string()))?;
+    let mut message = Writer::with_capacity(json.len());
+    let mut found = TypeMeta::default();
+    encode::message(schema, root, json, Some(&mut found), &mut message)?;
     let message = message.finish();
     let mut writer = open_envelope(&known_or_only(schema, root, found), message.len());
     writer.raw(&message);
@@ -154,13 +147,12 @@ fn close_envelope(writer: &mut Writer) {
     writer.text(UNKNOWN_CONTENT_TYPE, "");
 }
 
-/// The message of an object of type `root`, without an envelope, straight from JSON text.
-pub fn message_from_json(schema: &Schema, root: TypeId, json: &[u8]) -> Result<Bytes, Error> {
-    let text = std::str::from_utf8(json).map_err(|error| Error::Syntax(error.to_string()))?;
-    let mut message = Writer::with_capacity(json.len());
-    let mut input = serde_json::Deserializer::from_str(text);
-    encode::message(schema, root, &mut input, &mut message).map_err(|e| Error::Type(e.to_string()))?;
-    Ok(message.finish().to_vec().into())
+/// Appends the message of an object of type `root`, without an envelope, of JSON text.
+pub fn append_message(schema: &Schema, root: TypeId, json: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    let mut writer = Writer::from(std::mem::take(out));
+    let appended = encode::message(schema, root, json, None, &mut writer);
+    *out = writer.into();
+    appended
 }
 
 /// What an object says it is, or else what its type is for.
@@ -173,21 +165,17 @@ fn known_or_only(schema: &Schema, root: TypeId, found: TypeMeta) -> TypeMeta {
     }
 }
 
-/// One frame of a watch, of an object that is not encoded yet.
-pub fn watch_frame(schema: &Schema, root: TypeId, event_type: &str, value: &Value) -> Result<Bytes, Error> {
-    Ok(watch_frame_of(event_type, &encode(schema, root, value)?))
-}
-
 /// One frame of a watch: its length, then a bare `WatchEvent` that holds the object as `encode` made it.
 pub fn watch_frame_of(event_type: &str, object: &[u8]) -> Bytes {
-    let mut event = Writer::default();
-    event.text(WATCH_EVENT_TYPE, event_type);
-    event.message(WATCH_EVENT_OBJECT, |extension| extension.bytes(RAW, object));
-    let event = event.finish();
-    let length = u32::try_from(event.len()).expect("an object is smaller than 4 GiB");
-    let mut frame = Vec::with_capacity(event.len() + 4);
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(&event);
+    let extension_bytes = Writer::length_bytes(RAW, object.len()) + object.len();
+    let mut frame = Writer::with_capacity(WATCH_FRAME_BYTES + object.len());
+    frame.raw(&[0; size_of::<u32>()]);
+    frame.text(WATCH_EVENT_TYPE, event_type);
+    frame.length(WATCH_EVENT_OBJECT, extension_bytes);
+    frame.bytes(RAW, object);
+    let mut frame = Vec::from(frame);
+    let length = u32::try_from(frame.len() - size_of::<u32>()).expect("an object is smaller than 4 GiB");
+    frame[..size_of::<u32>()].copy_from_slice(&length.to_be_bytes());
     frame.into()
 }
 

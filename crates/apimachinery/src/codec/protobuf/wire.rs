@@ -154,6 +154,7 @@ impl Writer {
     }
 
     /// The beginning of a field of so many bytes, which are to follow.
+    #[inline]
     pub fn length(&mut self, tag: u32, bytes: usize) {
         self.key(tag, 2);
         self.raw_varint(bytes as u64);
@@ -169,30 +170,39 @@ impl Writer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    pub fn message(&mut self, tag: u32, content: impl FnOnce(&mut Self)) {
-        let content: Result<(), std::convert::Infallible> = self.try_message(tag, |writer| {
-            content(writer);
-            Ok(())
-        });
-        match content {
-            Ok(()) => {}
-        }
+    /// What is written, to append to.
+    pub fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
     }
 
-    /// Writes the content in place, then makes room for its length before it.
-    pub fn try_message<E>(
-        &mut self,
-        tag: u32,
-        content: impl FnOnce(&mut Self) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn message(&mut self, tag: u32, content: impl FnOnce(&mut Self)) {
+        let start = self.open(tag);
+        content(self);
+        self.close(start);
+    }
+
+    /// Begins a field whose length is not known yet, and tells where its content starts.
+    pub fn open(&mut self, tag: u32) -> usize {
         self.key(tag, 2);
-        let start = self.bytes.len();
-        content(self)?;
+        // Most are shorter than what one byte can say.
+        self.bytes.push(0);
+        self.bytes.len()
+    }
+
+    /// Ends the field whose content starts here.
+    pub fn close(&mut self, start: usize) {
         let end = self.bytes.len();
-        self.raw_varint((end - start) as u64);
-        let prefix = self.bytes.len() - end;
-        self.bytes[start..].rotate_right(prefix);
-        Ok(())
+        let mut length = end - start;
+        let moved = varint_bytes(length as u64) - 1;
+        if moved > 0 {
+            self.bytes.resize(end + moved, 0);
+            self.bytes.copy_within(start..end, start + moved);
+        }
+        for byte in &mut self.bytes[start - 1..start + moved] {
+            *byte = length as u8 | 0x80;
+            length >>= 7;
+        }
+        self.bytes[start + moved - 1] &= 0x7f;
     }
 
     fn key(&mut self, tag: u32, wire_type: u64) {
@@ -212,4 +222,21 @@ impl Writer {
 fn varint_bytes(number: u64) -> usize {
     let bits = u64::BITS - number.leading_zeros();
     bits.div_ceil(7).max(1) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_that_is_known_last_is_written_as_one_that_is_known_first() {
+        for length in [0, 1, 127, 128, 16_383, 16_384, 1 << 21] {
+            let content: Vec<u8> = (0..length).map(|at| at as u8).collect();
+            let (mut last, mut first) = (Writer::default(), Writer::default());
+            last.message(3, |out| out.message(500, |out| out.raw(&content)));
+            first.length(3, Writer::length_bytes(500, length) + length);
+            first.bytes(500, &content);
+            assert_eq!(last.finish(), first.finish(), "{length}");
+        }
+    }
 }

@@ -1,0 +1,99 @@
+//! Fields by name, for who reads many objects: what is asked of each is small and side by side, and two words tell nearly
+//! all names of a type apart.
+
+use super::{Field, TypeId};
+
+/// The first eight bytes of a name, as a number. Heads are in the order of their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Head(u64);
+
+impl Head {
+    pub fn of(name: &[u8]) -> Head {
+        let mut first = [0; 8];
+        let known = name.len().min(8);
+        first[..known].copy_from_slice(&name[..known]);
+        Head(u64::from_be_bytes(first))
+    }
+
+    /// Of a name of so many bytes that `first` begins with.
+    #[inline]
+    pub fn of_first(first: [u8; 8], name_bytes: usize) -> Head {
+        let beyond = u64::MAX.checked_shr(8 * name_bytes as u32).unwrap_or(0);
+        Head(u64::from_be_bytes(first) & !beyond)
+    }
+}
+
+/// What of a field is needed to find it and to write it to protobuf.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    head: Head,
+    tail: [u8; 8],
+    name_bytes: u32,
+    pub ty: TypeId,
+    pub tag: u32,
+    pub wrap: [u8; 2],
+}
+
+impl Slot {
+    pub(super) fn of(field: &Field) -> Slot {
+        let name = field.name.as_bytes();
+        let Field { ty, tag, wrap, .. } = *field;
+        let name_bytes = u32::try_from(name.len()).expect("a name is smaller than 4 GiB");
+        Slot { head: Head::of(name), tail: tail(name), name_bytes, ty, tag, wrap }
+    }
+}
+
+/// The last eight bytes; a shorter name's head tells it all.
+#[inline]
+fn tail(name: &[u8]) -> [u8; 8] {
+    name.last_chunk().copied().unwrap_or_default()
+}
+
+/// The place of the field `name` among the slots of a type. `next` is where it most likely is, or soon after. `full` tells
+/// the whole name of a field, which is asked for where its ends do not tell.
+#[inline]
+pub(super) fn place<'a>(
+    slots: &[Slot],
+    name: &[u8],
+    head: Head,
+    next: usize,
+    full: impl Fn(usize) -> Option<&'a [u8]>,
+) -> Option<usize> {
+    let is_behind = slots.get(next.wrapping_sub(1)).is_some_and(|last| head <= last.head);
+    let mut at = if is_behind { 0 } else { next };
+    loop {
+        let slot = slots.get(at)?;
+        if slot.head > head {
+            return None;
+        }
+        if slot.head == head && slot.name_bytes as usize == name.len() && slot.tail == tail(name) {
+            // The ends of a longer name do not meet.
+            if name.len() <= 16 || full(at) == Some(name) {
+                return Some(at);
+            }
+        }
+        at += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_a_name_is_no_part_of_its_head() {
+        for name in ["", "a", "podIP", "hostname", "hostnameOverride"] {
+            let text = format!("{name}\": \"value\"");
+            let first = *text.as_bytes().first_chunk().expect("is longer");
+            assert_eq!(Head::of_first(first, name.len()), Head::of(name.as_bytes()), "{name}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn heads_are_in_the_order_of_names(a in "[ -~]{0,12}", b in "[ -~]{0,12}") {
+            let heads = [&a, &b].map(|name| Head::of(name.as_bytes()));
+            proptest::prop_assert!(heads[0] == heads[1] || (heads[0] < heads[1]) == (a < b));
+        }
+    }
+}
