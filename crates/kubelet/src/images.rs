@@ -11,6 +11,7 @@ use client::event::EventType;
 use client::flowcontrol::TokenBucket;
 use jiff::{SignedDuration, Timestamp};
 use runtime::cri;
+use runtime::images::{self, Reference};
 use tokio::sync::Semaphore;
 
 use crate::kubeletconfig::KubeletConfiguration;
@@ -91,7 +92,7 @@ impl Failures {
 /// How long `ErrImagePull` shows before it becomes `ImagePullBackOff`.
 const ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(1);
 /// When to look again for an image that is not to be pulled, or has no valid name (upstream: `backOffPeriod`).
-const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(10);
+pub const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 impl ImageManager {
     pub fn new(configuration: &KubeletConfiguration) -> Self {
@@ -110,6 +111,26 @@ impl ImageManager {
         secrets: &[Secret],
         events: &PodEvents<'_>,
     ) -> Result<Image, Failure> {
+        let found = self.find_or_pull(runtime, pod, wanted, secrets, events).await;
+        found.inspect_err(|failure| {
+            let message = format!("Error: {}", failure.waiting.reason);
+            wanted.tell(events, EventType::Warning, "Failed", message);
+        })
+    }
+
+    async fn find_or_pull(
+        &self,
+        runtime: &Runtime,
+        pod: &Pod,
+        wanted: Wanted<'_>,
+        secrets: &[Secret],
+        events: &PodEvents<'_>,
+    ) -> Result<Image, Failure> {
+        if let Err(error) = Reference::parse(wanted.image) {
+            let message = unparsable(wanted.image, &error);
+            wanted.tell(events, EventType::Warning, "InspectFailed", message.clone());
+            return Err(failure("InvalidImageName", message, LOOK_AGAIN));
+        }
         let present = status(runtime, wanted.image).await.map_err(|e| refused(&e))?;
         match (wanted.policy, present) {
             ("Never", None) => {
@@ -119,7 +140,10 @@ impl ImageManager {
                 Err(failure("ErrImageNeverPull", message, LOOK_AGAIN))
             }
             ("Never" | "IfNotPresent", Some(image)) => {
-                let message = format!("Container image {:?} already present on machine", wanted.image);
+                let message = format!(
+                    "Container image {:?} already present on machine and can be accessed by the pod",
+                    wanted.image
+                );
                 wanted.tell(events, EventType::Normal, "Pulled", message);
                 Ok(image)
             }
@@ -154,7 +178,6 @@ impl ImageManager {
             Err(status) => {
                 let message = format!("Failed to pull image {:?}: {}", wanted.image, status.message());
                 wanted.tell(events, EventType::Warning, "Failed", message.clone());
-                wanted.tell(events, EventType::Warning, "Failed", "Error: ErrImagePull".to_owned());
                 self.failures().note(&key, status.message().to_owned(), Timestamp::now());
                 Err(failure("ErrImagePull", status.message().to_owned(), ERROR_SHOWN))
             }
@@ -191,13 +214,19 @@ fn failure(reason: &str, message: String, pause: SignedDuration) -> Failure {
 }
 
 fn refused(status: &tonic::Status) -> Failure {
-    let is_name = status.code() == tonic::Code::InvalidArgument;
-    let reason = if is_name { "InvalidImageName" } else { "ImageInspectError" };
-    failure(reason, status.message().to_owned(), LOOK_AGAIN)
+    failure("ImageInspectError", status.message().to_owned(), LOOK_AGAIN)
 }
 
 fn spec(name: &str) -> cri::ImageSpec {
     cri::ImageSpec { image: name.to_owned(), ..Default::default() }
+}
+
+fn unparsable(image: &str, error: &images::Error) -> String {
+    let why = match error {
+        images::Error::InvalidName(_, why) => format!("couldn't parse image name {image:?}: {why}"),
+        other => other.to_string(),
+    };
+    format!("Failed to apply default image tag {image:?}: {why}")
 }
 
 async fn status(runtime: &Runtime, name: &str) -> Result<Option<Image>, tonic::Status> {
