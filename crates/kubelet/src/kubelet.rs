@@ -103,6 +103,7 @@ pub async fn run(
         containers: ContainerManager::open(&managers, &config.root_dir)?,
         dra: DraManager::open(client.clone(), config.node_name.clone(), &config.root_dir),
         runtime_name: facts.runtime_name().to_owned(),
+        about: facts.machine(),
         watched: Watched::new(client.clone()),
         client,
         runtime,

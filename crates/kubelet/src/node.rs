@@ -71,6 +71,18 @@ impl Facts {
         Ok(Facts { capacity, info, port })
     }
 
+    /// What figures of the machine are labelled with.
+    pub fn machine(&self) -> crate::server::Machine {
+        let info = &self.info;
+        crate::server::Machine {
+            machine_id: info.machine_id.clone(),
+            system_uuid: info.system_uuid.clone(),
+            boot_id: info.boot_id.clone(),
+            kernel_version: info.kernel_version.clone(),
+            os_image: info.os_image.clone(),
+        }
+    }
+
     /// The part of `NAME://VERSION` before the colon.
     pub fn runtime_name(&self) -> &str {
         self.info.container_runtime_version.split(':').next().unwrap_or_default()

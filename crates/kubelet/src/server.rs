@@ -36,6 +36,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::stats;
 use crate::worker::Shared;
 use authentication::User;
+pub use metrics::Machine;
 use route::Route;
 
 type Body = UnsyncBoxBody<Bytes, client::transport::BoxError>;

@@ -129,6 +129,8 @@ pub struct Shared {
     pub dra: Arc<DraManager>,
     /// What the runtime calls itself.
     pub runtime_name: String,
+    /// What figures of the machine are labelled with.
+    pub about: crate::server::Machine,
 }
 
 /// Where a pod's logs go, as upstream lays them out.

@@ -8,6 +8,7 @@ use runtime::cri;
 
 use super::metrics::{self, Counts};
 use super::{Body, Refusal, Server, text};
+use crate::stats::cgroup::Told;
 use crate::stats::volumes::ByPod;
 use crate::stats::{Reading, summary};
 
@@ -33,7 +34,13 @@ impl Server {
     }
 
     pub(super) async fn cadvisor_metrics(&self) -> Result<Response<Body>, Refusal> {
-        Ok(figures(metrics::cadvisor(&*self.reading().await?)))
+        let reading = self.reading().await?;
+        let config = &self.shared.config;
+        let (root, folder, read) =
+            (config.kubelet.cgroup_root.clone(), config.root_dir.clone(), reading.clone());
+        let told = tokio::task::spawn_blocking(move || Told::read(&read, &root, &folder));
+        let told = told.await.expect("reading does not panic");
+        Ok(figures(metrics::cadvisor(&reading, &told, &self.shared.about)))
     }
 
     pub(super) fn probe_metrics(&self) -> Response<Body> {

@@ -9,7 +9,7 @@ use runtime::cri;
 use crate::node::meminfo_kib;
 
 /// The kernel counts processor time in these for user space, on every architecture it runs on (`USER_HZ`).
-const TICK_NANOS: u64 = 10_000_000;
+pub const TICK_NANOS: u64 = 10_000_000;
 /// Of the counters in `/proc/stat`, those in which a processor works: guests are counted in `user` already.
 const BUSY_FIELDS: [usize; 6] = [0, 1, 2, 5, 6, 7];
 
@@ -43,9 +43,13 @@ pub struct Memory {
 pub struct Interface {
     pub name: String,
     pub rx_bytes: u64,
+    pub rx_packets: u64,
     pub rx_errors: u64,
+    pub rx_dropped: u64,
     pub tx_bytes: u64,
+    pub tx_packets: u64,
     pub tx_errors: u64,
+    pub tx_dropped: u64,
 }
 
 impl NodeReading {
@@ -103,13 +107,23 @@ fn memory(meminfo: &str, vmstat: &str) -> Memory {
     }
 }
 
-fn interfaces(table: &str) -> Vec<Interface> {
+pub fn interfaces(table: &str) -> Vec<Interface> {
     let parse = |line: &str| {
         let (name, counters) = line.split_once(':')?;
         let counters: Vec<u64> = counters.split_whitespace().filter_map(|n| n.parse().ok()).collect();
         let at = |index: usize| counters.get(index).copied().unwrap_or(0);
         let name = name.trim().to_owned();
-        Some(Interface { name, rx_bytes: at(0), rx_errors: at(2), tx_bytes: at(8), tx_errors: at(10) })
+        Some(Interface {
+            name,
+            rx_bytes: at(0),
+            rx_packets: at(1),
+            rx_errors: at(2),
+            rx_dropped: at(3),
+            tx_bytes: at(8),
+            tx_packets: at(9),
+            tx_errors: at(10),
+            tx_dropped: at(11),
+        })
     };
     table.lines().filter_map(parse).filter(|interface| interface.name != "lo").collect()
 }

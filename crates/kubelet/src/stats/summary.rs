@@ -153,6 +153,7 @@ fn interface(of: &cri::NetworkInterfaceUsage) -> Interface {
         rx_errors: known(&of.rx_errors),
         tx_bytes: known(&of.tx_bytes),
         tx_errors: known(&of.tx_errors),
+        ..Interface::default()
     }
 }
 
