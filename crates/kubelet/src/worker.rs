@@ -39,6 +39,7 @@ use crate::eviction::Pressure;
 use crate::images::ImageManager;
 use crate::logs;
 use crate::observe::{self, Observed, State};
+use crate::operations::Operations;
 use crate::pod::actions::{Plan, active_deadline, pod_actions};
 use crate::pod::backoff::Backoff;
 use crate::pod::memory::{Failure, Memory, Waiting};
@@ -110,6 +111,7 @@ pub struct Shared {
     pub csi_drivers: Arc<Drivers>,
     pub probe_metrics: Arc<ProbeMetrics>,
     pub started: Started,
+    pub operations: Arc<Operations>,
     /// Tells when objects that pods refer to change.
     pub watched: Watched,
     /// The uid of each pod whose sandbox or containers changed; `None` when any may have.

@@ -105,10 +105,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_said_once() {
-        let counts = Counts { running_pods: 2, ..Counts::default() };
+        let counts = Counts { running_pods: 2, desired_pods: [3, 1], ..Counts::default() };
         let text = kubelet("n1", "v1.36.0", &counts, &[]);
         check(&text, "kubelet_running_pods 2");
         check(&text, "kubelet_node_name{node=\"n1\"} 1");
+        check(&text, "kubelet_desired_pods{static=\"true\"} 1");
         let types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
         let distinct: std::collections::BTreeSet<&&str> = types.iter().collect();
         assert_eq!(distinct.len(), types.len());

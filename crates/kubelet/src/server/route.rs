@@ -1,5 +1,6 @@
 //! The kubelet's paths, and what of the node a user must be allowed for each.
 
+use super::healthz::CHECKS;
 use super::node_logs;
 
 /// A container of a pod; `uid` and `container` may be empty.
@@ -13,7 +14,8 @@ pub struct Target {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
-    Healthz,
+    /// The check that is meant, or nothing for all.
+    Healthz(String),
     Pods,
     RunningPods,
     Configz,
@@ -22,6 +24,7 @@ pub enum Route {
     ResourceMetrics,
     CadvisorMetrics,
     ProbeMetrics,
+    SliMetrics,
     Checkpoint(Target),
     Logs(Target),
     /// What follows `/logs/`.
@@ -45,7 +48,8 @@ impl Route {
             _ => None,
         };
         match (*first, rest) {
-            ("healthz", [] | ["ping" | "log" | "syncloop"]) => Some(Route::Healthz),
+            ("healthz", []) => Some(Route::Healthz(String::new())),
+            ("healthz", [check]) if CHECKS.contains(check) => Some(Route::Healthz((*check).to_owned())),
             ("pods", []) => Some(Route::Pods),
             ("runningpods", []) => Some(Route::RunningPods),
             ("logs", []) => Some(Route::NodeLogs(String::new())),
@@ -55,6 +59,7 @@ impl Route {
             ("metrics", ["resource"]) => Some(Route::ResourceMetrics),
             ("metrics", ["cadvisor"]) => Some(Route::CadvisorMetrics),
             ("metrics", ["probes"]) => Some(Route::ProbeMetrics),
+            ("metrics", ["slis"]) => Some(Route::SliMetrics),
             ("checkpoint", [namespace, pod, container]) => {
                 Some(Route::Checkpoint(target(namespace, pod, "", container)))
             }

@@ -320,7 +320,11 @@ fn subjects<'a>(reading: &'a Reading, told: &'a Told, nothing: &'a Cgroup) -> Ve
         subjects.push(subject(pod_labels(pod, cgroup), Of::Pod(pod), cgroup));
         for container in &pod.containers {
             let cgroup = told.containers.get(&container.id);
-            subjects.push(subject(container_labels(pod, container, cgroup), Of::Container(container), cgroup));
+            subjects.push(subject(
+                container_labels(pod, container, cgroup),
+                Of::Container(container),
+                cgroup,
+            ));
         }
     }
     subjects
