@@ -125,7 +125,17 @@ pub fn interfaces(table: &str) -> Vec<Interface> {
             tx_dropped: at(11),
         })
     };
-    table.lines().filter_map(parse).filter(|interface| interface.name != "lo").collect()
+    table.lines().filter_map(parse).filter(|interface| !is_ignored(&interface.name)).collect()
+}
+
+/// Loopback and the ends of links to containers, of which these tell themselves (cAdvisor's `isIgnoredDevice`, and the links
+/// of the built-in pod network: `cox` with twelve hexadecimal digits).
+fn is_ignored(name: &str) -> bool {
+    const LINK_DIGITS: usize = 12;
+    let is_link = |digits: &str| digits.len() == LINK_DIGITS && digits.chars().all(|c| c.is_ascii_hexdigit());
+    name == "lo"
+        || ["veth", "docker", "nerdctl"].iter().any(|prefix| name.starts_with(prefix))
+        || name.strip_prefix("cox").is_some_and(is_link)
 }
 
 /// The second number of `1/234`, the fourth field.
@@ -151,6 +161,14 @@ mod tests {
         assert_eq!((found.usage, found.working_set, found.available), (90 << 10, 85 << 10, 15 << 10));
         assert_eq!((found.rss, found.page_faults, found.major_page_faults), (40 << 10, 7, 2));
         assert_eq!((found.swap_usage, found.swap_available), (2 << 10, 6 << 10));
+    }
+
+    #[test]
+    fn links_to_containers_are_not_the_nodes() {
+        let line = |name: &str| format!("{name}: 1 2 0 0 0 0 0 0 3 4 0 0 0 0 0 0\n");
+        let table: String = ["lo", "eth0", "veth12", "cox545fb1459aa5", "cox-au0"].map(line).concat();
+        let names: Vec<String> = interfaces(&table).into_iter().map(|interface| interface.name).collect();
+        assert_eq!(names, ["eth0", "cox-au0"]);
     }
 
     #[test]
