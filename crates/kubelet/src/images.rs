@@ -14,7 +14,7 @@ use runtime::cri;
 use runtime::images::{self, Reference};
 use tokio::sync::Semaphore;
 
-use crate::kubeletconfig::KubeletConfiguration;
+use crate::kubeletconfig::{Duration, KubeletConfiguration};
 use crate::pod::backoff::Backoff;
 use crate::pod::memory::Waiting;
 use crate::worker::{PodEvents, Runtime};
@@ -25,6 +25,7 @@ pub struct Image {
     /// Numeric user of the image, where it has one.
     pub uid: Option<i64>,
     pub user: String,
+    pub size: u64,
 }
 
 /// What is to be there, and who wants it.
@@ -168,10 +169,9 @@ impl ImageManager {
         wanted.tell(events, EventType::Normal, "Pulling", format!("Pulling image {:?}", wanted.image));
         let started = std::time::Instant::now();
         match self.pull_in_turn(runtime, wanted.image, &auth_configs(secrets, wanted.image)).await {
-            Ok(image) => {
+            Ok((image, took)) => {
                 self.failures().forget(&key);
-                let took = started.elapsed().as_millis();
-                let message = format!("Successfully pulled image {:?} in {took}ms", wanted.image);
+                let message = pulled(wanted.image, image.size, took, started.elapsed());
                 wanted.tell(events, EventType::Normal, "Pulled", message);
                 Ok(image)
             }
@@ -189,7 +189,7 @@ impl ImageManager {
         runtime: &Runtime,
         image: &str,
         auths: &[cri::AuthConfig],
-    ) -> Result<Image, tonic::Status> {
+    ) -> Result<(Image, std::time::Duration), tonic::Status> {
         let _place = match &self.places {
             Some(places) => Some(places.acquire().await.expect("the semaphore is never closed")),
             None => None,
@@ -200,7 +200,9 @@ impl ImageManager {
         if !may {
             return Err(tonic::Status::resource_exhausted("pull QPS exceeded"));
         }
-        pull(runtime, image, auths).await
+        let started = std::time::Instant::now();
+        let image = pull(runtime, image, auths).await?;
+        Ok((image, started.elapsed()))
     }
 
     fn failures(&self) -> MutexGuard<'_, Failures> {
@@ -221,6 +223,16 @@ fn spec(name: &str) -> cri::ImageSpec {
     cri::ImageSpec { image: name.to_owned(), ..Default::default() }
 }
 
+/// How long it took by itself, and with its turn waited for.
+fn pulled(image: &str, size: u64, took: std::time::Duration, in_all: std::time::Duration) -> String {
+    let shown =
+        |of: std::time::Duration| Duration::from_millis(i64::try_from(of.as_millis()).unwrap_or(i64::MAX));
+    let (took, in_all) = (shown(took), shown(in_all));
+    format!(
+        "Successfully pulled image {image:?} in {took} ({in_all} including waiting). Image size: {size} bytes."
+    )
+}
+
 fn unparsable(image: &str, error: &images::Error) -> String {
     let why = match error {
         images::Error::InvalidName(_, why) => format!("couldn't parse image name {image:?}: {why}"),
@@ -236,6 +248,7 @@ async fn status(runtime: &Runtime, name: &str) -> Result<Option<Image>, tonic::S
         reference: image.id,
         uid: image.uid.map(|v| v.value),
         user: image.username,
+        size: image.size,
     }))
 }
 
@@ -335,6 +348,20 @@ mod tests {
     use apimachinery::json;
 
     use super::*;
+
+    #[test]
+    fn images_are_told_of_in_upstreams_words() {
+        let ms = std::time::Duration::from_millis;
+        assert_eq!(
+            pulled("a:1", 2048, ms(90), ms(1500)),
+            r#"Successfully pulled image "a:1" in 90ms (1.5s including waiting). Image size: 2048 bytes."#
+        );
+        let error = Reference::parse("Bad//x").expect_err("no name");
+        assert_eq!(
+            unparsable("Bad//x", &error),
+            r#"Failed to apply default image tag "Bad//x": couldn't parse image name "Bad//x": invalid reference format"#
+        );
+    }
 
     #[test]
     fn credentials_are_used_for_their_registry_only() {
