@@ -13,6 +13,7 @@ mod open;
 mod pods;
 mod requests;
 mod route;
+mod run;
 mod streaming;
 
 use std::convert::Infallible;
@@ -218,6 +219,7 @@ impl Server {
                 Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n".to_owned()))
             }
             Route::Logs(target) => logs::serve(self, &target, query).await,
+            Route::Run(target) => run::serve(self, &target, request.method(), query).await,
             Route::Exec(target) => streaming::exec(self, &target, request).await,
             Route::Attach(target) => streaming::attach(self, &target, request).await,
             Route::PortForward(target) => streaming::port_forward(self, &target, request).await,

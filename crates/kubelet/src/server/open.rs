@@ -64,9 +64,14 @@ mod tests {
         {
             check(metrics, (true, false));
         }
-        for closed in
-            ["/configz", "/runningpods/", "/exec/n/p/c", "/containerLogs/n/p/c", "/checkpoint/n/p/c"]
-        {
+        for closed in [
+            "/configz",
+            "/runningpods/",
+            "/exec/n/p/c",
+            "/run/n/p/c",
+            "/containerLogs/n/p/c",
+            "/checkpoint/n/p/c",
+        ] {
             check(closed, (false, false));
         }
     }

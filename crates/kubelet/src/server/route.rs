@@ -30,6 +30,7 @@ pub enum Route {
     /// What follows `/logs/`.
     NodeLogs(String),
     Exec(Target),
+    Run(Target),
     Attach(Target),
     PortForward(Target),
 }
@@ -65,6 +66,7 @@ impl Route {
             }
             ("containerLogs", _) => in_container().map(Route::Logs),
             ("exec", _) => in_container().map(Route::Exec),
+            ("run", _) => in_container().map(Route::Run),
             ("attach", _) => in_container().map(Route::Attach),
             ("portForward", [namespace, pod]) => Some(Route::PortForward(target(namespace, pod, "", ""))),
             ("portForward", [namespace, pod, uid]) => {
@@ -76,8 +78,8 @@ impl Route {
 
     /// Whether it looks into containers (upstream: `InstallDebuggingHandlers`).
     pub fn is_for_debugging(&self) -> bool {
-        use Route::{Attach, Exec, Logs, NodeLogs, PortForward, RunningPods};
-        matches!(self, RunningPods | Logs(_) | NodeLogs(_) | Exec(_) | Attach(_) | PortForward(_))
+        use Route::{Attach, Exec, Logs, NodeLogs, PortForward, Run, RunningPods};
+        matches!(self, RunningPods | Logs(_) | NodeLogs(_) | Exec(_) | Run(_) | Attach(_) | PortForward(_))
     }
 }
 
@@ -110,6 +112,7 @@ mod tests {
     fn paths_name_a_container_with_or_without_uid() {
         assert_eq!(Route::parse("/exec/n/p/c"), Some(Route::Exec(target("n", "p", "", "c"))));
         assert_eq!(Route::parse("/exec/n/p/u/c"), Some(Route::Exec(target("n", "p", "u", "c"))));
+        assert_eq!(Route::parse("/run/n/p/c"), Some(Route::Run(target("n", "p", "", "c"))));
         assert_eq!(Route::parse("/portForward/n/p"), Some(Route::PortForward(target("n", "p", "", ""))));
         assert_eq!(Route::parse("/runningpods/"), Some(Route::RunningPods));
         assert_eq!(Route::parse("/logs/apt/"), Some(Route::NodeLogs("apt/".to_owned())));
