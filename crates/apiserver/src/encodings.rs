@@ -13,9 +13,9 @@ use tokio::task::yield_now;
 
 use crate::pieces::{Form, Pieces};
 
-/// Messages of some 30,000 pods: as much as those who list in protobuf - kubelets, upstream's controllers and scheduler -
+/// Messages of some 4,000 pods: as much as those who list in protobuf - kubelets, upstream's controllers and scheduler -
 /// mostly ask for. Nobody but them causes it to be used.
-const KEPT_BYTES_MAX: usize = 32 << 20;
+const KEPT_BYTES_MAX: usize = 4 << 20;
 
 /// So many messages may be made before others get their turn.
 const TURN_ENTRIES: usize = 64;

@@ -1,22 +1,17 @@
-//! `/healthz`, `/livez` and `/readyz`, as a whole or check by check, and what came of the checks so far at `/metrics/slis`.
-//! Follows `healthz.InstallPathHandler` and component-base's `slis`.
+//! `/healthz`, `/livez` and `/readyz`, as a whole or check by check (follows `healthz.InstallPathHandler`).
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use apimachinery::Status;
+pub use client::slis::Outcomes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Response, StatusCode};
-use jiff::Timestamp;
-use parking_lot::Mutex;
 
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::core::Core;
-use crate::metrics::process;
 use crate::nonresource::page_not_found;
-use crate::prometheus::{Counters, Label, Metric};
 use crate::query::Query;
 
 struct Check {
@@ -85,49 +80,6 @@ pub async fn serve(call: &Call, endpoint: &str, rest: &[&str]) -> Result<Respons
         outcomes.push((check.name, passes));
     }
     asked.answer(&outcomes, &call.core.health)
-}
-
-/// How checks turned out whenever a server was asked for all of them.
-#[derive(Debug)]
-pub struct Outcomes {
-    /// By check and endpoint.
-    latest: Mutex<BTreeMap<[Label; 2], bool>>,
-    totals: Counters<3>,
-}
-
-impl Default for Outcomes {
-    fn default() -> Self {
-        let totals = Counters::new(Metric {
-            name: "kubernetes_healthchecks_total",
-            help: "[STABLE] This metric records the results of all healthcheck.",
-            labels: ["name", "type", "status"],
-        });
-        Outcomes { latest: Mutex::default(), totals }
-    }
-}
-
-impl Outcomes {
-    fn observe(&self, check: &'static str, endpoint: &str, passes: bool) {
-        let (check, endpoint) = (Cow::Borrowed(check), Label::from(endpoint.to_owned()));
-        let status = Cow::Borrowed(if passes { "success" } else { "error" });
-        self.latest.lock().insert([check.clone(), endpoint.clone()], passes);
-        self.totals.add([check, endpoint, status], 1);
-    }
-
-    /// What `/metrics/slis` shows.
-    pub fn render(&self, now: Timestamp) -> String {
-        const LATEST: Metric<2> = Metric {
-            name: "kubernetes_healthcheck",
-            help: "[STABLE] This metric records the result of a single healthcheck.",
-            labels: ["name", "type"],
-        };
-        let latest = self.latest.lock().clone();
-        let rows = latest.into_iter().map(|(labels, passes)| (labels, f64::from(u8::from(passes))));
-        let mut page = String::new();
-        let written = LATEST.write(&mut page, "gauge", rows).and_then(|()| self.totals.write(&mut page));
-        written.and_then(|()| process::write_start(&mut page, now)).expect("a String takes everything");
-        page
-    }
 }
 
 /// What somebody wants to know of how a server is.

@@ -11,9 +11,10 @@ use client::event::EventType;
 use client::flowcontrol::TokenBucket;
 use jiff::{SignedDuration, Timestamp};
 use runtime::cri;
+use runtime::images::{self, Reference};
 use tokio::sync::Semaphore;
 
-use crate::kubeletconfig::KubeletConfiguration;
+use crate::kubeletconfig::{Duration, KubeletConfiguration};
 use crate::pod::backoff::Backoff;
 use crate::pod::memory::Waiting;
 use crate::worker::{PodEvents, Runtime};
@@ -24,6 +25,7 @@ pub struct Image {
     /// Numeric user of the image, where it has one.
     pub uid: Option<i64>,
     pub user: String,
+    pub size: u64,
 }
 
 /// What is to be there, and who wants it.
@@ -91,7 +93,7 @@ impl Failures {
 /// How long `ErrImagePull` shows before it becomes `ImagePullBackOff`.
 const ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(1);
 /// When to look again for an image that is not to be pulled, or has no valid name (upstream: `backOffPeriod`).
-const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(10);
+pub const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 impl ImageManager {
     pub fn new(configuration: &KubeletConfiguration) -> Self {
@@ -110,6 +112,26 @@ impl ImageManager {
         secrets: &[Secret],
         events: &PodEvents<'_>,
     ) -> Result<Image, Failure> {
+        let found = self.find_or_pull(runtime, pod, wanted, secrets, events).await;
+        found.inspect_err(|failure| {
+            let message = format!("Error: {}", failure.waiting.reason);
+            wanted.tell(events, EventType::Warning, "Failed", message);
+        })
+    }
+
+    async fn find_or_pull(
+        &self,
+        runtime: &Runtime,
+        pod: &Pod,
+        wanted: Wanted<'_>,
+        secrets: &[Secret],
+        events: &PodEvents<'_>,
+    ) -> Result<Image, Failure> {
+        if let Err(error) = Reference::parse(wanted.image) {
+            let message = unparsable(wanted.image, &error);
+            wanted.tell(events, EventType::Warning, "InspectFailed", message.clone());
+            return Err(failure("InvalidImageName", message, LOOK_AGAIN));
+        }
         let present = status(runtime, wanted.image).await.map_err(|e| refused(&e))?;
         match (wanted.policy, present) {
             ("Never", None) => {
@@ -119,7 +141,10 @@ impl ImageManager {
                 Err(failure("ErrImageNeverPull", message, LOOK_AGAIN))
             }
             ("Never" | "IfNotPresent", Some(image)) => {
-                let message = format!("Container image {:?} already present on machine", wanted.image);
+                let message = format!(
+                    "Container image {:?} already present on machine and can be accessed by the pod",
+                    wanted.image
+                );
                 wanted.tell(events, EventType::Normal, "Pulled", message);
                 Ok(image)
             }
@@ -144,17 +169,15 @@ impl ImageManager {
         wanted.tell(events, EventType::Normal, "Pulling", format!("Pulling image {:?}", wanted.image));
         let started = std::time::Instant::now();
         match self.pull_in_turn(runtime, wanted.image, &auth_configs(secrets, wanted.image)).await {
-            Ok(image) => {
+            Ok((image, took)) => {
                 self.failures().forget(&key);
-                let took = started.elapsed().as_millis();
-                let message = format!("Successfully pulled image {:?} in {took}ms", wanted.image);
+                let message = pulled(wanted.image, image.size, took, started.elapsed());
                 wanted.tell(events, EventType::Normal, "Pulled", message);
                 Ok(image)
             }
             Err(status) => {
                 let message = format!("Failed to pull image {:?}: {}", wanted.image, status.message());
                 wanted.tell(events, EventType::Warning, "Failed", message.clone());
-                wanted.tell(events, EventType::Warning, "Failed", "Error: ErrImagePull".to_owned());
                 self.failures().note(&key, status.message().to_owned(), Timestamp::now());
                 Err(failure("ErrImagePull", status.message().to_owned(), ERROR_SHOWN))
             }
@@ -166,7 +189,7 @@ impl ImageManager {
         runtime: &Runtime,
         image: &str,
         auths: &[cri::AuthConfig],
-    ) -> Result<Image, tonic::Status> {
+    ) -> Result<(Image, std::time::Duration), tonic::Status> {
         let _place = match &self.places {
             Some(places) => Some(places.acquire().await.expect("the semaphore is never closed")),
             None => None,
@@ -177,7 +200,9 @@ impl ImageManager {
         if !may {
             return Err(tonic::Status::resource_exhausted("pull QPS exceeded"));
         }
-        pull(runtime, image, auths).await
+        let started = std::time::Instant::now();
+        let image = pull(runtime, image, auths).await?;
+        Ok((image, started.elapsed()))
     }
 
     fn failures(&self) -> MutexGuard<'_, Failures> {
@@ -191,13 +216,29 @@ fn failure(reason: &str, message: String, pause: SignedDuration) -> Failure {
 }
 
 fn refused(status: &tonic::Status) -> Failure {
-    let is_name = status.code() == tonic::Code::InvalidArgument;
-    let reason = if is_name { "InvalidImageName" } else { "ImageInspectError" };
-    failure(reason, status.message().to_owned(), LOOK_AGAIN)
+    failure("ImageInspectError", status.message().to_owned(), LOOK_AGAIN)
 }
 
 fn spec(name: &str) -> cri::ImageSpec {
     cri::ImageSpec { image: name.to_owned(), ..Default::default() }
+}
+
+/// How long it took by itself, and with its turn waited for.
+fn pulled(image: &str, size: u64, took: std::time::Duration, in_all: std::time::Duration) -> String {
+    let shown =
+        |of: std::time::Duration| Duration::from_millis(i64::try_from(of.as_millis()).unwrap_or(i64::MAX));
+    let (took, in_all) = (shown(took), shown(in_all));
+    format!(
+        "Successfully pulled image {image:?} in {took} ({in_all} including waiting). Image size: {size} bytes."
+    )
+}
+
+fn unparsable(image: &str, error: &images::Error) -> String {
+    let why = match error {
+        images::Error::InvalidName(_, why) => format!("couldn't parse image name {image:?}: {why}"),
+        other => other.to_string(),
+    };
+    format!("Failed to apply default image tag {image:?}: {why}")
 }
 
 async fn status(runtime: &Runtime, name: &str) -> Result<Option<Image>, tonic::Status> {
@@ -207,6 +248,7 @@ async fn status(runtime: &Runtime, name: &str) -> Result<Option<Image>, tonic::S
         reference: image.id,
         uid: image.uid.map(|v| v.value),
         user: image.username,
+        size: image.size,
     }))
 }
 
@@ -306,6 +348,20 @@ mod tests {
     use apimachinery::json;
 
     use super::*;
+
+    #[test]
+    fn images_are_told_of_in_upstreams_words() {
+        let ms = std::time::Duration::from_millis;
+        assert_eq!(
+            pulled("a:1", 2048, ms(90), ms(1500)),
+            r#"Successfully pulled image "a:1" in 90ms (1.5s including waiting). Image size: 2048 bytes."#
+        );
+        let error = Reference::parse("Bad//x").expect_err("no name");
+        assert_eq!(
+            unparsable("Bad//x", &error),
+            r#"Failed to apply default image tag "Bad//x": couldn't parse image name "Bad//x": invalid reference format"#
+        );
+    }
 
     #[test]
     fn credentials_are_used_for_their_registry_only() {

@@ -28,6 +28,7 @@ use crate::images::ImageManager;
 use crate::logs;
 use crate::node;
 use crate::nodeshutdown;
+use crate::operations::Operations;
 use crate::pluginmanager::Registry;
 use crate::pod_workers::{PodWorkers, Sources};
 use crate::resources::Machine;
@@ -69,6 +70,8 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce() + Send,
 ) -> Result<(), Error> {
+    let operations = Arc::<Operations>::default();
+    let runtime = operations.of(&runtime);
     let listener = bind(config.listen()).await?;
     let (read_only, healthz) = (config.listen_read_only(), config.listen_healthz());
     let port = listener.local_addr().map_err(|e| Error::Listen(config.listen(), e))?.port();
@@ -90,6 +93,7 @@ pub async fn run(
     let shared = Arc::new(Shared {
         csi_drivers: Arc::<Drivers>::default(),
         started: Started::default(),
+        operations,
         allocatable: capacity.allocatable(),
         allocations: Ledger::new(capacity.allocatable()),
         machine: Machine::read(
@@ -103,6 +107,7 @@ pub async fn run(
         containers: ContainerManager::open(&managers, &config.root_dir)?,
         dra: DraManager::open(client.clone(), config.node_name.clone(), &config.root_dir),
         runtime_name: facts.runtime_name().to_owned(),
+        about: facts.machine(),
         watched: Watched::new(client.clone()),
         client,
         runtime,
@@ -234,7 +239,9 @@ impl Tasks {
             shutting_down: self.shared.shutting_down.subscribe(),
             devices: self.shared.containers.devices.counts(),
         };
-        let status = node::StatusLoop::new(client.clone(), config.clone(), facts, runtime.clone(), signs);
+        let (client, recorder) = (client.clone(), recorder.clone());
+        let status =
+            node::StatusLoop::new(client.clone(), config.clone(), facts, runtime.clone(), signs, recorder);
         self.spawn(status.run());
         self.spawn(node::lease::run(
             client.clone(),

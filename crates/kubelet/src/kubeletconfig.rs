@@ -196,7 +196,7 @@ fields! {
     container_runtime_endpoint: String = String::new(),
     image_service_endpoint: String = String::new(),
     fail_cgroup_v1: bool = true,
-    user_namespaces: Option<Value> = None,
+    user_namespaces: Option<UserNamespaces> = None,
 }
 
 impl KubeletConfiguration {

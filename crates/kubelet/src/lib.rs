@@ -25,6 +25,7 @@ mod logs;
 mod node;
 mod nodeshutdown;
 mod observe;
+mod operations;
 mod pluginmanager;
 mod pod;
 mod pod_workers;

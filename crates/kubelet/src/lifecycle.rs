@@ -19,8 +19,11 @@ pub fn pre_stop(container: &Container) -> Option<&Handler> {
 
 /// Runs the hook to its end.
 pub async fn run_post_start(target: &Target, handler: &Handler) -> Result<(), String> {
-    attempt(target, handler, POST_START_TIMEOUT).await.map(drop)
+    attempt(target, handler, POST_START_TIMEOUT).await.map(drop).map_err(|trouble| trouble.to_string())
 }
+
+/// The reason for which a container is ended whose post-start hook failed.
+pub const FAILED_POST_START_HOOK: &str = "FailedPostStartHook";
 
 /// What is left at least of a grace period (upstream's `minimumGracePeriodInSeconds`).
 pub const LEFT_MIN_SECONDS: i64 = 2;
@@ -34,7 +37,7 @@ pub async fn run_pre_stop(
     let started = tokio::time::Instant::now();
     let limit = Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
     let result = match tokio::time::timeout(limit, attempt(target, handler, limit)).await {
-        Ok(result) => result.map(drop),
+        Ok(result) => result.map(drop).map_err(|trouble| trouble.to_string()),
         Err(_) => Err(format!("PreStop hook did not complete in {grace_seconds} seconds")),
     };
     let used = i64::try_from(started.elapsed().as_secs()).unwrap_or(i64::MAX);

@@ -13,7 +13,8 @@ use api::resource::NODES;
 use api::storage::localpath;
 use api::view::core::{Node, NodeSystemInfo, ObjectReference};
 use apimachinery::{Value, json, time};
-use client::{Client, PatchType};
+use client::event::EventType;
+use client::{Client, EventRecorder, PatchType};
 use jiff::Timestamp;
 use runtime::cri;
 use tokio::sync::watch;
@@ -69,6 +70,18 @@ impl Facts {
             architecture: architecture().to_owned(),
         };
         Ok(Facts { capacity, info, port })
+    }
+
+    /// What figures of the machine are labelled with.
+    pub fn machine(&self) -> crate::server::Machine {
+        let info = &self.info;
+        crate::server::Machine {
+            machine_id: info.machine_id.clone(),
+            system_uuid: info.system_uuid.clone(),
+            boot_id: info.boot_id.clone(),
+            kernel_version: info.kernel_version.clone(),
+            os_image: info.os_image.clone(),
+        }
     }
 
     /// The part of `NAME://VERSION` before the colon.
@@ -206,10 +219,31 @@ impl Health {
             named(Condition::Memory.kind(), memory),
             named(Condition::Disk.kind(), disk),
             named(Condition::Pid.kind(), pid),
-            named("Ready", ready),
+            named(READY, ready),
         ]
     }
 }
+
+/// The events of a node whose conditions changed. At the start all are told but `Ready`, of which is told once the
+/// kubelet knows its pods.
+fn events(before: Option<&Health>, now: &Health) -> Vec<String> {
+    let old = before.map(Health::conditions);
+    let is_new = |(kind, status): (&str, &str)| match &old {
+        Some(old) => !old.iter().any(|condition| (condition.0, condition.1) == (kind, status)),
+        None => kind != READY,
+    };
+    let changed = now.conditions().into_iter().filter(|condition| is_new((condition.0, condition.1)));
+    changed
+        .map(|(_, _, reason, _)| match reason {
+            "KubeletReady" => "NodeReady".to_owned(),
+            "KubeletNotReady" => "NodeNotReady".to_owned(),
+            // `KubeletHasDiskPressure` is told of as `NodeHasDiskPressure`.
+            reason => reason.replacen("Kubelet", "Node", 1),
+        })
+        .collect()
+}
+
+const READY: &str = "Ready";
 
 /// The whole status. A condition keeps the time of its last change. Pure.
 fn status(
@@ -260,6 +294,9 @@ pub struct StatusLoop {
     runtime: Runtime,
     signs: Signs,
     huge_pages: Vec<HugePages>,
+    recorder: EventRecorder,
+    /// What was told of last.
+    told: Option<Health>,
 }
 
 /// What is reported at once when it changes.
@@ -284,8 +321,16 @@ impl Signs {
 }
 
 impl StatusLoop {
-    pub fn new(client: Client, config: Config, facts: Facts, runtime: Runtime, signs: Signs) -> Self {
-        StatusLoop { client, config, facts, runtime, signs, huge_pages: HugePages::read() }
+    pub fn new(
+        client: Client,
+        config: Config,
+        facts: Facts,
+        runtime: Runtime,
+        signs: Signs,
+        recorder: EventRecorder,
+    ) -> Self {
+        let huge_pages = HugePages::read();
+        StatusLoop { client, config, facts, runtime, signs, huge_pages, recorder, told: None }
     }
 
     pub async fn run(mut self) {
@@ -311,7 +356,7 @@ impl StatusLoop {
         }
     }
 
-    async fn report(&self) -> Result<(), client::Error> {
+    async fn report(&mut self) -> Result<(), client::Error> {
         let name = &self.config.node_name;
         let known: Node = self.client.get(NODES, "", name).await?;
         let runtime = runtime_status(&self.runtime).await;
@@ -320,6 +365,12 @@ impl StatusLoop {
             shutting_down: *self.signs.shutting_down.borrow(),
             pressure: self.signs.pressure.borrow().clone(),
         };
+        let node = reference(name);
+        for event in events(self.told.as_ref(), &health) {
+            let message = format!("Node {name} status is now: {event}");
+            self.recorder.event(&node, EventType::Normal, &event, message);
+        }
+        self.told = Some(health.clone());
         let images = self.images().await;
         let mut status = status(&self.config, &self.facts, &known, &images, &health, Timestamp::now());
         resources::add(&mut status, &self.signs.devices.borrow(), &self.huge_pages);
@@ -369,6 +420,19 @@ mod tests {
     use apimachinery::patch::strategic_merge_patch;
 
     use super::*;
+
+    #[test]
+    fn conditions_are_told_of_when_they_change() {
+        let well = Health { runtime_ready: true, ..Health::default() };
+        let at_start = ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID"];
+        assert_eq!(events(None, &well), at_start);
+        assert_eq!(events(Some(&well), &well), [""; 0]);
+        let full = Health { pressure: [Condition::Disk].into(), ..well.clone() };
+        assert_eq!(events(Some(&well), &full), ["NodeHasDiskPressure"]);
+        let down = Health { runtime_ready: false, ..full.clone() };
+        assert_eq!(events(Some(&full), &down), ["NodeNotReady"]);
+        assert_eq!(events(Some(&down), &well), ["NodeHasNoDiskPressure", "NodeReady"]);
+    }
 
     #[test]
     fn addresses_of_both_families_are_written_as_they_are_again_and_again() {

@@ -49,6 +49,11 @@ pub fn attempts_told(pod: &Pod, name: &str) -> u32 {
     started.map_or(0, |status| u32::try_from(status.restart_count).unwrap_or(0).saturating_add(1))
 }
 
+/// The pod as messages name it (upstream: `format.Pod`).
+pub fn full_name(pod: &Pod) -> String {
+    format!("{}_{}({})", pod.metadata.name, pod.metadata.namespace, pod.metadata.uid)
+}
+
 /// The seconds a pod has to end by itself.
 pub fn grace_period_seconds(pod: &Pod) -> i64 {
     const DEFAULT_SECONDS: i64 = 30;

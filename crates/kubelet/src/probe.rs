@@ -128,9 +128,14 @@ pub async fn run(
     loop {
         ticker.tick().await;
         let began = tokio::time::Instant::now();
-        let result = attempt(&target, &probe.handler, timeout).await;
-        record.metrics.record(&record.probed, kind.as_str(), result.is_ok(), began.elapsed());
-        let passed = threshold.count(result.is_ok());
+        let result = persist(&target, &probe.handler, timeout).await;
+        let passed = match &result {
+            Err(Trouble::Errored(_)) => None,
+            told => {
+                record.metrics.record(&record.probed, kind.as_str(), told.is_ok(), began.elapsed());
+                threshold.count(told.is_ok())
+            }
+        };
         let warning = warning(kind, result);
         if passed.is_none() && warning.is_none() {
             continue;
@@ -150,12 +155,53 @@ pub async fn run(
     }
 }
 
+/// Why a probe or hook did not succeed, in words for users.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// It says that the container is not well.
+    #[error("{0}")]
+    Failed(String),
+    /// It could not be made, which tells nothing of the container.
+    #[error("{0}")]
+    Errored(String),
+}
+
+/// How often a probe is made that cannot be (upstream's `maxProbeRetries`).
+const ATTEMPTS_MAX: usize = 3;
+
+async fn persist(target: &Target, handler: &Handler, timeout: Duration) -> Result<Option<String>, Trouble> {
+    let handler = with_static_variables(handler, &target.spec);
+    let mut result = attempt(target, &handler, timeout).await;
+    for _ in 1..ATTEMPTS_MAX {
+        if !matches!(result, Err(Trouble::Errored(_))) {
+            break;
+        }
+        result = attempt(target, &handler, timeout).await;
+    }
+    result
+}
+
+/// A probe's command knows those variables of the container that stand in its spec
+/// (upstream: `ExpandContainerCommandOnlyStatic`).
+fn with_static_variables(handler: &Handler, spec: &Container) -> Handler {
+    let mut handler = handler.clone();
+    if let Some(exec) = &mut handler.exec {
+        let value = |name: &str| spec.env.iter().rev().find(|of| of.name == name).map(|of| of.value.clone());
+        exec.command = exec.command.iter().map(|part| crate::env::expand(part, value)).collect();
+    }
+    handler
+}
+
 /// What users are to be warned of.
-fn warning(kind: ProbeType, result: Result<Option<String>, String>) -> Option<(&'static str, String)> {
+fn warning(kind: ProbeType, result: Result<Option<String>, Trouble>) -> Option<(&'static str, String)> {
+    let kind = kind.as_str();
     match result {
         Ok(None) => None,
-        Ok(Some(output)) => Some(("ProbeWarning", format!("{} probe warning: {output}", kind.as_str()))),
-        Err(output) => Some(("Unhealthy", format!("{} probe failed: {output}", kind.as_str()))),
+        Ok(Some(output)) => Some(("ProbeWarning", format!("{kind} probe warning: {output}"))),
+        Err(Trouble::Failed(output)) => Some(("Unhealthy", format!("{kind} probe failed: {output}"))),
+        Err(Trouble::Errored(why)) => {
+            Some(("Unhealthy", format!("{kind} probe errored and resulted in unknown state: {why}")))
+        }
     }
 }
 
@@ -164,64 +210,86 @@ pub async fn attempt(
     target: &Target,
     handler: &Handler,
     timeout: Duration,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, Trouble> {
     let host = |own: &str| {
         if own.is_empty() { target.pod_ip.map(|ip| ip.to_string()) } else { Some(own.to_owned()) }
     };
-    let no_address = || "the pod has no address yet".to_owned();
+    let no_address = || Trouble::Errored("the pod has no address yet".to_owned());
     if let Some(exec) = &handler.exec {
         return run_command(target, exec.command.clone(), timeout).await.map(|()| None);
     }
     if let Some(get) = &handler.http_get {
         let port = port(&get.port, &target.spec)?;
-        return http::get(get, &host(&get.host).ok_or_else(no_address)?, port, timeout).await;
+        let host = host(&get.host).ok_or_else(no_address)?;
+        return http::get(get, &host, port, timeout).await.map_err(Trouble::Failed);
     }
     if let Some(socket) = &handler.tcp_socket {
         let port = port(&socket.port, &target.spec)?;
         let host = host(&socket.host).ok_or_else(no_address)?;
-        return tcp::connect(&host, port, timeout).await.map(|()| None);
+        return tcp::connect(&host, port, timeout).await.map(|()| None).map_err(Trouble::Failed);
     }
     if let Some(action) = &handler.grpc {
         let service = action.service.clone().unwrap_or_default();
         let host = host("").ok_or_else(no_address)?;
-        return grpc::check(&host, action.port, service, timeout).await.map(|()| None);
+        let checked = grpc::check(&host, action.port, service, timeout).await;
+        return checked.map(|()| None).map_err(Trouble::Failed);
     }
     if let Some(sleep) = &handler.sleep {
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
         return Ok(None);
     }
-    Err("missing probe handler".to_owned())
+    Err(Trouble::Errored("missing probe handler".to_owned()))
 }
 
 /// A number, or the name of one of the container's ports.
-fn port(value: &Value, spec: &Container) -> Result<u16, String> {
+fn port(value: &Value, spec: &Container) -> Result<u16, Trouble> {
     if let Some(number) = value.as_u64() {
-        return u16::try_from(number).map_err(|_| format!("invalid port number: {number}"));
+        return u16::try_from(number).map_err(|_| Trouble::Errored(format!("invalid port number: {number}")));
     }
     let name = value.as_str().unwrap_or_default();
     let named = spec.ports.iter().find(|p| p.name == name).map(|p| p.container_port);
-    named.or_else(|| name.parse().ok()).ok_or_else(|| format!("couldn't find port {name:?} in the container"))
+    let unknown = || Trouble::Errored(format!("couldn't find port {name:?} in the container"));
+    named.or_else(|| name.parse().ok()).ok_or_else(unknown)
 }
 
-async fn run_command(target: &Target, cmd: Vec<String>, timeout: Duration) -> Result<(), String> {
+/// What a connection that could not be made says, as Go words it.
+fn undialed(host: &str, port: u16, error: &std::io::Error) -> String {
+    let why = match error.raw_os_error() {
+        Some(code) => {
+            let words = nix::errno::Errno::from_raw(code).desc();
+            let (first, rest) = words.split_at(1);
+            format!("connect: {}{rest}", first.to_lowercase())
+        }
+        None => error.to_string(),
+    };
+    format!("dial tcp {}:{port}: {why}", bracketed(host))
+}
+
+/// A host as it stands before a port.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+async fn run_command(target: &Target, cmd: Vec<String>, timeout: Duration) -> Result<(), Trouble> {
+    let words = cmd.join(" ");
     let request = cri::ExecSyncRequest {
         container_id: target.container_id.clone(),
         cmd,
         timeout: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
     };
-    let answer = target
-        .runtime
-        .runtime
-        .clone()
-        .exec_sync(request)
-        .await
-        .map_err(|status| status.message().to_owned())?;
+    let answer =
+        target.runtime.runtime.clone().exec_sync(request).await.map_err(|status| match status.code() {
+            tonic::Code::DeadlineExceeded => {
+                Trouble::Failed(format!("command timed out: {words:?} timed out after {timeout:?}"))
+            }
+            _ => Trouble::Errored(status.message().to_owned()),
+        })?;
     let answer = answer.into_inner();
     if answer.exit_code == 0 {
         return Ok(());
     }
     let output = [answer.stdout, answer.stderr].concat();
-    Err(String::from_utf8_lossy(&output).trim_end().to_owned())
+    Err(Trouble::Failed(String::from_utf8_lossy(&output).trim_end().to_owned()))
 }
 
 #[cfg(test)]
@@ -259,6 +327,45 @@ mod tests {
         let left = |age: i64| delay(&probe, Some(now - SignedDuration::from_secs(age)), now).as_secs();
         assert_eq!([left(0), left(10), left(30), left(900)], [30, 20, 0, 0]);
         assert_eq!(delay(&probe, None, now).as_secs(), 30);
+    }
+
+    #[test]
+    fn a_probe_that_cannot_be_made_is_told_apart_from_one_that_fails() {
+        let check = |trouble: Trouble, expect: &str| {
+            let told = warning(ProbeType::Liveness, Err(trouble));
+            assert_eq!(told, Some(("Unhealthy", expect.to_owned())));
+        };
+        check(Trouble::Failed("no".to_owned()), "Liveness probe failed: no");
+        let expect = "Liveness probe errored and resulted in unknown state: no such file";
+        check(Trouble::Errored("no such file".to_owned()), expect);
+    }
+
+    #[test]
+    fn a_command_knows_the_variables_of_the_spec() {
+        let spec = json!({"env": [{"name": "A", "value": "x"}, {"name": "B", "valueFrom": {}}]});
+        let spec: Container = serde_json::from_value(spec).expect("a container");
+        let handler = json!({"exec": {"command": ["$(A)y", "$$(A)", "$(B)", "$(C)"]}});
+        let handler: Handler = serde_json::from_value(handler).expect("a handler");
+        let command = with_static_variables(&handler, &spec).exec.expect("a command").command;
+        assert_eq!(command, ["xy", "$(A)", "", "$(C)"]);
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_told_of_in_go_s_words() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
+        let port = listener.local_addr().expect("bound").port();
+        drop(listener);
+        let patience = Duration::from_secs(60);
+        let expect = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
+        assert_eq!(tcp::connect("127.0.0.1", port, patience).await, Err(expect.clone()));
+        let why = grpc::check("127.0.0.1", port, String::new(), patience).await.expect_err("nobody listens");
+        assert!(
+            why.starts_with(&format!("error: failed to connect service at \"127.0.0.1:{port}\": ")),
+            "{why}"
+        );
+        let get = serde_json::from_value(json!({"path": "/x", "scheme": "HTTP"})).expect("an action");
+        let expect = format!("Get \"http://127.0.0.1:{port}/x\": {expect}");
+        assert_eq!(http::get(&get, "127.0.0.1", port, patience).await, Err(expect));
     }
 
     #[test]

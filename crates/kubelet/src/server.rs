@@ -5,12 +5,15 @@ mod authentication;
 mod authorization;
 mod checkpoint;
 mod figures;
+mod healthz;
 mod logs;
 mod metrics;
 mod node_logs;
 mod open;
 mod pods;
+mod requests;
 mod route;
+mod run;
 mod streaming;
 
 use std::convert::Infallible;
@@ -21,6 +24,7 @@ use api::view::core::Pod;
 use apimachinery::Value;
 use bytes::Bytes;
 use client::Informer;
+use client::slis::Outcomes;
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -36,6 +40,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::stats;
 use crate::worker::Shared;
 use authentication::User;
+pub use metrics::Machine;
 use route::Route;
 
 type Body = UnsyncBoxBody<Bytes, client::transport::BoxError>;
@@ -52,6 +57,9 @@ pub struct Server {
     reviews: Arc<authentication::Reviews>,
     decisions: Arc<authorization::Decisions>,
     stats: Arc<stats::Provider>,
+    /// What came of the checks of `/healthz`.
+    outcomes: Arc<Outcomes>,
+    requests: Arc<requests::Requests>,
 }
 
 /// How connections come in.
@@ -86,7 +94,15 @@ impl Refusal {
 
 impl Server {
     pub fn new(shared: Arc<Shared>, pods: Informer<Pod>) -> Self {
-        Server { shared, pods, reviews: Arc::default(), decisions: Arc::default(), stats: Arc::default() }
+        Server {
+            shared,
+            pods,
+            reviews: Arc::default(),
+            decisions: Arc::default(),
+            stats: Arc::default(),
+            outcomes: Arc::default(),
+            requests: Arc::default(),
+        }
     }
 
     /// Serves all that there is, to whom may ask for it.
@@ -141,6 +157,7 @@ impl Server {
     }
 
     async fn answer(&self, request: Request<Incoming>, asker: Asker) -> Response<Body> {
+        let _pending = self.requests.begin(&request, matches!(asker, Asker::Anybody(_)));
         let answer = match asker {
             Asker::Certified(user) => self.route(request, user).await,
             Asker::Anybody(offers) => self.route_openly(request, offers).await,
@@ -182,17 +199,18 @@ impl Server {
     async fn serve_route(&self, route: Route, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         let query = request.uri().query().unwrap_or_default();
         match route {
-            Route::Healthz => Ok(text(StatusCode::OK, "ok".to_owned())),
+            Route::Healthz(check) => Ok(healthz::answer(&check, query, &self.outcomes)),
             Route::Pods => Ok(json(&self.list_pods().await)),
             Route::RunningPods => Ok(json(&self.list_running_pods().await?)),
             Route::Configz => {
                 Ok(json(&apimachinery::json!({"kubeletconfig": self.shared.config.kubelet.shown()})))
             }
-            Route::Summary => Ok(json(&self.summary().await?)),
+            Route::Summary => Ok(json(&self.summary(query).await?)),
             Route::Metrics => self.kubelet_metrics().await,
             Route::ResourceMetrics => self.resource_metrics().await,
             Route::CadvisorMetrics => self.cadvisor_metrics().await,
             Route::ProbeMetrics => Ok(self.probe_metrics()),
+            Route::SliMetrics => Ok(self.sli_metrics()),
             Route::Checkpoint(target) => checkpoint::serve(self, &target, request.method(), query).await,
             Route::NodeLogs(path) if self.shared.config.kubelet.enable_system_log_handler => {
                 node_logs::serve(request.method(), &path).await
@@ -201,6 +219,7 @@ impl Server {
                 Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n".to_owned()))
             }
             Route::Logs(target) => logs::serve(self, &target, query).await,
+            Route::Run(target) => run::serve(self, &target, request.method(), query).await,
             Route::Exec(target) => streaming::exec(self, &target, request).await,
             Route::Attach(target) => streaming::attach(self, &target, request).await,
             Route::PortForward(target) => streaming::port_forward(self, &target, request).await,

@@ -1,6 +1,7 @@
 //! What the node, its pods and their containers use (follows the kubelet's `stats` providers). Nothing is read unless
 //! somebody asks.
 
+pub mod cgroup;
 pub mod node;
 pub mod rate;
 pub mod summary;

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::view::core::{Pod, ResourceRequirements, Service};
+use client::event::EventType;
 use client::{Client, EventRecorder, Informer};
 use jiff::Timestamp;
 use tokio::sync::{Mutex, broadcast, mpsc, watch};
@@ -38,6 +39,7 @@ use crate::eviction::Pressure;
 use crate::images::ImageManager;
 use crate::logs;
 use crate::observe::{self, Observed, State};
+use crate::operations::Operations;
 use crate::pod::actions::{Plan, active_deadline, pod_actions};
 use crate::pod::backoff::Backoff;
 use crate::pod::memory::{Failure, Memory, Waiting};
@@ -109,6 +111,7 @@ pub struct Shared {
     pub csi_drivers: Arc<Drivers>,
     pub probe_metrics: Arc<ProbeMetrics>,
     pub started: Started,
+    pub operations: Arc<Operations>,
     /// Tells when objects that pods refer to change.
     pub watched: Watched,
     /// The uid of each pod whose sandbox or containers changed; `None` when any may have.
@@ -128,6 +131,8 @@ pub struct Shared {
     pub dra: Arc<DraManager>,
     /// What the runtime calls itself.
     pub runtime_name: String,
+    /// What figures of the machine are labelled with.
+    pub about: crate::server::Machine,
 }
 
 /// Where a pod's logs go, as upstream lays them out.
@@ -363,10 +368,24 @@ impl Worker {
             return Ok(Some(plan));
         }
         self.refresh_volumes(&pod, &observed, now);
+        self.tell_pauses(&pod, &plan);
         for action in std::mem::take(&mut plan.actions) {
             self.act(&pod, &observed, action);
         }
         Ok(Some(plan))
+    }
+
+    /// Warns once of each container that is kept from running again for a while.
+    fn tell_pauses(&mut self, pod: &Pod, plan: &Plan) {
+        for (name, id) in &plan.pausing {
+            if self.memory.told_pauses.insert(id.clone()) {
+                let message = format!(
+                    "Back-off restarting failed container {name} in pod {}",
+                    crate::pod::full_name(pod)
+                );
+                self.warn_of(name, "BackOff", message);
+            }
+        }
     }
 
     /// Gives the devices of its claims back; false when that must be tried again.
@@ -407,12 +426,13 @@ impl Worker {
         for container in observed.containers.iter().filter(|c| c.state == State::Exited) {
             self.memory.count_exit(container, now);
         }
-        if active_deadline(pod).is_some_and(|at| at <= now) && !pod.is_terminal() {
-            self.memory.failed.get_or_insert_with(|| Failure {
-                reason: "DeadlineExceeded".to_owned(),
-                message: "Pod was active on the node longer than the specified deadline".to_owned(),
-                ..Default::default()
-            });
+        let is_over = active_deadline(pod).is_some_and(|at| at <= now) && !pod.is_terminal();
+        if is_over && self.memory.failed.is_none() {
+            const REASON: &str = "DeadlineExceeded";
+            const MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
+            self.events().pod(EventType::Normal, REASON, MESSAGE.to_owned());
+            let (reason, message) = (REASON.to_owned(), MESSAGE.to_owned());
+            self.memory.failed = Some(Failure { reason, message, ..Default::default() });
         }
         self.memory.busy =
             self.running.iter().filter_map(|key| act::started_by(key)).map(str::to_owned).collect();

@@ -42,7 +42,8 @@ pub fn restore(previous: &Previous) -> Result<(), Error> {
     previous.iter().try_for_each(|(key, value)| write(key, value))
 }
 
-fn write(key: &str, value: &str) -> Result<(), Error> {
+/// Sets what goes away with the link that it is of.
+pub fn write(key: &str, value: &str) -> Result<(), Error> {
     fs::write(path(key), value).map_err(|source| Error::Write {
         key: key.into(),
         value: value.into(),

@@ -47,14 +47,22 @@ pub type CriChannel = BoxCloneSyncService<http::Request<Body>, http::Response<Bo
 pub struct CriClients {
     pub runtime: RuntimeServiceClient<CriChannel>,
     pub images: ImageServiceClient<CriChannel>,
+    channels: [CriChannel; 2],
 }
 
 impl CriClients {
     fn new(runtime: CriChannel, images: CriChannel) -> CriClients {
         CriClients {
+            channels: [runtime.clone(), images.clone()],
             runtime: RuntimeServiceClient::new(runtime).max_decoding_message_size(MESSAGE_BYTES_MAX),
             images: ImageServiceClient::new(images).max_decoding_message_size(MESSAGE_BYTES_MAX),
         }
+    }
+
+    /// Clients whose requests go through something else first.
+    pub fn through(&self, layer: impl Fn(CriChannel) -> CriChannel) -> CriClients {
+        let [runtime, images] = self.channels.clone().map(layer);
+        CriClients::new(runtime, images)
     }
 }
 

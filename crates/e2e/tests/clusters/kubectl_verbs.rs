@@ -233,7 +233,7 @@ fn describe(_: &Cluster, kubectl: &Kubectl) -> anyhow::Result<()> {
         deployment.contains("ScalingReplicaSet") && deployment.contains("RollingUpdateStrategy"),
         "{deployment}"
     );
-    for word in ["Successfully assigned", "Started container talker", "Container ID:", "kube-api-access-"] {
+    for word in ["Successfully assigned", "Container started", "Container ID:", "kube-api-access-"] {
         kubectl.described("pod/talker", word)?;
     }
     let node = kubectl.run(&["describe", "nodes"])?;

@@ -34,7 +34,7 @@ pub struct Settings {
 impl Settings {
     /// Of a configuration that has been validated; `withheld_memory` is what it keeps from pods, in bytes.
     pub fn of(configuration: &KubeletConfiguration, withheld_memory: i64) -> Self {
-        let ids = configuration.user_namespaces.as_ref().and_then(|users| users.get("idsPerPod")?.as_u64());
+        let ids = configuration.user_namespaces.as_ref().map(|users| users.ids_per_pod);
         Settings {
             swap_behavior: match configuration.memory_swap.swap_behavior.as_str() {
                 "LimitedSwap" => SwapBehavior::LimitedSwap,

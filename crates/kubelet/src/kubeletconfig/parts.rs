@@ -15,6 +15,7 @@ use crate::imagegc;
 use crate::logs;
 use crate::nodeshutdown::Periods;
 use crate::staticpods;
+use crate::userns::IDS_PER_POD;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -80,6 +81,20 @@ impl Default for WebhookAuthorization {
             cache_authorized_ttl: Duration::from_secs(300),
             cache_unauthorized_ttl: Duration::from_secs(30),
         }
+    }
+}
+
+/// Of pods that have users of their own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UserNamespaces {
+    #[serde(rename = "idsPerPod")]
+    pub ids_per_pod: i64,
+}
+
+impl Default for UserNamespaces {
+    fn default() -> Self {
+        UserNamespaces { ids_per_pod: IDS_PER_POD.into() }
     }
 }
 

@@ -172,6 +172,7 @@ fn what_is_unknown_doubled_or_of_another_kind_is_refused_by_name() {
     );
     check("maxPods: 1\nmaxPods: 2", r#"duplicate field "maxPods""#);
     check("maxPods: many", r#"field "maxPods": invalid type"#);
+    check("userNamespaces: {ids: 65536}", r#"unknown field "userNamespaces.ids""#);
     check("syncFrequency: 5", r#"field "syncFrequency": invalid type"#);
     check("authorization: {mode: Never}", "unknown variant `Never`");
     let folder = Folder::new("kind");
@@ -197,6 +198,10 @@ fn what_cannot_be_is_told_in_upstreams_words() {
     check(
         "imageMaximumGCAge: 1m",
         "invalid configuration: imageMaximumGCAge 1m0s must be greater than imageMinimumGCAge 2m0s",
+    );
+    check(
+        "userNamespaces: {idsPerPod: 7}",
+        "invalid configuration: kubelet user namespace length 7 is not a multiple of 65536",
     );
     check("port: 70000", "invalid configuration: port (--port) 70000 must be between 1 and 65535, inclusive");
     check(

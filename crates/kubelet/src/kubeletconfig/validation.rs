@@ -8,6 +8,7 @@ use apimachinery::names;
 use apimachinery::quantity::Quantity;
 
 use super::KubeletConfiguration;
+use crate::userns::IDS_PER_POD;
 
 const PORTS: std::ops::RangeInclusive<i32> = 1..=65_535;
 const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
@@ -43,6 +44,8 @@ fn numbers(of: &KubeletConfiguration) -> Vec<String> {
         (!(0..=31).contains(&bit), format!("{name} {bit} must be between 0 and 31, inclusive"))
     };
     let factor = of.memory_throttling_factor;
+    let ids = of.user_namespaces.as_ref().map_or(IDS_PER_POD.into(), |users| users.ids_per_pod);
+    let is_whole = u32::try_from(ids).is_ok_and(|ids| ids > 0 && ids.is_multiple_of(IDS_PER_POD));
     those([
         (of.node_lease_duration_seconds <= 0, "nodeLeaseDurationSeconds must be greater than 0".to_owned()),
         negative("eventBurst (--event-burst)", of.event_burst.into()),
@@ -72,6 +75,7 @@ fn numbers(of: &KubeletConfiguration) -> Vec<String> {
             of.run_once,
             "runOnce (--runOnce) true, Runonce mode has been deprecated and should not be set".to_owned(),
         ),
+        (!is_whole, format!("kubelet user namespace length {ids} is not a multiple of {IDS_PER_POD}")),
         (
             factor <= 0.0 || factor > 1.0,
             format!("memoryThrottlingFactor {factor} must be greater than 0 and less than or equal to 1.0"),

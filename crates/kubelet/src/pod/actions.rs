@@ -69,6 +69,8 @@ pub struct Resized {
 pub struct Plan {
     pub actions: Vec<Action>,
     pub wake_at: Option<Timestamp>,
+    /// Containers that wait to run again since they have failed before, by name, each with the id of the one that ended.
+    pub pausing: Vec<(String, String)>,
     /// Nothing runs and nothing will: the pod's remains can be removed.
     pub finished: bool,
 }
@@ -273,14 +275,13 @@ impl Step<'_> {
         match container.state {
             State::Running => {
                 if let Some(why) = self.memory.unhealthy.get(&container.id) {
-                    let message = format!("Container {} {why}, will be restarted", spec.name);
                     let probe = if self.memory.probes.get(&container.id).is_some_and(|p| p.started) {
                         &spec.liveness_probe
                     } else {
                         &spec.startup_probe
                     };
                     let own = probe.as_ref().and_then(|p| p.termination_grace_period_seconds);
-                    self.plan.actions.push(kill(self.pod, &container, own, message));
+                    self.plan.actions.push(kill(self.pod, &container, own, why.clone()));
                 } else if container.hash != super::container::hash(spec) {
                     let message = format!("Container {} definition changed, will be restarted", spec.name);
                     self.plan.actions.push(kill(self.pod, &container, None, message));
@@ -345,7 +346,10 @@ impl Step<'_> {
     fn restart(&mut self, spec: &Spec, kind: ContainerType, last: &Container) {
         let since = last.finished_at.unwrap_or(self.now);
         match self.memory.crashes.until(&spec.name, since, self.now) {
-            Some((at, _)) => self.plan.wake(at),
+            Some((at, _)) => {
+                self.plan.wake(at);
+                self.plan.pausing.push((spec.name.clone(), last.id.clone()));
+            }
             None => self.start(spec, kind),
         }
     }

@@ -10,7 +10,7 @@ use crate::cm::Pinned;
 use crate::cm::devicemanager::proto::ContainerAllocateResponse;
 use crate::observe::{CONTAINER_HASH_ANNOTATION, CONTAINER_NAME_LABEL, CONTAINER_RESTART_COUNT_ANNOTATION};
 use crate::pod::sandbox::pod_labels;
-use crate::pod::{all_containers, apparmor};
+use crate::pod::{all_containers, apparmor, full_name};
 use crate::resources::{self, Machine};
 use crate::termination_message;
 
@@ -245,18 +245,17 @@ pub fn verify_run_as_non_root(
     if !required {
         return Ok(());
     }
-    match run_as_user(pod, spec) {
-        Some(0) => Err("container's runAsUser breaks non-root policy".to_owned()),
-        Some(_) => Ok(()),
-        None => match (image_uid, image_user) {
-            (Some(0), _) => Err("container has runAsNonRoot and image will run as root".to_owned()),
-            (Some(_), _) => Ok(()),
-            (None, "") => Err("container has runAsNonRoot and image will run as root".to_owned()),
-            (None, user) => Err(format!(
-                "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root"
-            )),
-        },
-    }
+    let why = match (run_as_user(pod, spec), image_uid, image_user) {
+        (Some(0), _, _) => "container's runAsUser breaks non-root policy".to_owned(),
+        (None, Some(0), _) | (None, None, "") => {
+            "container has runAsNonRoot and image will run as root".to_owned()
+        }
+        (None, None, user) => format!(
+            "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root"
+        ),
+        _ => return Ok(()),
+    };
+    Err(format!("{why} (pod: {:?}, container: {})", full_name(pod), spec.name))
 }
 
 /// The user that the pod's author chose for the container, if any.

@@ -59,7 +59,7 @@ pub struct Memory {
     pub waiting: BTreeMap<String, Waiting>,
     /// By container id; written by the probers.
     pub probes: BTreeMap<String, ProbeState>,
-    /// Ids of containers whose liveness or startup probe failed for good, with the message to log.
+    /// Ids of containers whose liveness or startup probe failed for good, with the reason for ending them.
     pub unhealthy: BTreeMap<String, String>,
     /// Names of containers whose start is under way; whatever they look like meanwhile is nobody else's business.
     pub busy: BTreeSet<String>,
@@ -71,6 +71,8 @@ pub struct Memory {
     pub crashes: Backoff,
     /// Exits already counted in `crashes`, by container id.
     pub counted_exits: BTreeSet<String>,
+    /// Exits after which a pause was told of, by container id.
+    pub told_pauses: BTreeSet<String>,
     /// When an attempt that failed before a container existed may be repeated, by container name.
     pub retry_at: BTreeMap<String, Timestamp>,
     /// The sandbox could not be made: when to try again, and why.
@@ -129,6 +131,7 @@ impl Memory {
         self.starting.retain(|id| known.contains(id.as_str()));
         self.killed.retain(|id| known.contains(id.as_str()));
         self.counted_exits.retain(|id| known.contains(id.as_str()));
+        self.told_pauses.retain(|id| known.contains(id.as_str()));
     }
 }
 

@@ -13,8 +13,8 @@ use apimachinery::{Value, json};
 use jiff::Timestamp;
 
 use super::actions::should_restart;
-use super::is_sidecar;
 use super::memory::{Failure, Memory};
+use super::{full_name, is_sidecar};
 use super::{resize, restart_all};
 use crate::observe::{self, Container, Observed, State};
 
@@ -285,12 +285,10 @@ impl Teller<'_> {
                 status.state.waiting = Some(ContainerStateWaiting {
                     reason: "CrashLoopBackOff".to_owned(),
                     message: format!(
-                        "back-off {} restarting failed container={} pod={}_{}({})",
+                        "back-off {} restarting failed container={} pod={}",
                         go_duration(delay.as_secs()),
                         spec.name,
-                        self.pod.metadata.name,
-                        self.pod.metadata.namespace,
-                        self.pod.metadata.uid
+                        full_name(self.pod)
                     ),
                 });
             }

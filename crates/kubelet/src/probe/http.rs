@@ -13,6 +13,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::{bracketed, undialed};
+
 /// Bytes of an answer's body that are read (upstream's `maxRespBodyLength`).
 const BODY_BYTES_MAX: usize = 10 * 1024;
 
@@ -33,7 +35,7 @@ pub async fn get(
     port: u16,
     timeout: Duration,
 ) -> Result<Option<String>, String> {
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let host = bracketed(host);
     let slash = if action.path.starts_with('/') { "" } else { "/" };
     let url = format!("{}://{host}:{port}{slash}{}", action.scheme.to_lowercase(), action.path);
     match tokio::time::timeout(timeout, follow(action, &url)).await {
@@ -84,8 +86,7 @@ async fn request(action: &HttpGetAction, url: &Uri) -> Result<Answer, String> {
     let secure = url.scheme_str() == Some("https");
     let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
     let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let stream =
-        TcpStream::connect((host, port)).await.map_err(|e| format!("dial tcp {host}:{port}: {e}"))?;
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| undialed(host, port, &error))?;
     if !secure {
         return exchange(action, url, stream).await;
     }

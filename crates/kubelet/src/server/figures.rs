@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use api::view::core::Pod;
 use apimachinery::Value;
 use http::{HeaderValue, Response, StatusCode, header};
+use jiff::Timestamp;
 use runtime::cri;
 
 use super::metrics::{self, Counts};
 use super::{Body, Refusal, Server, text};
+use crate::staticpods::mirrored_uid;
+use crate::stats::cgroup::Told;
 use crate::stats::volumes::ByPod;
 use crate::stats::{Reading, summary};
 
@@ -23,9 +27,13 @@ impl Server {
         self.stats.volumes.read(&self.shared.config, &self.shared.csi_drivers, self.pods.list()).await
     }
 
-    pub(super) async fn summary(&self) -> Result<Value, Refusal> {
+    pub(super) async fn summary(&self, query: &str) -> Result<Value, Refusal> {
         let (reading, volumes) = (self.reading().await?, self.volumes().await);
-        Ok(summary::summary(&self.shared.config.node_name, &reading, &volumes))
+        let mut summary = summary::summary(&self.shared.config.node_name, &reading, &volumes);
+        if query.split('&').any(|pair| pair == "only_cpu_and_memory=true") {
+            summary::keep_cpu_and_memory(&mut summary);
+        }
+        Ok(summary)
     }
 
     pub(super) async fn resource_metrics(&self) -> Result<Response<Body>, Refusal> {
@@ -33,11 +41,23 @@ impl Server {
     }
 
     pub(super) async fn cadvisor_metrics(&self) -> Result<Response<Body>, Refusal> {
-        Ok(figures(metrics::cadvisor(&*self.reading().await?)))
+        let reading = self.reading().await?;
+        let config = &self.shared.config;
+        let (root, folder, read) =
+            (config.kubelet.cgroup_root.clone(), config.root_dir.clone(), reading.clone());
+        let told = tokio::task::spawn_blocking(move || Told::read(&read, &root, &folder));
+        let told = told.await.expect("reading does not panic");
+        Ok(figures(metrics::cadvisor(&reading, &told, &self.shared.about)))
     }
 
     pub(super) fn probe_metrics(&self) -> Response<Body> {
-        figures(self.shared.probe_metrics.text())
+        let mut text = self.shared.probe_metrics.text();
+        client::process::write_start(&mut text, Timestamp::now());
+        figures(text)
+    }
+
+    pub(super) fn sli_metrics(&self) -> Response<Body> {
+        figures(self.outcomes.render(Timestamp::now()))
     }
 
     pub(super) async fn kubelet_metrics(&self) -> Result<Response<Body>, Refusal> {
@@ -56,6 +76,9 @@ impl Server {
         let config = &self.shared.config;
         let mut text = metrics::kubelet(&config.node_name, &config.version, &counts, &claims);
         self.shared.started.write(&mut text);
+        self.shared.operations.write(&mut text);
+        self.requests.write(&mut text);
+        client::process::write(&mut text, Timestamp::now());
         Ok(figures(text))
     }
 
@@ -64,17 +87,28 @@ impl Server {
         let sandboxes = client.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await?.into_inner();
         let ready = |sandbox: &&cri::PodSandbox| sandbox.state() == cri::PodSandboxState::SandboxReady;
         let containers = client.list_containers(cri::ListContainersRequest::default()).await?.into_inner();
-        let count = |state| containers.containers.iter().filter(|of| of.state() == state).count();
+        let in_state = |state| containers.containers.iter().filter(|of| of.state() == state).count();
         use cri::ContainerState::{ContainerCreated, ContainerExited, ContainerRunning, ContainerUnknown};
+        let pods = self.pods.list();
+        // Static pods are here as their mirrors.
+        let count = |wanted: fn(&Pod) -> bool| {
+            let wanted: Vec<&Arc<Pod>> = pods.iter().filter(|pod| wanted(pod)).collect();
+            let mirrored = wanted.iter().filter(|pod| mirrored_uid(pod).is_some()).count();
+            [wanted.len() - mirrored, mirrored]
+        };
+        let desired_pods = count(|_| true);
         Ok(Counts {
             running_pods: sandboxes.items.iter().filter(ready).count(),
             containers: vec![
-                ("created", count(ContainerCreated)),
-                ("exited", count(ContainerExited)),
-                ("running", count(ContainerRunning)),
-                ("unknown", count(ContainerUnknown)),
+                ("created", in_state(ContainerCreated)),
+                ("exited", in_state(ContainerExited)),
+                ("running", in_state(ContainerRunning)),
+                ("unknown", in_state(ContainerUnknown)),
             ],
-            desired_pods: self.pods.list().iter().filter(|pod| !pod.is_terminal()).count(),
+            desired_pods,
+            active_pods: count(|pod| !pod.is_terminal()),
+            mirror_pods: desired_pods[1],
+            ephemeral_containers: pods.iter().map(|pod| pod.spec.ephemeral_containers.len()).sum(),
         })
     }
 }

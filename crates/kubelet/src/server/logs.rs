@@ -80,10 +80,7 @@ pub async fn serve(server: &Server, target: &Target, query: &str) -> Result<Resp
         let message = if options.previous {
             format!("previous terminated container {:?} in pod {:?} not found", target.container, target.pod)
         } else {
-            format!(
-                "container {:?} in pod {:?} is waiting to start: ContainerCreating",
-                target.container, target.pod
-            )
+            without_log(&pod, &target.container)
         };
         Refusal(StatusCode::BAD_REQUEST, message)
     })?;
@@ -109,6 +106,24 @@ pub async fn serve(server: &Server, target: &Target, query: &str) -> Result<Resp
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
     Ok(response)
+}
+
+/// Why a container has no log (upstream: `validateContainerLogStatus`).
+fn without_log(pod: &Pod, name: &str) -> String {
+    let container = format!("container {name:?} in pod {:?}", pod.metadata.name);
+    let Some(status) = crate::pod::container_status(pod, name) else {
+        return format!("{container} is not available");
+    };
+    let waiting = status.state.waiting.as_ref().map(|waiting| waiting.reason.as_str());
+    match waiting {
+        _ if status.state.terminated.is_some() => format!("{container} is terminated"),
+        Some("ErrImagePull") => format!("{container} is waiting to start: image can't be pulled"),
+        Some("ImagePullBackOff") => {
+            format!("{container} is waiting to start: trying and failing to pull image")
+        }
+        Some(reason) => format!("{container} is waiting to start: {reason}"),
+        None => format!("{container} is waiting to start - no logs yet"),
+    }
 }
 
 /// The container that the API shows as the last to have ended: while a crashed one waits to start again that is itself,
@@ -296,6 +311,8 @@ impl TrimNewline for Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use apimachinery::{Value, json};
+
     use super::*;
 
     const LOG: &str = "2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z stderr P tw\n2026-01-01T00:00:02Z stderr F o\n2026-01-01T00:00:03Z stdout F three\n";
@@ -315,6 +332,22 @@ mod tests {
         }
         std::fs::remove_file(path).expect("removes");
         assert_eq!(String::from_utf8(out).expect("text"), expect, "{query}");
+    }
+
+    #[test]
+    fn who_finds_no_log_reads_why() {
+        let check = |statuses: Value, expect: &str| {
+            let pod = json!({"metadata": {"name": "p"}, "status": {"containerStatuses": statuses}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            assert_eq!(without_log(&pod, "a"), format!("container \"a\" in pod \"p\" is {expect}"));
+        };
+        let waiting = |reason: &str| json!([{"name": "a", "state": {"waiting": {"reason": reason}}}]);
+        check(json!([]), "not available");
+        check(json!([{"name": "a"}]), "waiting to start - no logs yet");
+        check(waiting("PodInitializing"), "waiting to start: PodInitializing");
+        check(waiting("ErrImagePull"), "waiting to start: image can't be pulled");
+        check(waiting("ImagePullBackOff"), "waiting to start: trying and failing to pull image");
+        check(json!([{"name": "a", "state": {"terminated": {"exitCode": 137}}}]), "terminated");
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ mod cadvisor;
 mod kubelet;
 mod resource;
 
-pub use cadvisor::cadvisor;
+pub use cadvisor::{Machine, cadvisor};
 pub use kubelet::{Counts, kubelet};
 pub use resource::resource;
 
@@ -24,7 +24,8 @@ mod tests {
     use runtime::cri;
 
     use super::*;
-    use crate::stats::node::NodeReading;
+    use crate::stats::cgroup::{Cgroup, Cpu, Told};
+    use crate::stats::node::{Interface, NodeReading};
     use crate::stats::{ContainerReading, Filesystem, PodReading, Reading};
 
     fn reading() -> Reading {
@@ -75,20 +76,40 @@ mod tests {
     }
 
     #[test]
-    fn cadvisor_metrics_carry_cgroup_image_and_pod() {
-        let text = cadvisor(&reading());
-        check(
-            &text,
-            "container_memory_working_set_bytes{container=\"main\",id=\"/pod/c1\",image=\"busybox:1\",name=\"c1\",namespace=\"shop\",pod=\"web\"} 4096 200000",
-        );
+    fn cadvisor_metrics_carry_cgroup_image_and_pod_and_what_the_kernel_tells() {
+        let link = Interface { name: "eth0".to_owned(), rx_packets: 3, ..Interface::default() };
+        let of_pod = Cgroup { path: "/k/pod7".to_owned(), interfaces: vec![link], ..Cgroup::default() };
+        let mut of_main = Cgroup { path: "/k/pod7/c1".to_owned(), ..Cgroup::default() };
+        of_main.cpu = Cpu { throttled_nanos: Some(500_000_000), quota: Some(1000), ..Cpu::default() };
+        of_main.memory.page_faults = Some(9);
+        let mut told = Told { device: "/dev/sda".to_owned(), ..Told::default() };
+        told.pods.insert(String::new(), of_pod);
+        told.containers.insert("c1".to_owned(), of_main);
+        let machine = Machine { boot_id: "b".to_owned(), ..Machine::default() };
+        let text = cadvisor(&reading(), &told, &machine);
+        let main =
+            r#"container="main",id="/k/pod7/c1",image="busybox:1",name="c1",namespace="shop",pod="web""#;
+        let check =
+            |name: &str, labels: &str, value: &str| check(&text, &format!("{name}{{{labels}}} {value}"));
+        check("container_memory_working_set_bytes", main, "4096 200000");
+        check("container_cpu_usage_seconds_total", &format!(r#"{main},cpu="total""#), "1.5 200000");
+        check("container_cpu_cfs_throttled_seconds_total", main, "0.5 200000");
+        check("container_spec_cpu_quota", main, "1000");
+        let fault = r#"failure_type="pgfault",scope="hierarchy""#;
+        check("container_memory_failures_total", &format!("{main},{fault}"), "9 200000");
+        let eth0 = r#"id="/k/pod7",namespace="shop",pod="web",interface="eth0""#;
+        check("container_network_receive_packets_total", eth0, "3 200000");
+        check("container_fs_limit_bytes", r#"id="/",device="/dev/sda""#, "0 200000");
+        check("machine_memory_bytes", r#"boot_id="b",machine_id="",system_uuid="""#, "0");
     }
 
     #[test]
     fn what_cannot_be_read_is_said_once() {
-        let counts = Counts { running_pods: 2, ..Counts::default() };
+        let counts = Counts { running_pods: 2, desired_pods: [3, 1], ..Counts::default() };
         let text = kubelet("n1", "v1.36.0", &counts, &[]);
         check(&text, "kubelet_running_pods 2");
         check(&text, "kubelet_node_name{node=\"n1\"} 1");
+        check(&text, "kubelet_desired_pods{static=\"true\"} 1");
         let types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
         let distinct: std::collections::BTreeSet<&&str> = types.iter().collect();
         assert_eq!(distinct.len(), types.len());

@@ -13,12 +13,15 @@ pub type Offers = fn(&Route) -> bool;
 
 /// Upstream's `InstallAuthNotRequiredHandlers`.
 pub fn read_only(route: &Route) -> bool {
-    use Route::{CadvisorMetrics, Healthz, Metrics, Pods, ProbeMetrics, ResourceMetrics, Summary};
-    matches!(route, Healthz | Pods | Summary | Metrics | ResourceMetrics | CadvisorMetrics | ProbeMetrics)
+    use Route::{
+        CadvisorMetrics, Healthz, Metrics, Pods, ProbeMetrics, ResourceMetrics, SliMetrics, Summary,
+    };
+    let is_figures = matches!(route, Metrics | ResourceMetrics | CadvisorMetrics | ProbeMetrics | SliMetrics);
+    is_figures || matches!(route, Healthz(_) | Pods | Summary)
 }
 
 pub fn healthz(route: &Route) -> bool {
-    matches!(route, Route::Healthz)
+    matches!(route, Route::Healthz(_))
 }
 
 impl Server {
@@ -56,12 +59,19 @@ mod tests {
         check("/healthz", (true, true));
         check("/pods", (true, false));
         check("/stats/summary", (true, false));
-        for metrics in ["/metrics", "/metrics/resource", "/metrics/cadvisor", "/metrics/probes"] {
+        for metrics in
+            ["/metrics", "/metrics/resource", "/metrics/cadvisor", "/metrics/probes", "/metrics/slis"]
+        {
             check(metrics, (true, false));
         }
-        for closed in
-            ["/configz", "/runningpods/", "/exec/n/p/c", "/containerLogs/n/p/c", "/checkpoint/n/p/c"]
-        {
+        for closed in [
+            "/configz",
+            "/runningpods/",
+            "/exec/n/p/c",
+            "/run/n/p/c",
+            "/containerLogs/n/p/c",
+            "/checkpoint/n/p/c",
+        ] {
             check(closed, (false, false));
         }
     }

@@ -1,5 +1,6 @@
 //! The kubelet's paths, and what of the node a user must be allowed for each.
 
+use super::healthz::CHECKS;
 use super::node_logs;
 
 /// A container of a pod; `uid` and `container` may be empty.
@@ -13,7 +14,8 @@ pub struct Target {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
-    Healthz,
+    /// The check that is meant, or nothing for all.
+    Healthz(String),
     Pods,
     RunningPods,
     Configz,
@@ -22,11 +24,13 @@ pub enum Route {
     ResourceMetrics,
     CadvisorMetrics,
     ProbeMetrics,
+    SliMetrics,
     Checkpoint(Target),
     Logs(Target),
     /// What follows `/logs/`.
     NodeLogs(String),
     Exec(Target),
+    Run(Target),
     Attach(Target),
     PortForward(Target),
 }
@@ -45,7 +49,8 @@ impl Route {
             _ => None,
         };
         match (*first, rest) {
-            ("healthz", [] | ["ping" | "log" | "syncloop"]) => Some(Route::Healthz),
+            ("healthz", []) => Some(Route::Healthz(String::new())),
+            ("healthz", [check]) if CHECKS.contains(check) => Some(Route::Healthz((*check).to_owned())),
             ("pods", []) => Some(Route::Pods),
             ("runningpods", []) => Some(Route::RunningPods),
             ("logs", []) => Some(Route::NodeLogs(String::new())),
@@ -55,11 +60,13 @@ impl Route {
             ("metrics", ["resource"]) => Some(Route::ResourceMetrics),
             ("metrics", ["cadvisor"]) => Some(Route::CadvisorMetrics),
             ("metrics", ["probes"]) => Some(Route::ProbeMetrics),
+            ("metrics", ["slis"]) => Some(Route::SliMetrics),
             ("checkpoint", [namespace, pod, container]) => {
                 Some(Route::Checkpoint(target(namespace, pod, "", container)))
             }
             ("containerLogs", _) => in_container().map(Route::Logs),
             ("exec", _) => in_container().map(Route::Exec),
+            ("run", _) => in_container().map(Route::Run),
             ("attach", _) => in_container().map(Route::Attach),
             ("portForward", [namespace, pod]) => Some(Route::PortForward(target(namespace, pod, "", ""))),
             ("portForward", [namespace, pod, uid]) => {
@@ -71,8 +78,8 @@ impl Route {
 
     /// Whether it looks into containers (upstream: `InstallDebuggingHandlers`).
     pub fn is_for_debugging(&self) -> bool {
-        use Route::{Attach, Exec, Logs, NodeLogs, PortForward, RunningPods};
-        matches!(self, RunningPods | Logs(_) | NodeLogs(_) | Exec(_) | Attach(_) | PortForward(_))
+        use Route::{Attach, Exec, Logs, NodeLogs, PortForward, Run, RunningPods};
+        matches!(self, RunningPods | Logs(_) | NodeLogs(_) | Exec(_) | Run(_) | Attach(_) | PortForward(_))
     }
 }
 
@@ -105,6 +112,7 @@ mod tests {
     fn paths_name_a_container_with_or_without_uid() {
         assert_eq!(Route::parse("/exec/n/p/c"), Some(Route::Exec(target("n", "p", "", "c"))));
         assert_eq!(Route::parse("/exec/n/p/u/c"), Some(Route::Exec(target("n", "p", "u", "c"))));
+        assert_eq!(Route::parse("/run/n/p/c"), Some(Route::Run(target("n", "p", "", "c"))));
         assert_eq!(Route::parse("/portForward/n/p"), Some(Route::PortForward(target("n", "p", "", ""))));
         assert_eq!(Route::parse("/runningpods/"), Some(Route::RunningPods));
         assert_eq!(Route::parse("/logs/apt/"), Some(Route::NodeLogs("apt/".to_owned())));

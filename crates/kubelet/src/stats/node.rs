@@ -9,7 +9,7 @@ use runtime::cri;
 use crate::node::meminfo_kib;
 
 /// The kernel counts processor time in these for user space, on every architecture it runs on (`USER_HZ`).
-const TICK_NANOS: u64 = 10_000_000;
+pub const TICK_NANOS: u64 = 10_000_000;
 /// Of the counters in `/proc/stat`, those in which a processor works: guests are counted in `user` already.
 const BUSY_FIELDS: [usize; 6] = [0, 1, 2, 5, 6, 7];
 
@@ -43,9 +43,13 @@ pub struct Memory {
 pub struct Interface {
     pub name: String,
     pub rx_bytes: u64,
+    pub rx_packets: u64,
     pub rx_errors: u64,
+    pub rx_dropped: u64,
     pub tx_bytes: u64,
+    pub tx_packets: u64,
     pub tx_errors: u64,
+    pub tx_dropped: u64,
 }
 
 impl NodeReading {
@@ -103,15 +107,35 @@ fn memory(meminfo: &str, vmstat: &str) -> Memory {
     }
 }
 
-fn interfaces(table: &str) -> Vec<Interface> {
+pub fn interfaces(table: &str) -> Vec<Interface> {
     let parse = |line: &str| {
         let (name, counters) = line.split_once(':')?;
         let counters: Vec<u64> = counters.split_whitespace().filter_map(|n| n.parse().ok()).collect();
         let at = |index: usize| counters.get(index).copied().unwrap_or(0);
         let name = name.trim().to_owned();
-        Some(Interface { name, rx_bytes: at(0), rx_errors: at(2), tx_bytes: at(8), tx_errors: at(10) })
+        Some(Interface {
+            name,
+            rx_bytes: at(0),
+            rx_packets: at(1),
+            rx_errors: at(2),
+            rx_dropped: at(3),
+            tx_bytes: at(8),
+            tx_packets: at(9),
+            tx_errors: at(10),
+            tx_dropped: at(11),
+        })
     };
-    table.lines().filter_map(parse).filter(|interface| interface.name != "lo").collect()
+    table.lines().filter_map(parse).filter(|interface| !is_ignored(&interface.name)).collect()
+}
+
+/// Loopback and the ends of links to containers, of which these tell themselves (cAdvisor's `isIgnoredDevice`, and the links
+/// of the built-in pod network: `cox` with twelve hexadecimal digits).
+fn is_ignored(name: &str) -> bool {
+    const LINK_DIGITS: usize = 12;
+    let is_link = |digits: &str| digits.len() == LINK_DIGITS && digits.chars().all(|c| c.is_ascii_hexdigit());
+    name == "lo"
+        || ["veth", "docker", "nerdctl"].iter().any(|prefix| name.starts_with(prefix))
+        || name.strip_prefix("cox").is_some_and(is_link)
 }
 
 /// The second number of `1/234`, the fourth field.
@@ -137,6 +161,14 @@ mod tests {
         assert_eq!((found.usage, found.working_set, found.available), (90 << 10, 85 << 10, 15 << 10));
         assert_eq!((found.rss, found.page_faults, found.major_page_faults), (40 << 10, 7, 2));
         assert_eq!((found.swap_usage, found.swap_available), (2 << 10, 6 << 10));
+    }
+
+    #[test]
+    fn links_to_containers_are_not_the_nodes() {
+        let line = |name: &str| format!("{name}: 1 2 0 0 0 0 0 0 3 4 0 0 0 0 0 0\n");
+        let table: String = ["lo", "eth0", "veth12", "cox545fb1459aa5", "cox-au0"].map(line).concat();
+        let names: Vec<String> = interfaces(&table).into_iter().map(|interface| interface.name).collect();
+        assert_eq!(names, ["eth0", "cox-au0"]);
     }
 
     #[test]

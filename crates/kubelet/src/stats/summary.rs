@@ -15,6 +15,34 @@ pub fn summary(node_name: &str, reading: &Reading, volumes: &ByPod) -> Value {
     json!({"node": node_stats(node_name, reading), "pods": reading.pods.iter().map(of).collect::<Vec<_>>()})
 }
 
+/// For who asks for no more (upstream: `GetCPUAndMemoryStats`).
+pub fn keep_cpu_and_memory(summary: &mut Value) {
+    const KEPT: [&str; 9] = [
+        "nodeName",
+        "systemContainers",
+        "startTime",
+        "cpu",
+        "memory",
+        "swap",
+        "podRef",
+        "containers",
+        "name",
+    ];
+    let keep = |of: &mut Value| {
+        if let Value::Object(fields) = of {
+            fields.retain(|name, _| KEPT.contains(&name.as_str()));
+        }
+    };
+    let each = |of: &mut Value, keep: &dyn Fn(&mut Value)| {
+        of.as_array_mut().into_iter().flatten().for_each(keep);
+    };
+    keep(&mut summary["node"]);
+    each(&mut summary["pods"], &|pod| {
+        keep(pod);
+        each(&mut pod["containers"], &keep);
+    });
+}
+
 /// Leaves out what is not known.
 fn fields<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
     let known = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
@@ -153,6 +181,7 @@ fn interface(of: &cri::NetworkInterfaceUsage) -> Interface {
         rx_errors: known(&of.rx_errors),
         tx_bytes: known(&of.tx_bytes),
         tx_errors: known(&of.tx_errors),
+        ..Interface::default()
     }
 }
 
@@ -223,4 +252,28 @@ fn memory_stats(memory: &cri::MemoryUsage, time: Timestamp) -> Value {
         ("majorPageFaults", known(&memory.major_page_faults)),
         ("psi", memory.psi.as_ref().map(psi)),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_cpu_and_memory_gets_no_more() {
+        let of = |more: &str| {
+            let mut value = json!({"cpu": {"usageNanoCores": 1}, "memory": {"rssBytes": 2}});
+            value[more] = json!({});
+            value
+        };
+        let mut pod = of("network");
+        pod["containers"] = json!([of("rootfs")]);
+        let mut summary = json!({"node": of("fs"), "pods": [pod]});
+        keep_cpu_and_memory(&mut summary);
+        for gone in ["/node/fs", "/pods/0/network", "/pods/0/containers/0/rootfs"] {
+            assert!(summary.pointer(gone).is_none(), "{gone}");
+        }
+        for kept in ["/node/cpu", "/pods/0/memory", "/pods/0/containers/0/cpu"] {
+            assert!(summary.pointer(kept).is_some(), "{kept}");
+        }
+    }
 }

@@ -103,7 +103,9 @@ fn link_names(dir: &Path, payload: &Payload) -> io::Result<()> {
     }
     for entry in fs::read_dir(dir)? {
         let name = PathBuf::from(entry?.file_name());
-        if !name.to_string_lossy().starts_with("..") && !wanted.contains(name.as_path()) {
+        // Others may have put something here, such as the folder of a `subPath` that is no key.
+        let is_ours = fs::read_link(dir.join(&name)).is_ok_and(|target| target.starts_with(DATA));
+        if is_ours && !wanted.contains(name.as_path()) {
             remove_if_there(&dir.join(name))?;
         }
     }
@@ -120,6 +122,16 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_put_there_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        write(dir.path(), &payload(&[("a", "1"), ("b", "1")]), None).expect("writes");
+        fs::create_dir_all(dir.path().join("no/key")).expect("a folder");
+        write(dir.path(), &payload(&[("a", "2")]), None).expect("writes beside it");
+        assert!(dir.path().join("no/key").is_dir());
+        assert!(!dir.path().join("b").exists());
+    }
 
     fn payload(files: &[(&str, &str)]) -> Payload {
         files

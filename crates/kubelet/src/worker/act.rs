@@ -246,12 +246,9 @@ async fn kill(shared: Arc<Shared>, pod: Arc<Pod>, ending: Ending) -> Outcome {
         let (result, left) = crate::lifecycle::run_pre_stop(&target, hook, grace_seconds).await;
         timeout = left;
         if let Err(why) = result {
-            events.container(
-                &target.spec,
-                EventType::Warning,
-                "FailedPreStopHook",
-                format!("PreStopHook failed: {why}"),
-            );
+            tracing::warn!(pod = %pod.metadata.namespaced_name(), container = target.spec.name, why, "pre-stop hook failed");
+            let message = "PreStopHook failed".to_owned();
+            events.container(&target.spec, EventType::Warning, "FailedPreStopHook", message);
         }
     }
     if timeout > 0 && !after.is_empty() {

@@ -18,7 +18,9 @@ impl Worker {
             (ProbeType::Startup, Some(true)) => state.started = true,
             (ProbeType::Readiness, Some(passed)) => state.ready = passed,
             (ProbeType::Startup | ProbeType::Liveness, Some(false)) => {
-                let why = format!("failed {} probe", verdict.kind.as_str().to_lowercase());
+                let kind = verdict.kind.as_str().to_lowercase();
+                let why =
+                    format!("Container {} failed {kind} probe, will be restarted", verdict.container_name);
                 self.memory.unhealthy.insert(verdict.container_id, why);
             }
             _ => {}

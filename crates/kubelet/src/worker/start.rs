@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use api::view::core::{Container, Pod, Secret};
 use client::event::EventType;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use runtime::cri;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,9 @@ use crate::pod::memory::Waiting;
 use crate::pod::sandbox::sandbox_config;
 use crate::probe::Target;
 use crate::resources::fit_quota;
-use crate::{env, lifecycle, volumes};
+use crate::{env, images, lifecycle, volumes};
+
+const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
 pub struct Start {
     pub shared: Arc<Shared>,
@@ -74,7 +76,7 @@ impl Start {
             Ok(outcome) => outcome,
             Err(failure) => {
                 self.shared.started.container_failed(&pod, spec, failure.reason);
-                let retry_at = failure.retry_at.unwrap_or_else(|| Timestamp::now() + RETRY);
+                let retry_at = failure.retry_at.unwrap_or_else(|| Timestamp::now() + pause(failure.reason));
                 let waiting = Waiting { reason: failure.reason.to_owned(), message: failure.message };
                 Outcome { waiting: Some((self.name, waiting, retry_at)), ..Default::default() }
             }
@@ -90,7 +92,7 @@ impl Start {
             return Ok(Outcome::default());
         }
         container::verify_run_as_non_root(&self.pod, spec, image.uid, &image.user)
-            .map_err(|why| self.refused(spec, events, "CreateContainerConfigError", why))?;
+            .map_err(|why| self.refused(spec, events, CONFIG_ERROR, why))?;
         let sandbox = self.sandbox.as_ref().ok_or_else(|| Failure::new("ContainerCreating", ""))?;
         let (paths, refresh_at) =
             set_up_volumes(&self.shared, &self.pod, &self.volumes, &sandbox.ips).await.map_err(|error| {
@@ -101,14 +103,14 @@ impl Start {
         // Asked for once: what is given may change until the container is seen to run.
         let pinned = self.pinned(spec);
         let config = self.config(spec, image, &sandbox.ips, &places, pinned.clone()).await;
-        let config = config.map_err(|why| self.refused(spec, events, "CreateContainerConfigError", why))?;
+        let config = config.map_err(|why| self.refused(spec, events, CONFIG_ERROR, why))?;
         let id = self.create(spec, sandbox, config, events).await?;
         let mut client = self.shared.runtime.runtime.clone();
         client
             .start_container(cri::StartContainerRequest { container_id: id.clone() })
             .await
             .map_err(|status| self.refused(spec, events, "RunContainerError", status.message().to_owned()))?;
-        events.container(spec, EventType::Normal, "Started", format!("Started container {}", spec.name));
+        events.container(spec, EventType::Normal, "Started", "Container started".to_owned());
         let unhealthy = self.after_start(spec, &id, &sandbox.ips, events).await;
         Ok(Outcome {
             started: Some(self.name.clone()),
@@ -338,12 +340,7 @@ impl Start {
         };
         match self.shared.runtime.runtime.clone().create_container(request).await {
             Ok(answer) => {
-                events.container(
-                    spec,
-                    EventType::Normal,
-                    "Created",
-                    format!("Created container: {}", spec.name),
-                );
+                events.container(spec, EventType::Normal, "Created", "Container created".to_owned());
                 Ok(answer.into_inner().container_id)
             }
             Err(status) => {
@@ -379,14 +376,17 @@ impl Start {
             pod_ip: ips.first().and_then(|ip| ip.parse().ok()),
         };
         let why = lifecycle::run_post_start(&target, hook).await.err()?;
-        events.container(
-            spec,
-            EventType::Warning,
-            "FailedPostStartHook",
-            format!("PostStartHook failed: {why}"),
-        );
-        Some((id.to_owned(), "failed postStart hook".to_owned()))
+        // What a hook says may be secret.
+        tracing::warn!(pod = %self.pod.metadata.namespaced_name(), container = spec.name, why, "post-start hook failed");
+        let message = "PostStartHook failed".to_owned();
+        events.container(spec, EventType::Warning, lifecycle::FAILED_POST_START_HOOK, message);
+        Some((id.to_owned(), lifecycle::FAILED_POST_START_HOOK.to_owned()))
     }
+}
+
+/// A wrong configuration is looked at again when an object it names changes, and otherwise as often as upstream does.
+fn pause(reason: &str) -> SignedDuration {
+    if reason == CONFIG_ERROR { images::LOOK_AGAIN } else { RETRY }
 }
 
 const IMAGE_REASONS: [&str; 5] =

@@ -116,26 +116,31 @@ impl IpFamily {
     /// Matches packets addressed to this host, loopback addresses apart: what comes from those
     /// could not be routed to a pod.
     pub fn local_destination(self) -> Vec<Expression> {
-        let to = Register(0);
-        let loopback = match self {
-            IpFamily::V4 => IpNet::from(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8)),
-            IpFamily::V6 => IpNet::from(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128)),
-        };
-        let mut steps = vec![
-            Expression::FibDestinationType { to },
-            Expression::Compare { from: to, equal: true, value: ADDRESS_LOCAL.to_ne_bytes().to_vec() },
-        ];
-        steps.extend(self.in_network(|to| self.destination(to), loopback, false));
+        let mut steps = any_local_destination();
+        steps.extend(self.loopback_destination(false));
         steps
+    }
+
+    /// Matches packets addressed to a loopback address, or to none.
+    pub fn loopback_destination(self, is_loopback: bool) -> Vec<Expression> {
+        self.in_network(|to| self.destination(to), self.loopback(), is_loopback)
+    }
+
+    /// Matches packets from a loopback address.
+    pub fn loopback_source(self) -> Vec<Expression> {
+        self.in_network(|to| self.source(to), self.loopback(), true)
+    }
+
+    fn loopback(self) -> IpNet {
+        match self {
+            IpFamily::V4 => ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+            IpFamily::V6 => ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128).into(),
+        }
     }
 
     /// Matches packets that this host itself sends.
     pub fn local_source(self) -> Vec<Expression> {
-        let to = Register(0);
-        vec![
-            Expression::FibSourceType { to },
-            Expression::Compare { from: to, equal: true, value: ADDRESS_LOCAL.to_ne_bytes().to_vec() },
-        ]
+        source_is_local(true)
     }
 
     fn address(self, offset: u32, to: Register) -> Expression {
@@ -154,6 +159,24 @@ impl Expression {
     pub fn destination_port(to: Register) -> Expression {
         Expression::Payload { base: PayloadBase::Transport, offset: DESTINATION_PORT_OFFSET, len: 2, to }
     }
+}
+
+/// Matches packets addressed to this host, by whichever address.
+pub fn any_local_destination() -> Vec<Expression> {
+    let to = Register(0);
+    vec![
+        Expression::FibDestinationType { to },
+        Expression::Compare { from: to, equal: true, value: ADDRESS_LOCAL.to_ne_bytes().to_vec() },
+    ]
+}
+
+/// Matches packets from an address of this host, or from others.
+pub fn source_is_local(is_local: bool) -> Vec<Expression> {
+    let to = Register(0);
+    vec![
+        Expression::FibSourceType { to },
+        Expression::Compare { from: to, equal: is_local, value: ADDRESS_LOCAL.to_ne_bytes().to_vec() },
+    ]
 }
 
 /// Matches packets of connections whose destination was translated.

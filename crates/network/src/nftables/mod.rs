@@ -14,7 +14,10 @@ mod ruleset;
 
 pub use batch::{Batch, Edit};
 pub use expression::{CtKey, Expression, MetaKey, PayloadBase, Register, Verdict};
-pub use family::{IpFamily, destination_translated, invalid_connection, known_connection, new_connection};
+pub use family::{
+    IpFamily, any_local_destination, destination_translated, invalid_connection, known_connection,
+    new_connection, source_is_local,
+};
 pub use keeper::{Disturbance, Programmed};
 pub use list::{Listing, delete_tables, tables};
 pub use ruleset::{Chain, Concat, Data, DataType, Hook, HookType, Rule, Ruleset, Set, Type};

@@ -29,6 +29,7 @@ pub(super) struct Pair<'a> {
     pub addresses: &'a [IpAddr],
     pub gateways: &'a [IpAddr],
     pub bandwidth: Bandwidth,
+    pub has_host_ports: bool,
 }
 
 /// Lets the host forward for its pods.
@@ -111,6 +112,10 @@ pub(super) fn connect(links: &mut Links, pair: &Pair<'_>) -> Result<(), Error> {
         links.limit_rate(host.index, rate)?;
     }
     configure_pod(&mut Links::new(netns::route_socket(pair.netns)?), pair)?;
+    if pair.has_host_ports && pair.addresses.iter().any(IpAddr::is_ipv4) {
+        // What is sent to a host port on a loopback address leaves by this link, and its answers come back by it.
+        sysctl::write(&format!("net/ipv4/conf/{}/route_localnet", pair.host_name), "1")?;
+    }
     for (address, gateway) in pair.addresses.iter().zip(pair.gateways) {
         let destination = IpNet::from(*address);
         links.replace_neighbour(host.index, *address, pod_mac)?;

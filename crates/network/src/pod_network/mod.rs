@@ -278,6 +278,7 @@ impl Inner {
             addresses,
             gateways: &gateways,
             bandwidth: request.bandwidth,
+            has_host_ports: !request.host_ports.is_empty(),
         };
         host::connect(&mut self.links, &pair)
     }

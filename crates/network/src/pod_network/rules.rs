@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::state::Attachment;
 use crate::nftables::{
     Concat, Data, DataType, Expression, Hook, IpFamily, Register, Rule, Ruleset, Set, Type, Verdict,
-    destination_translated, invalid_connection,
+    any_local_destination, destination_translated, invalid_connection, new_connection, source_is_local,
 };
 
 /// Chain that translates what is addressed to a host port.
@@ -22,6 +22,7 @@ pub(super) fn ruleset<'a>(
 ) -> Ruleset {
     let mut rules = Ruleset::new(table);
     let (mut translate, mut masquerade, mut forward) = (Vec::new(), Vec::new(), Vec::new());
+    let mut input = Vec::new();
     for family in IpFamily::ALL {
         if !pod_cidrs.iter().any(|cidr| IpFamily::of(cidr.addr()) == family) {
             continue;
@@ -30,6 +31,10 @@ pub(super) fn ruleset<'a>(
         translate.push(host_address_rule(family));
         translate.push(host_port_rule(family));
         masquerade.push(hairpin_rule(family));
+        if family == IpFamily::V4 {
+            masquerade.push(loopback_rule());
+            input.push(stranger_rule());
+        }
         masquerade.extend(outward_rules(family, pod_cidrs, inside));
         forward.extend(invalid_rules(family, pod_cidrs));
     }
@@ -39,6 +44,7 @@ pub(super) fn ruleset<'a>(
     rules.chain("output", Some(Hook::OUTPUT_NAT), jump);
     rules.chain("postrouting", Some(Hook::POSTROUTING_NAT), masquerade);
     rules.chain("forward", Some(Hook::FORWARD_FILTER), forward);
+    rules.chain("input", Some(Hook::INPUT_FILTER), input);
     rules
 }
 
@@ -76,7 +82,11 @@ fn add_sets<'a>(rules: &mut Ruleset, family: IpFamily, attachments: impl Iterato
 
 fn host_port_rule(family: IpFamily) -> Rule {
     let mut rule = family.matches();
-    rule.extend(family.local_destination());
+    // There is no way from `::1` to a pod: the kernel knows `route_localnet` for IPv4 alone.
+    rule.extend(match family {
+        IpFamily::V4 => any_local_destination(),
+        IpFamily::V6 => family.local_destination(),
+    });
     rule.extend([Expression::protocol(Register(0)), Expression::destination_port(Register(1))]);
     rule.extend(translate_by(port_map(family), family));
     rule
@@ -111,6 +121,26 @@ fn hairpin_rule(family: IpFamily) -> Rule {
         Expression::Contains { set: hairpin_set(family), key: Register(0), contains: true },
         Expression::Masquerade,
     ]);
+    rule
+}
+
+/// What this host sends to a host port on a loopback address comes from one, to which no pod can answer.
+fn loopback_rule() -> Rule {
+    let mut rule = IpFamily::V4.matches();
+    rule.extend(destination_translated());
+    rule.extend(IpFamily::V4.loopback_source());
+    rule.push(Expression::Masquerade);
+    rule
+}
+
+/// The answers to such packets need `route_localnet`, which lets others send to loopback addresses as well
+/// (CVE-2020-8558).
+fn stranger_rule() -> Rule {
+    let mut rule = IpFamily::V4.matches();
+    rule.extend(new_connection());
+    rule.extend(IpFamily::V4.loopback_destination(true));
+    rule.extend(source_is_local(false));
+    rule.push(Expression::Verdict(Verdict::Drop));
     rule
 }
 

@@ -89,6 +89,9 @@ fn host_ports_lead_to_the_pod_from_outside_host_and_the_pod_itself() {
         "pod-udp"
     );
     assert!(world.host.ask_tcp(at("10.244.0.1:8081")).is_err(), "bound to another address");
+    assert_eq!(world.host.ask_tcp(at("127.0.0.1:8080")).expect("loopback is the host too").1, "pod");
+    let answer = world.host.ask_udp(at("127.0.0.1:8080"), crate::testing::PATIENCE);
+    assert_eq!(answer.expect("with either protocol").1, "pod-udp");
 }
 
 #[test]
@@ -123,6 +126,8 @@ fn a_detached_sandbox_frees_its_address_which_rests() {
 #[test]
 fn teardown_leaves_nothing() {
     let world = World::new("teardown");
+    // A new network namespace has what the machine has, where a cluster may run.
+    world.host.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0")).expect("writes");
     let before = (world.host.links().list().unwrap(), world.listing("coxswain-test-pods"));
     let network = world.start();
     world.attach(&network, 0, vec![]);

@@ -74,7 +74,8 @@ impl Cgroups {
         dirs
     }
 
-    fn dir(&self, controller: &str, path: &str) -> Option<PathBuf> {
+    /// The folder in which a controller tells of a cgroup, if there is such a controller.
+    pub fn dir(&self, controller: &str, path: &str) -> Option<PathBuf> {
         let relative = path.trim_start_matches('/');
         match self {
             Cgroups::V1(hierarchies) => hierarchies

@@ -129,6 +129,8 @@ fn a_crash_is_paused_before_the_next_attempt() {
     let observed = Observed { sandboxes: vec![sandbox(true)], containers };
     let plan = pod_actions(&pod, &observed, &memory, Timestamp::UNIX_EPOCH);
     assert_eq!(words(&plan), [""; 0]);
+    let ended = &observed.containers[0];
+    assert_eq!(plan.pausing, [("a".to_owned(), ended.id.clone())]);
     let wake_at = plan.wake_at.expect("a pause");
     assert_eq!(wake_at.as_second(), 10);
     assert_eq!(words(&pod_actions(&pod, &observed, &memory, wake_at)), ["start a#2"]);
@@ -143,7 +145,7 @@ fn an_unhealthy_or_changed_container_is_killed() {
         containers: vec![c.clone(), container(&pod, "i", State::Exited, 0, 0)],
     };
     let mut memory = Memory::default();
-    memory.unhealthy.insert("a0".into(), "failed liveness probe".into());
+    memory.unhealthy.insert("a0".into(), "Container a failed liveness probe, will be restarted".into());
     assert_eq!(words(&pod_actions(&pod, &observed(&changed), &memory, Timestamp::UNIX_EPOCH)), ["kill a0"]);
     changed.hash = "other".into();
     assert_eq!(

@@ -12,7 +12,12 @@ pub struct Counts {
     pub running_pods: usize,
     /// By the state that upstream names: `created`, `running`, `exited`, `unknown`.
     pub containers: Vec<(&'static str, usize)>,
-    pub desired_pods: usize,
+    /// Those of the API, and static ones.
+    pub desired_pods: [usize; 2],
+    /// Those of them that are not over.
+    pub active_pods: [usize; 2],
+    pub mirror_pods: usize,
+    pub ephemeral_containers: usize,
 }
 
 /// A volume of a claim, by namespace and name of the claim.
@@ -33,8 +38,20 @@ pub fn kubelet(node_name: &str, version: &str, counts: &Counts, claims: &[Claim<
     let state = |(state, count): &(&str, usize)| (labels(&[("container_state", state)]), *count as f64);
     let containers: Vec<(String, f64)> = counts.containers.iter().map(state).collect();
     gauge("kubelet_running_containers", "Containers by their state.", &containers);
-    let desired = one(labels(&[("static", "")]), counts.desired_pods as f64);
+    let by_source = |counts: [usize; 2]| {
+        ["", "true"]
+            .map(|is_static| labels(&[("static", is_static)]))
+            .into_iter()
+            .zip(counts.map(|n| n as f64))
+    };
+    let desired: Vec<(String, f64)> = by_source(counts.desired_pods).collect();
     gauge("kubelet_desired_pods", "Pods that are to run here.", &desired);
+    let active: Vec<(String, f64)> = by_source(counts.active_pods).collect();
+    gauge("kubelet_active_pods", "Pods that are to run here and are not over.", &active);
+    let mirrors = one(String::new(), counts.mirror_pods as f64);
+    gauge("kubelet_mirror_pods", "Static pods that the API shows.", &mirrors);
+    let ephemeral = one(String::new(), counts.ephemeral_containers as f64);
+    gauge("kubelet_managed_ephemeral_containers", "Ephemeral containers of these pods.", &ephemeral);
     let of_claim = |namespace, claim| labels(&[("namespace", namespace), ("persistentvolumeclaim", claim)]);
     for (name, help, figure) in VOLUME_FIGURES {
         let series = claims

@@ -1,0 +1,130 @@
+//! Requests to the kubelet's own API, counted (follows `ServeHTTP` of the kubelet's `server/server.go`).
+
+use std::time::Instant;
+
+use client::metrics::{Histogram, Number};
+use http::Request;
+
+/// Prometheus' `DefBuckets`.
+const BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+const METHODS: [&str; 8] = ["OPTIONS", "GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT"];
+
+/// What paths may begin with to be told apart.
+const PATHS: [&str; 16] = [
+    "attach",
+    "checkpoint",
+    "configz",
+    "containerLogs",
+    "exec",
+    "healthz",
+    "logs",
+    "metrics",
+    "metrics/cadvisor",
+    "metrics/probes",
+    "metrics/resource",
+    "pods",
+    "portForward",
+    "run",
+    "runningpods",
+    "stats",
+];
+
+/// Upstream's `longRunningRequestPathMap`, by whose spelling port-forward does not last.
+const LASTING: [&str; 2] = ["exec", "attach"];
+
+#[derive(Debug)]
+pub struct Requests {
+    totals: Number,
+    now: Number,
+    durations: Histogram,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Requests {
+            totals: Number::counter("kubelet_http_requests_total", "Requests to the kubelet's own API."),
+            now: Number::gauge("kubelet_http_inflight_requests", "Those being answered now."),
+            durations: Histogram::new(
+                "kubelet_http_requests_duration_seconds",
+                "How long answers took.",
+                BOUNDS.to_vec(),
+            ),
+        }
+    }
+}
+
+/// A request that is being answered.
+pub struct Pending<'a> {
+    requests: &'a Requests,
+    labels: String,
+    began: Instant,
+}
+
+impl Requests {
+    pub fn begin<B>(&self, request: &Request<B>, is_open: bool) -> Pending<'_> {
+        let labels = labels(request.method().as_str(), request.uri().path(), is_open);
+        self.totals.add(&labels, 1.0);
+        self.now.add(&labels, 1.0);
+        Pending { requests: self, labels, began: Instant::now() }
+    }
+
+    pub fn write(&self, text: &mut String) {
+        self.totals.write(text);
+        self.now.write(text);
+        self.durations.write(text);
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.requests.now.add(&self.labels, -1.0);
+        self.requests.durations.observe(&self.labels, self.began.elapsed().as_secs_f64());
+    }
+}
+
+fn labels(method: &str, path: &str, is_open: bool) -> String {
+    let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+    let mut parts = path.trim_start_matches('/').split('/');
+    let first = parts.next().unwrap_or_default();
+    let root = match (first, parts.next()) {
+        ("metrics", Some(which)) => format!("metrics/{which}"),
+        _ => first.to_owned(),
+    };
+    let path = PATHS.into_iter().find(|known| *known == root).unwrap_or("other");
+    let lasting = LASTING.contains(&path);
+    let server = if is_open { "readonly" } else { "readwrite" };
+    format!("long_running=\"{lasting}\",method={method:?},path={path:?},server_type={server:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_told_apart_by_what_they_ask_for() {
+        let check = |method, path, is_open, expect: &str| assert_eq!(labels(method, path, is_open), expect);
+        let expect = r#"long_running="true",method="POST",path="exec",server_type="readwrite""#;
+        check("POST", "/exec/n/p/c", false, expect);
+        let expect = r#"long_running="false",method="GET",path="metrics/cadvisor",server_type="readonly""#;
+        check("GET", "/metrics/cadvisor", true, expect);
+        let expect = r#"long_running="false",method="other",path="other",server_type="readwrite""#;
+        check("BREW", "/coffee", false, expect);
+    }
+
+    #[test]
+    fn a_request_is_under_way_until_it_is_answered() {
+        let requests = Requests::default();
+        let line = |expect: &str| {
+            let mut text = String::new();
+            requests.write(&mut text);
+            assert!(text.lines().any(|line| line == expect), "no {expect} in {text}");
+        };
+        let of = r#"{long_running="false",method="GET",path="pods",server_type="readwrite"}"#;
+        let pending = requests.begin(&Request::get("/pods").body(()).expect("a request"), false);
+        line(&format!("kubelet_http_inflight_requests{of} 1"));
+        drop(pending);
+        line(&format!("kubelet_http_inflight_requests{of} 0"));
+        line(&format!("kubelet_http_requests_duration_seconds_count{of} 1"));
+    }
+}
