@@ -1,6 +1,8 @@
 //! The pod network against the real kernel, in namespaces of its own.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+
+use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 
 use super::*;
 use crate::link::Route;
@@ -92,6 +94,26 @@ fn host_ports_lead_to_the_pod_from_outside_host_and_the_pod_itself() {
     assert_eq!(world.host.ask_tcp(at("127.0.0.1:8080")).expect("loopback is the host too").1, "pod");
     let answer = world.host.ask_udp(at("127.0.0.1:8080"), crate::testing::PATIENCE);
     assert_eq!(answer.expect("with either protocol").1, "pod-udp");
+}
+
+#[test]
+fn nobody_but_the_host_reaches_its_loopback_addresses() {
+    let world = World::new("stranger");
+    let network = world.start();
+    let port = HostPort { host_ip: None, host_port: 8080, container_port: 80, protocol: Protocol::Tcp };
+    world.attach(&network, 0, vec![port]);
+    let socket = world.host.run(|| UdpSocket::bind("127.0.0.1:0").expect("a port is free"));
+    let to = socket.local_addr().expect("bound");
+    world.pods[0].run(move || {
+        let stranger = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
+        // Past the pod's own loopback, as a packet socket would get.
+        setsockopt(&stranger, BindToDevice, &"eth0".into()).expect("tests are root");
+        stranger.send_to(b"stranger", to).expect("leaves the pod");
+    });
+    world.host.run(move || UdpSocket::bind("127.0.0.1:0")?.send_to(b"host", to)).expect("is sent");
+    let mut message = [0; 16];
+    let (length, _) = socket.recv_from(&mut message).expect("comes");
+    assert_eq!(&message[..length], b"host");
 }
 
 #[test]
