@@ -352,9 +352,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_is_told_of_in_go_s_words() {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
-        let port = listener.local_addr().expect("bound").port();
-        drop(listener);
+        // Bound, so that the port is nobody else's, but not listening.
+        let deaf = tokio::net::TcpSocket::new_v4().expect("a socket");
+        deaf.bind("127.0.0.1:0".parse().expect("an address")).expect("binds");
+        let port = deaf.local_addr().expect("bound").port();
         let patience = Duration::from_secs(60);
         let expect = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
         assert_eq!(tcp::connect("127.0.0.1", port, patience).await, Err(expect.clone()));
