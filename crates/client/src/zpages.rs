@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use apimachinery::Status;
 use apimachinery::codec::{Format, cbor, yaml};
 use apimachinery::version::{GIT_VERSION, MAJOR, MINOR};
-use apimachinery::{Map, Status, Value, json};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, WARNING};
 use http::{HeaderMap, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
+use serde::{Serialize, Serializer};
 
 use crate::accept::{Alternative, accept, alternatives};
 use crate::process;
@@ -99,16 +100,20 @@ impl Pages {
         }
     }
 
-    fn content<'a>(&self, page: Page, paths: impl IntoIterator<Item = &'a str>, now: Timestamp) -> Content {
-        match page {
-            Page::Flagz => Content::Flags(self.flags.clone().unwrap_or_default()),
-            Page::Statusz => {
+    fn content<'a>(
+        &self,
+        page: Page,
+        paths: impl IntoIterator<Item = &'a str>,
+        now: Timestamp,
+    ) -> Content<'_> {
+        match (page, &self.flags) {
+            (Page::Flagz, flags) => Content::Flags { flags: flags.as_deref() },
+            (Page::Statusz, flags) => {
                 // It lists all but itself, as it is the last to be there.
-                let flagz = self.flags.as_ref().map(|_| Page::Flagz.path());
+                let flagz = flags.as_ref().map(|_| Page::Flagz.path());
                 let others = paths.into_iter().filter(|path| *path != page.path());
-                let paths = first_segments(others.chain(flagz));
                 let age = SignedDuration::from_secs_f64(process::age_seconds().unwrap_or_default().max(0.0));
-                Content::State { started: now - age, up_seconds: age.as_secs(), paths }
+                Content::State(State::new(now - age, age.as_secs(), first_segments(others.chain(flagz))))
             }
         }
     }
@@ -135,8 +140,7 @@ impl Pages {
         let is_plain = |wanted: &&Alternative<'_>| wanted.parameter("as").is_none();
         let mut formats = wanted.iter().filter(is_plain).filter_map(|wanted| format_of(wanted.essence));
         let format = formats.find(|format| *format != Format::Cbor || self.cbor).unwrap_or(Format::Json);
-        let value = serde_json::to_value(&status).expect("a Status is JSON");
-        response(StatusCode::NOT_ACCEPTABLE, format.media_type(), encode(format, &value))
+        response(StatusCode::NOT_ACCEPTABLE, format.media_type(), encode(format, &status))
     }
 }
 
@@ -187,18 +191,84 @@ fn form(alternative: &Alternative<'_>, media_type: &str, page: Page) -> Option<F
 }
 
 /// What a page has to tell.
-enum Content {
-    State { started: Timestamp, up_seconds: i64, paths: BTreeSet<String> },
-    Flags(Flags),
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Content<'a> {
+    State(State),
+    Flags {
+        #[serde(skip_serializing_if = "is_empty")]
+        flags: Option<&'a BTreeMap<String, String>>,
+    },
 }
 
-struct Told {
+fn is_empty(flags: &Option<&BTreeMap<String, String>>) -> bool {
+    flags.is_none_or(BTreeMap::is_empty)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct State {
+    #[serde(serialize_with = "time")]
+    start_time: Timestamp,
+    uptime_seconds: i64,
+    /// There is no Go.
+    go_version: &'static str,
+    binary_version: &'static str,
+    emulation_version: String,
+    paths: BTreeSet<String>,
+}
+
+fn time<S: Serializer>(at: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(&apimachinery::time::format_time(*at))
+}
+
+impl State {
+    fn new(start_time: Timestamp, uptime_seconds: i64, paths: BTreeSet<String>) -> State {
+        State {
+            start_time,
+            uptime_seconds,
+            go_version: "",
+            binary_version: binary_version(),
+            emulation_version: format!("{MAJOR}.{MINOR}"),
+            paths,
+        }
+    }
+
+    fn text(&self) -> String {
+        let State { start_time, uptime_seconds, go_version, binary_version, emulation_version, paths } = self;
+        let started = start_time.strftime("%a %b %e %H:%M:%S UTC %Y");
+        let (hours, minutes, seconds) =
+            (uptime_seconds / 3600, uptime_seconds / 60 % 60, uptime_seconds % 60);
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let paths = if paths.is_empty() { String::new() } else { format!("Paths: {}", paths.join(" ")) };
+        format!(
+            "\nStarted: {started}\nUp: {hours} hr {minutes:02} min {seconds:02} sec\nGo version: {go_version}\nBinary version: {binary_version}\nEmulation version: {emulation_version}\n{paths}\n"
+        )
+    }
+}
+
+struct Told<'a> {
     component: &'static str,
     page: Page,
-    content: Content,
+    content: Content<'a>,
 }
 
-impl Told {
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Object<'a> {
+    kind: &'static str,
+    api_version: String,
+    metadata: Metadata,
+    #[serde(flatten)]
+    content: &'a Content<'a>,
+}
+
+#[derive(Serialize)]
+struct Metadata {
+    name: &'static str,
+}
+
+impl Told<'_> {
     fn text(&self) -> String {
         let mut text = format!(
             "\n{} {}\nWarning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.\n",
@@ -206,11 +276,10 @@ impl Told {
             self.page.name()
         );
         match &self.content {
-            Content::State { started, up_seconds, paths } => {
-                text.push_str(&state(*started, *up_seconds, paths));
-            }
-            Content::Flags(flags) => {
-                text.extend(flags.iter().map(|(name, value)| format!("{name}: {value}\n")));
+            Content::State(state) => text.push_str(&state.text()),
+            Content::Flags { flags } => {
+                let flags = flags.iter().copied().flatten();
+                text.extend(flags.map(|(name, value)| format!("{name}: {value}\n")));
             }
         }
         text
@@ -218,12 +287,12 @@ impl Told {
 
     fn structured(&self, format: Format, version: Version) -> Response<Bytes> {
         let (kind, name) = (self.page.kind(), version.name());
-        let mut object = json!({
-            "kind": kind,
-            "apiVersion": format!("{GROUP}/{name}"),
-            "metadata": {"name": self.component},
-        });
-        object.as_object_mut().expect("is one").extend(self.fields());
+        let object = Object {
+            kind,
+            api_version: format!("{GROUP}/{name}"),
+            metadata: Metadata { name: self.component },
+            content: &self.content,
+        };
         let content_type = format!("{};g={GROUP};v={name};as={kind}", format.media_type());
         let mut response = response(StatusCode::OK, &content_type, encode(format, &object));
         if version == Version::V1Alpha1 {
@@ -236,44 +305,10 @@ impl Told {
         }
         response
     }
-
-    fn fields(&self) -> Map<String, Value> {
-        let fields = match &self.content {
-            Content::State { started, up_seconds, paths } => json!({
-                "startTime": apimachinery::time::format_time(*started),
-                "uptimeSeconds": up_seconds,
-                "goVersion": "",
-                "binaryVersion": binary_version(),
-                "emulationVersion": emulation_version(),
-                "paths": paths,
-            }),
-            Content::Flags(flags) if flags.is_empty() => json!({}),
-            Content::Flags(flags) => json!({"flags": **flags}),
-        };
-        let Value::Object(fields) = fields else { unreachable!("both are objects") };
-        fields
-    }
-}
-
-/// There is no Go, and its version is empty.
-fn state(started: Timestamp, up_seconds: i64, paths: &BTreeSet<String>) -> String {
-    let (hours, minutes, seconds) = (up_seconds / 3600, up_seconds / 60 % 60, up_seconds % 60);
-    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-    let paths = if paths.is_empty() { String::new() } else { format!("Paths: {}", paths.join(" ")) };
-    format!(
-        "\nStarted: {}\nUp: {hours} hr {minutes:02} min {seconds:02} sec\nGo version: \nBinary version: {}\nEmulation version: {}\n{paths}\n",
-        started.strftime("%a %b %e %H:%M:%S UTC %Y"),
-        binary_version(),
-        emulation_version(),
-    )
 }
 
 fn binary_version() -> &'static str {
     GIT_VERSION.trim_start_matches('v')
-}
-
-fn emulation_version() -> String {
-    format!("{MAJOR}.{MINOR}")
 }
 
 /// Where paths begin, as far as that is for finding faults (upstream: `aggregatePaths`).
@@ -283,11 +318,16 @@ fn first_segments<'a>(paths: impl Iterator<Item = &'a str>) -> BTreeSet<String> 
     segments.filter(|path| !NOT_FOR_DEBUGGING.contains(&path.as_str())).collect()
 }
 
-fn encode(format: Format, value: &Value) -> Bytes {
+fn encode(format: Format, object: &impl Serialize) -> Bytes {
+    if format == Format::Json {
+        let mut text = serde_json::to_vec(object).expect("plain values always render");
+        text.push(b'\n');
+        return text.into();
+    }
+    let value = serde_json::to_value(object).expect("plain values always render");
     match format {
-        Format::Yaml => yaml::encode(value).expect("plain values always render"),
-        Format::Cbor => cbor::encode(value),
-        _ => format!("{value}\n").into(),
+        Format::Cbor => cbor::encode(&value),
+        _ => yaml::encode(&value).expect("plain values always render"),
     }
 }
 
@@ -301,6 +341,7 @@ fn response(code: StatusCode, content_type: &str, body: Bytes) -> Response<Bytes
 
 #[cfg(test)]
 mod tests {
+    use apimachinery::{Value, json};
     use http::header::ACCEPT;
 
     use super::*;
@@ -418,12 +459,12 @@ mod tests {
     #[test]
     fn the_state_is_text_for_people() {
         let started = "2026-01-02T03:04:05Z".parse().expect("a time");
-        let text = state(started, 3600 + 62, &["/a".to_owned(), "/b".to_owned()].into());
+        let state = State::new(started, 3600 + 62, ["/a".to_owned(), "/b".to_owned()].into());
         let binary = binary_version();
         let expect = format!(
             "\nStarted: Fri Jan  2 03:04:05 UTC 2026\nUp: 1 hr 01 min 02 sec\nGo version: \nBinary version: {binary}\nEmulation version: 1.36\nPaths: /a /b\n"
         );
-        assert_eq!(text, expect);
+        assert_eq!(state.text(), expect);
     }
 
     #[test]

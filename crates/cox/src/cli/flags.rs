@@ -56,7 +56,7 @@ mod tests {
                 ("cluster-cidr", Some("10.1.0.0/16,fd00::/48")),
                 ("ingress", Some("false")),
                 ("v", Some("4")),
-                ("name", Some("default")),
+                ("name", Some(cluster::DEFAULT_NAME)),
                 ("node-name", Some("")),
                 ("help", None),
             ],
