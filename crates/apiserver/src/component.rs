@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use apimachinery::{Status, Value};
 use auth::{Attributes, UserInfo};
+use client::zpages::Pages;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use jiff::Timestamp;
@@ -24,7 +25,7 @@ use crate::health::{Asked, Outcomes};
 use crate::listener::{self, Answers};
 use crate::metrics::process;
 use crate::negotiation::{Formats, Target};
-use crate::nonresource::{METRICS_CONTENT_TYPE, page_not_found, text};
+use crate::nonresource::{METRICS_CONTENT_TYPE, page_not_found, text, uncached};
 use crate::pipeline::{self, Peer};
 use crate::query::Query;
 
@@ -44,7 +45,12 @@ pub struct Config {
     /// What `/configz` shows.
     pub configz: Value,
     pub figures: Vec<Arc<dyn client::metrics::Source>>,
+    /// What it says of itself.
+    pub pages: Pages,
 }
+
+/// What there is besides the pages.
+const PATHS: [&str; 6] = ["/configz", "/healthz", "/livez", "/metrics", "/metrics/slis", "/readyz"];
 
 /// A component's own server.
 pub struct Server {
@@ -75,6 +81,10 @@ impl Server {
             .await?;
         if !matches!(parts.method, Method::GET | Method::HEAD) {
             return Err(Status::no_such_method());
+        }
+        let pages = &self.config.pages;
+        if let Some(page) = pages.at(path) {
+            return Ok(uncached(pages.answer(page, PATHS, &parts.headers, now)));
         }
         let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
         match segments.as_slice() {

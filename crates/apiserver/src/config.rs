@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::zpages::Flags;
 use jiff::Timestamp;
 
 use crate::aggregation::FrontProxy;
@@ -76,6 +77,8 @@ pub struct Config {
     pub admission: admission::Selection,
     /// Parts of this process besides the server, whose figures are told with its own.
     pub components: Vec<Arc<dyn client::metrics::Source>>,
+    /// What `/flagz` shows.
+    pub flags: Flags,
     pub clock: Clock,
     pub random: Random,
 }
@@ -117,6 +120,7 @@ impl Config {
             request_timeout: REQUEST_TIMEOUT,
             admission: admission::Selection::default(),
             components: Vec::new(),
+            flags: Flags::default(),
             clock: Arc::new(Timestamp::now),
             random: Arc::new(system_random),
         }

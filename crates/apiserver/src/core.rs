@@ -8,6 +8,7 @@ use api::catalogue::{CATALOGUE, Kind};
 use apimachinery::{GroupVersion, Status, Value};
 use auth::serviceaccount::Issuer;
 use auth::{Anonymous, Authenticator, Authorizer};
+use client::zpages::Pages;
 use store::{Also, CommitError, Entry, Expected, Key, Op, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +54,8 @@ pub struct Core {
     pub frames: FrameCache,
     pub metrics: Metrics,
     pub health: health::Outcomes,
+    /// What the server says of itself.
+    pub pages: Pages,
     pub flow_control: FlowControl,
     /// Cancelled when the server stops: watches end, new requests are refused.
     pub draining: CancellationToken,
@@ -90,6 +93,7 @@ impl Core {
             frames: FrameCache::default(),
             metrics,
             health: health::Outcomes::default(),
+            pages: config.features.pages("apiserver", config.flags.clone()),
             flow_control: FlowControl::new(config.requests_in_flight_max, config.clock.clone()),
             draining: CancellationToken::new(),
             open_api_hashes: OnceLock::new(),

@@ -4,13 +4,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use client::zpages::{Flags, Pages};
+
 use crate::negotiation::Formats;
 
 /// CBOR in requests and responses. What upstream stores in it is stored in the other encodings here.
 pub const CBOR: &str = "CBORServingAndStorage";
 
+/// The pages `/statusz` and `/flagz`.
+pub const STATUSZ: &str = "ComponentStatusz";
+pub const FLAGZ: &str = "ComponentFlagz";
+
 /// What the flag changes.
-pub const SWITCHED: [&str; 1] = [CBOR];
+pub const SWITCHED: [&str; 3] = [CBOR, STATUSZ, FLAGZ];
 
 /// All that are of a stage, as one name.
 const STAGES: [(&str, &str); 2] = [("AllAlpha", "alpha"), ("AllBeta", "beta")];
@@ -98,6 +104,12 @@ impl Features {
         Formats { cbor: self.is_on(CBOR) }
     }
 
+    /// What a component says of itself.
+    pub fn pages(&self, component: &'static str, flags: Flags) -> Pages {
+        let flags = self.is_on(FLAGZ).then_some(flags);
+        Pages { component, statusz: self.is_on(STATUSZ), flags, cbor: self.formats().cbor }
+    }
+
     /// `kubernetes_feature_enabled`, as Prometheus reads it: what is on here.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -116,6 +128,8 @@ impl Features {
 
 #[cfg(test)]
 mod tests {
+    use client::zpages::Page;
+
     use super::*;
 
     fn check(pairs: &[&str], expect: Result<bool, &str>) {
@@ -139,6 +153,17 @@ mod tests {
         check(&["AllAlpha=yes"], Err("invalid value of AllAlpha: yes, expect true or false"));
         let locked = "cannot set feature gate APIServerTracing to false, feature is locked to true";
         check(&["APIServerTracing=false"], Err(locked));
+    }
+
+    #[test]
+    fn pages_are_switched_off() {
+        let served = |pairs: &[&str]| {
+            let features = Features::parse(pairs.iter().copied()).expect("known");
+            features.pages("x", Flags::default()).served().map(Page::path).collect::<Vec<_>>()
+        };
+        assert_eq!(served(&[]), ["/flagz", "/statusz"]);
+        assert_eq!(served(&["ComponentStatusz=false"]), ["/flagz"]);
+        assert_eq!(served(&["AllBeta=false"]), [""; 0]);
     }
 
     #[test]

@@ -3,8 +3,9 @@
 
 use apimachinery::Status;
 pub use apimachinery::codec::Format;
+pub use client::accept::{Alternative, accept, alternatives};
 use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE};
 
 /// The encodings that the server speaks, besides those that it always does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,9 +33,6 @@ impl Formats {
         Format::from_media_type(media_type).filter(|format| *format != Format::Cbor || self.cbor)
     }
 }
-
-/// More alternatives than this in one Accept header are not looked at.
-const ALTERNATIVES_MAX: usize = 32;
 
 fn accepted_format(media_type: &str, formats: Formats) -> Option<Format> {
     match media_type {
@@ -106,7 +104,7 @@ impl Target {
             let Some(format) = accepted_format(alternative.essence, formats) else { continue };
             let has_form =
                 |target: &Target| target.format != Format::Protobuf || target.shape != Shape::Table;
-            if let Some(target) = alternative.target(format).filter(has_form).filter(&fits) {
+            if let Some(target) = target(&alternative, format).filter(has_form).filter(&fits) {
                 return Some(target);
             }
         }
@@ -130,53 +128,27 @@ fn knows_any(headers: &HeaderMap, formats: Formats) -> bool {
     })
 }
 
-/// One media range of an Accept header.
-#[derive(Debug)]
-pub struct Alternative<'a> {
-    pub essence: &'a str,
-    parameters: &'a str,
-    quality: u32,
-}
-
-impl<'a> Alternative<'a> {
-    pub fn parameter(&self, name: &str) -> Option<&'a str> {
-        parameters(self.parameters).find(|(key, _)| *key == name).map(|(_, value)| value)
-    }
-
-    /// None when the transformation asked for is not known.
-    fn target(&self, format: Format) -> Option<Target> {
-        let (shape, beta) = match self.parameter("as") {
-            None => (Shape::Object, false),
-            Some(kind) => {
-                if self.parameter("g") != Some("meta.k8s.io") {
-                    return None;
-                }
-                let beta = match self.parameter("v") {
-                    Some("v1") => false,
-                    Some("v1beta1") => true,
-                    _ => return None,
-                };
-                match kind {
-                    "Table" => (Shape::Table, beta),
-                    "PartialObjectMetadata" | "PartialObjectMetadataList" => (Shape::Metadata, beta),
-                    _ => return None,
-                }
+/// None when the transformation asked for is not known.
+fn target(alternative: &Alternative<'_>, format: Format) -> Option<Target> {
+    let (shape, beta) = match alternative.parameter("as") {
+        None => (Shape::Object, false),
+        Some(kind) => {
+            if alternative.parameter("g") != Some("meta.k8s.io") {
+                return None;
             }
-        };
-        Some(Target { format, shape, pretty: self.parameter("pretty").is_some_and(|v| v != "0"), beta })
-    }
-}
-
-/// The Accept header's alternatives, best quality first, in the client's order within one quality.
-pub fn alternatives(accept: &str) -> Vec<Alternative<'_>> {
-    let mut list: Vec<Alternative> =
-        accept.split(',').take(ALTERNATIVES_MAX).map(parse_alternative).collect();
-    list.sort_by_key(|a| std::cmp::Reverse(a.quality));
-    list
-}
-
-pub fn accept(headers: &HeaderMap) -> Option<&str> {
-    headers.get(ACCEPT).and_then(|v| v.to_str().ok()).filter(|v| !v.trim().is_empty())
+            let beta = match alternative.parameter("v") {
+                Some("v1") => false,
+                Some("v1beta1") => true,
+                _ => return None,
+            };
+            match kind {
+                "Table" => (Shape::Table, beta),
+                "PartialObjectMetadata" | "PartialObjectMetadataList" => (Shape::Metadata, beta),
+                _ => return None,
+            }
+        }
+    };
+    Some(Target { format, shape, pretty: alternative.parameter("pretty").is_some_and(|v| v != "0"), beta })
 }
 
 /// Whether the client takes gzip.
@@ -190,21 +162,10 @@ pub fn media_type(text: &str) -> &str {
     text.split(';').next().unwrap_or_default().trim()
 }
 
-fn parse_alternative(text: &str) -> Alternative<'_> {
-    let (essence, rest) = text.split_once(';').unwrap_or((text, ""));
-    let quality = parameters(rest)
-        .find(|(key, _)| *key == "q")
-        .and_then(|(_, value)| value.parse::<f32>().ok())
-        .map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0) as u32);
-    Alternative { essence: essence.trim(), parameters: rest, quality }
-}
-
-fn parameters(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.split(';').filter_map(|pair| pair.trim().split_once('='))
-}
-
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT;
+
     use super::*;
 
     fn check(accept: &'static str, expect: Option<(Format, Shape)>) {
@@ -269,7 +230,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, text.parse().expect("a header"));
             drop(Target::negotiate(&headers, Formats::default()));
-            proptest::prop_assert!(alternatives(&text).len() <= ALTERNATIVES_MAX);
+            proptest::prop_assert!(alternatives(&text).len() <= client::accept::ALTERNATIVES_MAX);
         }
     }
 }

@@ -36,6 +36,11 @@ pub async fn serve(call: &mut Call, body: Body) -> Result<Response<Body>, Status
     if path.contains("//") {
         return page_not_found();
     }
+    if let Some(page) = call.core.pages.at(&path) {
+        let paths = paths(&call.core);
+        let paths = paths.iter().map(String::as_str);
+        return Ok(uncached(call.core.pages.answer(page, paths, &call.headers, call.now)));
+    }
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     match segments.as_slice() {
         [] => text("application/json", json!({"paths": paths(&call.core)}).to_string()),
@@ -182,6 +187,13 @@ pub fn text(content_type: &str, text: impl Into<bytes::Bytes>) -> Result<Respons
         .map_err(Status::internal)
 }
 
+/// As the answer of a server of this crate, which nobody is to keep.
+pub fn uncached(response: Response<Bytes>) -> Response<Body> {
+    let mut response = response.map(body::full);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
 fn paths(core: &Core) -> Vec<String> {
     let served = Served::new(core);
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned(), "/apis/".to_owned()];
@@ -192,6 +204,7 @@ fn paths(core: &Core) -> Vec<String> {
         paths.extend(versions.map(|version| format!("/apis/{group}/{}", version.name)));
     }
     paths.extend(health::paths(core));
+    paths.extend(core.pages.served().map(|page| page.path().to_owned()));
     paths.extend(
         [
             "/.well-known/openid-configuration",

@@ -1,8 +1,9 @@
 //! How components reach the API: the same requests over HTTPS or in process, shared informers over them, a work
-//! queue, an event recorder and leader election; beside them how components tell their figures.
+//! queue, an event recorder and leader election; beside them what components tell of themselves.
 //!
 //! Nothing here knows which side of the wire the server is on, nor any particular kind.
 
+pub mod accept;
 pub mod certificate;
 pub mod config;
 pub mod error;
@@ -22,6 +23,7 @@ pub mod slis;
 pub mod tls;
 pub mod transport;
 pub mod watch;
+pub mod zpages;
 
 pub use error::Error;
 pub use event::EventRecorder;

@@ -32,11 +32,16 @@ pub fn write(text: &mut String, now: Timestamp) {
 /// When the process began.
 pub fn write_start(text: &mut String, now: Timestamp) {
     const NAME: &str = "process_start_time_seconds";
-    let uptime = read("/proc/uptime").split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok());
-    let Some((stat, uptime)) = Stat::read().zip(uptime) else { return };
-    let seconds = now.as_millisecond() as f64 / 1000.0 - uptime + stat.start_ticks / TICKS_PER_SECOND;
+    let Some(age) = age_seconds() else { return };
+    let seconds = now.as_millisecond() as f64 / 1000.0 - age;
     head(text, NAME, "Start time of the process since unix epoch in seconds.", "gauge");
     sample(text, NAME, "", "", "", seconds);
+}
+
+/// For how long the process has run.
+pub fn age_seconds() -> Option<f64> {
+    let uptime = read("/proc/uptime").split(' ').next()?.parse::<f64>().ok()?;
+    Some(uptime - Stat::read()?.start_ticks / TICKS_PER_SECOND)
 }
 
 /// What `/proc/self/stat` tells (proc_pid_stat(5)).

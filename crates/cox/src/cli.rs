@@ -9,6 +9,7 @@ mod access;
 mod audit;
 mod component;
 mod etcd;
+pub mod flags;
 mod join;
 mod leader;
 mod nodeipam;

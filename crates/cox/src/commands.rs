@@ -15,25 +15,28 @@ mod up;
 
 use std::process::ExitCode;
 
+use client::zpages::Flags;
+
 use crate::cli::{Cli, Command, OutputFormat};
 use crate::memory;
 
-pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+/// The flags are shown by what runs.
+pub fn run(cli: Cli, flags: Flags) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Up(args) => up::up(args, up::Parts::Everything),
-        Command::Server(args) => up::up(args, up::Parts::ControlPlane),
-        Command::Apiserver(args) => up::up(args, up::Parts::ApiServer),
+        Command::Up(args) => up::up(args, up::Parts::Everything, flags),
+        Command::Server(args) => up::up(args, up::Parts::ControlPlane, flags),
+        Command::Apiserver(args) => up::up(args, up::Parts::ApiServer, flags),
         Command::Down(args) => down::down(args),
         Command::Kubeconfig(args) => kubeconfig::print(&args),
         Command::Status(args) => status::show(&args),
         Command::Image(command) => image::run(command),
         Command::Token(command) => token::run(command),
-        Command::Agent(args) => agent::agent(args, agent::Agent::Node),
-        Command::Kubelet(args) => agent::agent(args, agent::Agent::KubeletAlone),
-        Command::Scheduler(args) => component::scheduler(args),
-        Command::ControllerManager(args) => component::controller_manager(args),
+        Command::Agent(args) => agent::agent(args, agent::Agent::Node, flags),
+        Command::Kubelet(args) => agent::agent(args, agent::Agent::KubeletAlone, flags),
+        Command::Scheduler(args) => component::scheduler(args, flags),
+        Command::ControllerManager(args) => component::controller_manager(args, flags),
         Command::Runtime(args) => component::runtime(args),
-        Command::Proxy(args) => component::proxy(args),
+        Command::Proxy(args) => component::proxy(args, flags),
         Command::Dns(args) => component::dns(args),
         Command::Version(args) => version(args.output),
         Command::DemoApp(args) => demo::serve(args.port),

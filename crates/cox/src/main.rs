@@ -12,7 +12,7 @@ mod waiting;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 fn main() -> ExitCode {
     // The shim must be what it is before any thread exists: containers are cloned from it.
@@ -20,8 +20,11 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == "runtime-shim") {
         return runtime::shim_main(args);
     }
-    let cli = cli::Cli::parse();
-    match commands::run(cli) {
+    let mut command = cli::Cli::command();
+    let matches = command.get_matches_mut();
+    let flags = cli::flags::in_force(&command, &matches);
+    let cli = cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match commands::run(cli, flags) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

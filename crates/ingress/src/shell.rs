@@ -89,9 +89,9 @@ impl Bound {
         let tls = listener::acceptor(proxy.clone())?;
         if let Some(listening) = self.metrics {
             let counted = proxy.clone();
-            let handler: http::Handler = Arc::new(move |path| match path {
-                "/metrics" => Answer::text(200, counted.counters.text()),
-                _ => Answer::not_found(),
+            let handler: http::Handler = Arc::new(move |path, _| match path {
+                "/metrics" => Answer::text(200, counted.counters.text()).into(),
+                _ => Answer::not_found().into(),
             });
             tokio::spawn(http::serve(listening, handler, stop.clone()));
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use apimachinery::meta::StringMap;
+use client::zpages::Pages;
 
 use crate::certificate::Shown;
 use crate::kubeletconfig::KubeletConfiguration;
@@ -26,6 +27,8 @@ pub struct Config {
     /// `vX.Y.Z`, as nodes report it.
     pub version: String,
     pub kubelet: KubeletConfiguration,
+    /// What the kubelet says of itself.
+    pub pages: Pages,
 }
 
 impl Config {

@@ -95,6 +95,7 @@ mod tests {
 
     use apimachinery::json;
     use client::certificate::Replaceable;
+    use client::zpages::{Flags, Pages};
 
     use super::*;
     use crate::certificate::Shown;
@@ -119,6 +120,7 @@ mod tests {
                 cluster_domain: "cluster.local".into(),
                 ..Default::default()
             },
+            pages: Pages::new("kubelet", Flags::default()),
         }
     }
 

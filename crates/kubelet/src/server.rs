@@ -25,13 +25,15 @@ use apimachinery::Value;
 use bytes::Bytes;
 use client::Informer;
 use client::slis::Outcomes;
-use http::{Request, Response, StatusCode};
+use client::zpages::Page;
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -49,6 +51,9 @@ type Body = UnsyncBoxBody<Bytes, client::transport::BoxError>;
 const CONNECTIONS_MAX: usize = 1024;
 /// A client that does not finish its handshake or its request's head in this time is dropped.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What `/statusz` names besides the pages: upstream's handlers that are no web services.
+const PATHS: [&str; 3] = ["/configz", "/healthz", "/metrics"];
 
 #[derive(Clone)]
 pub struct Server {
@@ -205,6 +210,7 @@ impl Server {
             Route::Configz => {
                 Ok(json(&apimachinery::json!({"kubeletconfig": self.shared.config.kubelet.shown()})))
             }
+            Route::Page(page) => self.page(page, request.headers()),
             Route::Summary => Ok(json(&self.summary(query).await?)),
             Route::Metrics => self.kubelet_metrics().await,
             Route::ResourceMetrics => self.resource_metrics().await,
@@ -224,6 +230,16 @@ impl Server {
             Route::Attach(target) => streaming::attach(self, &target, request).await,
             Route::PortForward(target) => streaming::port_forward(self, &target, request).await,
         }
+    }
+
+    /// There with the other handlers of upstream's `InstallAuthRequiredHandlers`.
+    fn page(&self, page: Page, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
+        let config = &self.shared.config;
+        if !config.kubelet.enable_debugging_handlers || config.pages.at(page.path()).is_none() {
+            return Err(Refusal::not_found("404 page not found"));
+        }
+        let answer = config.pages.answer(page, PATHS, headers, Timestamp::now());
+        Ok(answer.map(|bytes| Full::new(bytes).map_err(|never| match never {}).boxed_unsync()))
     }
 
     /// The pod, if it is here and is the one meant.

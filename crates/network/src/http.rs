@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use client::CancellationToken;
 pub use client::listen::{listen, listen_everywhere};
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -24,8 +24,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, such as when descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What answers a path.
-pub type Handler = Arc<dyn Fn(&str) -> Answer + Send + Sync>;
+/// What answers a path, for a request with these headers.
+pub type Handler = Arc<dyn Fn(&str, &HeaderMap) -> Response<Bytes> + Send + Sync>;
 
 /// One response.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,20 @@ impl Answer {
 
     pub fn not_found() -> Answer {
         Answer::text(404, "404 page not found\n".into())
+    }
+}
+
+impl From<Answer> for Response<Bytes> {
+    fn from(answer: Answer) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::from(answer.body));
+        *response.status_mut() =
+            StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        for (name, value) in answer.headers {
+            if let Ok(value) = value.parse() {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
     }
 }
 
@@ -87,13 +101,5 @@ pub async fn serve(listener: TcpListener, handler: Handler, stop: CancellationTo
 }
 
 fn respond(handler: &Handler, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let answer = handler(request.uri().path());
-    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
-    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in answer.headers {
-        if let Ok(value) = value.parse() {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    response
+    handler(request.uri().path(), request.headers()).map(Full::new)
 }

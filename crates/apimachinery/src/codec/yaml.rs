@@ -75,7 +75,7 @@ pub fn duplicate_key(bytes: &[u8]) -> Option<String> {
     Some(format!("line {}: key {key:?} already set in map", location.line()))
 }
 
-pub(super) fn encode(value: &Value) -> Result<Bytes, Error> {
+pub fn encode(value: &Value) -> Result<Bytes, Error> {
     let text = serde_saphyr::to_string(value).map_err(|e| Error::Syntax(e.to_string()))?;
     Ok(text.into_bytes().into())
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use apimachinery::{Value, json};
 use auth::UserInfo;
 use client::certificate::Replaceable;
+use client::zpages::Pages;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -56,6 +57,7 @@ impl Component {
             checks: vec![check],
             configz: json!({"componentconfig": {"kind": "KubeSchedulerConfiguration"}}),
             figures: vec![Arc::new(client::QueueMetrics::default())],
+            pages: Pages::new("kube-scheduler", Arc::new([("v".to_owned(), "2".to_owned())].into())),
         });
         Component { server, authentication, is_well }
     }
@@ -83,7 +85,7 @@ impl Component {
 /// An API server on which the service account `default/monitor` may read figures, and `default/default` may not, and their tokens.
 async fn with_tokens() -> (Fixture, [String; 2]) {
     let api = Fixture::new().await;
-    let role = json!({"metadata": {"name": "monitor"}, "rules": [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]});
+    let role = json!({"metadata": {"name": "monitor"}, "rules": [{"nonResourceURLs": ["/metrics", "/statusz", "/flagz"], "verbs": ["get"]}]});
     let binding = json!({"metadata": {"name": "monitor"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "monitor"},
         "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": "monitor"}]});
@@ -114,6 +116,12 @@ async fn the_api_server_says_whose_token_it_is_and_what_they_may() {
     assert_eq!(code, 403);
     let denial = "User \\\"system:serviceaccount:default:default\\\" cannot get path \\\"/metrics\\\"";
     assert!(status.contains(denial), "{status}");
+    let (code, page) = component.get("/statusz", Some(&monitor)).await;
+    assert_eq!(code, 200, "{page}");
+    assert!(page.ends_with("\nPaths: /configz /flagz /healthz /livez /metrics /readyz\n"), "{page}");
+    let (code, page) = component.get("/flagz", Some(&monitor)).await;
+    assert!(code == 200 && page.ends_with("\nv: 2\n"), "{code} {page}");
+    assert_eq!(component.get("/flagz", Some(&other)).await.0, 403);
     assert_eq!(component.get("/configz", Some(&monitor)).await.0, 403);
     assert_eq!(component.get("/metrics", Some("nonsense")).await.0, 401);
     assert_eq!(component.get("/metrics", None).await.0, 403);

@@ -95,6 +95,21 @@ async fn health_is_told_as_a_whole_and_in_parts() {
 }
 
 #[tokio::test]
+async fn the_server_says_of_itself_what_it_is() {
+    let api = Fixture::new().await;
+    let index = api.check("GET /", json!(null), 200, json!({})).await;
+    for page in ["/statusz", "/flagz"] {
+        assert!(index["paths"].as_array().expect("a list").contains(&json!(page)), "{index}");
+    }
+    let state = api.send("GET /statusz", "").await.bytes;
+    let state = String::from_utf8_lossy(&state).into_owned();
+    assert!(state.starts_with("\napiserver statusz\n"), "{state}");
+    assert!(state.ends_with("\nPaths: /flagz /healthz /livez /metrics /readyz /version\n"), "{state}");
+    let flags = api.send("GET /flagz", "").await.bytes;
+    assert!(flags.starts_with(b"\napiserver flagz\n"), "{flags:?}");
+}
+
+#[tokio::test]
 async fn what_came_of_health_checks_is_counted() {
     let api = Fixture::new().await;
     for path in ["/livez", "/livez?exclude=etcd", "/livez/etcd"] {

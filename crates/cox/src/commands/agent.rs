@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use apimachinery::json;
 use client::config::RestConfig;
 use client::transport::Https;
+use client::zpages::Flags;
 use client::{CancellationToken, Client, Informers};
 use cluster::{Layout, kubelet_root};
 use jiff::Timestamp;
@@ -35,7 +36,7 @@ pub enum Agent {
     KubeletAlone,
 }
 
-pub fn agent(mut args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
+pub fn agent(mut args: AgentArgs, parts: Agent, flags: Flags) -> anyhow::Result<ExitCode> {
     logging::start(&args.log);
     let layout = args.cluster.layout()?;
     let kubeconfig = match args.kubeconfig.clone() {
@@ -50,7 +51,7 @@ pub fn agent(mut args: AgentArgs, parts: Agent) -> anyhow::Result<ExitCode> {
     };
     let ingress = own(&args.ingress_kubeconfig, "ingress")?;
     let (proxy, dns) = (own(&args.proxy_kubeconfig, "kube-proxy")?, own(&args.dns_kubeconfig, "dns")?);
-    let plan = plan(args, parts, layout, configuration, shown)?;
+    let plan = plan(args, parts, flags, layout, configuration, shown)?;
     super::block_on(async {
         memory::return_in_background();
         let layout = plan.layout.clone();
@@ -140,6 +141,7 @@ fn kubelet_client(kubeconfig: &Path, layout: &Layout) -> anyhow::Result<(Client,
 fn plan(
     args: AgentArgs,
     parts: Agent,
+    flags: Flags,
     layout: Layout,
     configuration: KubeletConfiguration,
     client: Option<ShownClient>,
@@ -168,6 +170,7 @@ fn plan(
         local_path: parts == Agent::Node && args.storage.local_path,
         services_on_node: parts == Agent::Node,
         proxy: args.services.proxy,
+        flags,
         layout,
     })
 }

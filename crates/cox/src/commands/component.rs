@@ -10,6 +10,7 @@ use apiserver::component::Check;
 use client::config::RestConfig;
 use client::leaderelection::Elector;
 use client::transport::Https;
+use client::zpages::{Flags, Pages};
 use client::{CancellationToken, Client, Informers, Measured, QueueMetrics, RestMetrics, ServiceAccount};
 use network::{dns, proxy};
 
@@ -22,6 +23,7 @@ use crate::cli::{
 use crate::progress::Progress;
 use crate::services::component::{self, Shown};
 use crate::services::control_plane::{self, CONTROLLER_MANAGER, SCHEDULER};
+use crate::services::node::KUBE_PROXY;
 use crate::services::{Services, interrupted, leader, node};
 use crate::{control, logging, memory};
 
@@ -74,12 +76,12 @@ pub async fn until_interrupted(mut services: Services) -> anyhow::Result<ExitCod
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-pub fn scheduler(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
+pub fn scheduler(args: SchedulerArgs, flags: Flags) -> anyhow::Result<ExitCode> {
     logging::start(&args.component.log);
-    super::block_on(schedule(args))
+    super::block_on(schedule(args, flags))
 }
 
-async fn schedule(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
+async fn schedule(args: SchedulerArgs, flags: Flags) -> anyhow::Result<ExitCode> {
     let (client, rest) = measured(&args.component, SCHEDULER)?;
     let elector = elector(&args.leader_election, &client, scheduler::DEFAULT_SCHEDULER_NAME, SCHEDULER)?;
     let (metrics, is_synced) = (Arc::<scheduler::Metrics>::default(), Arc::<AtomicBool>::default());
@@ -95,6 +97,7 @@ async fn schedule(args: SchedulerArgs) -> anyhow::Result<ExitCode> {
         checks: component::leader_election(elector.as_ref()).into_iter().chain([handlers]).collect(),
         configz: configz::of_scheduler(&args),
         figures: vec![metrics.clone(), rest],
+        flags,
     };
     let (serving, binder) = (args.serving, client.clone());
     let run = |informers: Informers, stop: CancellationToken| async move {
@@ -136,12 +139,12 @@ fn elector(
     Ok(election.map(|election| election.elector(client.clone(), component, lease)))
 }
 
-pub fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<ExitCode> {
+pub fn controller_manager(args: ControllerManagerArgs, flags: Flags) -> anyhow::Result<ExitCode> {
     logging::start(&args.component.log);
-    super::block_on(control(args))
+    super::block_on(control(args, flags))
 }
 
-async fn control(args: ControllerManagerArgs) -> anyhow::Result<ExitCode> {
+async fn control(args: ControllerManagerArgs, flags: Flags) -> anyhow::Result<ExitCode> {
     let config = RestConfig::from_kubeconfig(&args.component.kubeconfig)?;
     let (client, rest) = measured(&args.component, CONTROLLER_MANAGER)?;
     let elector = elector(&args.leader_election, &client, CONTROLLER_MANAGER, CONTROLLER_MANAGER)?;
@@ -167,6 +170,7 @@ async fn control(args: ControllerManagerArgs) -> anyhow::Result<ExitCode> {
         checks: component::leader_election(elector.as_ref()).into_iter().collect(),
         configz: configz::of_controller_manager(&args),
         figures: vec![queues.clone(), jobs.clone(), rest],
+        flags,
     };
     let serving = args.serving;
     let node_cidr_mask_sizes = args.node_ipam.mask_sizes();
@@ -222,7 +226,7 @@ pub fn runtime(args: RuntimeAloneArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-pub fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {
+pub fn proxy(args: ProxyArgs, flags: Flags) -> anyhow::Result<ExitCode> {
     let config = proxy::Config {
         cluster: args.name,
         node_name: node_name(args.node_name),
@@ -234,8 +238,9 @@ pub fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {
         dns: Vec::new(),
         healthz_address: Some(args.healthz_bind_address),
         metrics_address: Some(args.metrics_bind_address),
+        pages: Pages::new(KUBE_PROXY, flags),
     };
-    run_one(&args.component, "kube-proxy", |informers, stop| async move {
+    run_one(&args.component, KUBE_PROXY, |informers, stop| async move {
         Ok(proxy::run(informers, config, stop).await?)
     })
 }

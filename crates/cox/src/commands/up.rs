@@ -9,6 +9,7 @@ use apimachinery::json;
 use auth::UserInfo;
 use client::CancellationToken;
 use client::certificate::Replaceable;
+use client::zpages::Flags;
 use cluster::lock::{self, Lock};
 use cluster::pki::{Identity, Leaf, Pki};
 use cluster::settings::Wishes;
@@ -35,7 +36,7 @@ pub enum Parts {
     ApiServer,
 }
 
-pub fn up(args: UpArgs, parts: Parts) -> anyhow::Result<ExitCode> {
+pub fn up(args: UpArgs, parts: Parts, flags: Flags) -> anyhow::Result<ExitCode> {
     let layout = args.cluster.layout()?;
     if let Some(pid) = Lock::holder(&layout.lock()) {
         bail!(
@@ -50,7 +51,7 @@ pub fn up(args: UpArgs, parts: Parts) -> anyhow::Result<ExitCode> {
     logging::start(&args.log);
     let detached = child.is_some();
     let progress = child.map_or_else(Progress::on_terminal, Progress::to_parent);
-    let result = super::block_on(run(&args, parts, &layout, &progress, detached));
+    let result = super::block_on(run(&args, parts, flags, &layout, &progress, detached));
     if let Err(error) = &result {
         progress.failed(&format!("{error:#}"));
     }
@@ -60,6 +61,7 @@ pub fn up(args: UpArgs, parts: Parts) -> anyhow::Result<ExitCode> {
 async fn run(
     args: &UpArgs,
     parts: Parts,
+    flags: Flags,
     layout: &Layout,
     progress: &Progress,
     detached: bool,
@@ -75,7 +77,7 @@ async fn run(
     let outcome = tokio::select! {
         biased;
         interrupted = &mut interrupt => interrupted,
-        started = start_all(args, parts, layout, progress, &mut services) => match started {
+        started = start_all(args, parts, flags, layout, progress, &mut services) => match started {
             Err(error) => Err(error),
             Ok(()) => {
                 progress.ready();
@@ -114,12 +116,13 @@ fn check_machine(args: &UpArgs, layout: &Layout) -> anyhow::Result<()> {
 async fn start_all(
     args: &UpArgs,
     parts: Parts,
+    flags: Flags,
     layout: &Layout,
     progress: &Progress,
     services: &mut Services,
 ) -> anyhow::Result<()> {
     let mut keeper = Keeper::default();
-    start(args, parts, layout, progress, services, &mut keeper).await?;
+    start(args, parts, flags, layout, progress, services, &mut keeper).await?;
     services.start("certificates", |stop| keeper.run(Timestamp::now, stop));
     Ok(())
 }
@@ -127,6 +130,7 @@ async fn start_all(
 async fn start(
     args: &UpArgs,
     parts: Parts,
+    flags: Flags,
     layout: &Layout,
     progress: &Progress,
     services: &mut Services,
@@ -169,6 +173,7 @@ async fn start(
         features: args.serving.features()?,
         enablement: args.serving.enablement()?,
         request_timeout: args.serving.request_timeout,
+        flags,
     };
     let has_node = parts == Parts::Everything;
     let configuration = has_node.then(|| kubelet_configuration(args, layout, &settings)).transpose()?;
@@ -244,6 +249,7 @@ async fn start_node(
         node_labels: args.kubelet.node_labels.iter().cloned().collect(),
         services_on_node: true,
         proxy: args.services.proxy,
+        flags: control_plane.flags.clone(),
     };
     let user = UserInfo::new(format!("system:node:{}", settings.node_name), ["system:nodes", AUTHENTICATED]);
     let clients = node::Clients {

@@ -7,6 +7,7 @@ use apimachinery::Value;
 use apiserver::component::{Check, Config, Server};
 use client::leaderelection::{Elector, Health};
 use client::metrics::Source;
+use client::zpages::{Flags, Pages};
 use client::{CancellationToken, Client};
 use tokio::net::TcpListener;
 
@@ -19,6 +20,7 @@ pub struct Shown {
     pub checks: Vec<Check>,
     pub configz: Value,
     pub figures: Vec<Arc<dyn Source>>,
+    pub flags: Flags,
 }
 
 /// That a leader renews its lead, or stops working (upstream: `HealthzAdaptor`).
@@ -42,6 +44,7 @@ pub async fn serve(args: SecureServingArgs, shown: Shown, stop: CancellationToke
         checks: shown.checks,
         configz: shown.configz,
         figures: shown.figures,
+        pages: Pages::new(shown.name, shown.flags),
     });
     let listening = client::listen::listen(address).await;
     let listener: TcpListener =

@@ -22,6 +22,7 @@ use auth::{RequestHeader, UserInfo};
 use client::certificate::Replaceable;
 use client::config::RestConfig;
 use client::leaderelection::Elector;
+use client::zpages::Flags;
 use client::{CancellationToken, Client, Informers, QueueMetrics};
 use cluster::pki::{Identity, Leaf, Pki};
 use cluster::{Layout, Settings};
@@ -58,6 +59,8 @@ pub struct Plan<'a> {
     /// Which built-in groups, versions and resources are served.
     pub enablement: Enablement,
     pub request_timeout: Duration,
+    /// Of this process, which its parts show.
+    pub flags: Flags,
     pub encryption: Option<Arc<Encryption>>,
     /// Whether its file is followed.
     pub encryption_reload: bool,
@@ -201,6 +204,7 @@ impl Plan<'_> {
         config.requests_in_flight_max = self.requests_in_flight_max;
         config.set_features(self.features.clone());
         config.request_timeout = self.request_timeout;
+        config.flags = self.flags.clone();
         config.encryption = self.encryption.clone();
         config.enablement = self.enablement.clone();
         config.set_verbosity = Some(Arc::new(logging::set_level));

@@ -9,6 +9,7 @@ use api::resource::{ENDPOINT_SLICES, NODES, SERVICES};
 use api::view::core::Node;
 use apimachinery::meta::StringMap;
 use apimachinery::{Value, json};
+use client::zpages::{Flags, Pages};
 use client::{CancellationToken, Client, Informers, PatchType};
 use cluster::Layout;
 use ipnet::IpNet;
@@ -60,7 +61,12 @@ pub struct Plan {
     pub services_on_node: bool,
     /// Whether that proxy is ours, or none because another one serves Services here.
     pub proxy: bool,
+    /// Of this process, which its parts show.
+    pub flags: Flags,
 }
+
+/// As what the proxy makes itself known.
+pub const KUBE_PROXY: &str = "kube-proxy";
 
 /// Where the built-in runtime's images come from.
 pub struct ImagePlan {
@@ -241,6 +247,7 @@ impl Plan {
             shown: self.shown.clone(),
             version: apimachinery::version::GIT_VERSION.to_owned(),
             kubelet: self.kubelet.clone(),
+            pages: Pages::new("kubelet", self.flags.clone()),
         };
         let (told, ready) = oneshot::channel();
         let client = clients.kubelet.clone();
@@ -311,6 +318,7 @@ impl Plan {
             dns: if self.kubelet.cluster_dns.is_empty() { Vec::new() } else { dns_addresses.to_vec() },
             healthz_address: Some((std::net::Ipv4Addr::UNSPECIFIED, healthz).into()),
             metrics_address: Some((std::net::Ipv4Addr::LOCALHOST, metrics).into()),
+            pages: Pages::new(KUBE_PROXY, self.flags.clone()),
         };
         services
             .start("proxy", |stop| async move { Ok(network::proxy::run(informers, config, stop).await?) });

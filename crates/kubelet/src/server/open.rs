@@ -66,6 +66,8 @@ mod tests {
         }
         for closed in [
             "/configz",
+            "/flagz",
+            "/statusz",
             "/runningpods/",
             "/exec/n/p/c",
             "/run/n/p/c",

@@ -11,12 +11,13 @@ const BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 const METHODS: [&str; 8] = ["OPTIONS", "GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT"];
 
 /// What paths may begin with to be told apart.
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 18] = [
     "attach",
     "checkpoint",
     "configz",
     "containerLogs",
     "exec",
+    "flagz",
     "healthz",
     "logs",
     "metrics",
@@ -28,6 +29,7 @@ const PATHS: [&str; 16] = [
     "run",
     "runningpods",
     "stats",
+    "statusz",
 ];
 
 /// Upstream's `longRunningRequestPathMap`, by whose spelling port-forward does not last.

@@ -1,5 +1,7 @@
 //! The kubelet's paths, and what of the node a user must be allowed for each.
 
+use client::zpages::Page;
+
 use super::healthz::CHECKS;
 use super::node_logs;
 
@@ -19,6 +21,7 @@ pub enum Route {
     Pods,
     RunningPods,
     Configz,
+    Page(Page),
     Summary,
     Metrics,
     ResourceMetrics,
@@ -55,6 +58,8 @@ impl Route {
             ("runningpods", []) => Some(Route::RunningPods),
             ("logs", []) => Some(Route::NodeLogs(String::new())),
             ("configz", []) => Some(Route::Configz),
+            ("flagz", []) => Some(Route::Page(Page::Flagz)),
+            ("statusz", []) => Some(Route::Page(Page::Statusz)),
             ("stats", ["summary"]) => Some(Route::Summary),
             ("metrics", []) => Some(Route::Metrics),
             ("metrics", ["resource"]) => Some(Route::ResourceMetrics),
@@ -130,6 +135,8 @@ mod tests {
         check("/runningpods/", &["pods", "proxy"]);
         check("/healthz/ping", &["healthz", "proxy"]);
         check("/configz", &["configz", "proxy"]);
+        check("/statusz", &["statusz"]);
+        check("/flagz", &["configz"]);
         check("/logs/syslog", &["log"]);
         check("/metricsx", &["proxy"]);
         check("/exec/n/p/c", &["proxy"]);

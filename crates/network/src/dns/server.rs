@@ -92,9 +92,9 @@ impl Server {
 
     fn metrics_handler(&self) -> http::Handler {
         let resolver = self.resolver.clone();
-        Arc::new(move |path| match path {
-            "/metrics" => http::Answer::text(200, resolver.metrics_text()),
-            _ => http::Answer::not_found(),
+        Arc::new(move |path, _| match path {
+            "/metrics" => http::Answer::text(200, resolver.metrics_text()).into(),
+            _ => http::Answer::not_found().into(),
         })
     }
 

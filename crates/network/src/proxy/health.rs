@@ -11,6 +11,7 @@ use api::view::core::Node;
 use apimachinery::json;
 use apimachinery::meta::NamespacedName;
 use client::CancellationToken;
+use client::zpages::Pages;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -22,6 +23,12 @@ use crate::http::{self, Answer, Handler};
 /// How long a change may wait to be programmed before the proxy calls itself unhealthy; upstream's
 /// is two of its sync periods of 30 s.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What there is where figures are.
+const METRICS_PATHS: [&str; 3] = [HEALTHZ, METRICS, PROXY_MODE];
+const HEALTHZ: &str = "/healthz";
+const METRICS: &str = "/metrics";
+const PROXY_MODE: &str = "/proxyMode";
 
 /// Put on a node by the cluster autoscaler before it deletes it.
 const TAINT_TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
@@ -86,25 +93,31 @@ impl Health {
 
 /// Answers `/healthz` and `/livez`.
 pub fn healthz_handler(health: Arc<Health>, metrics: Arc<Metrics>) -> Handler {
-    Arc::new(move |path| {
+    Arc::new(move |path, _| {
         let (with_node, counter) = match path {
-            "/healthz" => (true, &metrics.healthz),
+            HEALTHZ => (true, &metrics.healthz),
             "/livez" => (false, &metrics.livez),
-            _ => return Answer::not_found(),
+            _ => return Answer::not_found().into(),
         };
         let answer = health.answer(with_node, Timestamp::now());
         counter.add(&format!("code=\"{}\"", answer.status), 1.0);
-        answer
+        answer.into()
     })
 }
 
 /// Answers `/metrics`, and what else upstream serves beside it.
-pub fn metrics_handler(metrics: Arc<Metrics>) -> Handler {
-    Arc::new(move |path| match path {
-        "/metrics" => Answer::text(200, metrics.text()),
-        "/healthz" => Answer::text(200, "ok".into()),
-        "/proxyMode" => Answer::text(200, "nftables".into()),
-        _ => Answer::not_found(),
+pub fn metrics_handler(metrics: Arc<Metrics>, pages: Pages) -> Handler {
+    Arc::new(move |path, headers| {
+        if let Some(page) = pages.at(path) {
+            return pages.answer(page, METRICS_PATHS, headers, Timestamp::now());
+        }
+        let answer = match path {
+            METRICS => Answer::text(200, metrics.text()),
+            HEALTHZ => Answer::text(200, "ok".into()),
+            PROXY_MODE => Answer::text(200, "nftables".into()),
+            _ => Answer::not_found(),
+        };
+        answer.into()
     })
 }
 
@@ -156,8 +169,8 @@ impl HealthPorts {
         let local_endpoints = Arc::new(AtomicUsize::new(check.local_endpoints));
         let stop = CancellationToken::new();
         let (name, count, health) = (name.clone(), local_endpoints.clone(), self.health.clone());
-        let handler: Handler = Arc::new(move |_| {
-            service_answer(&name, count.load(Ordering::Relaxed), health.is_healthy(Timestamp::now()))
+        let handler: Handler = Arc::new(move |_, _| {
+            service_answer(&name, count.load(Ordering::Relaxed), health.is_healthy(Timestamp::now())).into()
         });
         tokio::spawn(http::serve(listener, handler, stop.clone()));
         Open { port: check.port, local_endpoints, stop }
@@ -187,6 +200,22 @@ mod tests {
         assert!(answer.headers.contains(&("x-load-balancing-endpoint-weight", "2".into())));
         assert_eq!(service_answer(&NamespacedName::new("default", "web"), 0, true).status, 503);
         assert_eq!(service_answer(&NamespacedName::new("default", "web"), 2, false).status, 503);
+    }
+
+    #[test]
+    fn the_proxy_says_of_itself_what_it_is() {
+        let flags = Arc::new([("name".to_owned(), "cox".to_owned())].into());
+        let handler = metrics_handler(Arc::default(), Pages::new("kube-proxy", flags));
+        let ask = |path: &str| {
+            let answer = handler(path, &::http::HeaderMap::new());
+            (answer.status().as_u16(), String::from_utf8_lossy(answer.body()).into_owned())
+        };
+        let (code, state) = ask("/statusz");
+        assert!(code == 200 && state.starts_with("\nkube-proxy statusz\n"), "{code} {state}");
+        assert!(state.ends_with("\nPaths: /flagz /healthz /metrics /proxyMode\n"), "{state}");
+        assert!(ask("/flagz").1.ends_with("\nname: cox\n"));
+        assert_eq!(ask("/proxyMode"), (200, "nftables".to_owned()));
+        assert_eq!(ask("/flagz/").0, 404);
     }
 
     #[test]

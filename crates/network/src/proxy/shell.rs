@@ -13,6 +13,7 @@ use api::view::core::{Node, Service};
 use api::view::discovery::EndpointSlice;
 use apimachinery::meta::NamespacedName;
 use client::informer::Delta;
+use client::zpages::Pages;
 use client::{CancellationToken, Informer, Informers};
 use jiff::Timestamp;
 use parking_lot::RwLock;
@@ -67,6 +68,8 @@ pub struct Config {
     pub healthz_address: Option<SocketAddr>,
     /// Where `/metrics` is answered.
     pub metrics_address: Option<SocketAddr>,
+    /// What the proxy says of itself there.
+    pub pages: Pages,
 }
 
 /// What the proxy listens to.
@@ -99,7 +102,7 @@ pub(super) async fn run_with(sources: Sources, config: Config, stop: Cancellatio
     let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
     let handlers = [
         (config.healthz_address, healthz_handler(health.clone(), metrics.clone())),
-        (config.metrics_address, metrics_handler(metrics.clone())),
+        (config.metrics_address, metrics_handler(metrics.clone(), config.pages.clone())),
     ];
     for (address, handler) in handlers {
         if let Some(address) = address {
