@@ -119,6 +119,9 @@ impl Histogram {
     }
 }
 
+/// Upper bounds in seconds where upstream names none (Prometheus' `DefBuckets`).
+pub const DEF_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
 /// Bounds that grow from `first` by `factor`.
 pub fn exponential_buckets(first: f64, factor: f64, count: i32) -> Vec<f64> {
     (0..count).map(|step| first * factor.powi(step)).collect()

@@ -6,11 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use network::metrics::{head, sample};
+use network::metrics::{DEF_BUCKETS, head, sample};
 use parking_lot::Mutex;
-
-/// Upper bounds in seconds of the buckets, those of Prometheus' own clients.
-const BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 const STATUSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -22,7 +19,7 @@ const DURATION: &str = "coxswain_ingress_request_duration_seconds";
 pub struct Counters {
     statuses: [AtomicU64; STATUSES.len()],
     /// How many fell into each bucket alone, the last being what is above all bounds.
-    buckets: [AtomicU64; BOUNDS.len() + 1],
+    buckets: [AtomicU64; DEF_BUCKETS.len() + 1],
     micros: AtomicU64,
 }
 
@@ -32,7 +29,7 @@ impl Counters {
         let status = usize::from(status / 100).clamp(1, STATUSES.len()) - 1;
         self.statuses[status].fetch_add(1, Ordering::Relaxed);
         let seconds = took.as_secs_f64();
-        let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
+        let bucket = DEF_BUCKETS.partition_point(|bound| *bound < seconds);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -120,7 +117,7 @@ fn written((namespace, ingress, service): &Labels) -> String {
 fn write_histogram(text: &mut String, labels: &str, counters: &Counters) {
     let counts = counters.buckets.each_ref().map(|bucket| bucket.load(Ordering::Relaxed));
     let mut below = 0;
-    for (bound, count) in BOUNDS.iter().zip(counts) {
+    for (bound, count) in DEF_BUCKETS.iter().zip(counts) {
         below += count;
         sample(text, DURATION, "_bucket", labels, &format!("le=\"{bound}\""), below as f64);
     }

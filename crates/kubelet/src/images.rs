@@ -39,7 +39,7 @@ pub struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn tell(&self, events: &PodEvents<'_>, kind: EventType, reason: &str, message: String) {
+    pub fn tell(&self, events: &PodEvents<'_>, kind: EventType, reason: &str, message: String) {
         match self.container {
             Some(container) => events.container(container, kind, reason, message),
             None => events.pod(kind, reason, message),
@@ -105,21 +105,6 @@ impl ImageManager {
     }
 
     pub async fn ensure(
-        &self,
-        runtime: &Runtime,
-        pod: &Pod,
-        wanted: Wanted<'_>,
-        secrets: &[Secret],
-        events: &PodEvents<'_>,
-    ) -> Result<Image, Failure> {
-        let found = self.find_or_pull(runtime, pod, wanted, secrets, events).await;
-        found.inspect_err(|failure| {
-            let message = format!("Error: {}", failure.waiting.reason);
-            wanted.tell(events, EventType::Warning, "Failed", message);
-        })
-    }
-
-    async fn find_or_pull(
         &self,
         runtime: &Runtime,
         pod: &Pod,

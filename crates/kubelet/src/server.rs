@@ -92,6 +92,10 @@ impl Refusal {
         Refusal(StatusCode::NOT_FOUND, what.into())
     }
 
+    fn wrong_method() -> Self {
+        Refusal(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed".to_owned())
+    }
+
     fn debugging_disabled() -> Self {
         Refusal(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n".to_owned())
     }

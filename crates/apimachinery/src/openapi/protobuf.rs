@@ -53,10 +53,10 @@ impl Document {
         });
     }
 
-    pub fn definitions(&mut self, definitions: impl Iterator<Item = (impl AsRef<str>, Value)>) {
+    pub fn definitions<'d>(&mut self, definitions: impl Iterator<Item = (&'d str, Value)>) {
         self.0.message(document::DEFINITIONS, |out| {
             for (name, definition) in definitions {
-                named(out, ENTRIES, name.as_ref(), |out| schema(out, &definition));
+                named(out, ENTRIES, name, |out| schema(out, &definition));
             }
         });
     }
@@ -121,7 +121,7 @@ fn schema(out: &mut Writer, value: &Value) {
     if let Some(properties) = value.get("properties").and_then(Value::as_object) {
         out.message(PROPERTIES, |out| {
             for (name, property) in properties {
-                named(out, ENTRIES, name.as_ref(), |out| schema(out, property));
+                named(out, ENTRIES, name, |out| schema(out, property));
             }
         });
     }

@@ -1,6 +1,5 @@
 //! Version 2: one document for all groups, those that other servers serve included.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io;
 
@@ -18,6 +17,8 @@ use crate::schema::Schema;
 struct Parts<'a> {
     items: Vec<PathItem<'a>>,
     definitions: Definitions<'a>,
+    /// That of patches, which is no type.
+    patch: (String, Value),
     /// What other servers add.
     others: Merged,
 }
@@ -27,26 +28,26 @@ fn parts<'a>(meta: &'a Schema, resources: &[Resource<'a>], others: &[&Foreign]) 
     let mut definitions = Definitions::default();
     items.iter().for_each(|item| add_definitions(meta, item, &mut definitions));
     let own_paths: HashSet<&str> = items.iter().map(|item| item.path.as_str()).collect();
-    let (patch, patch_schema) = patch_definition();
+    let patch = patch_definition();
     let own = |name: &str| {
-        if name == patch { Some(patch_schema.clone()) } else { definitions.get(name, Dialect::V2) }
+        if name == patch.0 { Some(patch.1.clone()) } else { definitions.get(name, Dialect::V2) }
     };
     let mut merged = Merged::default();
     for other in others {
         merged.add(other, |path| own_paths.contains(path), own);
     }
-    Parts { items, definitions, others: merged }
+    Parts { items, definitions, patch, others: merged }
 }
 
 impl Parts<'_> {
     /// Each name once, as what others add has it where that knows it.
-    fn definitions(&self) -> impl Iterator<Item = (Cow<'_, str>, Value)> {
-        let (patch, schema) = patch_definition();
-        let own = self.definitions.render(Dialect::V2).map(|(name, schema)| (Cow::Borrowed(name), schema));
-        let own = std::iter::once((Cow::Owned(patch), schema)).chain(own);
+    fn definitions(&self) -> impl Iterator<Item = (&str, Value)> {
+        let (patch, schema) = &self.patch;
+        let patch = std::iter::once((patch.as_str(), schema.clone()));
+        let own = patch.chain(self.definitions.render(Dialect::V2));
         let others = self.others.definitions.iter();
-        own.filter(|(name, _)| !self.others.definitions.contains_key(name.as_ref()))
-            .chain(others.map(|(name, schema)| (Cow::Borrowed(name.as_str()), schema.clone())))
+        own.filter(|(name, _)| !self.others.definitions.contains_key(*name))
+            .chain(others.map(|(name, schema)| (name.as_str(), schema.clone())))
     }
 }
 
@@ -62,7 +63,7 @@ pub fn v2<W: io::Write>(
     let Parts { items, others, .. } = &parts;
     ObjectWriter::write(out, |document| {
         document.object("definitions", |schemas| {
-            parts.definitions().try_for_each(|(name, schema)| schemas.entry(&name, &schema))
+            parts.definitions().try_for_each(|(name, schema)| schemas.entry(name, &schema))
         })?;
         document.entry("info", &json!({"title": "Kubernetes", "version": version}))?;
         document.object("paths", |paths| {

@@ -4,11 +4,10 @@ use std::fmt::Result;
 use std::time::Duration;
 
 use admission::policy::Check;
+use client::metrics::DEF_BUCKETS;
 
 use crate::prometheus::{Counters, Histograms, Label, Metric};
 
-/// Upper bounds in seconds where upstream names none (Prometheus' own).
-const CEL_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Upper bounds in seconds of what the expressions of policies take (upstream's own).
 const CHECK_BUCKETS: [f64; 5] = [0.000_000_5, 0.001, 0.01, 0.1, 1.0];
 
@@ -52,7 +51,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        let histogram = |metric| Histograms::new(metric, &CEL_BUCKETS);
+        let histogram = |metric| Histograms::new(metric, &DEF_BUCKETS);
         Rules { compilation: histogram(COMPILATION), evaluation: histogram(EVALUATION) }
     }
 }

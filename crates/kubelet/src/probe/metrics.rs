@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use client::metrics::{Histogram, Number};
-
-/// Prometheus' `DefBuckets`.
-const BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+use client::metrics::{DEF_BUCKETS, Histogram, Number};
 
 /// Whose container is probed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +35,7 @@ impl Default for ProbeMetrics {
         let durations = Histogram::new(
             "prober_probe_duration_seconds",
             "Duration in seconds for a probe response.",
-            BOUNDS.to_vec(),
+            DEF_BUCKETS.to_vec(),
         );
         ProbeMetrics { results, durations }
     }

@@ -17,7 +17,7 @@ pub async fn serve(
     query: &str,
 ) -> Result<Response<Body>, Refusal> {
     if method != Method::POST {
-        return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed".to_owned()));
+        return Err(Refusal::wrong_method());
     }
     let pod = server.pod(target).map_err(|_| Refusal::not_found("pod does not exist"))?;
     if !crate::pod::all_containers(&pod).any(|(container, _)| container.name == target.container) {

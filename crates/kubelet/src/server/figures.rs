@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::view::core::Pod;
 use apimachinery::Value;
+use client::query::query_value;
 use http::{HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use runtime::cri;
@@ -30,7 +31,7 @@ impl Server {
     pub(super) async fn summary(&self, query: &str) -> Result<Value, Refusal> {
         let (reading, volumes) = (self.reading().await?, self.volumes().await);
         let mut summary = summary::summary(&self.shared.config.node_name, &reading, &volumes);
-        if query.split('&').any(|pair| pair == "only_cpu_and_memory=true") {
+        if query_value(query, "only_cpu_and_memory").as_deref() == Some("true") {
             summary::keep_cpu_and_memory(&mut summary);
         }
         Ok(summary)

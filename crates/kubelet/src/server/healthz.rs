@@ -1,5 +1,6 @@
 //! `/healthz` of the kubelet, as a whole or check by check (follows `healthz.InstallHandler`).
 
+use client::query::query_value;
 use client::slis::Outcomes;
 use http::{Response, StatusCode};
 
@@ -14,7 +15,7 @@ pub fn answer(check: &str, query: &str, outcomes: &Outcomes) -> Response<Body> {
     if check.is_empty() {
         CHECKS.iter().for_each(|check| outcomes.observe(check, ENDPOINT, true));
     }
-    let is_verbose = query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose="));
+    let is_verbose = query_value(query, "verbose").is_some();
     let report = if is_verbose && check.is_empty() { report() } else { "ok".to_owned() };
     text(StatusCode::OK, report)
 }

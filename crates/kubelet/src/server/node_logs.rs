@@ -26,7 +26,7 @@ const SNIFFED_BYTES: u64 = 512;
 /// Answers for the part of the path after `/logs`.
 pub async fn serve(method: &Method, path: &str) -> Result<Response<Body>, Refusal> {
     if !matches!(*method, Method::GET | Method::HEAD) {
-        return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed".to_owned()));
+        return Err(Refusal::wrong_method());
     }
     serve_below(Path::new(DIR), method, path).await
 }

@@ -2,11 +2,8 @@
 
 use std::time::Instant;
 
-use client::metrics::{Histogram, Number};
+use client::metrics::{DEF_BUCKETS, Histogram, Number};
 use http::Request;
-
-/// Prometheus' `DefBuckets`.
-const BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 const METHODS: [&str; 8] = ["OPTIONS", "GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT"];
 
@@ -50,7 +47,7 @@ impl Default for Requests {
             durations: Histogram::new(
                 "kubelet_http_requests_duration_seconds",
                 "How long answers took.",
-                BOUNDS.to_vec(),
+                DEF_BUCKETS.to_vec(),
             ),
         }
     }

@@ -14,7 +14,7 @@ pub async fn serve(
     query: &str,
 ) -> Result<Response<Body>, Refusal> {
     if method != Method::POST {
-        return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed".to_owned()));
+        return Err(Refusal::wrong_method());
     }
     let cmd = words(&query_value(query, "cmd").unwrap_or_default());
     let named = cmd.join(" ");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use runtime::cgroups::Cgroups;
 
 use super::Reading;
-use super::node::{Interface, TICK_NANOS, interfaces};
+use super::node::{Interface, TICK_NANOS, field, interfaces};
 
 const NANOS_PER_MICRO: u64 = 1000;
 /// From here on the kernel means that there is no limit (cAdvisor's `maxMemorySize`).
@@ -355,11 +355,6 @@ fn proc(pid: &str, file: &str) -> PathBuf {
 /// What is gone tells nothing.
 fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
-}
-
-fn field(text: &str, name: &str) -> Option<u64> {
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.and_then(|value| value.trim().parse().ok())
 }
 
 #[cfg(test)]

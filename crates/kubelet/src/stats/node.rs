@@ -71,7 +71,8 @@ impl NodeReading {
     }
 }
 
-fn field(text: &str, name: &str) -> Option<u64> {
+/// The number behind a name at the beginning of a line.
+pub fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 

@@ -160,6 +160,12 @@ impl Start {
             Some(Err(failure)) => {
                 let reason = IMAGE_REASONS.into_iter().find(|known| *known == failure.waiting.reason);
                 let reason = reason.unwrap_or("ErrImagePull");
+                wanted.tell(
+                    events,
+                    EventType::Warning,
+                    "Failed",
+                    format!("Error: {}", failure.waiting.reason),
+                );
                 Err(Failure { reason, message: failure.waiting.message, retry_at: Some(failure.retry_at) })
             }
         }
