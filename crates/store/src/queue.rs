@@ -203,6 +203,11 @@ impl Queue {
         Some(inner.items.drain(..count).collect())
     }
 
+    /// How many wait to be taken.
+    pub(crate) fn len(&self) -> usize {
+        self.inner.lock().items.len()
+    }
+
     /// Asks for everything on disk to be written anew.
     pub(crate) fn ask_rewrite(&self) {
         self.inner.lock().rewrite = true;
