@@ -15,7 +15,7 @@ use crate::encryption::Encryption;
 use crate::features::Features;
 use crate::metadata::Random;
 use crate::negotiation::Formats;
-use crate::{authentication, authorization};
+use crate::{authentication, authorization, random};
 
 /// The range of ports upstream reserves for Services of type NodePort.
 pub const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
@@ -122,14 +122,9 @@ impl Config {
             components: Vec::new(),
             flags: Flags::default(),
             clock: Arc::new(Timestamp::now),
-            random: Arc::new(system_random),
+            random: Arc::new(random::fill),
         }
     }
-}
-
-pub fn system_random(buffer: &mut [u8]) {
-    use ring::rand::{SecureRandom, SystemRandom};
-    SystemRandom::new().fill(buffer).expect("the kernel gives random bytes");
 }
 
 /// A range of addresses, `10.96.0.0/16`.

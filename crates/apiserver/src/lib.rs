@@ -59,6 +59,7 @@ mod pieces;
 mod policy;
 mod prometheus;
 mod quota;
+mod random;
 pub mod review_client;
 mod row;
 mod selection;

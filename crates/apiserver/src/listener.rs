@@ -46,8 +46,9 @@ pub const HEADER_BYTES_MAX: u32 = 1 << 20;
 /// What the first line of a request over HTTP/1.1 may take beside them (upstream: Go's slop for it).
 const REQUEST_LINE_BYTES_MAX: usize = 4 << 10;
 /// Header fields of a request over HTTP/1.1: a proxy in front sends one for each of its user's groups. Room for them is
-/// made anew for each request. More is answered with 431.
-pub const HEADERS_MAX: usize = 1000;
+/// made anew for each request, twice 32 bytes a field: up to 14 KiB the allocator has such room at hand. More is answered
+/// with 431.
+pub const HEADERS_MAX: usize = 400;
 /// An HTTP/2 client that is silent is asked whether it is still there, and let go if it does not answer.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);

@@ -97,13 +97,12 @@ pub fn generated_name(prefix: &str, random: &Random) -> String {
 
 /// A random UUID (RFC 9562, version 4).
 pub fn new_uid(random: &Random) -> String {
-    let mut b = [0; 16];
-    random(&mut b);
-    b[6] = (b[6] & 0x0f) | 0x40;
-    b[8] = (b[8] & 0x3f) | 0x80;
-    let hex =
-        |range: std::ops::Range<usize>| b[range].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    [hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16)].join("-")
+    let mut bytes = [0; 16];
+    random(&mut bytes);
+    let bits = u128::from_be_bytes(bytes);
+    let (version, variant) = ((bits >> 64) & 0x0fff | 0x4000, (bits >> 48) & 0x3fff | 0x8000);
+    let (head, middle, tail) = (bits >> 96, (bits >> 80) & 0xffff, bits & 0xffff_ffff_ffff);
+    format!("{head:08x}-{middle:04x}-{version:04x}-{variant:04x}-{tail:012x}")
 }
 
 #[cfg(test)]
@@ -118,6 +117,8 @@ mod tests {
     #[test]
     fn identities_and_names_have_their_forms() {
         assert_eq!(new_uid(&constant()), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        let counted: Random = std::sync::Arc::new(|buffer| (1..).zip(buffer).for_each(|(n, byte)| *byte = n));
+        assert_eq!(new_uid(&counted), "01020304-0506-4708-890a-0b0c0d0e0f10");
         let name = generated_name("web-", &constant());
         assert_eq!(name.len(), 4 + SUFFIX_LEN);
         assert_eq!(generated_name(&"x".repeat(90), &constant()).len(), 63);

@@ -56,7 +56,7 @@ struct Distribution {
     name: &'static str,
     help: &'static str,
     bounds: &'static [f64],
-    of: fn(&Durations) -> &Histogram,
+    of: fn(&Requests) -> &Histogram,
 }
 
 const DISTRIBUTIONS: [Distribution; 3] = [
@@ -64,19 +64,19 @@ const DISTRIBUTIONS: [Distribution; 3] = [
         name: "apiserver_request_duration_seconds",
         help: "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
         bounds: &DURATION_BUCKETS,
-        of: |durations| &durations.all,
+        of: |requests| &requests.all,
     },
     Distribution {
         name: "apiserver_request_sli_duration_seconds",
         help: "[ALPHA] Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component.",
         bounds: &SLI_BUCKETS,
-        of: |durations| &durations.own,
+        of: |requests| &requests.own,
     },
     Distribution {
         name: "apiserver_response_sizes",
         help: "[STABLE] Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.",
         bounds: &SIZE_BUCKETS,
-        of: |durations| &durations.sizes,
+        of: |requests| &requests.sizes,
     },
 ];
 
@@ -143,11 +143,8 @@ fn upper_verb(verb: &str) -> String {
 
 #[derive(Debug, Default)]
 struct Counts {
-    requests: BTreeMap<(Labels, u16, bool), u64>,
-    durations: BTreeMap<Labels, Durations>,
+    finished: BTreeMap<Labels, Requests>,
     long_running: BTreeMap<Arc<Labels>, i64>,
-    /// Requests that this server cut off to protect itself.
-    terminations: BTreeMap<(Labels, u16), u64>,
     /// What was asked for though it is deprecated.
     deprecated: BTreeSet<[Label; 5]>,
 }
@@ -167,9 +164,13 @@ const DEPRECATED: Metric<5> = Metric {
     labels: ["group", "removed_release", "resource", "subresource", "version"],
 };
 
-/// What the requests with the same labels took.
+/// What the requests with the same labels came to and took.
 #[derive(Debug, Default)]
-struct Durations {
+struct Requests {
+    /// By the code of the answer and whether it was a dry run.
+    total: BTreeMap<(u16, bool), u64>,
+    /// Those that this server cut off to protect itself, by the code of the answer.
+    terminations: BTreeMap<u16, u64>,
     all: Histogram,
     /// Without what was not this server's own work.
     own: Histogram,
@@ -267,20 +268,19 @@ impl Metrics {
         let Finished { info, took, .. } = request;
         self.count_field_validation(request);
         let mut counts = self.counts.lock();
-        let room = counts.requests.len() < SERIES_MAX;
-        let labels = Labels::of(info, request.known && room);
-        *counts.requests.entry((labels.clone(), request.code, request.dry_run)).or_default() += 1;
+        let room = counts.finished.len() < SERIES_MAX;
+        let requests = counts.finished.entry(Labels::of(info, request.known && room)).or_default();
+        *requests.total.entry((request.code, request.dry_run)).or_default() += 1;
         if request.cut_off {
-            *counts.terminations.entry((labels.clone(), request.code)).or_default() += 1;
+            *requests.terminations.entry(request.code).or_default() += 1;
         }
         if info.is_long_running() {
             return;
         }
-        let durations = counts.durations.entry(labels).or_default();
-        durations.all.observe(&DURATION_BUCKETS, took.as_secs_f64());
-        durations.own.observe(&SLI_BUCKETS, took.saturating_sub(request.waited).as_secs_f64());
+        requests.all.observe(&DURATION_BUCKETS, took.as_secs_f64());
+        requests.own.observe(&SLI_BUCKETS, took.saturating_sub(request.waited).as_secs_f64());
         if matches!(info.verb, "get" | "list") {
-            durations.sizes.observe(&SIZE_BUCKETS, request.bytes as f64);
+            requests.sizes.observe(&SIZE_BUCKETS, request.bytes as f64);
         }
     }
 
@@ -346,24 +346,27 @@ impl Counts {
             "counter",
             "[STABLE] Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
         )?;
-        for ((labels, code, dry_run), count) in &self.requests {
-            let dry_run = if *dry_run { "All" } else { "" };
-            writeln!(
-                out,
-                "apiserver_request_total{{code=\"{code}\",dry_run=\"{dry_run}\",{}}} {count}",
-                labels.text()
-            )?;
+        for (labels, requests) in &self.finished {
+            for ((code, dry_run), count) in &requests.total {
+                let (dry_run, labels) = (if *dry_run { "All" } else { "" }, labels.text());
+                writeln!(
+                    out,
+                    "apiserver_request_total{{code=\"{code}\",dry_run=\"{dry_run}\",{labels}}} {count}"
+                )?;
+            }
         }
         let terminations = "apiserver_request_terminations_total";
         let help = "[ALPHA] Number of requests which apiserver terminated in self-defense.";
         head(out, terminations, "counter", help)?;
-        for ((labels, code), count) in &self.terminations {
-            writeln!(out, "{terminations}{{code=\"{code}\",{}}} {count}", labels.text())?;
+        for (labels, requests) in &self.finished {
+            for (code, count) in &requests.terminations {
+                writeln!(out, "{terminations}{{code=\"{code}\",{}}} {count}", labels.text())?;
+            }
         }
         for Distribution { name, help, bounds, of } in &DISTRIBUTIONS {
             head(out, name, "histogram", help)?;
-            for (labels, durations) in &self.durations {
-                let histogram = of(durations);
+            for (labels, requests) in &self.finished {
+                let histogram = of(requests);
                 if !histogram.is_empty() {
                     histogram.write(out, name, bounds, &labels.text())?;
                 }

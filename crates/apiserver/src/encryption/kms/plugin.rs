@@ -19,8 +19,8 @@ use super::envelope::{Source, Wrapped};
 use super::metrics::Metrics;
 use super::probe::{self, Next, State};
 use super::proto::{DecryptRequest, EncryptRequest, HKDF_SHA256_XNONCE_AES_GCM_SEED};
-use crate::config::system_random;
 use crate::metadata::{Random, new_uid};
+use crate::random;
 
 /// Sources that were unwrapped are kept, as many as there are keys and restarts of servers that wrote what is stored;
 /// beyond this number all are unwrapped anew.
@@ -270,7 +270,7 @@ impl Keeper {
 
 /// By which a call is known in the plugin's logs.
 fn uid() -> String {
-    let random: Random = Arc::new(system_random);
+    let random: Random = Arc::new(random::fill);
     new_uid(&random)
 }
 
