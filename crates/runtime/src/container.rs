@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 
 use crate::container_spec::{
-    World, image_of, security_context, translate, user_namespace, validate_mounts, wanted_devices,
+    World, image_of, seccomp, security_context, translate, user_namespace, validate_mounts, wanted_devices,
 };
 use crate::cri::{
     Container, ContainerConfig, ContainerEventType, ContainerFilter, ContainerResources, ContainerState,
@@ -48,6 +48,7 @@ impl Runtime {
         validate_mounts(&config.mounts).map_err(Error::InvalidArgument)?;
         let security = security_context(&config);
         apparmor::profile(security.apparmor.as_ref(), security.privileged).map_err(Error::InvalidArgument)?;
+        seccomp(&security).map_err(Error::InvalidArgument)?;
         cdi::inject(&mut config)?;
         make_sources(&config.mounts)?;
         let name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();

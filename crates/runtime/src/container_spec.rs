@@ -159,7 +159,7 @@ fn process(world: &World, security: &LinuxContainerSecurityContext) -> Result<Pr
     })
 }
 
-fn seccomp(security: &LinuxContainerSecurityContext) -> Result<Seccomp, String> {
+pub(crate) fn seccomp(security: &LinuxContainerSecurityContext) -> Result<Seccomp, String> {
     if security.privileged {
         return Ok(Seccomp::Unconfined);
     }

@@ -279,8 +279,7 @@ async fn a_profile_that_the_user_wrote_decides_call_by_call() {
         profile_type: security_profile::ProfileType::Localhost as i32,
         localhost_ref: "/no/such/profile.json".to_owned(),
     });
-    let id = node.create(&sandbox, config).await;
-    let refused = node.try_start(&id).await.expect_err("no profile");
+    let refused = node.try_create(&sandbox, config).await.expect_err("no profile");
     assert!(refused.message().contains("failed to load seccomp profile"), "{refused}");
     node.finish().await;
 }
