@@ -6,16 +6,17 @@ use apimachinery::quantity::{Format, Quantity};
 use crate::cm::devicemanager::Counts;
 use crate::hugepages::HugePages;
 
-/// Puts them into a node's status.
-pub fn add(status: &mut Value, devices: &Counts, huge_pages: &[HugePages]) {
+/// Puts them into a node's status; `reserved` says how many bytes of huge pages pods may not have.
+pub fn add(status: &mut Value, devices: &Counts, huge_pages: &[HugePages], reserved: impl Fn(&str) -> i64) {
     for (resource, count) in devices {
         status["capacity"][resource] = count.capacity.to_string().into();
         status["allocatable"][resource] = count.allocatable.to_string().into();
     }
     for pages in huge_pages {
-        for list in ["capacity", "allocatable"] {
-            status[list][pages.resource()] =
-                Quantity::new(pages.bytes(), Format::BinarySi).to_string().into();
+        let (resource, bytes) = (pages.resource(), pages.bytes());
+        let left = (bytes - reserved(&resource)).max(0);
+        for (list, bytes) in [("capacity", bytes), ("allocatable", left)] {
+            status[list][&resource] = Quantity::new(bytes, Format::BinarySi).to_string().into();
         }
     }
 }
@@ -31,11 +32,12 @@ mod tests {
     fn devices_are_counted_and_huge_pages_measured() {
         let mut status = json!({"capacity": {"cpu": "1", "hugepages-2Mi": "0"}, "allocatable": {}});
         let devices = Counts::from([("a.b/c".to_owned(), Count { capacity: 3, allocatable: 2 })]);
-        add(&mut status, &devices, &[HugePages { size: 2 << 20, count: 5 }]);
+        let reserved = |resource: &str| if resource == "hugepages-2Mi" { 4 << 20 } else { 0 };
+        add(&mut status, &devices, &[HugePages { size: 2 << 20, count: 5 }], reserved);
         assert_eq!(
             status,
             json!({"capacity": {"cpu": "1", "a.b/c": "3", "hugepages-2Mi": "10Mi"},
-                "allocatable": {"a.b/c": "2", "hugepages-2Mi": "10Mi"}})
+                "allocatable": {"a.b/c": "2", "hugepages-2Mi": "6Mi"}})
         );
     }
 }
