@@ -393,8 +393,7 @@ impl StatusLoop {
         }
         let images = self.images().await;
         let mut status = status(&self.config, &self.facts, &known, &images, &health, Timestamp::now());
-        let reserved = |resource: &str| capacity::reserved_of(&self.config.kubelet, resource);
-        resources::add(&mut status, &self.signs.devices.borrow(), &self.huge_pages, reserved);
+        resources::add(&mut status, &self.signs.devices.borrow(), &self.huge_pages);
         features::add(&mut status, &runtime);
         let patch = patch_of(status);
         self.client.patch(NODES, "", name, Some("status"), PatchType::Strategic, &patch).await.map(drop)

@@ -145,11 +145,6 @@ fn quantity(table: &Table, name: &str) -> Option<Quantity> {
     table.get(name)?.parse().ok()
 }
 
-/// What the system and Kubernetes keep of a resource that has no field in `Allocatable`: processes, huge pages.
-pub fn reserved_of(configuration: &KubeletConfiguration, name: &str) -> i64 {
-    amount(&configuration.system_reserved, name) + amount(&configuration.kube_reserved, name)
-}
-
 pub fn meminfo_kib(text: &str, name: &str) -> Option<i64> {
     let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
     line.split_whitespace().nth(1)?.parse().ok()

@@ -11,7 +11,7 @@ use client::event::EventType;
 use runtime::cgroups::Cgroups;
 use runtime::cri::{HugepageLimit, LinuxContainerResources};
 
-use super::capacity::{Capacity, amount, amounts, reserved_of};
+use super::capacity::{Capacity, amount, amounts};
 use crate::cm::pod_cgroups::apply;
 use crate::config::Config;
 use crate::eviction;
@@ -140,17 +140,18 @@ impl PodLimits {
         pages: &[HugePages],
         processes: Option<i64>,
     ) -> Self {
-        let enforced = of.enforces("pods");
-        let left = |name: &str, all: i64| if enforced { all - reserved_of(of, name) } else { all };
-        let most = if enforced { capacity.absolute() } else { capacity.whole() };
+        let reserved = amount(&of.system_reserved, "pid") + amount(&of.kube_reserved, "pid");
+        let (most, reserved) =
+            if of.enforces("pods") { (capacity.absolute(), reserved) } else { (capacity.whole(), 0) };
+        // None of them can be reserved.
         let pages = pages.iter().map(|pages| HugepageLimit {
             page_size: page_size_name(pages.size),
-            limit: u64::try_from(left(&pages.resource(), pages.bytes())).unwrap_or(0),
+            limit: u64::try_from(pages.bytes()).unwrap_or(0),
         });
         PodLimits {
             cgroup: of.cgroup_root.clone(),
             resources: LinuxContainerResources { hugepage_limits: pages.collect(), ..limits(most, true) },
-            processes: processes.map(|all| left("pid", all)),
+            processes: processes.map(|all| all - reserved),
         }
     }
 
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn pods_may_use_what_is_not_reserved_or_all_where_nothing_is_enforced() {
         const GIB: i64 = 1 << 30;
-        let reserved = [("memory", "1Gi"), ("cpu", "500m"), ("pid", "100"), ("hugepages-2Mi", "4Mi")];
+        let reserved = [("memory", "1Gi"), ("cpu", "500m"), ("pid", "100")];
         let check = |enforced: &[&str], expect: (i64, i64, u64, Option<i64>)| {
             let given = KubeletConfiguration {
                 system_reserved: reserved.map(|(name, text)| (name.to_owned(), text.to_owned())).into(),
@@ -240,7 +241,7 @@ mod tests {
                 expect
             );
         };
-        check(&["pods"], (3 * GIB, 1536, 6 << 20, Some(900)));
+        check(&["pods"], (3 * GIB, 1536, 10 << 20, Some(900)));
         check(&["none"], (4 * GIB, 2048, 10 << 20, Some(1000)));
     }
 }

@@ -6,17 +6,16 @@ use apimachinery::quantity::{Format, Quantity};
 use crate::cm::devicemanager::Counts;
 use crate::hugepages::HugePages;
 
-/// Puts them into a node's status; `reserved` says how many bytes of huge pages pods may not have.
-pub fn add(status: &mut Value, devices: &Counts, huge_pages: &[HugePages], reserved: impl Fn(&str) -> i64) {
+/// Puts them into a node's status.
+pub fn add(status: &mut Value, devices: &Counts, huge_pages: &[HugePages]) {
     for (resource, count) in devices {
         status["capacity"][resource] = count.capacity.to_string().into();
         status["allocatable"][resource] = count.allocatable.to_string().into();
     }
     for pages in huge_pages {
-        let (resource, bytes) = (pages.resource(), pages.bytes());
-        let left = (bytes - reserved(&resource)).max(0);
-        for (list, bytes) in [("capacity", bytes), ("allocatable", left)] {
-            status[list][&resource] = Quantity::new(bytes, Format::BinarySi).to_string().into();
+        for list in ["capacity", "allocatable"] {
+            status[list][pages.resource()] =
+                Quantity::new(pages.bytes(), Format::BinarySi).to_string().into();
         }
     }
 }
@@ -32,12 +31,11 @@ mod tests {
     fn devices_are_counted_and_huge_pages_measured() {
         let mut status = json!({"capacity": {"cpu": "1", "hugepages-2Mi": "0"}, "allocatable": {}});
         let devices = Counts::from([("a.b/c".to_owned(), Count { capacity: 3, allocatable: 2 })]);
-        let reserved = |resource: &str| if resource == "hugepages-2Mi" { 4 << 20 } else { 0 };
-        add(&mut status, &devices, &[HugePages { size: 2 << 20, count: 5 }], reserved);
+        add(&mut status, &devices, &[HugePages { size: 2 << 20, count: 5 }]);
         assert_eq!(
             status,
             json!({"capacity": {"cpu": "1", "a.b/c": "3", "hugepages-2Mi": "10Mi"},
-                "allocatable": {"a.b/c": "2", "hugepages-2Mi": "6Mi"}})
+                "allocatable": {"a.b/c": "2", "hugepages-2Mi": "10Mi"}})
         );
     }
 }
