@@ -152,6 +152,7 @@ impl Runtime {
             container_dir: &self.container_dir(&container.id),
             layers_dir: &self.images.layers_dir(),
             cgroups: self.cgroups.dirs(&container.cgroup),
+            cgroup_v2: self.cgroups.is_v2(),
             oom_file: self.cgroups.oom_file(&container.cgroup),
             host_devices: host_devices(&container.config),
             target_pid: self.target_pid(&container.config),

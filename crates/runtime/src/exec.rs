@@ -90,6 +90,7 @@ impl Runtime {
             container_dir: &self.container_dir(&container.id),
             layers_dir: &self.images.layers_dir(),
             cgroups: self.cgroups.dirs(&container.cgroup),
+            cgroup_v2: self.cgroups.is_v2(),
             oom_file: None,
             host_devices: Vec::new(),
             target_pid: None,

@@ -87,6 +87,23 @@ async fn a_privileged_container_may_do_what_the_node_may() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_privileged_container_sees_the_nodes_cgroups_of_version_2_and_no_other_does() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let script = "cat /proc/self/cgroup; test -d /sys/fs/cgroup$ROOT && echo there";
+    for privileged in [false, true] {
+        let mut config = shell(&format!("main-{privileged}"), script);
+        config.envs = vec![KeyValue { key: "ROOT".to_owned(), value: node.cgroup_root.clone() }];
+        security(&mut config).privileged = privileged;
+        let output = node.script(&sandbox, config).await.1;
+        let sees = runtime::Cgroups::detect().unwrap().is_v2() && privileged;
+        assert_eq!(output.contains(&node.cgroup_root), sees, "{output}");
+        assert_eq!(output.ends_with("there\n"), sees, "{output}");
+    }
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pid_namespaces_are_own_or_shared() {
     let mut node = Node::new().await;
     let sandbox = node.sandbox().await;
