@@ -16,9 +16,11 @@ pub fn is_limited(pod: &Pod) -> bool {
     containers.into_iter().any(by_container) || sized_volumes(pod).next().is_some()
 }
 
+type Check = fn(&Pod, &Usage) -> Option<String>;
+
 /// The limit that the pod exceeds, as upstream's metrics name it, and what that is, in upstream's words.
 pub fn exceeded(pod: &Pod, usage: &Usage) -> Option<(&'static str, String)> {
-    let limits: [(&str, fn(&Pod, &Usage) -> Option<String>); 3] = [
+    let limits: [(&str, Check); 3] = [
         ("emptydirfs.limit", volume),
         ("ephemeralpodfs.limit", whole_pod),
         ("ephemeralcontainerfs.limit", container),
