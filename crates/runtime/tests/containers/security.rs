@@ -257,6 +257,11 @@ async fn the_root_of_a_pods_own_users_may_do_there_what_root_may() {
     let mut config = shell("main", script);
     let security = security(&mut config);
     security.namespace_options = Some(own_users());
+    // Where the kernel has AppArmor, the default profile keeps even root from mounting.
+    security.apparmor = Some(SecurityProfile {
+        profile_type: security_profile::ProfileType::Unconfined as i32,
+        ..Default::default()
+    });
     security.capabilities = Some(Capability {
         add_capabilities: vec!["SYS_ADMIN".to_owned(), "NET_ADMIN".to_owned()],
         ..Default::default()
