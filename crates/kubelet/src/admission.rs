@@ -139,6 +139,7 @@ impl Gate {
         let victims: Vec<&Active> =
             active.iter().filter(|active| victims.contains(&active.pod.metadata.uid)).collect();
         for victim in &victims {
+            self.shared.metrics.preempted(&lacking[0].resource);
             self.claims.remove(&victim.pod.metadata.uid);
         }
         preempt(&self.shared, &victims).await;

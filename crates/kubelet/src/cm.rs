@@ -18,3 +18,4 @@ mod topologymanager;
 
 pub use container_manager::{ContainerManager, Pinned};
 pub use settings::{FULL_PCPUS_ONLY, STRICT_CPU_RESERVATION, Settings};
+pub use topology::count_cpus;

@@ -180,9 +180,10 @@ impl Manager {
         let mut evicted = Vec::new();
         for (active, usage) in &usages {
             let exceeded = usage.as_ref().and_then(|usage| limits::exceeded(&active.pod, usage));
-            if let Some(message) = exceeded
+            if let Some((signal, message)) = exceeded
                 && self.evict(active, message, 0, false)
             {
+                self.shared.metrics.evicted(signal);
                 evicted.push(active.clone());
             }
         }
@@ -215,6 +216,7 @@ impl Manager {
                 break;
             };
             if self.evict(active, message, self.grace_seconds(threshold, &active.pod), true) {
+                self.shared.metrics.evicted(threshold.signal.name());
                 return vec![active.clone()];
             }
         }

@@ -19,6 +19,8 @@ use crate::node;
 use crate::worker::Shared;
 use records::{Image, Records};
 
+/// The reason of a removal in metrics; the other is age.
+const SPACE: &str = "space";
 /// Upstream's `ImageGCPeriod`.
 const PERIOD: Duration = Duration::from_secs(300);
 
@@ -87,7 +89,7 @@ impl ImageGc {
         let now = Timestamp::now();
         let mut records = self.records.lock().await;
         match self.note(&mut records, now).await {
-            Ok(()) => drop(self.remove(records.for_space(i64::MAX, self.policy.age_min, now)).await),
+            Ok(()) => drop(self.remove(records.for_space(i64::MAX, self.policy.age_min, now), SPACE).await),
             Err(error) => tracing::warn!(%error, "unused images could not be removed"),
         }
     }
@@ -98,7 +100,7 @@ impl ImageGc {
         // Before the node has watched for that long, an image's use may not have been seen.
         let watched = Duration::try_from(now.duration_since(self.began_at)).unwrap_or_default();
         if let Some(age_max) = self.policy.age_max.filter(|age_max| watched > *age_max) {
-            self.remove(records.for_age(age_max, now)).await;
+            self.remove(records.for_age(age_max, now), "age").await;
         }
         let Some(place) = self.place().await? else { return Ok(()) };
         let (bytes, _) = disk(&place)?;
@@ -107,7 +109,7 @@ impl ImageGc {
         }
         let available = bytes.available.min(bytes.capacity);
         let Some((percent, wanted)) = self.policy.excess(available, bytes.capacity) else { return Ok(()) };
-        let freed = self.remove(records.for_space(wanted, self.policy.age_min, now)).await;
+        let freed = self.remove(records.for_space(wanted, self.policy.age_min, now), SPACE).await;
         if freed < wanted {
             return Err(Error::NotEnough { percent, capacity: size(bytes.capacity), freed });
         }
@@ -169,14 +171,17 @@ impl ImageGc {
     }
 
     /// How many bytes that freed.
-    async fn remove(&self, images: Vec<Image>) -> i64 {
+    async fn remove(&self, images: Vec<Image>, reason: &str) -> i64 {
         let mut freed = 0_i64;
         for image in images {
             tracing::info!(image = image.id, bytes = image.bytes, "removing an image that nobody uses");
             let spec = cri::ImageSpec { image: image.id.clone(), ..Default::default() };
             let request = cri::RemoveImageRequest { image: Some(spec) };
             match self.images().remove_image(request).await {
-                Ok(_) => freed = freed.saturating_add(image.bytes),
+                Ok(_) => {
+                    self.shared.metrics.image_removed(reason);
+                    freed = freed.saturating_add(image.bytes);
+                }
                 Err(status) => {
                     tracing::warn!(image = image.id, error = status.message(), "image could not be removed")
                 }

@@ -1,7 +1,7 @@
 //! Makes sure that an image is there before a container starts (follows the kubelet's `images/image_manager.go`).
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use api::view::core::{Container, Pod, Secret};
 use apimachinery::Value;
@@ -15,6 +15,7 @@ use runtime::images::{self, Reference};
 use tokio::sync::Semaphore;
 
 use crate::kubeletconfig::{Duration, KubeletConfiguration};
+use crate::metrics::Metrics;
 use crate::pod::backoff::Backoff;
 use crate::pod::memory::Waiting;
 use crate::worker::{PodEvents, Runtime};
@@ -55,6 +56,7 @@ pub struct Failure {
 
 /// Pauses between pulls that failed, and the bounds of all pulls, shared by all pods of the node.
 pub struct ImageManager {
+    metrics: Arc<Metrics>,
     failures: Mutex<Failures>,
     /// Places of those that pull at the same time; who comes first pulls first.
     places: Option<Semaphore>,
@@ -96,8 +98,9 @@ const ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(1);
 pub const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 impl ImageManager {
-    pub fn new(configuration: &KubeletConfiguration) -> Self {
+    pub fn new(configuration: &KubeletConfiguration, metrics: Arc<Metrics>) -> Self {
         ImageManager {
+            metrics,
             failures: Mutex::default(),
             places: configuration.pulls_at_once().map(Semaphore::new),
             pace: configuration.pull_pace().map(Mutex::new),
@@ -156,6 +159,7 @@ impl ImageManager {
         match self.pull_in_turn(runtime, wanted.image, &auth_configs(secrets, wanted.image)).await {
             Ok((image, took)) => {
                 self.failures().forget(&key);
+                self.metrics.image_pulled(pod, image.size, started.elapsed(), Timestamp::now());
                 let message = pulled(wanted.image, image.size, took, started.elapsed());
                 wanted.tell(events, EventType::Normal, "Pulled", message);
                 Ok(image)

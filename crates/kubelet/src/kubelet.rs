@@ -26,6 +26,7 @@ use crate::eviction::{self, Threshold};
 use crate::imagegc::ImageGc;
 use crate::images::ImageManager;
 use crate::logs;
+use crate::metrics::Metrics;
 use crate::node;
 use crate::nodeshutdown;
 use crate::operations::Operations;
@@ -79,9 +80,14 @@ pub async fn run(
         EventRecorder::paced(client.clone(), "kubelet", &config.node_name, config.kubelet.event_pace());
     let thresholds = config.kubelet.thresholds()?;
     let capacity = node::capacity(&config, &thresholds)?;
-    node::prepare(&config, &capacity)?;
+    let node = node::reference(&config.node_name);
+    for message in node::prepare(&config)? {
+        recorder.event(&node, EventType::Normal, node::ENFORCED, message);
+    }
+    let limits = node::PodLimits::of(&config.kubelet, &capacity);
     let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
-    let cgroups = PodCgroups::detect(&config.kubelet.cgroup_root).map_err(Error::Cgroups)?;
+    let metrics = Arc::<Metrics>::default();
+    let cgroups = PodCgroups::detect(&config.kubelet.cgroup_root, metrics.clone()).map_err(Error::Cgroups)?;
     let managers = cm::Settings::of(&config.kubelet, capacity.withheld_memory());
     let users = Users::open(&config.root_dir, managers.ids_per_pod, has_user_namespaces(&runtime).await?);
     let sysctls = Allowlist::new(&config.kubelet.allowed_unsafe_sysctls)?;
@@ -111,7 +117,8 @@ pub async fn run(
         watched: Watched::new(client.clone()),
         client,
         runtime,
-        images: ImageManager::new(&config.kubelet),
+        images: ImageManager::new(&config.kubelet, metrics.clone()),
+        metrics,
         logs: logs::Running::default(),
         probe_metrics: Arc::default(),
         recorder,
@@ -126,6 +133,7 @@ pub async fn run(
     let end = CancellationToken::new();
     let tasks = Tasks { shared: shared.clone(), stop: end.clone() };
     tasks.follow_attachments(attachments);
+    tasks.spawn(limits.enforce(shared.recorder.clone(), node));
     let events = tasks.start_local(healthy);
     tasks.start_upkeep(thresholds);
     let api = server::Server::new(shared.clone(), pods.clone());

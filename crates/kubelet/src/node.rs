@@ -26,7 +26,7 @@ use crate::hugepages::HugePages;
 use crate::worker::Runtime;
 
 pub use capacity::{Capacity, amounts, capacity, meminfo_kib};
-pub use prepare::{Unfit, prepare};
+pub use prepare::{ENFORCED, PodLimits, Unfit, prepare};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -276,12 +276,16 @@ fn status(
         config.host_ips().into_iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()}));
     let hostname = json!({"type": "Hostname", "address": config.node_name});
     let addresses: Vec<Value> = host_ips.chain([hostname]).collect();
+    let mut info = json!(facts.info);
+    if capacity.swap_bytes > 0 {
+        info["swap"] = json!({"capacity": capacity.swap_bytes});
+    }
     json!({
         "capacity": quantities(capacity.cpus * 1000, capacity.memory_bytes, capacity.storage_bytes),
         "allocatable": quantities(allocatable.milli_cpu, allocatable.memory_bytes, allocatable.ephemeral_storage_bytes),
         "addresses": addresses,
         "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.port}},
-        "nodeInfo": facts.info, "conditions": conditions, "images": images,
+        "nodeInfo": info, "conditions": conditions, "images": images,
     })
 }
 
@@ -297,6 +301,8 @@ pub struct StatusLoop {
     recorder: EventRecorder,
     /// What was told of last.
     told: Option<Health>,
+    /// Of a reboot events tell once.
+    told_reboot: bool,
 }
 
 /// What is reported at once when it changes.
@@ -330,7 +336,17 @@ impl StatusLoop {
         recorder: EventRecorder,
     ) -> Self {
         let huge_pages = HugePages::read();
-        StatusLoop { client, config, facts, runtime, signs, huge_pages, recorder, told: None }
+        StatusLoop {
+            client,
+            config,
+            facts,
+            runtime,
+            signs,
+            huge_pages,
+            recorder,
+            told: None,
+            told_reboot: false,
+        }
     }
 
     pub async fn run(mut self) {
@@ -371,6 +387,10 @@ impl StatusLoop {
             self.recorder.event(&node, EventType::Normal, &event, message);
         }
         self.told = Some(health.clone());
+        if let Some(message) = rebooted(&known, &self.facts.info.boot_id).filter(|_| !self.told_reboot) {
+            self.recorder.event(&node, EventType::Warning, "Rebooted", message);
+            self.told_reboot = true;
+        }
         let images = self.images().await;
         let mut status = status(&self.config, &self.facts, &known, &images, &health, Timestamp::now());
         resources::add(&mut status, &self.signs.devices.borrow(), &self.huge_pages);
@@ -389,6 +409,14 @@ impl StatusLoop {
         let names = |image: &cri::Image| [image.repo_digests.clone(), image.repo_tags.clone()].concat();
         images.iter().map(|image| json!({"names": names(image), "sizeBytes": image.size})).collect()
     }
+}
+
+/// What to tell of a node that ran another boot of the machine when it was last heard of.
+fn rebooted(known: &Node, boot_id: &str) -> Option<String> {
+    let before = &known.status.node_info.boot_id;
+    let name = &known.metadata.name;
+    (!before.is_empty() && before != boot_id)
+        .then(|| format!("Node {name} has been rebooted, boot id: {boot_id}"))
 }
 
 pub async fn runtime_ready(runtime: &Runtime) -> bool {
@@ -432,6 +460,18 @@ mod tests {
         let down = Health { runtime_ready: false, ..full.clone() };
         assert_eq!(events(Some(&full), &down), ["NodeNotReady"]);
         assert_eq!(events(Some(&down), &well), ["NodeHasNoDiskPressure", "NodeReady"]);
+    }
+
+    #[test]
+    fn a_node_that_comes_back_with_another_boot_id_was_rebooted() {
+        let check = |before: &str, expect: Option<&str>| {
+            let node = json!({"metadata": {"name": "n"}, "status": {"nodeInfo": {"bootID": before}}});
+            let node: Node = serde_json::from_value(node).expect("a node");
+            assert_eq!(rebooted(&node, "b2").as_deref(), expect);
+        };
+        check("b1", Some("Node n has been rebooted, boot id: b2"));
+        check("b2", None);
+        check("", None);
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl PodWorkers {
         if let Some(refusal) = &refused {
             let events = PodEvents { recorder: &self.shared.recorder, pod: &pod };
             events.pod(EventType::Warning, &refusal.reason, refusal.message.clone());
+            self.shared.metrics.rejected(&refusal.reason);
         }
         let uid = pod.metadata.uid.clone();
         let failure = refused.map(|refusal| refusal.told());

@@ -118,14 +118,14 @@ async fn set_up_one(cx: &Context<'_>, pod: &Pod, volume: &Volume) -> Result<SetU
         host_path::check(source).map(|path| (path, None))
     } else if let Some(source) = &volume.config_map {
         let payload = projected::config_map(cx.client, pod, source).await;
-        written(&volume_dir(cx.root, pod, "configmap", name), payload, group)
+        written(&volume_dir(cx.root, pod, "configmap", name), payload, group, cx.now)
     } else if let Some(source) = &volume.secret {
         let payload = projected::secret(cx.client, pod, source).await;
         let dir = volume_dir(cx.root, pod, "secret", name);
-        in_memory(&dir).and_then(|()| written(&dir, payload, group))
+        in_memory(&dir).and_then(|()| written(&dir, payload, group, cx.now))
     } else if let Some(source) = &volume.downward_api {
         let payload = projected::downward_api(cx, pod, source);
-        written(&volume_dir(cx.root, pod, "downward-api", name), payload, group)
+        written(&volume_dir(cx.root, pod, "downward-api", name), payload, group, cx.now)
     } else if let Some(source) = &volume.projected {
         let dir = volume_dir(cx.root, pod, "projected", name);
         if source.sources.iter().any(is_secret)
@@ -135,7 +135,7 @@ async fn set_up_one(cx: &Context<'_>, pod: &Pod, volume: &Volume) -> Result<SetU
         }
         match projected::projected(cx, pod, source, &dir).await {
             Ok((payload, refresh_at)) => {
-                written(&dir, Ok(payload), group).map(|(path, _)| (path, refresh_at))
+                written(&dir, Ok(payload), group, cx.now).map(|(path, _)| (path, refresh_at))
             }
             Err(why) => Err(why),
         }
@@ -160,8 +160,13 @@ fn in_memory(dir: &Path) -> Result<(), String> {
     mounts::memory(dir, None).map_err(|e| format!("mount tmpfs: {e}"))
 }
 
-fn written(dir: &Path, payload: Result<atomic_writer::Payload, String>, group: Option<u32>) -> SetUp {
-    atomic_writer::write(dir, &payload?, group).map_err(|e| e.to_string())?;
+fn written(
+    dir: &Path,
+    payload: Result<atomic_writer::Payload, String>,
+    group: Option<u32>,
+    now: Timestamp,
+) -> SetUp {
+    atomic_writer::write(dir, &payload?, group, now).map_err(|e| e.to_string())?;
     Ok((dir.to_owned(), None))
 }
 

@@ -38,6 +38,7 @@ use crate::csi::Drivers;
 use crate::eviction::Pressure;
 use crate::images::ImageManager;
 use crate::logs;
+use crate::metrics::Metrics;
 use crate::observe::{self, Observed, State};
 use crate::operations::Operations;
 use crate::pod::actions::{Plan, active_deadline, pod_actions};
@@ -111,6 +112,7 @@ pub struct Shared {
     pub csi_drivers: Arc<Drivers>,
     pub probe_metrics: Arc<ProbeMetrics>,
     pub started: Started,
+    pub metrics: Arc<Metrics>,
     pub operations: Arc<Operations>,
     /// Tells when objects that pods refer to change.
     pub watched: Watched,
@@ -159,6 +161,7 @@ pub fn spawn(
     let crashes = Backoff::up_to(longest.signed());
     // A driver may want to publish again what a kubelet before this one published.
     let stale = pod.spec.volumes.iter().any(|volume| volume.csi.is_some());
+    shared.metrics.pod_seen(&pod, Timestamp::now());
     let worker = Worker {
         shared,
         pod,
@@ -238,6 +241,7 @@ impl Worker {
         self.terminating.cancel();
         self.ended.cancel();
         self.shared.active.forget(&self.pod.metadata.uid);
+        self.shared.metrics.pod_gone(&self.pod.metadata.uid);
         self.shared.logs.set(&self.pod.metadata.uid, BTreeMap::new());
         self.probers.values().for_each(AbortHandle::abort);
         let meta = &self.pod.metadata;

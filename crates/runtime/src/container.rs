@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 
 use crate::container_spec::{
-    World, image_of, security_context, translate, user_namespace, validate_mounts, wanted_devices,
+    World, image_of, seccomp, security_context, translate, user_namespace, validate_mounts, wanted_devices,
 };
 use crate::cri::{
     Container, ContainerConfig, ContainerEventType, ContainerFilter, ContainerResources, ContainerState,
@@ -48,6 +48,7 @@ impl Runtime {
         validate_mounts(&config.mounts).map_err(Error::InvalidArgument)?;
         let security = security_context(&config);
         apparmor::profile(security.apparmor.as_ref(), security.privileged).map_err(Error::InvalidArgument)?;
+        seccomp(&security).map_err(Error::InvalidArgument)?;
         cdi::inject(&mut config)?;
         make_sources(&config.mounts)?;
         let name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
@@ -151,6 +152,7 @@ impl Runtime {
             container_dir: &self.container_dir(&container.id),
             layers_dir: &self.images.layers_dir(),
             cgroups: self.cgroups.dirs(&container.cgroup),
+            cgroup_v2: self.cgroups.is_v2(),
             oom_file: self.cgroups.oom_file(&container.cgroup),
             host_devices: host_devices(&container.config),
             target_pid: self.target_pid(&container.config),

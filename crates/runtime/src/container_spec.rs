@@ -31,6 +31,7 @@ pub struct World<'a> {
     pub container_dir: &'a Path,
     pub layers_dir: &'a Path,
     pub cgroups: Vec<PathBuf>,
+    pub cgroup_v2: bool,
     pub oom_file: Option<PathBuf>,
     /// Devices of the node, for privileged containers and those who ask by path.
     pub host_devices: Vec<DeviceSpec>,
@@ -62,12 +63,19 @@ pub fn translate(world: &World) -> Result<ContainerSpec, String> {
         masked_paths: if security.privileged { Vec::new() } else { security.masked_paths.clone() },
         readonly_paths: if security.privileged { Vec::new() } else { security.readonly_paths.clone() },
         pid: pid_mode(&options, world.target_pid)?,
+        node_cgroups: node_cgroups(world, &security),
         log_path: has_log.then(|| Path::new(log_dir).join(&config.log_path)),
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         exit_file: dir(crate::record::EXIT_FILE_NAME),
         oom_file: world.oom_file.clone(),
     })
+}
+
+/// Who manages the node from a container looks for cgroups where the node has them (follows containerd, which gives
+/// privileged containers no cgroup namespace); with users of its own a container has no say in the node's.
+fn node_cgroups(world: &World, security: &LinuxContainerSecurityContext) -> bool {
+    world.cgroup_v2 && security.privileged && matches!(user_namespace(&world.sandbox.config), Ok(None))
 }
 
 pub fn security_context(config: &ContainerConfig) -> LinuxContainerSecurityContext {
@@ -159,7 +167,7 @@ fn process(world: &World, security: &LinuxContainerSecurityContext) -> Result<Pr
     })
 }
 
-fn seccomp(security: &LinuxContainerSecurityContext) -> Result<Seccomp, String> {
+pub(crate) fn seccomp(security: &LinuxContainerSecurityContext) -> Result<Seccomp, String> {
     if security.privileged {
         return Ok(Seccomp::Unconfined);
     }

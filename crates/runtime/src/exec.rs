@@ -90,6 +90,7 @@ impl Runtime {
             container_dir: &self.container_dir(&container.id),
             layers_dir: &self.images.layers_dir(),
             cgroups: self.cgroups.dirs(&container.cgroup),
+            cgroup_v2: self.cgroups.is_v2(),
             oom_file: None,
             host_devices: Vec::new(),
             target_pid: None,
@@ -391,11 +392,11 @@ impl Backend for ExecBackend {
         tty: bool,
         io: Streams,
     ) -> std::result::Result<i32, StreamError> {
-        self.runtime()?.exec(id, cmd, tty, io).await.map_err(|e| stream_error("exec", id, e))
+        self.runtime()?.exec(id, cmd, tty, io).await.map_err(|e| stream_error(EXEC, id, e))
     }
 
     async fn attach(&self, id: &str, _tty: bool, io: Streams) -> std::result::Result<i32, StreamError> {
-        self.runtime()?.attach(id, io).await.map_err(|e| stream_error("attach", id, e))
+        self.runtime()?.attach(id, io).await.map_err(|e| stream_error("failed to attach to container", id, e))
     }
 
     async fn port_forward(
@@ -407,6 +408,9 @@ impl Backend for ExecBackend {
         self.runtime()?.port_forward(id, port, stream).await.map_err(|e| stream_error("port forward", id, e))
     }
 }
+
+/// What failed, as containerd says it: why may begin with `exec: `.
+const EXEC: &str = "failed to exec in container";
 
 fn stream_error(operation: &'static str, id: &str, error: Error) -> StreamError {
     match error {

@@ -40,8 +40,7 @@ impl Topology {
             let socket = number(&topology.join("physical_package_id")).unwrap_or(0);
             (cpu, Place { numa_node: numa.get(&cpu).copied().unwrap_or(0), socket, core })
         });
-        let online = fs::read_to_string(Path::new(CPUS).join("online")).unwrap_or_default();
-        let online: CpuSet = online.parse().unwrap_or_default();
+        let online = online();
         Topology(cpus.filter(|(cpu, _)| online.is_empty() || online.contains(*cpu)).collect())
     }
 
@@ -117,6 +116,17 @@ impl NodeMemory {
         let huge = |pages: &HugePages| (pages.resource(), u64::try_from(pages.bytes()).unwrap_or(0));
         Some(NodeMemory { id, bytes, huge_pages: pages.iter().map(huge).collect() })
     }
+}
+
+/// How many CPUs the machine runs on: pods are not in this process's cgroup, which may have less.
+pub fn count_cpus() -> usize {
+    online().len().max(1)
+}
+
+/// The CPUs that the machine runs on, whatever this process may use of them; empty where the kernel does not tell.
+fn online() -> CpuSet {
+    let online = fs::read_to_string(Path::new(CPUS).join("online")).unwrap_or_default();
+    online.parse().unwrap_or_default()
 }
 
 fn numa_nodes() -> BTreeMap<u32, u32> {

@@ -16,9 +16,16 @@ pub fn is_limited(pod: &Pod) -> bool {
     containers.into_iter().any(by_container) || sized_volumes(pod).next().is_some()
 }
 
-/// What the pod exceeds, in upstream's words.
-pub fn exceeded(pod: &Pod, usage: &Usage) -> Option<String> {
-    volume(pod, usage).or_else(|| whole_pod(pod, usage)).or_else(|| container(pod, usage))
+type Check = fn(&Pod, &Usage) -> Option<String>;
+
+/// The limit that the pod exceeds, as upstream's metrics name it, and what that is, in upstream's words.
+pub fn exceeded(pod: &Pod, usage: &Usage) -> Option<(&'static str, String)> {
+    let limits: [(&str, Check); 3] = [
+        ("emptydirfs.limit", volume),
+        ("ephemeralpodfs.limit", whole_pod),
+        ("ephemeralcontainerfs.limit", container),
+    ];
+    limits.into_iter().find_map(|(signal, exceeded)| Some((signal, exceeded(pod, usage)?)))
 }
 
 /// Volumes in memory cannot grow beyond their limit.
@@ -59,9 +66,10 @@ mod tests {
     use super::*;
     use crate::eviction::rank::ContainerUsage;
 
-    fn check(spec: Value, usage: Usage, expect: Option<&str>) {
+    fn check(spec: Value, usage: Usage, expect: Option<(&str, &str)>) {
         let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("a pod");
-        assert_eq!(exceeded(&pod, &usage).as_deref(), expect);
+        let found = exceeded(&pod, &usage);
+        assert_eq!(found.as_ref().map(|(signal, message)| (*signal, message.as_str())), expect);
         assert!(is_limited(&pod));
     }
 
@@ -75,7 +83,11 @@ mod tests {
         let spec = json!({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Ki"}}]});
         let holds = |bytes| Usage { volumes: vec![("v".into(), bytes)], ..Usage::default() };
         check(spec.clone(), holds(1024), None);
-        check(spec, holds(1025), Some("Usage of EmptyDir volume \"v\" exceeds the limit \"1Ki\". "));
+        check(
+            spec,
+            holds(1025),
+            Some(("emptydirfs.limit", "Usage of EmptyDir volume \"v\" exceeds the limit \"1Ki\". ")),
+        );
     }
 
     #[test]
@@ -85,9 +97,9 @@ mod tests {
         let spec = json!({"containers": [a, b]});
         check(spec.clone(), container_of(100), None);
         let alone = "Container a exceeded its local ephemeral storage limit \"100\". ";
-        check(spec.clone(), container_of(101), Some(alone));
+        check(spec.clone(), container_of(101), Some(("ephemeralcontainerfs.limit", alone)));
         let together = "Pod ephemeral local storage usage exceeds the total limit of containers 150. ";
-        check(spec, container_of(151), Some(together));
+        check(spec, container_of(151), Some(("ephemeralpodfs.limit", together)));
     }
 
     #[test]

@@ -79,16 +79,26 @@ pub fn load(own: &Own, sources: &Sources) -> Result<(KubeletConfiguration, Vec<S
     }
     settle_report_frequency(&mut document);
     remove_unset(&mut document);
+    let homeless = system_without_root(&document);
     let mut merged = Value::Object(own.document());
     merge_patch(&mut merged, document);
     let configuration = decode(merged).map_err(Error::Decode)?;
     let refused = effect::refused(&configuration);
-    let errors: Vec<String> = validation::validate(&configuration).into_iter().chain(refused).collect();
+    let errors = validation::validate(&configuration).into_iter().chain(homeless).chain(refused);
+    let errors: Vec<String> = errors.collect();
     if !errors.is_empty() {
         return Err(Error::Invalid(errors));
     }
     let warnings = effect::without_effect(&configuration);
     Ok((configuration, warnings))
+}
+
+/// That the cluster has a cgroup for its pods does not say where those of the system are.
+fn system_without_root(document: &Value) -> Option<String> {
+    let given = |field: &str| document[field].as_str().is_some_and(|value| !value.is_empty());
+    (given("systemCgroups") && !given("cgroupRoot")).then(|| {
+        "invalid configuration: systemCgroups (--system-cgroups) was specified and cgroupRoot (--cgroup-root) was not specified".to_owned()
+    })
 }
 
 /// The fields of a file, without its kind; relative paths are those of its folder.

@@ -259,3 +259,11 @@ proptest! {
         prop_assert!(cpus_of(&text).is_none_or(|cpus| cpus > 0));
     }
 }
+
+#[test]
+fn cgroups_of_the_system_need_a_root_that_the_operator_names() {
+    let error = load_text("homeless", "systemCgroups: /system").expect_err("refused");
+    let expect = "failed to validate kubelet configuration, error: invalid configuration: systemCgroups (--system-cgroups) was specified and cgroupRoot (--cgroup-root) was not specified";
+    assert_eq!(error, expect);
+    load_text("housed", "systemCgroups: /system\ncgroupRoot: /pods").expect("loads");
+}

@@ -5,6 +5,7 @@ use std::fs;
 use apimachinery::quantity::Quantity;
 
 use super::Error;
+use crate::cm::count_cpus;
 use crate::config::Config;
 use crate::eviction::{Signal, Threshold};
 use crate::hugepages::HugePages;
@@ -23,6 +24,8 @@ pub struct Capacity {
     kept_free: Allocatable,
     /// Memory that is set aside in huge pages, of which pods ask by name.
     huge_pages_bytes: i64,
+    /// None of it is memory that pods may request.
+    pub swap_bytes: i64,
 }
 
 impl Capacity {
@@ -39,12 +42,16 @@ impl Capacity {
 
     /// What all pods together may use: of what is kept free they may take, until they are evicted.
     pub fn absolute(&self) -> Allocatable {
-        let all = Allocatable {
+        less(self.whole(), self.reserved)
+    }
+
+    /// All there is.
+    pub fn whole(&self) -> Allocatable {
+        Allocatable {
             milli_cpu: self.cpus * 1000,
             memory_bytes: self.memory_bytes,
             ephemeral_storage_bytes: self.storage_bytes,
-        };
-        less(all, self.reserved)
+        }
     }
 }
 
@@ -65,15 +72,16 @@ pub fn capacity(config: &Config, thresholds: &[Threshold]) -> Result<Capacity, E
     let disk = nix::sys::statvfs::statvfs(&config.root_dir)
         .map_err(|e| Error::Read("kubelet root directory", e.into()))?;
     let storage = disk.blocks().saturating_mul(disk.fragment_size());
-    let cpus = std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1));
+    let cpus = i64::try_from(count_cpus()).unwrap_or(i64::MAX);
     let storage_bytes = i64::try_from(storage).unwrap_or(i64::MAX);
     let huge_pages_bytes = HugePages::read().iter().map(HugePages::bytes).sum();
     let capacity = of(&config.kubelet, thresholds, [cpus, memory_kib * 1024, storage_bytes]);
-    Ok(Capacity { huge_pages_bytes, ..capacity })
+    let swap_bytes = meminfo_kib(&meminfo, "SwapTotal").unwrap_or(0) * 1024;
+    Ok(Capacity { huge_pages_bytes, swap_bytes, ..capacity })
 }
 
 /// The machine's CPUs and bytes of memory and storage, by what the configuration says. Pure.
-fn of(
+pub(super) fn of(
     configuration: &KubeletConfiguration,
     thresholds: &[Threshold],
     [cpus, memory_bytes, storage_bytes]: [i64; 3],
@@ -95,6 +103,7 @@ fn of(
         reserved: reserved(configuration),
         kept_free,
         huge_pages_bytes: 0,
+        swap_bytes: 0,
     }
 }
 
@@ -120,13 +129,20 @@ fn reserved(configuration: &KubeletConfiguration) -> Allocatable {
 
 /// The amounts of a table that is validated.
 pub fn amounts(table: &Table) -> Allocatable {
-    let amount = |name: &str| table.get(name).and_then(|text| text.parse::<Quantity>().ok());
-    let bytes = |name: &str| amount(name).map_or(0, |amount| amount.value());
     Allocatable {
-        milli_cpu: amount("cpu").map_or(0, |amount| amount.milli_value()),
-        memory_bytes: bytes("memory"),
-        ephemeral_storage_bytes: bytes("ephemeral-storage"),
+        milli_cpu: quantity(table, "cpu").map_or(0, |amount| amount.milli_value()),
+        memory_bytes: amount(table, "memory"),
+        ephemeral_storage_bytes: amount(table, "ephemeral-storage"),
     }
+}
+
+/// One amount of such a table, in whole units.
+pub fn amount(table: &Table, name: &str) -> i64 {
+    quantity(table, name).map_or(0, |amount| amount.value())
+}
+
+fn quantity(table: &Table, name: &str) -> Option<Quantity> {
+    table.get(name)?.parse().ok()
 }
 
 pub fn meminfo_kib(text: &str, name: &str) -> Option<i64> {

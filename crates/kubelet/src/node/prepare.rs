@@ -3,18 +3,25 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
-use apimachinery::quantity::Quantity;
+use api::view::core::ObjectReference;
+use client::EventRecorder;
+use client::event::EventType;
 use runtime::cgroups::Cgroups;
-use runtime::cri::LinuxContainerResources;
+use runtime::cri::{HugepageLimit, LinuxContainerResources};
 
-use super::capacity::{Capacity, amounts};
+use super::capacity::{Capacity, amount, amounts};
 use crate::cm::pod_cgroups::apply;
 use crate::config::Config;
 use crate::eviction;
-use crate::kubeletconfig::{KubeletConfiguration, Table};
+use crate::hugepages::{HugePages, page_size_name};
+use crate::kubeletconfig::KubeletConfiguration;
 use crate::resources::{cpu_shares, limit_processes};
 use crate::volumes::downward::Allocatable;
+
+/// The reason of events about limits that are in force.
+pub const ENFORCED: &str = "NodeAllocatableEnforced";
 
 /// What keeps the kubelet from running on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +46,8 @@ pub enum Unfit {
     Enforce(&'static str, String, io::Error),
 }
 
-pub fn prepare(config: &Config, capacity: &Capacity) -> Result<(), Unfit> {
+/// What was enforced on the system's cgroups, in upstream's words.
+pub fn prepare(config: &Config) -> Result<Vec<String>, Unfit> {
     let configuration = &config.kubelet;
     let cgroups = Cgroups::detect().map_err(Unfit::Cgroups)?;
     if configuration.fail_cgroup_v1 && !cgroups.is_v2() {
@@ -54,7 +62,7 @@ pub fn prepare(config: &Config, capacity: &Capacity) -> Result<(), Unfit> {
     if configuration.protect_kernel_defaults {
         check_kernel(|path| fs::read_to_string(path).unwrap_or_default())?;
     }
-    enforce(&cgroups, configuration, capacity)
+    hold_system(&cgroups, configuration)
 }
 
 /// The first line is the heading.
@@ -83,45 +91,97 @@ fn check_kernel(read: impl Fn(&str) -> String) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// Writes the limits of `enforceNodeAllocatable` into the cgroups that it concerns.
-fn enforce(cgroups: &Cgroups, of: &KubeletConfiguration, capacity: &Capacity) -> Result<(), Unfit> {
-    if of.enforces("pods") {
-        let limit = |e| Unfit::Enforce("Node Allocatable Cgroup", of.cgroup_root.clone(), e);
-        cgroups.create(&of.cgroup_root).map_err(limit)?;
-        apply(cgroups, &of.cgroup_root, &limits(capacity.absolute(), true)).map_err(limit)?;
-        let reserved = processes(&of.system_reserved) + processes(&of.kube_reserved);
-        let left = eviction::processes().filter(|_| reserved > 0).map(|all| all.capacity - reserved);
-        limit_processes(&of.cgroup_root, left.unwrap_or(0)).map_err(limit)?;
-    }
-    let system = ("System Reserved Cgroup", &of.system_reserved_cgroup, &of.system_reserved);
-    let kube = ("Kube Reserved Cgroup", &of.kube_reserved_cgroup, &of.kube_reserved);
+/// Writes the limits of `enforceNodeAllocatable` into the cgroups of the system and of Kubernetes.
+fn hold_system(cgroups: &Cgroups, of: &KubeletConfiguration) -> Result<Vec<String>, Unfit> {
+    let mut told = Vec::new();
+    let system = ("system", "System Reserved Cgroup", &of.system_reserved_cgroup, &of.system_reserved);
+    let kube = ("kube", "Kube Reserved Cgroup", &of.kube_reserved_cgroup, &of.kube_reserved);
     let rows = [
         ("system-reserved", system, true),
         ("system-reserved-compressible", system, false),
         ("kube-reserved", kube, true),
         ("kube-reserved-compressible", kube, false),
     ];
-    for (option, (what, cgroup, table), with_memory) in rows {
+    for (option, (whose, what, cgroup, table), with_memory) in rows {
         if of.enforces(option) {
             let reserved = amounts(table);
             let limit = |e| Unfit::Enforce(what, cgroup.clone(), e);
             exists(cgroups, cgroup).map_err(limit)?;
             apply(cgroups, cgroup, &limits(reserved, with_memory)).map_err(limit)?;
             if with_memory {
-                limit_processes(cgroup, processes(table)).map_err(limit)?;
+                limit_processes(cgroup, amount(table, "pid")).map_err(limit)?;
             }
+            told.push(format!("Updated limits on {whose} reserved cgroup {cgroup}"));
         }
     }
-    Ok(())
+    Ok(told)
 }
 
-fn processes(reserved: &Table) -> i64 {
-    reserved.get("pid").and_then(|text| text.parse::<Quantity>().ok()).map_or(0, |amount| amount.value())
+/// What all pods together may use: what is not reserved, or all there is where nothing is to be enforced. What a cgroup has
+/// of the CPU by itself would be too little for them.
+#[derive(Debug)]
+pub struct PodLimits {
+    cgroup: String,
+    resources: LinuxContainerResources,
+    /// None where the kernel does not tell how many there may be.
+    processes: Option<i64>,
+}
+
+impl PodLimits {
+    pub fn of(configuration: &KubeletConfiguration, capacity: &Capacity) -> Self {
+        let pages = HugePages::read();
+        let processes = eviction::processes().map(|processes| processes.capacity);
+        PodLimits::among(configuration, capacity, &pages, processes)
+    }
+
+    fn among(
+        of: &KubeletConfiguration,
+        capacity: &Capacity,
+        pages: &[HugePages],
+        processes: Option<i64>,
+    ) -> Self {
+        let reserved = amount(&of.system_reserved, "pid") + amount(&of.kube_reserved, "pid");
+        let (most, reserved) =
+            if of.enforces("pods") { (capacity.absolute(), reserved) } else { (capacity.whole(), 0) };
+        // None of them can be reserved.
+        let pages = pages.iter().map(|pages| HugepageLimit {
+            page_size: page_size_name(pages.size),
+            limit: u64::try_from(pages.bytes()).unwrap_or(0),
+        });
+        PodLimits {
+            cgroup: of.cgroup_root.clone(),
+            resources: LinuxContainerResources { hugepage_limits: pages.collect(), ..limits(most, true) },
+            processes: processes.map(|all| all - reserved),
+        }
+    }
+
+    /// Pods that are here already may use more than they may: then evictions make room until it works.
+    pub async fn enforce(self, recorder: EventRecorder, node: ObjectReference) {
+        const RETRY: Duration = Duration::from_secs(60);
+        while let Err(error) = self.write() {
+            let message = format!("Failed to update Node Allocatable Limits {:?}: {error}", self.cgroup);
+            recorder.event(&node, EventType::Warning, "FailedNodeAllocatableEnforcement", message);
+            tokio::time::sleep(RETRY).await;
+        }
+        recorder.event(
+            &node,
+            EventType::Normal,
+            ENFORCED,
+            "Updated Node Allocatable limit across pods".to_owned(),
+        );
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let cgroups = Cgroups::detect()?;
+        cgroups.create(&self.cgroup)?;
+        apply(&cgroups, &self.cgroup, &self.resources)?;
+        limit_processes(&self.cgroup, self.processes.unwrap_or(0))
+    }
 }
 
 /// Cgroups of the system are the operator's to make.
 fn exists(cgroups: &Cgroups, cgroup: &str) -> io::Result<()> {
-    if cgroups.dirs(cgroup).iter().any(|dir| dir.is_dir()) {
+    if cgroups.exists(cgroup) {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::NotFound, "cgroup does not exist"))
@@ -159,5 +219,29 @@ mod tests {
             |path: &str| if path.ends_with("overcommit_memory") { "0\n".to_owned() } else { good(path) };
         let error = check_kernel(bad).expect_err("refuses").to_string();
         assert_eq!(error, "invalid kernel flag: vm/overcommit_memory, expected value: 1, actual value: 0");
+    }
+
+    #[test]
+    fn pods_may_use_what_is_not_reserved_or_all_where_nothing_is_enforced() {
+        const GIB: i64 = 1 << 30;
+        let reserved = [("memory", "1Gi"), ("cpu", "500m"), ("pid", "100")];
+        let check = |enforced: &[&str], expect: (i64, i64, u64, Option<i64>)| {
+            let given = KubeletConfiguration {
+                system_reserved: reserved.map(|(name, text)| (name.to_owned(), text.to_owned())).into(),
+                enforce_node_allocatable: enforced.iter().map(|&name| name.to_owned()).collect(),
+                ..Default::default()
+            };
+            let capacity = super::super::capacity::of(&given, &[], [2, 4 * GIB, 0]);
+            let pages = [HugePages { size: 2 << 20, count: 5 }];
+            let limits = PodLimits::among(&given, &capacity, &pages, Some(1000));
+            let LinuxContainerResources { memory_limit_in_bytes, cpu_shares, hugepage_limits, .. } =
+                limits.resources;
+            assert_eq!(
+                (memory_limit_in_bytes, cpu_shares, hugepage_limits[0].limit, limits.processes),
+                expect
+            );
+        };
+        check(&["pods"], (3 * GIB, 1536, 10 << 20, Some(900)));
+        check(&["none"], (4 * GIB, 2048, 10 << 20, Some(1000)));
     }
 }

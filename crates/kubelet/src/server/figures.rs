@@ -78,6 +78,7 @@ impl Server {
         let mut text = metrics::kubelet(&config.node_name, &config.version, &counts, &claims);
         self.shared.started.write(&mut text);
         self.shared.operations.write(&mut text);
+        self.shared.metrics.write(&mut text);
         self.requests.write(&mut text);
         client::process::write(&mut text, Timestamp::now());
         Ok(figures(text))
@@ -109,6 +110,7 @@ impl Server {
             desired_pods,
             active_pods: count(|pod| !pod.is_terminal()),
             mirror_pods: desired_pods[1],
+            cgroup_version: if self.shared.cgroups.is_v2() { 2.0 } else { 1.0 },
             ephemeral_containers: pods.iter().map(|pod| pod.spec.ephemeral_containers.len()).sum(),
         })
     }

@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use jiff::Timestamp;
+
 const DATA: &str = "..data";
 const DATA_NEW: &str = "..data_tmp";
 
@@ -21,8 +23,15 @@ pub struct File {
 /// Relative paths to what they hold.
 pub type Payload = BTreeMap<PathBuf, File>;
 
-/// Makes `dir` show exactly `payload`; nothing is touched when it does already. `group` owns the files, if given.
-pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Result<()> {
+/// Of a volume, within which pods' users may do what the mount lets them (as upstream's emptyDir, of which it is made).
+const VOLUME_MODE: u32 = 0o777;
+const DIRECTORY_MODE: u32 = 0o755;
+/// What a group that a volume is given to has of its directories and files (upstream: `roMask`, `execMask`).
+const GROUP_OF_DIRECTORY: u32 = 0o2550;
+const GROUP_OF_FILE: u32 = 0o440;
+
+/// Makes `dir` show exactly `payload`; nothing is touched when it does already. `group` owns all of it, if given.
+pub fn write(dir: &Path, payload: &Payload, group: Option<u32>, now: Timestamp) -> io::Result<()> {
     if let Some(bad) = payload.keys().find(|path| !is_plain(path)) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("path {bad:?} leaves the volume")));
     }
@@ -31,10 +40,16 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Result<()
         // The names are made after the data is swapped, and we may have died in between.
         return link_names(dir, payload);
     }
-    let stamped = unused_name(dir)?;
-    fs::create_dir(dir.join(&stamped))?;
-    fs::set_permissions(dir.join(&stamped), fs::Permissions::from_mode(0o755))?;
+    // A file system in memory has this bit from the kernel.
+    let sticky = fs::metadata(dir)?.permissions().mode() & 0o1000;
+    own_directory(dir, VOLUME_MODE | sticky, group)?;
+    let stamped = unused_name(dir, now);
+    make_directory(&dir.join(&stamped), group)?;
     for (path, file) in payload {
+        let below = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+        for above in below.collect::<Vec<_>>().into_iter().rev() {
+            make_directory(&dir.join(&stamped).join(above), group)?;
+        }
         write_file(&dir.join(&stamped).join(path), file, group)?;
     }
     let old = fs::read_link(dir.join(DATA)).ok();
@@ -67,20 +82,33 @@ fn count_files(dir: &Path) -> io::Result<usize> {
     Ok(count)
 }
 
-fn unused_name(dir: &Path) -> io::Result<String> {
-    (0u32..)
-        .map(|n| format!("..{n:06}"))
-        .find(|name| !dir.join(name).exists())
-        .ok_or_else(|| io::Error::other("every directory name is taken"))
+/// The time, to the second as upstream writes it, and digits that no directory has yet.
+fn unused_name(dir: &Path, now: Timestamp) -> String {
+    let second = now.strftime("%Y_%m_%d_%H_%M_%S");
+    let digits = u64::try_from(now.subsec_nanosecond()).unwrap_or(0)..;
+    let names = digits.map(|digits| format!("..{second}.{digits}"));
+    names.into_iter().find(|name| !dir.join(name).exists()).expect("there are fewer directories than numbers")
+}
+
+fn make_directory(path: &Path, group: Option<u32>) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made?,
+    }
+    own_directory(path, DIRECTORY_MODE, group)
+}
+
+fn own_directory(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+    if group.is_some() {
+        chown(path, None, group)?;
+    }
+    let mode = if group.is_some() { mode | GROUP_OF_DIRECTORY } else { mode };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 fn write_file(path: &Path, file: &File, group: Option<u32>) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
     fs::write(path, &file.bytes)?;
-    // A group that must read gets to read (upstream: files of a volume with fsGroup are group-readable).
-    let mode = if group.is_some() { file.mode | (file.mode & 0o400) >> 3 } else { file.mode };
+    let mode = if group.is_some() { file.mode | GROUP_OF_FILE } else { file.mode };
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     if group.is_some() || file.owner.is_some() {
         chown(path, file.owner, group)?;
@@ -121,14 +149,34 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+
+    const NOW: Timestamp = Timestamp::constant(1_700_000_000, 5);
+
+    #[test]
+    fn a_group_owns_all_of_a_volume_and_what_is_made_there_later() {
+        const GROUP: u32 = 4321;
+        let dir = tempfile::tempdir().expect("a directory");
+        let secret = File { bytes: b"1".to_vec(), mode: 0o600, owner: None };
+        let payload = Payload::from([(PathBuf::from("d/a"), secret)]);
+        write(dir.path(), &payload, Some(GROUP), NOW).expect("writes");
+        let stamped = "..2023_11_14_22_13_20.5";
+        assert_eq!(fs::read_link(dir.path().join(DATA)).expect("a link"), Path::new(stamped));
+        let of = |path: &str| fs::metadata(dir.path().join(stamped).join(path)).expect("there");
+        let volume = fs::metadata(dir.path()).expect("there");
+        for (found, mode) in [(volume, 0o2777), (of(""), 0o2755), (of("d"), 0o2755), (of("d/a"), 0o640)] {
+            assert_eq!((found.gid(), found.mode() & 0o7777), (GROUP, mode));
+        }
+    }
 
     #[test]
     fn what_others_put_there_stays() {
         let dir = tempfile::tempdir().expect("a directory");
-        write(dir.path(), &payload(&[("a", "1"), ("b", "1")]), None).expect("writes");
+        write(dir.path(), &payload(&[("a", "1"), ("b", "1")]), None, NOW).expect("writes");
         fs::create_dir_all(dir.path().join("no/key")).expect("a folder");
-        write(dir.path(), &payload(&[("a", "2")]), None).expect("writes beside it");
+        write(dir.path(), &payload(&[("a", "2")]), None, NOW).expect("writes beside it");
         assert!(dir.path().join("no/key").is_dir());
         assert!(!dir.path().join("b").exists());
     }
@@ -153,12 +201,12 @@ mod tests {
     #[test]
     fn files_appear_change_and_go_together() {
         let dir = scratch("swap");
-        write(&dir, &payload(&[("a", "1"), ("d/b", "2")]), None).expect("writes");
+        write(&dir, &payload(&[("a", "1"), ("d/b", "2")]), None, NOW).expect("writes");
         assert_eq!(fs::read_to_string(dir.join("d/b")).expect("there"), "2");
         let before = fs::read_link(dir.join(DATA)).expect("a link");
-        write(&dir, &payload(&[("a", "1"), ("d/b", "2")]), None).expect("writes nothing");
+        write(&dir, &payload(&[("a", "1"), ("d/b", "2")]), None, NOW).expect("writes nothing");
         assert_eq!(fs::read_link(dir.join(DATA)).expect("a link"), before);
-        write(&dir, &payload(&[("a", "3")]), None).expect("writes");
+        write(&dir, &payload(&[("a", "3")]), None, NOW).expect("writes");
         assert_eq!(fs::read_to_string(dir.join("a")).expect("there"), "3");
         assert!(!dir.join("d").exists() && !dir.join(before).exists());
         fs::remove_dir_all(dir).expect("removable");
@@ -167,9 +215,9 @@ mod tests {
     #[test]
     fn names_that_an_interrupted_write_left_out_are_made_up_for() {
         let dir = scratch("interrupted");
-        write(&dir, &payload(&[("a", "1"), ("b", "2")]), None).expect("writes");
+        write(&dir, &payload(&[("a", "1"), ("b", "2")]), None, NOW).expect("writes");
         fs::remove_file(dir.join("b")).expect("removable");
-        write(&dir, &payload(&[("a", "1"), ("b", "2")]), None).expect("links");
+        write(&dir, &payload(&[("a", "1"), ("b", "2")]), None, NOW).expect("links");
         assert_eq!(fs::read_to_string(dir.join("b")).expect("there"), "2");
         fs::remove_dir_all(dir).expect("removable");
     }
@@ -178,7 +226,7 @@ mod tests {
     fn a_path_cannot_leave_the_volume() {
         let dir = scratch("escape");
         for bad in ["../a", "/a", "a/../../b", ""] {
-            assert!(write(&dir, &payload(&[(bad, "x")]), None).is_err(), "{bad}");
+            assert!(write(&dir, &payload(&[(bad, "x")]), None, NOW).is_err(), "{bad}");
         }
         assert!(!dir.exists());
     }

@@ -89,7 +89,13 @@ fn bind(place: &OwnedFd, at: &Path) -> io::Result<()> {
         Err(errno) => return Err(errno.into()),
     }
     let source = descriptor(place);
-    if fs::metadata(&source)?.is_dir() {
+    let is_dir = fs::metadata(&source)?.is_dir();
+    match fs::symlink_metadata(at) {
+        Ok(before) if before.is_dir() && !is_dir => fs::remove_dir(at)?,
+        Ok(before) if !before.is_dir() && is_dir => fs::remove_file(at)?,
+        _ => {}
+    }
+    if is_dir {
         fs::create_dir_all(at)?;
     } else {
         if let Some(parent) = at.parent() {
@@ -149,8 +155,9 @@ mod tests {
         let scratch = Scratch::new("again");
         fs::write(scratch.0.join("volume/file"), "1").expect("writes");
         assert_eq!(fs::read_to_string(scratch.show("file").expect("shown")).expect("a file"), "1");
-        fs::write(scratch.0.join("volume/file2"), "2").expect("writes");
-        assert_eq!(fs::read_to_string(scratch.show("file2").expect("shown")).expect("a file"), "2");
+        let folder = scratch.show("folder").expect("shown");
+        assert!(folder.is_dir());
+        assert_eq!(fs::read_to_string(scratch.show("file").expect("shown")).expect("a file"), "1");
     }
 
     #[test]

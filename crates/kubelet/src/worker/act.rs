@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::view::core::Pod;
 use client::event::EventType;
@@ -168,10 +169,13 @@ async fn create_sandbox(
     };
     let request = cri::RunPodSandboxRequest {
         config: Some(sandbox_config(&pod, attempt, &shared.config, dns, users)),
-        runtime_handler,
+        runtime_handler: runtime_handler.clone(),
     };
     shared.started.pod(&pod);
-    match shared.runtime.runtime.clone().run_pod_sandbox(request).await {
+    let began = Instant::now();
+    let run = shared.runtime.runtime.clone().run_pod_sandbox(request).await;
+    shared.metrics.sandbox_run(&runtime_handler, began, run.is_err());
+    match run {
         Ok(_) => Outcome { refresh_at, pod_actuated: Some(resources), ..Default::default() },
         Err(status) => {
             shared.started.pod_failed(&pod);

@@ -77,6 +77,7 @@ impl Worker {
             .await;
         match written {
             Ok(written) => {
+                self.shared.metrics.pod_reported(pod, &status, Timestamp::now());
                 self.reported = Some(Reported::new(status, &written));
                 return true;
             }

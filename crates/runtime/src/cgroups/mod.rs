@@ -63,6 +63,10 @@ impl Cgroups {
         }
     }
 
+    pub fn exists(&self, path: &str) -> bool {
+        self.dirs(path).iter().any(|dir| dir.is_dir())
+    }
+
     /// The folders that go with a cgroup. Beside version 1, other runtimes make their cgroups in version 2 too, where it
     /// is mounted as systemd does, and leave those above them behind.
     fn dirs_to_remove(&self, path: &str) -> Vec<PathBuf> {

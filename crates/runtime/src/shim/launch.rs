@@ -76,7 +76,9 @@ pub fn start_container(spec: &ContainerSpec, pod: &Pod, stdio: Stdio) -> Result<
         enter_pid_namespace(spec.pid, pod.init)
     };
     spawn(join, || {
-        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("unshare cgroup namespace: {e}"))?;
+        if !spec.node_cgroups {
+            unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("unshare cgroup namespace: {e}"))?;
+        }
         rootfs::enter(spec, pod.users.as_ref())?;
         setsid().map_err(|e| format!("setsid: {e}"))?;
         stdio.give_to(spec.process.uid, pod.users.as_ref())?;

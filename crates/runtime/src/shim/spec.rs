@@ -168,6 +168,9 @@ pub struct ContainerSpec {
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
     pub pid: PidMode,
+    /// It sees all of the node's cgroups, and its own among them.
+    #[serde(default)]
+    pub node_cgroups: bool,
     /// CRI log file; none discards the output.
     pub log_path: Option<PathBuf>,
     pub stdin: bool,

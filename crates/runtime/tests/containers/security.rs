@@ -87,6 +87,23 @@ async fn a_privileged_container_may_do_what_the_node_may() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_privileged_container_sees_the_nodes_cgroups_of_version_2_and_no_other_does() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let script = "cat /proc/self/cgroup; test -d /sys/fs/cgroup$ROOT && echo there";
+    for privileged in [false, true] {
+        let mut config = shell(&format!("main-{privileged}"), script);
+        config.envs = vec![KeyValue { key: "ROOT".to_owned(), value: node.cgroup_root.clone() }];
+        security(&mut config).privileged = privileged;
+        let output = node.script(&sandbox, config).await.1;
+        let sees = runtime::Cgroups::detect().unwrap().is_v2() && privileged;
+        assert_eq!(output.contains(&node.cgroup_root), sees, "{output}");
+        assert_eq!(output.ends_with("there\n"), sees, "{output}");
+    }
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pid_namespaces_are_own_or_shared() {
     let mut node = Node::new().await;
     let sandbox = node.sandbox().await;
@@ -240,6 +257,11 @@ async fn the_root_of_a_pods_own_users_may_do_there_what_root_may() {
     let mut config = shell("main", script);
     let security = security(&mut config);
     security.namespace_options = Some(own_users());
+    // Where the kernel has AppArmor, the default profile keeps even root from mounting.
+    security.apparmor = Some(SecurityProfile {
+        profile_type: security_profile::ProfileType::Unconfined as i32,
+        ..Default::default()
+    });
     security.capabilities = Some(Capability {
         add_capabilities: vec!["SYS_ADMIN".to_owned(), "NET_ADMIN".to_owned()],
         ..Default::default()
@@ -279,8 +301,7 @@ async fn a_profile_that_the_user_wrote_decides_call_by_call() {
         profile_type: security_profile::ProfileType::Localhost as i32,
         localhost_ref: "/no/such/profile.json".to_owned(),
     });
-    let id = node.create(&sandbox, config).await;
-    let refused = node.try_start(&id).await.expect_err("no profile");
+    let refused = node.try_create(&sandbox, config).await.expect_err("no profile");
     assert!(refused.message().contains("failed to load seccomp profile"), "{refused}");
     node.finish().await;
 }

@@ -4,6 +4,7 @@ use client::metrics::{head, sample, sample_at};
 use runtime::cri;
 
 use super::{labels, seconds};
+use crate::cm::count_cpus;
 use crate::stats::cgroup::{Cgroup, Cpu, Device, Memory, Tasks, Told};
 use crate::stats::node::{Interface, NodeReading};
 use crate::stats::{ContainerReading, Filesystem, PodReading, Reading, number};
@@ -354,11 +355,10 @@ fn usage(text: &mut String, reading: &Reading, told: &Told) {
 fn write_machine(text: &mut String, reading: &Reading, machine: &Machine) {
     let Machine { machine_id, system_uuid, boot_id, .. } = machine;
     let labels = labels(&[("boot_id", boot_id), ("machine_id", machine_id), ("system_uuid", system_uuid)]);
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let node = &reading.node.memory;
     let memory = node.available.saturating_add(node.working_set);
     for (name, help, value) in [
-        ("machine_cpu_cores", "Processors of this machine.", cores as f64),
+        ("machine_cpu_cores", "Processors of this machine.", count_cpus() as f64),
         ("machine_memory_bytes", "Memory of this machine.", memory as f64),
         (
             "machine_swap_bytes",

@@ -18,6 +18,8 @@ pub struct Counts {
     pub active_pods: [usize; 2],
     pub mirror_pods: usize,
     pub ephemeral_containers: usize,
+    /// 1 or 2.
+    pub cgroup_version: f64,
 }
 
 /// A volume of a claim, by namespace and name of the claim.
@@ -33,6 +35,11 @@ pub fn kubelet(node_name: &str, version: &str, counts: &Counts, claims: &[Claim<
     gauge("kubelet_node_name", "The node's name.", &one(labels(&[("node", node_name)]), 1.0));
     let build = labels(&[("git_version", version), ("platform", "linux")]);
     gauge("kubernetes_build_info", "The version that runs.", &one(build, 1.0));
+    gauge(
+        "kubelet_cgroup_version",
+        "The version of the node's cgroups.",
+        &one(String::new(), counts.cgroup_version),
+    );
     let pods = one(String::new(), counts.running_pods as f64);
     gauge("kubelet_running_pods", "Pods that have a running sandbox.", &pods);
     let state = |(state, count): &(&str, usize)| (labels(&[("container_state", state)]), *count as f64);
