@@ -77,6 +77,7 @@ impl Worker {
             .await;
         match written {
             Ok(written) => {
+                self.shared.started.terminated(before, &status);
                 self.reported = Some(Reported::new(status, &written));
                 return true;
             }
