@@ -150,11 +150,11 @@ async fn the_answer_to_head_has_no_content_over_http2() {
             .await
             .expect("h2");
     tokio::spawn(connection);
-    for (path, status) in [("/healthz", 200), ("/api/v1/pods", 403)] {
+    for path in ["/healthz", "/api/v1/pods"] {
         let request =
             http::Request::head(format!("https://localhost{path}")).body(Empty::<bytes::Bytes>::new());
         let response = sender.send_request(request.expect("a request")).await.expect("answers");
-        assert_eq!(response.status(), status, "{path}");
+        assert_eq!(response.status(), 403, "{path}");
         assert!(response.headers().contains_key(http::header::CONTENT_LENGTH), "{path}");
         let body = response.into_body().collect().await.expect("ends as it should").to_bytes();
         assert!(body.is_empty(), "{path}: {body:?}");
