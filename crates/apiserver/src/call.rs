@@ -74,7 +74,7 @@ impl Waiting {
 impl Call {
     pub fn view(&self, kind: &KindRef) -> Result<View, Status> {
         let include = IncludeObject::parse(&self.query)?;
-        Ok(View { kind: kind.clone(), target: self.target, include, now: self.now })
+        Ok(View { kind: kind.clone(), target: self.target, include, now: self.now, has_columns: true })
     }
 
     /// Who owns the fields this request writes: as the client says, else its user agent up to the first slash.

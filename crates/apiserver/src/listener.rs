@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use client::head::Content;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -287,7 +288,8 @@ fn answer<A: Answers>(
 
 async fn respond<A: Answers>(answers: Arc<A>, request: Request<Incoming>, peer: Peer) -> Response<WireBody> {
     let request: Request<Body> = request.map(|body| body.map_err(Into::into).boxed_unsync());
-    answers.answer(request, peer).await.map(body::wire)
+    let content = Content::of_answer_to(&request);
+    content.fit(answers.answer(request, peer).await, body::empty).map(body::wire)
 }
 
 #[cfg(test)]

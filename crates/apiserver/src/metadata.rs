@@ -64,8 +64,18 @@ pub fn forget_version(object: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// The state that a resourceVersion names, if it names one (follows `ObjectResourceVersion`).
+pub fn version(text: &str) -> Result<Option<u64>, String> {
+    match text.parse() {
+        Ok(0) => Ok(None),
+        Ok(version) => Ok(Some(version)),
+        Err(_) if text.is_empty() => Ok(None),
+        Err(_) => Err(format!("strconv.ParseUint: parsing {text:?}: invalid syntax")),
+    }
+}
+
 fn is_versioned(object: &Value) -> bool {
-    !str_at(object, &["metadata", "resourceVersion"]).is_empty()
+    matches!(version(str_at(object, &["metadata", "resourceVersion"])), Ok(Some(_)))
 }
 
 /// Refuses to store an object as new that says which state of an old one it is; all others who may refuse come first.
@@ -137,7 +147,9 @@ mod tests {
         let mut object = json!({"metadata": {"resourceVersion": "4"}});
         fill_new(&mut object, "u".to_owned(), Timestamp::UNIX_EPOCH).expect("is filled in");
         assert_eq!(check_unversioned(&object).expect_err("is refused").code, 500);
-        object["metadata"]["resourceVersion"] = "".into();
-        assert_eq!(check_unversioned(&object), Ok(()));
+        for none in ["", "0"] {
+            object["metadata"]["resourceVersion"] = none.into();
+            assert_eq!(check_unversioned(&object), Ok(()));
+        }
     }
 }

@@ -71,6 +71,9 @@ pub struct View {
     pub target: Target,
     pub include: IncludeObject,
     pub now: Timestamp,
+    /// Whether tables tell their columns: of those that a watch sends, the first alone does (upstream:
+    /// `TableOptions.NoHeaders`).
+    pub has_columns: bool,
 }
 
 impl View {
@@ -153,10 +156,10 @@ impl View {
 
     /// A table up to its first row.
     fn table_head(&self, meta: &Value) -> String {
-        let columns: Vec<Value> = match self.kind.custom() {
+        let columns: Option<Vec<Value>> = self.has_columns.then(|| match self.kind.custom() {
             Some(custom) => custom.column_definitions(),
             None => self.kind.columns().iter().map(column_definition).collect(),
-        };
+        });
         let open = type_prefix(self.target.meta_version(), "Table");
         format!("{open}\"metadata\":{meta},\"columnDefinitions\":{},\"rows\":[", Value::from(columns))
     }

@@ -207,6 +207,7 @@ impl Watching {
     fn told_of(&mut self, outcome: Result<Option<Bytes>, Status>) -> Option<Bytes> {
         if let Ok(Some(frame)) = &outcome {
             self.counted.sent(frame.len());
+            self.view.has_columns = false;
         }
         outcome.unwrap_or_else(|status| {
             self.ended = true;

@@ -333,7 +333,8 @@ fn check_identity(place: &Place, object: &mut Value, old: &Value, verb: &str) ->
         return Err(Status::conflict(&place.kind.resource.group_resource(), &name, why));
     }
     let current = str_at(old, &["metadata", "resourceVersion"]);
-    if version.is_empty() {
+    // "0" names no state either.
+    if metadata::version(&version).map_err(|why| Status::failure(500, "", why))?.is_none() {
         let names_state = !matches!(place.part, Part::Scale | Part::Binding);
         if names_state && !place.kind.strategy.allow_unconditional_update() {
             let path = apimachinery::field::Path::new("metadata").child("resourceVersion");
@@ -342,9 +343,6 @@ fn check_identity(place: &Place, object: &mut Value, old: &Value, verb: &str) ->
             return Err(Status::invalid(&GroupKind::new(resource.group, resource.plural), &name, &[error]));
         }
         metadata.insert("resourceVersion".to_owned(), current.into());
-    } else if version.parse::<u64>().is_err() {
-        let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
-        return Err(Status::failure(500, "", why));
     } else if version != current {
         return Err(place.modified());
     }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod flowcontrol;
+pub mod head;
 pub mod informer;
 pub mod leaderelection;
 pub mod listen;

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use client::CancellationToken;
+use client::head::Content;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
+use crate::body::Body;
 use crate::headers::Forwarded;
 use crate::proxy::{Client, Proxy};
 
@@ -187,7 +189,11 @@ async fn serve_stream(
     let client = Arc::new(client);
     let service = service_fn(|request: Request<Incoming>| {
         let (proxy, client) = (proxy.clone(), client.clone());
-        async move { Ok::<_, Infallible>(proxy.handle(request, &client).await) }
+        async move {
+            let content = Content::of_answer_to(&request);
+            let response = proxy.handle(request, &client).await;
+            Ok::<_, Infallible>(content.fit(response, || Body::Empty))
+        }
     });
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let result = tokio::select! {

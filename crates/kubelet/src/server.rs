@@ -24,6 +24,7 @@ use api::view::core::Pod;
 use apimachinery::Value;
 use bytes::Bytes;
 use client::Informer;
+use client::head::Content;
 use client::slis::Outcomes;
 use client::zpages::Page;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -155,7 +156,10 @@ impl Server {
     async fn requests(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, asker: Asker) {
         let service = service_fn(move |request| {
             let (server, asker) = (self.clone(), asker.clone());
-            async move { Ok::<_, Infallible>(server.answer(request, asker).await) }
+            async move {
+                let content = Content::of_answer_to(&request);
+                Ok::<_, Infallible>(content.fit(server.answer(request, asker).await, empty))
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -261,6 +265,10 @@ fn json(value: &Value) -> Response<Body> {
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(http::header::CONTENT_TYPE, json);
     response
+}
+
+fn empty() -> Body {
+    Full::default().map_err(|never| match never {}).boxed_unsync()
 }
 
 fn text(code: StatusCode, message: String) -> Response<Body> {

@@ -1,8 +1,12 @@
-//! How many pods and containers were started, and how many could not be (follows the kubelet's metrics
-//! `started_pods_total` and those beside it).
+//! How many pods and containers were started, how many could not be, and how containers ended (follows the kubelet's
+//! metrics `started_pods_total` and those beside it).
 
-use api::view::core::{Container, Pod};
+use api::view::core::{Container, ContainerStatus, Pod, PodStatus};
 use client::metrics::Number;
+
+const INIT_CONTAINER: &str = "init_container";
+const CONTAINER: &str = "container";
+const EPHEMERAL_CONTAINER: &str = "ephemeral_container";
 
 #[derive(Debug)]
 pub struct Started {
@@ -12,6 +16,7 @@ pub struct Started {
     user_namespaced_pod_errors: Number,
     containers: Number,
     container_errors: Number,
+    terminated: Number,
 }
 
 impl Default for Started {
@@ -38,6 +43,7 @@ impl Default for Started {
                 "kubelet_started_containers_errors_total",
                 "Containers that could not be started.",
             ),
+            terminated: Number::counter("kubelet_terminated_containers_total", "Containers that ended."),
         }
     }
 }
@@ -70,13 +76,35 @@ impl Started {
         }
     }
 
+    /// Counts the containers that one status tells to have ended and the one before did not.
+    pub fn terminated(&self, before: &PodStatus, after: &PodStatus) {
+        let lists: [(&str, fn(&PodStatus) -> &[ContainerStatus]); 3] = [
+            (INIT_CONTAINER, |status| &status.init_container_statuses),
+            (CONTAINER, |status| &status.container_statuses),
+            (EPHEMERAL_CONTAINER, |status| &status.ephemeral_container_statuses),
+        ];
+        for (kind, list) in lists {
+            let had_ended = |name: &str| {
+                let known = list(before).iter().find(|known| known.name == name);
+                known.is_some_and(|known| known.state.terminated.is_some())
+            };
+            for status in list(after).iter().filter(|status| !had_ended(&status.name)) {
+                let Some(end) = &status.state.terminated else { continue };
+                let (code, reason) = (end.exit_code, &end.reason);
+                let labels = format!("container_type={kind:?},exit_code=\"{code}\",reason={reason:?}");
+                self.terminated.add(&labels, 1.0);
+            }
+        }
+    }
+
     pub fn write(&self, text: &mut String) {
         let Started { pods, pod_errors, user_namespaced_pods, user_namespaced_pod_errors, .. } = self;
         for number in [pods, pod_errors, user_namespaced_pods, user_namespaced_pod_errors] {
             number.write(text);
         }
-        self.containers.write(text);
-        self.container_errors.write(text);
+        for number in [&self.containers, &self.container_errors, &self.terminated] {
+            number.write(text);
+        }
     }
 }
 
@@ -87,11 +115,11 @@ fn has_own_users(pod: &Pod) -> bool {
 fn kind(pod: &Pod, container: &Container) -> &'static str {
     let is_in = |list: &[Container]| list.iter().any(|known| known.name == container.name);
     if is_in(&pod.spec.init_containers) {
-        "init_container"
+        INIT_CONTAINER
     } else if is_in(&pod.spec.ephemeral_containers) {
-        "ephemeral_container"
+        EPHEMERAL_CONTAINER
     } else {
-        "container"
+        CONTAINER
     }
 }
 
@@ -119,6 +147,31 @@ mod tests {
             "kubelet_started_user_namespaced_pods_errors_total 1",
             r#"kubelet_started_containers_total{container_type="init_container"} 1"#,
             r#"kubelet_started_containers_errors_total{code="ErrImagePull",container_type="container"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn an_end_is_counted_when_it_is_first_told() {
+        let status = |state: &str| -> PodStatus {
+            let ended = json!({"terminated": {"exitCode": 139, "reason": "Error"}});
+            let state = if state == "terminated" { ended } else { json!({"running": {}}) };
+            serde_json::from_value(json!({
+                "initContainerStatuses": [{"name": "a", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}],
+                "containerStatuses": [{"name": "a", "state": state}]
+            }))
+            .expect("a status")
+        };
+        let started = Started::default();
+        let told = ["running", "terminated", "terminated", "running", "terminated"].map(status);
+        started.terminated(&PodStatus::default(), &told[0]);
+        told.windows(2).for_each(|pair| started.terminated(&pair[0], &pair[1]));
+        let mut text = String::new();
+        started.write(&mut text);
+        for line in [
+            r#"kubelet_terminated_containers_total{container_type="init_container",exit_code="0",reason="Completed"} 1"#,
+            r#"kubelet_terminated_containers_total{container_type="container",exit_code="139",reason="Error"} 2"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
         }

@@ -181,7 +181,9 @@ impl Runtime {
         code
     }
 
-    async fn attach(&self, id: &str, mut io: Streams) -> Result<i32> {
+    /// Lasts until the container ends, or until the shim lets go of the streams: it does where the container's stdin
+    /// outlives the client's (follows containerd's `ContainerIO.Attach`).
+    async fn attach(&self, id: &str, mut io: Streams) -> Result<()> {
         let container = self.running(id)?;
         let mut descriptors = Vec::new();
         let (stdin, stdout, stderr) = (io.stdin.take(), io.stdout.take(), io.stderr.take());
@@ -210,9 +212,12 @@ impl Runtime {
         drop(descriptors);
         let ended = CancellationToken::new();
         let wait = async {
-            let code = self.exit_code(&container.id).await;
+            let outcome = tokio::select! {
+                exited = self.exit_code(&container.id) => exited.map(drop),
+                () = ended.cancelled() => Ok(()),
+            };
             ended.cancel();
-            code
+            outcome
         };
         let mut sizes = io.resize.take();
         let resize = until(&ended, Duration::ZERO, async {
@@ -220,11 +225,25 @@ impl Runtime {
                 self.resize(&container, size.width, size.height).await;
             }
         });
-        let input = until(&ended, Duration::ZERO, copy(stdin, input));
-        let output = until(&ended, DRAIN_TIMEOUT, copy(output, stdout));
-        let errors = until(&ended, DRAIN_TIMEOUT, copy(errors, stderr));
-        let (code, ..) = tokio::join!(wait, resize, input, output, errors);
-        code
+        let is_seen = output.is_some() || errors.is_some();
+        let end = |ends: bool| {
+            if ends {
+                ended.cancel()
+            }
+        };
+        // Who sees nothing has been served when all has been said, who sees something at its end.
+        let input = async {
+            until(&ended, Duration::ZERO, copy(stdin, input)).await;
+            end(!is_seen);
+        };
+        let outputs = async {
+            let output = until(&ended, DRAIN_TIMEOUT, copy(output, stdout));
+            let errors = until(&ended, DRAIN_TIMEOUT, copy(errors, stderr));
+            tokio::join!(output, errors);
+            end(is_seen);
+        };
+        let (outcome, ..) = tokio::join!(wait, resize, input, outputs);
+        outcome
     }
 
     async fn resize(&self, container: &ContainerRecord, width: u16, height: u16) {
@@ -395,7 +414,7 @@ impl Backend for ExecBackend {
         self.runtime()?.exec(id, cmd, tty, io).await.map_err(|e| stream_error(EXEC, id, e))
     }
 
-    async fn attach(&self, id: &str, _tty: bool, io: Streams) -> std::result::Result<i32, StreamError> {
+    async fn attach(&self, id: &str, _tty: bool, io: Streams) -> std::result::Result<(), StreamError> {
         self.runtime()?.attach(id, io).await.map_err(|e| stream_error("failed to attach to container", id, e))
     }
 

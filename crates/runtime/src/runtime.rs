@@ -250,7 +250,11 @@ impl Runtime {
     pub(crate) fn on_exit(&self, id: &str, exit: ExitRecord, message: &str) {
         let running =
             self.state.lock().containers.get(id).filter(|container| container.exit.is_none()).cloned();
-        let Some(ContainerRecord { sandbox_id, .. }) = running else { return };
+        let Some(ContainerRecord { sandbox_id, cgroup, .. }) = running else { return };
+        // Its quota would bound the pod's from below as long as it is there (cgroup v1). What stays goes with the container.
+        if let Err(error) = self.cgroups.try_remove(&cgroup) {
+            tracing::debug!(container = id, %error, "the cgroup of a container that has ended stays");
+        }
         let updated = self.update_container(id, |container| {
             container.exit = Some(exit);
             container.message = message.to_owned();

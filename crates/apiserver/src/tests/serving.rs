@@ -143,6 +143,27 @@ async fn both_http_versions_are_served() {
 }
 
 #[tokio::test]
+async fn the_answer_to_head_has_no_content_over_http2() {
+    let wire = Wire::new().await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(wire.connect("h2").await))
+            .await
+            .expect("h2");
+    tokio::spawn(connection);
+    for path in ["/healthz", "/api/v1/pods"] {
+        let request =
+            http::Request::head(format!("https://localhost{path}")).body(Empty::<bytes::Bytes>::new());
+        let response = sender.send_request(request.expect("a request")).await.expect("answers");
+        assert_eq!(response.status(), 403, "{path}");
+        assert!(response.headers().contains_key(http::header::CONTENT_LENGTH), "{path}");
+        let body = response.into_body().collect().await.expect("ends as it should").to_bytes();
+        assert!(body.is_empty(), "{path}: {body:?}");
+    }
+    drop(sender);
+    wire.stop().await;
+}
+
+#[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_answered_with_401() {
     let wire = Wire::new().await;
     let stranger = generate_simple_self_signed(["stranger".to_owned()]).expect("a certificate");

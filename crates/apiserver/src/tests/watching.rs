@@ -71,6 +71,24 @@ async fn leaving_a_selection_looks_like_deletion() {
 }
 
 #[tokio::test]
+async fn only_the_first_table_of_a_watch_tells_its_columns() {
+    let api = Fixture::new().await;
+    for name in ["a", "b"] {
+        api.check(&format!("POST {MAPS}"), config_map(name), 201, json!({})).await;
+    }
+    let accept = "Accept: application/json;as=Table;v=v1;g=meta.k8s.io";
+    let mut stream = api.stream(&format!("GET {MAPS}?watch=true\n{accept}")).await;
+    let columns = next(&mut stream).await["object"]["columnDefinitions"].clone();
+    assert_eq!(columns[0]["name"], "Name");
+    api.check(&format!("DELETE {MAPS}/b"), json!(null), 200, json!({})).await;
+    for kind in ["ADDED", "DELETED"] {
+        let event = next(&mut stream).await;
+        assert_eq!((&event["type"], &event["object"]["rows"][0]["cells"][0]), (&json!(kind), &json!("b")));
+        assert_eq!(event["object"].get("columnDefinitions"), Some(&Value::Null), "{event}");
+    }
+}
+
+#[tokio::test]
 async fn a_streaming_list_ends_with_a_bookmark() {
     let api = Fixture::new().await;
     api.check(&format!("POST {MAPS}"), config_map("a"), 201, json!({})).await;

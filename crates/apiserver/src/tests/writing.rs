@@ -35,7 +35,14 @@ async fn an_object_is_created_read_updated_and_not_created_twice() {
     let updated =
         api.check(&format!("PUT {MAPS}/a"), changed.clone(), 200, json!({"data": {"a": "2"}})).await;
     assert_ne!(updated["metadata"]["resourceVersion"], created["metadata"]["resourceVersion"]);
-    api.check(&format!("PUT {MAPS}/a"), changed, 409, json!({"reason": "Conflict"})).await;
+    api.check(&format!("PUT {MAPS}/a"), changed.clone(), 409, json!({"reason": "Conflict"})).await;
+    for any in ["", "0"] {
+        changed["metadata"]["resourceVersion"] = any.into();
+        api.check(&format!("PUT {MAPS}/a"), changed.clone(), 200, json!({})).await;
+    }
+    changed["metadata"]["resourceVersion"] = "x".into();
+    let why = "strconv.ParseUint: parsing \"x\": invalid syntax";
+    api.check(&format!("PUT {MAPS}/a"), changed, 500, json!({"message": why})).await;
     api.check(&format!("GET {MAPS}/b"), json!(null), 404, json!({"message": "configmaps \"b\" not found"}))
         .await;
 }

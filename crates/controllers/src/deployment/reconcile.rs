@@ -36,6 +36,11 @@ pub fn reconcile(deployment: &Deployment, world: &World, now: Timestamp) -> Plan
     }
     let mut plan = Plan::default();
     let replica_sets = claim_replica_sets(deployment, world, &mut plan);
+    if world.may_adopt && world.has_adoptable(deployment) {
+        // What is adopted may be the new ReplicaSet itself. It is counted when it shows as adopted: one write to it at
+        // a time.
+        return plan;
+    }
     let mut draft = Draft::new(deployment, replica_sets, plan, now);
     if deployment.metadata.is_being_deleted() {
         sync_revision(&mut draft);
@@ -81,7 +86,6 @@ fn claim_replica_sets(deployment: &Deployment, world: &World, plan: &mut Plan) -
         let child = (REPLICA_SETS, &replica_set.metadata);
         match claim(owner, &deployment.spec.selector, &replica_set.metadata) {
             Claim::Keep => claimed.push(ReplicaSet::clone(replica_set)),
-            // What is adopted is counted when it shows as adopted: one write to it at a time.
             Claim::Adopt if world.may_adopt => plan.act(adopt((DEPLOYMENTS, owner), child)),
             Claim::Release => plan.act(release(owner, child)),
             Claim::Adopt | Claim::Ignore => {}

@@ -126,6 +126,24 @@ fn a_new_deployment_gets_its_pods_and_reports_success() {
 }
 
 #[test]
+fn an_orphan_of_the_same_template_is_adopted_and_not_doubled() {
+    let mut cluster = cluster(1, rolling());
+    let mut template = template("v1");
+    template["metadata"]["labels"]["pod-template-hash"] = json!("1");
+    let labels = json!({"app": "web", "pod-template-hash": "1"});
+    cluster.create(
+        REPLICA_SETS,
+        json!({
+            "metadata": {"name": "former-1", "namespace": "a", "uid": "r", "labels": labels},
+            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
+        }),
+    );
+    settle(&mut cluster, |_| true, |cluster| assert_eq!(cluster.list::<ReplicaSet>().len(), 1));
+    assert!(cluster.list::<ReplicaSet>()[0].metadata.is_controlled_by("d"));
+    assert_eq!(images(&cluster), ["v1"]);
+}
+
+#[test]
 fn a_rolling_update_keeps_within_surge_and_availability() {
     let mut cluster = cluster(10, rolling());
     settle_all(&mut cluster);

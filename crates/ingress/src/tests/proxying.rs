@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use apimachinery::json;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -196,6 +196,20 @@ async fn http2_clients_reach_http1_backends() {
     let response = sender.send_request(request).await.unwrap();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "HTTP/1.1 a=1; b=2");
+}
+
+#[tokio::test]
+async fn the_answer_to_head_has_no_content_over_http2() {
+    let serving = serve(Cluster::default().table()).await;
+    let stream = TcpStream::connect(serving.http).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::head("http://nobody.example.org/").body(Full::<Bytes>::default()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    let body = response.into_body().collect().await.expect("ends as it should").to_bytes();
+    assert!(body.is_empty(), "{body:?}");
 }
 
 #[tokio::test]

@@ -251,7 +251,7 @@ impl Step<'_> {
             Some(c) if c.state == State::Exited && c.exit_code == 0 => return true,
             Some(c) if c.state == State::Exited && !should_restart(self.pod, spec, c.exit_code) => {}
             Some(c) if c.state == State::Exited => self.restart(spec, ContainerType::Init, &c.clone()),
-            Some(c) if c.state == State::Running => {}
+            Some(c) if c.state == State::Running => self.resize(spec, &c.clone()),
             _ => self.start(spec, ContainerType::Init),
         }
         false

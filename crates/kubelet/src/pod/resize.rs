@@ -130,9 +130,7 @@ pub fn in_progress(pod: &Pod, observed: &Observed, memory: &Memory) -> Option<St
                 && memory.actuated.get(&container.id).is_some_and(|actuated| change(spec, actuated).is_some())
         })
     };
-    let regular =
-        pod.spec.init_containers.iter().filter(|c| super::is_sidecar(c)).chain(&pod.spec.containers);
-    let mut behind = regular.filter(behind);
+    let mut behind = resizable(pod).filter(behind);
     if behind.next().is_none() && !pod_is_behind(memory) {
         return None;
     }

@@ -145,7 +145,8 @@ fn own(root: &Path, group: u32, on_mismatch: bool) -> std::io::Result<()> {
     if on_mismatch && found.gid() == group && found.mode() & DIRECTORY_MODE == DIRECTORY_MODE {
         return Ok(());
     }
-    let mut left = vec![root.to_owned()];
+    // The volume is what its path leads to; links in it stay as they are.
+    let mut left = vec![fs::canonicalize(root)?];
     while let Some(path) = left.pop() {
         let found = fs::symlink_metadata(&path)?;
         if found.is_symlink() {
@@ -219,6 +220,11 @@ mod tests {
         assert_eq!(fs::metadata(root.join("later")).expect("there").gid(), 0);
         own(&root, 4321, false).expect("owns");
         assert_eq!(fs::metadata(root.join("later")).expect("there").gid(), 4321);
+        let link = root.with_extension("link");
+        std::os::unix::fs::symlink(&root, &link).expect("links");
+        own(&link, 1234, true).expect("owns");
+        assert_eq!(fs::metadata(root.join("later")).expect("there").gid(), 1234);
+        fs::remove_file(link).expect("removes");
         fs::remove_dir_all(root).expect("removes");
     }
 }

@@ -78,6 +78,7 @@ impl Worker {
         match written {
             Ok(written) => {
                 self.shared.metrics.pod_reported(pod, &status, Timestamp::now());
+                self.shared.started.terminated(before, &status);
                 self.reported = Some(Reported::new(status, &written));
                 return true;
             }

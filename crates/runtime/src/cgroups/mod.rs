@@ -197,7 +197,7 @@ impl Cgroups {
     pub async fn remove(&self, path: &str) -> io::Result<()> {
         let mut delay = REMOVE_DELAY_MIN;
         loop {
-            match self.dirs_to_remove(path).iter().try_for_each(|dir| remove_tree(dir)) {
+            match self.try_remove(path) {
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy && delay < REMOVE_DELAY_MAX => {
                     self.kill_all(path);
                     tokio::time::sleep(delay).await;
@@ -206,6 +206,11 @@ impl Cgroups {
                 result => return result,
             }
         }
+    }
+
+    /// Removes a cgroup and those below it, if no process is in them.
+    pub fn try_remove(&self, path: &str) -> io::Result<()> {
+        self.dirs_to_remove(path).iter().try_for_each(|dir| remove_tree(dir))
     }
 
     /// Removes a cgroup if nothing is in it.

@@ -57,6 +57,9 @@ struct Output {
 pub struct Attachment {
     pub stdin: Option<File>,
     pub sinks: Vec<Sink>,
+    /// Its client has sent all that it had to send into a stdin that stays open for others: what it has not been given
+    /// yet is all that it gets.
+    pub is_leaving: bool,
 }
 
 pub struct Sink {
@@ -182,7 +185,7 @@ impl Container {
     pub fn sweep(&mut self) {
         let ended = !self.is_running();
         for attachment in &mut self.attachments {
-            if ended {
+            if ended || attachment.is_leaving {
                 attachment.stdin = None;
                 attachment.sinks.retain(|sink| !sink.pending.is_empty());
             }
@@ -226,8 +229,10 @@ impl Container {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Ok(_) | Err(_) => {
                 self.attachments[index].stdin = None;
-                if self.spec.stdin_once {
+                if self.spec.stdin_once && !self.spec.process.tty {
                     self.stdin = None;
+                } else {
+                    self.attachments[index].is_leaving = self.spec.stdin;
                 }
             }
         }

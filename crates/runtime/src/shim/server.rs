@@ -247,7 +247,7 @@ impl Server {
             sys::set_nonblocking(&file).map_err(|e| e.to_string())?;
             Ok(Some(file))
         };
-        let mut attachment = Attachment { stdin: next(wanted[0])?, sinks: Vec::new() };
+        let mut attachment = Attachment { stdin: next(wanted[0])?, ..Attachment::default() };
         for (wanted, kind) in [(wanted[1], StreamKind::Stdout), (wanted[2], StreamKind::Stderr)] {
             attachment.sinks.extend(next(wanted)?.map(|file| Sink::new(kind, file)));
         }

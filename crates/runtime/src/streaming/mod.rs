@@ -87,8 +87,9 @@ pub trait Backend: Send + Sync + 'static {
         io: Streams,
     ) -> Result<i32, StreamError>;
 
-    /// Connects to the container's first process until that ends, and gives its exit code.
-    async fn attach(&self, container_id: &str, tty: bool, io: Streams) -> Result<i32, StreamError>;
+    /// Connects to the container's first process until that ends, or until the client's input does if the process's
+    /// stays open.
+    async fn attach(&self, container_id: &str, tty: bool, io: Streams) -> Result<(), StreamError>;
 
     /// Connects `stream` to `port` of the pod's loopback address until both directions have ended.
     async fn port_forward(

@@ -55,9 +55,9 @@ impl Backend for Programs {
         }
     }
 
-    async fn attach(&self, _: &str, _: bool, io: Streams) -> Result<i32, StreamError> {
+    async fn attach(&self, _: &str, _: bool, io: Streams) -> Result<(), StreamError> {
         io.stdout.unwrap().write_all(b"attached").await.unwrap();
-        Ok(7)
+        Ok(())
     }
 
     async fn port_forward(&self, _: &str, port: u16, stream: Box<dyn Duplex>) -> Result<(), StreamError> {

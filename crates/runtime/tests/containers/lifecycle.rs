@@ -232,6 +232,21 @@ async fn resources_are_limits_of_the_containers_cgroup_and_can_be_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_has_ended_does_not_hold_the_pods_quota() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut config = shell("main", "exit 0");
+    let resources = config.linux.get_or_insert_default().resources.get_or_insert_default();
+    (resources.cpu_quota, resources.cpu_period) = (50_000, 100_000);
+    let id = node.run(&sandbox, config).await;
+    node.ended(&id).await;
+    let pod = format!("{}/pod", node.cgroup_root);
+    let narrow = LinuxContainerResources { cpu_quota: 20_000, cpu_period: 100_000, ..Default::default() };
+    Cgroups::detect().unwrap().apply(&pod, &narrow).expect("nothing needs more");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unfinished_sandbox_leaves_nothing() {
     let mut node = Node::new().await;
     let mut config = node.sandbox_config();

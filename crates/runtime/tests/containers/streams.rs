@@ -179,7 +179,7 @@ async fn exec_in_a_terminal_has_the_size_that_was_sent() {
 async fn attach_joins_the_running_process() {
     let mut node = Node::new().await;
     let sandbox = node.sandbox().await;
-    let mut config = shell("main", "while read line; do echo \"got $line\"; done; exit 6");
+    let mut config = shell("main", "while read line; do echo \"got $line\"; done");
     (config.stdin, config.stdin_once) = (true, true);
     let id = node.run(&sandbox, config).await;
     let backend = node.runtime.streaming_backend();
@@ -192,8 +192,32 @@ async fn attach_joins_the_running_process() {
     input.write_all(b"one\ntwo\n").await.unwrap();
     drop(input);
     assert_eq!(read_all(output).await, "got one\ngot two\n");
-    assert_eq!(attached.await.unwrap().unwrap(), 6);
+    attached.await.unwrap().unwrap();
     assert_eq!(log_text(&node.log_dir().join("main.log"), "stdout"), "got one\ngot two\n");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_said_all_leaves_a_process_whose_input_stays_open() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut config = shell("main", "while read line; do echo \"got $line\"; done");
+    config.stdin = true;
+    let id = node.run(&sandbox, config).await;
+    for line in ["one", "two"] {
+        let backend = node.runtime.streaming_backend();
+        let (mut input, stdin) = duplex(1024);
+        let (stdout, mut output) = duplex(1024);
+        let id = id.clone();
+        let attached = tokio::spawn(async move { backend.attach(&id, false, streams(stdin, stdout)).await });
+        input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        let mut answer = [0; 8];
+        output.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, *format!("got {line}\n").as_bytes());
+        drop(input);
+        assert_eq!(read_all(output).await, "");
+        attached.await.unwrap().unwrap();
+    }
     node.finish().await;
 }
 

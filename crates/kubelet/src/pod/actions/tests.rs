@@ -248,6 +248,22 @@ fn a_resized_container_is_updated_or_restarted_as_its_policy_says() {
 }
 
 #[test]
+fn an_init_container_is_resized_while_it_runs() {
+    let pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a"}],
+        "initContainers": [{"name": "i", "resources": {"limits": {"cpu": "2"}}}]}));
+    let observed = Observed {
+        sandboxes: vec![sandbox(true)],
+        containers: vec![container(&pod, "i", State::Running, 0, 0)],
+    };
+    let mut memory = Memory::default();
+    let actuated = serde_json::from_value(json!({"limits": {"cpu": "1"}})).expect("resources");
+    memory.actuated.insert("i0".into(), actuated);
+    let plan = pod_actions(&pod, &observed, &memory, Timestamp::UNIX_EPOCH);
+    assert_eq!(words(&plan), ["resize i0"]);
+    assert!(crate::pod::resize::in_progress(&pod, &observed, &memory).is_some());
+}
+
+#[test]
 fn a_rule_may_demand_that_all_containers_start_anew() {
     let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
     let mut pod = pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}],

@@ -105,7 +105,7 @@ async fn run(backend: &dyn Backend, command: Command, tty: bool, io: Streams) ->
         },
         // As upstream: an attach that worked is a success, whatever the container's exit code.
         Command::Attach { container_id } => match backend.attach(&container_id, tty, io).await {
-            Ok(_) => status::Outcome::Success,
+            Ok(()) => status::Outcome::Success,
             Err(error) => status::Outcome::Error(format!("error attaching to container: {error}")),
         },
     }
