@@ -78,17 +78,12 @@ impl Started {
 
     /// Counts the containers that one status tells to have ended and the one before did not.
     pub fn terminated(&self, before: &PodStatus, after: &PodStatus) {
-        let lists: [(&str, fn(&PodStatus) -> &[ContainerStatus]); 3] = [
-            (INIT_CONTAINER, |status| &status.init_container_statuses),
-            (CONTAINER, |status| &status.container_statuses),
-            (EPHEMERAL_CONTAINER, |status| &status.ephemeral_container_statuses),
-        ];
-        for (kind, list) in lists {
+        for ((kind, before), (_, after)) in statuses(before).into_iter().zip(statuses(after)) {
             let had_ended = |name: &str| {
-                let known = list(before).iter().find(|known| known.name == name);
+                let known = before.iter().find(|known| known.name == name);
                 known.is_some_and(|known| known.state.terminated.is_some())
             };
-            for status in list(after).iter().filter(|status| !had_ended(&status.name)) {
+            for status in after.iter().filter(|status| !had_ended(&status.name)) {
                 let Some(end) = &status.state.terminated else { continue };
                 let (code, reason) = (end.exit_code, &end.reason);
                 let labels = format!("container_type={kind:?},exit_code=\"{code}\",reason={reason:?}");
@@ -106,6 +101,14 @@ impl Started {
             number.write(text);
         }
     }
+}
+
+fn statuses(of: &PodStatus) -> [(&'static str, &[ContainerStatus]); 3] {
+    [
+        (INIT_CONTAINER, &of.init_container_statuses),
+        (CONTAINER, &of.container_statuses),
+        (EPHEMERAL_CONTAINER, &of.ephemeral_container_statuses),
+    ]
 }
 
 fn has_own_users(pod: &Pod) -> bool {

@@ -252,8 +252,13 @@ impl Runtime {
             self.state.lock().containers.get(id).filter(|container| container.exit.is_none()).cloned();
         let Some(ContainerRecord { sandbox_id, cgroup, .. }) = running else { return };
         // Its quota would bound the pod's from below as long as it is there (cgroup v1). What stays goes with the container.
-        if let Err(error) = self.cgroups.try_remove(&cgroup) {
-            tracing::debug!(container = id, %error, "the cgroup of a container that has ended stays");
+        if self.cgroups.try_remove(&cgroup).is_err() {
+            let (cgroups, id) = (self.cgroups.clone(), id.to_owned());
+            tokio::spawn(async move {
+                if let Err(error) = cgroups.remove(&cgroup).await {
+                    tracing::debug!(container = id, %error, "the cgroup of a container that has ended stays");
+                }
+            });
         }
         let updated = self.update_container(id, |container| {
             container.exit = Some(exit);

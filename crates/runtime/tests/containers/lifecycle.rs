@@ -242,7 +242,14 @@ async fn a_container_that_has_ended_does_not_hold_the_pods_quota() {
     node.ended(&id).await;
     let pod = format!("{}/pod", node.cgroup_root);
     let narrow = LinuxContainerResources { cpu_quota: 20_000, cpu_period: 100_000, ..Default::default() };
-    Cgroups::detect().unwrap().apply(&pod, &narrow).expect("nothing needs more");
+    let cgroups = Cgroups::detect().unwrap();
+    // The kernel may hold the cgroup of the ended container for a moment.
+    let narrowed = async {
+        while cgroups.apply(&pod, &narrow).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, narrowed).await.expect("nothing needs more");
     node.finish().await;
 }
 
