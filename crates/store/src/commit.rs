@@ -91,19 +91,23 @@ struct Committer {
 }
 
 impl Committer {
-    /// Runs until the queue is closed and empty. Between batches it cleans the log, as long as that is worth it.
+    /// Runs until the queue is closed and empty. Between batches it cleans the log, as long as that is worth it, or lets
+    /// writers gather.
     fn run(mut self) {
+        let (mut begin, mut writers) = (Instant::now(), 0);
         loop {
             self.shared.disk_bytes.store(self.log.bytes(), Ordering::Relaxed);
             let idle = !self.log.wants_cleaning(self.shared.state.read().live_bytes());
+            if idle {
+                std::thread::sleep(gather(writers, begin.elapsed()));
+            }
             let Some(batch) = self.queue.take(idle) else { break };
-            let (begin, in_batch) = (Instant::now(), batch.len());
+            (begin, writers) = (Instant::now(), batch.len());
             self.commit(batch);
-            let writers = in_batch + self.queue.len();
+            writers += self.queue.len();
             if self.queue.take_rewrite() {
                 self.rewrite();
             }
-            std::thread::sleep(gather(writers, begin.elapsed()));
         }
     }
 
