@@ -75,7 +75,9 @@ impl Model {
         let revision = self.begin + self.states.len() as u64;
         let text = match (payload, next.get(name)) {
             (None, Some((before, last))) if !self.final_states => {
-                last.replace(&format!("\"{before}\""), &format!("\"{revision}\""))
+                // A payload may be the same number.
+                let with = |revision: u64| format!("\"resourceVersion\":\"{revision}\"");
+                last.replace(&with(*before), &with(revision))
             }
             (payload, _) => json(name, payload.unwrap_or("gone"), revision),
         };
