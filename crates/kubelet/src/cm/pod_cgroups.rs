@@ -2,7 +2,7 @@
 //! `pod_container_manager_linux.go` and `qos_container_manager_linux.go`).
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
 use api::view::core::Pod;
@@ -17,6 +17,10 @@ const BURSTABLE: &str = "Burstable";
 const BEST_EFFORT: &str = "BestEffort";
 /// As many bytes of huge pages as there are (upstream: `setHugePagesUnbounded`).
 const UNBOUNDED: u64 = 1 << 62;
+
+/// The sizes of huge pages that the kernel has; they stay the same while it runs.
+static PAGE_SIZES: LazyLock<Vec<String>> =
+    LazyLock::new(|| HugePages::read().into_iter().map(|pages| page_size_name(pages.size)).collect());
 
 pub struct PodCgroups {
     cgroups: Cgroups,
@@ -66,8 +70,9 @@ impl PodCgroups {
             let path = format!("{}{}", self.root, tier(qos_class));
             let shares = LinuxContainerResources {
                 cpu_shares: cpu_shares(milli_cpu),
-                hugepage_limits: page_sizes()
-                    .map(|size| HugepageLimit { page_size: size, limit: UNBOUNDED })
+                hugepage_limits: PAGE_SIZES
+                    .iter()
+                    .map(|size| HugepageLimit { page_size: size.clone(), limit: UNBOUNDED })
                     .collect(),
                 ..Default::default()
             };
@@ -87,19 +92,15 @@ pub fn apply(cgroups: &Cgroups, path: &str, resources: &LinuxContainerResources)
         let shares = std::mem::take(&mut resources.cpu_shares);
         resources.unified.insert("cpu.weight".to_owned(), cpu_weight(shares).to_string());
     }
-    withhold_others(&mut resources.hugepage_limits, page_sizes());
+    withhold_others(&mut resources.hugepage_limits, &PAGE_SIZES);
     cgroups.apply(path, &resources)
 }
 
-fn page_sizes() -> impl Iterator<Item = String> {
-    HugePages::read().into_iter().map(|pages| page_size_name(pages.size))
-}
-
 /// Follows `maybeSetHugetlb`.
-fn withhold_others(limits: &mut Vec<HugepageLimit>, sizes: impl Iterator<Item = String>) {
+fn withhold_others(limits: &mut Vec<HugepageLimit>, sizes: &[String]) {
     for page_size in sizes {
-        if limits.iter().all(|limit| limit.page_size != page_size) {
-            limits.push(HugepageLimit { page_size, limit: 0 });
+        if limits.iter().all(|limit| limit.page_size != *page_size) {
+            limits.push(HugepageLimit { page_size: page_size.clone(), limit: 0 });
         }
     }
 }
@@ -112,7 +113,7 @@ mod tests {
     fn pages_that_a_pod_does_not_ask_for_are_not_to_be_had() {
         let limit = |size: &str, limit| HugepageLimit { page_size: size.to_owned(), limit };
         let mut limits = vec![limit("2MB", 4 << 20)];
-        withhold_others(&mut limits, ["2MB", "1GB"].map(str::to_owned).into_iter());
+        withhold_others(&mut limits, &["2MB", "1GB"].map(str::to_owned));
         assert_eq!(limits, [limit("2MB", 4 << 20), limit("1GB", 0)]);
     }
 }
