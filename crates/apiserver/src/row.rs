@@ -1,10 +1,14 @@
 //! What a table's row is made of, found in an object's text in one pass: what the kind's columns show becomes values, the
 //! metadata is handed on as it is written, and the rest is passed over.
 
+mod nested;
+
 use std::borrow::Cow;
 
 use api::shown::Shown;
 use apimachinery::{Map, Value};
+
+use self::nested::past_nested;
 
 const METADATA: &[u8] = b"metadata";
 
@@ -192,32 +196,6 @@ impl<'t> Scanner<'t> {
         text.get(..length)
     }
 }
-
-/// How far the object or list goes that a text begins with.
-fn past_nested(text: &[u8]) -> Option<usize> {
-    let (mut at, mut depth) = (0, 0);
-    loop {
-        let byte = *text.get(at)?;
-        at += 1;
-        if byte == b'"' {
-            at = past_string(text, at)?;
-            continue;
-        }
-        depth += DEEPER[usize::from(byte)];
-        if depth == 0 {
-            return Some(at);
-        }
-    }
-}
-
-/// How much deeper a byte leads that is not in a string. To look it up is cheaper than to decide about it: which one
-/// comes next cannot be foretold.
-const DEEPER: [isize; 256] = {
-    let mut deeper = [0; 256];
-    (deeper[b'{' as usize], deeper[b'[' as usize]) = (1, 1);
-    (deeper[b'}' as usize], deeper[b']' as usize]) = (-1, -1);
-    deeper
-};
 
 /// Where the string ends that `at` is in, its closing quote included.
 fn past_string(text: &[u8], mut at: usize) -> Option<usize> {

@@ -51,12 +51,14 @@ fn acknowledged_before_the_kill(dir: &str, count: u64) -> BTreeMap<String, Revis
             acknowledged.insert(name.to_owned(), revision);
         }
     };
-    lines.by_ref().take(count as usize).for_each(&mut note);
+    for _ in 0..count {
+        note(lines.next().expect("the child runs until it is killed"));
+    }
     child.kill().unwrap();
     // The last line may be cut short by the kill, and then it was written by nobody who was promised anything.
     let rest: Vec<String> = lines.collect();
     let complete = rest.len().saturating_sub(1);
-    rest.into_iter().take(complete).for_each(&mut note);
+    rest.into_iter().take(complete).for_each(note);
     child.wait().unwrap();
     acknowledged
 }
