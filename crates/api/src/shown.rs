@@ -55,6 +55,12 @@ impl Shown {
         !self.others && self.named.is_empty()
     }
 
+    /// Whether no field is meant that comes after this name.
+    pub fn ends_at(&self, name: impl AsRef<[u8]>) -> bool {
+        let name = name.as_ref();
+        !self.others && self.named.iter().all(|(field, _)| field.as_bytes() <= name)
+    }
+
     /// What is meant of a field, if anything is.
     pub fn field(&self, name: impl AsRef<[u8]>) -> Option<&Shown> {
         let name = name.as_ref();
@@ -78,6 +84,8 @@ mod tests {
         assert_eq!([below(&["a", "b"]), below(&["a", "c", "d"]), below(&["e", "g"])], [Some(true); 3]);
         assert_eq!([below(&["x"]), below(&["a", "x"]), below(&["a", "c", "x"])], [None; 3]);
         assert!(Shown::of([std::iter::empty::<&str>()]).is_all());
+        assert_eq!(["d", "e", "f"].map(|name| shown.ends_at(name)), [false, true, true]);
+        assert!(!ALL.ends_at("z"));
     }
 
     #[test]

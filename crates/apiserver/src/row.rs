@@ -41,12 +41,21 @@ pub fn metadata(json: &[u8]) -> &[u8] {
 fn parse<'t>(text: &'t [u8], shown: &Shown, object: &mut Value) -> Option<&'t [u8]> {
     let mut scanner = Scanner { text, at: 0 };
     let mut metadata = &b"{}"[..];
-    scanner.object(shown, object, |key, value| {
+    scanner.object(shown, object, Order::TypeFirst, |key, value| {
         if key == METADATA {
             metadata = value;
         }
     })?;
     (scanner.at == text.len()).then_some(metadata)
+}
+
+/// In which order an object has its fields.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// As [`crate::draft`] writes a whole object.
+    TypeFirst,
+    /// As everything else is written: by name, but for what comes first of all.
+    ByName,
 }
 
 /// Goes through JSON without spaces, as this server writes it. It only finds where values begin and end: whether they
@@ -94,11 +103,13 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    /// Makes `value` what is shown of an object, and calls `each` with every field's key and text.
+    /// Makes `value` what is shown of an object, and calls `each` with the key and text of every field up to the last one
+    /// that may be shown.
     fn object(
         &mut self,
         shown: &Shown,
         value: &mut Value,
+        order: Order,
         mut each: impl FnMut(&[u8], &'t [u8]),
     ) -> Option<()> {
         if !value.is_object() {
@@ -106,13 +117,16 @@ impl<'t> Scanner<'t> {
         }
         let fields = value.as_object_mut()?;
         let (begin, mut count) = (self.at, 0);
+        let mut in_order = false;
         self.fields(|scanner, key| {
             let from = scanner.at;
+            let may_end = std::mem::replace(&mut in_order, order == Order::ByName);
             match shown.field(&key) {
                 Some(below) => {
                     scanner.field(std::str::from_utf8(&key).ok()?, below, fields)?;
                     count += 1;
                 }
+                None if may_end && shown.ends_at(&key) => return scanner.skip_rest(),
                 None => drop(scanner.skipped()?),
             }
             each(&key, scanner.text.get(from..scanner.at)?);
@@ -124,7 +138,7 @@ impl<'t> Scanner<'t> {
         // The object before had fields that this one has not.
         fields.clear();
         self.at = begin;
-        self.object(shown, value, each)
+        self.object(shown, value, order, each)
     }
 
     fn field(&mut self, name: &str, shown: &Shown, fields: &mut Map<String, Value>) -> Option<()> {
@@ -140,7 +154,9 @@ impl<'t> Scanner<'t> {
     /// Makes `value` what is shown of what comes next.
     fn value(&mut self, shown: &Shown, value: &mut Value) -> Option<()> {
         match (self.peek()?, &mut *value) {
-            (b'{', _) if !shown.is_all() => return self.object(shown, value, |_, _| {}),
+            (b'{', _) if !shown.is_all() => {
+                return self.object(shown, value, Order::ByName, |_, _| {});
+            }
             (b'[', _) if !shown.is_all() => return self.items(shown, value),
             (b'"', Value::String(text)) => std::str::from_utf8(&self.string()?).ok()?.clone_into(text),
             _ => *value = serde_json::from_slice(self.skipped()?).ok()?,
@@ -184,12 +200,18 @@ impl<'t> Scanner<'t> {
         Some(Cow::Owned(text.into_bytes()))
     }
 
+    /// Goes on to the bracket that ends the object whose value comes next.
+    fn skip_rest(&mut self) -> Option<()> {
+        self.at += past_nested(&self.text[self.at..], 1)? - 1;
+        Some(())
+    }
+
     /// Goes past a value. Returns its text.
     fn skipped(&mut self) -> Option<&'t [u8]> {
         let text = &self.text[self.at..];
         let length = match text.first()? {
             b'"' => past_string(text, 1)?,
-            b'{' | b'[' => past_nested(text)?,
+            b'{' | b'[' => past_nested(text, 0)?,
             _ => text.iter().position(|byte| matches!(byte, b',' | b'}' | b']'))?,
         };
         self.at += length;
@@ -268,6 +290,11 @@ mod tests {
             json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c"}, {}], "gates": null}});
         check(&text, &paths, &object, metadata);
         check(r#"{"spec":null}"#, &paths, &json!({"spec": null}), "{}");
+        let metadata = r#"{"resourceVersion":"1","labels":{"a":"}"},"name":"a","uid":"u","x":[{}]}"#;
+        let text = format!(
+            r#"{{"kind":"Pod","apiVersion":"v1","metadata":{metadata},"spec":{{"gates":1,"x":"]"}}}}"#
+        );
+        check(&text, &paths, &json!({"metadata": {"name": "a"}, "spec": {"gates": 1}}), metadata);
     }
 
     #[test]

@@ -3,27 +3,58 @@
 
 const BLOCK: usize = 64;
 
-/// How far the object or list goes that a text begins with, if it ends.
-pub fn past_nested(text: &[u8]) -> Option<usize> {
-    let (mut depth, mut strings) = (0, Strings::default());
-    let (blocks, rest) = text.as_chunks::<BLOCK>();
-    let mut last = [b' '; BLOCK];
-    last[..rest.len()].copy_from_slice(rest);
-    for (at, block) in blocks.iter().chain([&last]).enumerate() {
-        let marks = Marks::of(block);
+/// How far it is, from between two tokens, to the end of as many objects and lists as are open, or of the one that begins
+/// there if none is.
+pub fn past_nested(text: &[u8], open: u32) -> Option<usize> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("popcnt")
+    {
+        // SAFETY: the processor has been asked for what it needs.
+        return unsafe { past_in_vectors(text, open) };
+    }
+    past(text, open, Marks::one_by_one)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,popcnt")]
+fn past_in_vectors(text: &[u8], open: u32) -> Option<usize> {
+    past(text, open, |block| Marks::in_vectors(block))
+}
+
+#[inline(always)]
+fn past(text: &[u8], mut depth: u32, marks: impl Fn(&[u8; BLOCK]) -> Marks) -> Option<usize> {
+    let mut strings = Strings::default();
+    let mut at = 0;
+    while at < text.len() {
+        let marks = match text[at..].first_chunk() {
+            Some(block) => marks(block),
+            None => marks(&padded(&text[at..])),
+        };
         let outside = !strings.next(marks.quotes, marks.backslashes);
         let (opens, closes) = (marks.opens & outside, marks.closes & outside);
-        if depth <= closes.count_ones()
+        let closed = closes.count_ones();
+        if depth <= closed
             && let Some(end) = end(depth, opens, closes)
         {
-            return Some(at * BLOCK + end);
+            return Some(at + end);
         }
-        depth = (depth + opens.count_ones()).checked_sub(closes.count_ones())?;
+        depth = (depth + opens.count_ones()).checked_sub(closed)?;
+        at += BLOCK;
     }
     None
 }
 
+/// The last block of a text.
+fn padded(rest: &[u8]) -> [u8; BLOCK] {
+    let mut block = [b' '; BLOCK];
+    block[..rest.len()].copy_from_slice(rest);
+    block
+}
+
 /// Where in a block the depth, which is so much before it, becomes zero.
+#[inline(always)]
 fn end(depth: u32, opens: u64, closes: u64) -> Option<usize> {
     let (mut left, mut closed) = (closes, 0);
     while left != 0 {
@@ -46,6 +77,7 @@ struct Strings {
 
 impl Strings {
     /// The bytes of the next block that are in strings, opening quotes included.
+    #[inline(always)]
     fn next(&mut self, quotes: u64, backslashes: u64) -> u64 {
         let quotes = quotes & !self.escaped(backslashes);
         let within = odd_below(quotes) ^ if self.inside { u64::MAX } else { 0 };
@@ -54,6 +86,7 @@ impl Strings {
     }
 
     /// The bytes that a backslash stands before which is not itself behind one.
+    #[inline(always)]
     fn escaped(&mut self, mut backslashes: u64) -> u64 {
         let mut escaped = u64::from(std::mem::take(&mut self.escapes));
         while backslashes != 0 {
@@ -69,6 +102,7 @@ impl Strings {
 }
 
 /// The bits that have an odd number of set bits at or below them.
+#[inline(always)]
 fn odd_below(mut bits: u64) -> u64 {
     for shift in [1, 2, 4, 8, 16, 32] {
         bits ^= bits << shift;
@@ -90,25 +124,21 @@ const CURLY: u8 = b'{' ^ b'[';
 
 impl Marks {
     #[cfg(target_arch = "x86_64")]
-    fn of(block: &[u8; BLOCK]) -> Marks {
-        // SAFETY: every x86_64 has SSE2.
-        unsafe { Marks::sixteen_at_once(block) }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "sse2")]
-    fn sixteen_at_once(block: &[u8; BLOCK]) -> Marks {
+    #[target_feature(enable = "avx2")]
+    fn in_vectors(block: &[u8; BLOCK]) -> Marks {
         use std::arch::x86_64::{
-            __m128i, _mm_cmpeq_epi8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8,
+            __m256i, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_or_si256,
+            _mm256_set1_epi8,
         };
+        const HALF: usize = size_of::<__m256i>();
         let mut marks = Marks::default();
-        let words = block.as_chunks().0.as_chunks().0;
-        for (at, [low, high]) in words.iter().enumerate() {
-            let bytes = _mm_set_epi64x(i64::from_le_bytes(*high), i64::from_le_bytes(*low));
-            let curly = _mm_or_si128(bytes, _mm_set1_epi8(CURLY as i8));
-            let are = |bytes: __m128i, byte: u8| {
-                let found = _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8)));
-                u64::from(found as u32) << (at * size_of::<__m128i>())
+        for (at, half) in block.as_chunks::<HALF>().0.iter().enumerate() {
+            // SAFETY: reads as many bytes as there are, wherever they are.
+            let bytes = unsafe { _mm256_loadu_si256(half.as_ptr().cast()) };
+            let curly = _mm256_or_si256(bytes, _mm256_set1_epi8(CURLY as i8));
+            let are = |bytes: __m256i, byte: u8| {
+                let found = _mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte as i8)));
+                u64::from(found as u32) << (at * HALF)
             };
             marks.quotes |= are(bytes, b'"');
             marks.backslashes |= are(bytes, b'\\');
@@ -118,12 +148,6 @@ impl Marks {
         marks
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
-    fn of(block: &[u8; BLOCK]) -> Marks {
-        Marks::one_by_one(block)
-    }
-
-    #[cfg(any(test, not(target_arch = "x86_64")))]
     fn one_by_one(block: &[u8; BLOCK]) -> Marks {
         let mut marks = Marks::default();
         for (at, byte) in block.iter().enumerate() {
@@ -145,8 +169,8 @@ mod tests {
     use super::*;
 
     /// As `past_nested`, a byte at a time.
-    fn walked(text: &[u8]) -> Option<usize> {
-        let (mut depth, mut in_string, mut escapes) = (0_usize, false, false);
+    fn walked(text: &[u8], mut depth: u32) -> Option<usize> {
+        let (mut in_string, mut escapes) = (false, false);
         for (at, byte) in text.iter().enumerate() {
             match byte {
                 _ if escapes => escapes = false,
@@ -171,23 +195,21 @@ mod tests {
             for text in [r#"""#, r#"\"]"#, r#"\\"#, r#"\\\"}"#] {
                 let text = Value::from(format!("{}{text}", "x".repeat(before))).to_string();
                 let nested = format!("[[{text}]]");
-                assert_eq!(past_nested(format!("{nested}]").as_bytes()), Some(nested.len()), "{nested}");
-                assert_eq!(past_nested(&nested.as_bytes()[..nested.len() - 1]), None, "{nested}");
+                assert_eq!(past_nested(format!("{nested}]").as_bytes(), 0), Some(nested.len()), "{nested}");
+                assert_eq!(past_nested(&nested.as_bytes()[..nested.len() - 1], 0), None, "{nested}");
             }
         }
     }
 
     proptest! {
         #[test]
-        fn it_ends_where_it_ends_byte_by_byte(text in r#"[\[{]([\[\]{}",:a]|\\\\|\\"|[a-z]{0,40}|\[\]|\{\}){0,60}"#) {
-            prop_assert_eq!(past_nested(text.as_bytes()), walked(text.as_bytes()), "{}", text);
-        }
-
-        #[test]
-        fn marks_are_those_of_each_byte(block in prop::array::uniform32(any::<[u8; 2]>())) {
-            let block = block.concat();
-            let block = block.as_array().expect("is twice 32 bytes");
-            prop_assert_eq!(Marks::of(block), Marks::one_by_one(block));
+        fn it_ends_where_it_ends_byte_by_byte(
+            open in 0_u32..3,
+            text in r#"[\[{]([\[\]{}",:a]|\\\\|\\"|[a-z]{0,40}|\[\]|\{\}){0,60}"#,
+        ) {
+            let end = walked(text.as_bytes(), open);
+            prop_assert_eq!(past_nested(text.as_bytes(), open), end, "{}", text);
+            prop_assert_eq!(past(text.as_bytes(), open, Marks::one_by_one), end, "{}", text);
         }
     }
 }
