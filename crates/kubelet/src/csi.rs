@@ -40,6 +40,12 @@ fn rpc_error(what: &str, status: &tonic::Status) -> String {
     format!("{what}: rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 
+/// After any but these the driver does nothing more for the call (upstream: `isFinalError`).
+fn is_final(code: tonic::Code) -> bool {
+    use tonic::Code::{Aborted, Cancelled, DeadlineExceeded, ResourceExhausted, Unavailable};
+    !matches!(code, Cancelled | DeadlineExceeded | Unavailable | ResourceExhausted | Aborted)
+}
+
 fn not_registered(driver: &str) -> String {
     format!("driver name {driver} not found in the list of registered CSI drivers")
 }

@@ -7,6 +7,7 @@ mod atomic_writer;
 mod device;
 pub mod downward;
 mod empty_dir;
+pub mod growth;
 mod host_path;
 pub mod local_path;
 mod mounts;

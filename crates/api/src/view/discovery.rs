@@ -13,12 +13,14 @@ pub struct EndpointSlice {
     pub address_type: String,
     #[serde(deserialize_with = "super::null_is_default")]
     pub endpoints: Vec<Endpoint>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub ports: Vec<EndpointPort>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Endpoint {
+    #[serde(deserialize_with = "super::null_is_default")]
     pub addresses: Vec<String>,
     pub conditions: EndpointConditions,
     #[serde(skip_serializing_if = "Option::is_none")]

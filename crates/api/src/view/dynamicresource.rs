@@ -134,6 +134,7 @@ pub struct ResourceClaimSpec {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct DeviceClaim {
+    #[serde(deserialize_with = "super::null_is_default")]
     pub requests: Vec<DeviceRequest>,
     pub constraints: Vec<DeviceConstraint>,
     pub config: Vec<Value>,

@@ -96,13 +96,29 @@ use view;
 mod tests {
     use apimachinery::json;
 
+    use super::View;
+    use super::core::{Node, PersistentVolume, Pod};
     use super::discovery::EndpointSlice;
+    use super::dynamicresource::ResourceClaim;
     use super::storage::CsiNode;
 
+    /// Go's clients write what they leave unset of a field without `omitempty` as null.
     #[test]
     fn a_list_that_upstream_writes_as_null_is_empty() {
-        let slice: EndpointSlice = serde_json::from_value(json!({"endpoints": null})).expect("reads");
-        let node: CsiNode = serde_json::from_value(json!({"spec": {"drivers": null}})).expect("reads");
-        assert!(slice.endpoints.is_empty() && node.spec.drivers.is_empty());
+        fn check<V: View>(object: apimachinery::Value) {
+            if let Err(error) = serde_json::from_value::<V>(object) {
+                panic!("{}: {error}", V::RESOURCE.kind);
+            }
+        }
+        check::<EndpointSlice>(json!({"endpoints": null, "ports": null}));
+        check::<EndpointSlice>(json!({"endpoints": [{"addresses": null}]}));
+        check::<CsiNode>(json!({"spec": {"drivers": null}}));
+        check::<CsiNode>(json!({"spec": {"drivers": [{"name": "d", "nodeID": "n", "topologyKeys": null}]}}));
+        check::<Pod>(json!({"spec": {"volumes": [{"name": "v", "projected": {"sources": null}}]}}));
+        check::<Node>(json!({"status": {"images": [{"names": null}]}}));
+        check::<PersistentVolume>(
+            json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": null}}}}),
+        );
+        check::<ResourceClaim>(json!({"spec": {"devices": {"requests": null}}}));
     }
 }

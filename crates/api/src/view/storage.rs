@@ -89,7 +89,7 @@ pub struct CsiNodeDriver {
     /// What the driver calls the node.
     #[serde(rename = "nodeID")]
     pub node_id: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "super::null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub topology_keys: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocatable: Option<VolumeNodeResources>,

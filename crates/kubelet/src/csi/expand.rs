@@ -1,250 +1,51 @@
-//! Growing a volume on the node after its controller grew it, and what the claim says meanwhile (follows `NodeExpander`
-//! and `resize_util`).
+//! Has a driver grow a volume on the node (follows `csiPlugin.nodeExpandWithClient`).
 
 use std::path::Path;
 
-use api::resource::{PERSISTENT_VOLUME_CLAIMS, PODS};
-use api::view::core::{ObjectReference, Pod};
-use apimachinery::meta::str_at;
-use apimachinery::quantity::Quantity;
-use apimachinery::{Value, json};
-use client::PatchType;
-use client::event::EventType;
 use csi::v1::node_service_capability::rpc::Type as Capability;
 use csi::v1::{CapacityRange, NodeExpandVolumeRequest};
-use jiff::{SignedDuration, Timestamp};
 use tonic::Code;
 
 use super::place::Place;
-use super::registration::Turn;
 use super::stage::{Staging, secrets};
 use crate::volumes::Context;
+use crate::volumes::growth::{Refusal, Refused};
 
-const NODE_EXPANSION_NOT_REQUIRED: &str = "volume.kubernetes.io/node-expansion-not-required";
-/// Between attempts for a volume in use, however often its claim changes (upstream's back-off ends at 2 min 2 s).
-const RETRY: SignedDuration = SignedDuration::from_secs(122);
-/// Conditions that speak of growth, and go when it is done.
-const CONDITIONS: [&str; 4] =
-    ["Resizing", "FileSystemResizePending", "ControllerResizeError", "NodeResizeError"];
-
-/// What the claim says of its volume's size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
-    Nothing,
-    /// The claim waits for it.
-    Announced,
-    /// The claim was told by another node that shares the volume.
-    HereToo,
-}
-
-/// Whether the volume, now of this capacity, must be grown here; `known` is how large it was when this node last looked.
-fn due(claim: &Value, capacity: Quantity, known: Option<Quantity>) -> Due {
-    let status = str_at(claim, &["status", "allocatedResourceStatuses", "storage"]);
-    if matches!(status, "NodeResizePending" | "NodeResizeInProgress") {
-        return Due::Announced;
+/// Grows the volume that the driver finds at `path`.
+pub async fn expand(
+    cx: &Context<'_>,
+    staging: &Staging<'_>,
+    path: &Path,
+    staged: Option<&Place>,
+) -> Result<(), Refused> {
+    let source = staging.source;
+    if !staging.held.contains(&Capability::ExpandVolume) {
+        let why = format!("NodeExpand is not supported by the CSI driver {}", source.driver);
+        return Err((Refusal::Unsupported, why));
     }
-    let told: Option<Quantity> = str_at(claim, &["status", "capacity", "storage"]).parse().ok();
-    let is_told = status.is_empty() && told.is_some_and(|told| told >= capacity);
-    let modes = claim["spec"]["accessModes"].as_array();
-    let is_shared = modes.is_some_and(|modes| modes.iter().any(|mode| mode == "ReadWriteMany"));
-    let is_required = claim["metadata"]["annotations"].get(NODE_EXPANSION_NOT_REQUIRED).is_none();
-    let has_grown = known.is_some_and(|known| known < capacity);
-    if is_told && is_shared && is_required && has_grown { Due::HereToo } else { Due::Nothing }
-}
-
-/// The claim's status while its volume grows.
-fn in_progress() -> Value {
-    json!({"allocatedResourceStatuses": {"storage": "NodeResizeInProgress"}})
-}
-
-/// The claim's status once it has grown.
-fn finished(claim: &Value, capacity: Quantity) -> Value {
-    json!({
-        "capacity": {"storage": capacity.to_string()},
-        "allocatedResourceStatuses": {"storage": null},
-        "conditions": others(claim, &CONDITIONS),
+    let secrets = secrets(cx.client, "NodeExpandSecretRef", source.expand_secret.as_ref()).await;
+    let request = NodeExpandVolumeRequest {
+        volume_id: source.handle.clone(),
+        volume_path: path.display().to_string(),
+        capacity_range: Some(CapacityRange { required_bytes: source.capacity.value(), limit_bytes: 0 }),
+        staging_target_path: staged.map(|at| at.path.display().to_string()).unwrap_or_default(),
+        volume_capability: Some(staging.capability.clone()),
+        secrets: secrets.map_err(|why| (Refusal::Transient, why))?,
+    };
+    staging.driver.plugin.expand(request).await.map_err(|status| {
+        let why = super::rpc_error("Expander.NodeExpand failed to expand the volume", &status);
+        (refusal(status.code()), why)
     })
 }
 
-/// The claim's status after an error that will not go by itself, unless it says so already; `is_infeasible` when the size
-/// cannot be had at all.
-fn failed(claim: &Value, why: &str, is_infeasible: bool, now: Timestamp) -> Option<Value> {
-    let mut conditions = others(claim, &["NodeResizeError"]);
-    let message = format!("failed to expand pvc with {why}");
-    let held = claim["status"]["conditions"].as_array().into_iter().flatten();
-    if held.into_iter().any(|held| held["type"] == "NodeResizeError" && held["message"] == message) {
-        return None;
-    }
-    conditions.push(json!({
-        "type": "NodeResizeError", "status": "True", "message": message,
-        "lastTransitionTime": apimachinery::time::format_time(now),
-    }));
-    let mut status = json!({"conditions": conditions});
-    if is_infeasible {
-        status["allocatedResourceStatuses"] = json!({"storage": "NodeResizeInfeasible"});
-    }
-    Some(status)
-}
-
-/// The claim's conditions but these.
-fn others(claim: &Value, but: &[&str]) -> Vec<Value> {
-    let conditions = claim["status"]["conditions"].as_array().into_iter().flatten();
-    conditions.filter(|held| !but.contains(&str_at(held, &["type"]))).cloned().collect()
-}
-
-/// Upstream: `isInfeasibleError`.
-fn is_infeasible(code: Code) -> bool {
-    matches!(code, Code::InvalidArgument | Code::OutOfRange | Code::NotFound)
-}
-
-/// Upstream: `isFinalError`. After these the driver does nothing more for the call.
-fn is_final(code: Code) -> bool {
-    !matches!(
-        code,
-        Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::Unavailable
-            | Code::ResourceExhausted
-            | Code::Aborted
-    )
-}
-
-/// One look at whether a volume must grow.
-pub struct Growth<'a> {
-    pub pod: &'a Pod,
-    pub claim: &'a Value,
-    pub staging: &'a Staging<'a>,
-    /// Where the driver finds it.
-    pub path: &'a Path,
-    pub staged: Option<&'a Place>,
-    /// The pod has it already.
-    pub is_online: bool,
-}
-
-impl Growth<'_> {
-    /// Has the driver grow the volume if that is due, and tells the claim.
-    pub async fn carry_out(&self, cx: &Context<'_>, turn: &mut Turn) -> Result<(), String> {
-        let capacity = self.staging.source.capacity;
-        let due = due(self.claim, capacity, turn.capacity);
-        if due == Due::Nothing {
-            turn.capacity.get_or_insert(capacity);
-            return Ok(());
-        }
-        let is_too_early = turn.refused.is_some_and(|(size, at)| size == capacity && cx.now < at + RETRY);
-        if self.is_online && is_too_early {
-            return Ok(());
-        }
-        if due == Due::Announced && !self.says_in_progress() {
-            self.tell(cx, in_progress()).await?;
-        }
-        match self.expand(cx).await {
-            Ok(()) => {
-                (turn.capacity, turn.refused) = (Some(capacity), None);
-                self.succeeded(cx);
-                if due == Due::Announced {
-                    self.tell(cx, finished(self.claim, capacity)).await
-                } else {
-                    Ok(())
-                }
-            }
-            Err(status) if status.code() == Code::Unimplemented && due == Due::HereToo => Ok(()),
-            Err(status) => {
-                turn.refused = Some((capacity, cx.now));
-                self.failed(cx, &status).await
-            }
-        }
-    }
-
-    fn says_in_progress(&self) -> bool {
-        self.text(&["status", "allocatedResourceStatuses", "storage"]) == "NodeResizeInProgress"
-    }
-
-    async fn expand(&self, cx: &Context<'_>) -> Result<(), tonic::Status> {
-        let source = self.staging.source;
-        if !self.staging.held.contains(&Capability::ExpandVolume) {
-            let why = format!("NodeExpand is not supported by the CSI driver {}", source.driver);
-            return Err(tonic::Status::unimplemented(why));
-        }
-        let secrets = secrets(cx.client, "NodeExpandSecretRef", source.expand_secret.as_ref()).await;
-        let request = NodeExpandVolumeRequest {
-            volume_id: source.handle.clone(),
-            volume_path: self.path.display().to_string(),
-            capacity_range: Some(CapacityRange { required_bytes: source.capacity.value(), limit_bytes: 0 }),
-            staging_target_path: self.staged.map(|at| at.path.display().to_string()).unwrap_or_default(),
-            volume_capability: Some(self.staging.capability.clone()),
-            secrets: secrets.map_err(tonic::Status::unavailable)?,
-        };
-        self.staging.driver.plugin.expand(request).await
-    }
-
-    /// A driver that refuses while the volume is in use does not keep it from its pod.
-    async fn failed(&self, cx: &Context<'_>, status: &tonic::Status) -> Result<(), String> {
-        let why = super::rpc_error("Expander.NodeExpand failed to expand the volume", status);
-        let message = format!(
-            "NodeExpandVolume.NodeExpandVolume failed for volume {:?} : {why}",
-            self.staging.source.name
-        );
-        cx.recorder.event(&self.pod_reference(), EventType::Warning, "VolumeResizeFailed", message);
-        if is_final(status.code())
-            && let Some(told) = failed(self.claim, &why, is_infeasible(status.code()), cx.now)
-        {
-            self.tell(cx, told).await?;
-        }
-        let is_passed_over = status.code() == Code::FailedPrecondition || is_infeasible(status.code());
-        if is_passed_over { Ok(()) } else { Err(why) }
-    }
-
-    fn succeeded(&self, cx: &Context<'_>) {
-        let (name, node) = (&self.staging.source.name, cx.node_name);
-        let message = format!("MountVolume.NodeExpandVolume succeeded for volume {name:?} {node}");
-        for regarding in [self.pod_reference(), self.claim_reference()] {
-            cx.recorder.event(&regarding, EventType::Normal, "FileSystemResizeSuccessful", message.clone());
-        }
-    }
-
-    async fn tell(&self, cx: &Context<'_>, status: Value) -> Result<(), String> {
-        let (namespace, name) = (self.text(&["metadata", "namespace"]), self.text(&["metadata", "name"]));
-        let patch = json!({"metadata": {"uid": self.text(&["metadata", "uid"])}, "status": status});
-        let written = cx.client.patch(
-            PERSISTENT_VOLUME_CLAIMS,
-            namespace,
-            name,
-            Some("status"),
-            PatchType::Merge,
-            &patch,
-        );
-        written
-            .await
-            .map(drop)
-            .map_err(|error| format!("patchPVCStatus failed to patch PVC {name:?}: {error}"))
-    }
-
-    fn text(&self, path: &[&str]) -> &str {
-        str_at(self.claim, path)
-    }
-
-    fn pod_reference(&self) -> ObjectReference {
-        let meta = &self.pod.metadata;
-        ObjectReference {
-            kind: PODS.kind.to_owned(),
-            api_version: PODS.api_version(),
-            namespace: meta.namespace.clone(),
-            name: meta.name.clone(),
-            uid: meta.uid.clone(),
-            ..Default::default()
-        }
-    }
-
-    fn claim_reference(&self) -> ObjectReference {
-        let text = |field: &str| self.text(&["metadata", field]).to_owned();
-        ObjectReference {
-            kind: PERSISTENT_VOLUME_CLAIMS.kind.to_owned(),
-            api_version: PERSISTENT_VOLUME_CLAIMS.api_version(),
-            namespace: text("namespace"),
-            name: text("name"),
-            uid: text("uid"),
-            ..Default::default()
-        }
+/// What a driver's answer means (upstream: `isInfeasibleError` and others).
+fn refusal(code: Code) -> Refusal {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange | Code::NotFound => Refusal::Infeasible,
+        Code::FailedPrecondition => Refusal::InUse,
+        Code::Unimplemented => Refusal::Unsupported,
+        code if super::is_final(code) => Refusal::Final,
+        _ => Refusal::Transient,
     }
 }
 
@@ -252,60 +53,11 @@ impl Growth<'_> {
 mod tests {
     use super::*;
 
-    fn size(text: &str) -> Quantity {
-        text.parse().expect("a quantity")
-    }
-
-    fn claim(mode: &str, capacity: &str, status: &str) -> Value {
-        json!({"spec": {"accessModes": [mode]}, "status": {
-            "capacity": {"storage": capacity}, "allocatedResourceStatuses": {"storage": status},
-            "conditions": [{"type": "FileSystemResizePending"}, {"type": "Mine"}]}})
-    }
-
     #[test]
-    fn a_volume_grows_when_its_claim_waits_for_that() {
-        let check = |claim: Value, known: Option<&str>, expect: Due| {
-            assert_eq!(due(&claim, size("2Gi"), known.map(size)), expect, "{claim} {known:?}");
-        };
-        check(claim("ReadWriteOnce", "1Gi", "NodeResizePending"), None, Due::Announced);
-        check(claim("ReadWriteOnce", "1Gi", "NodeResizeInProgress"), Some("1Gi"), Due::Announced);
-        check(claim("ReadWriteOnce", "1Gi", "NodeResizeInfeasible"), None, Due::Nothing);
-        check(claim("ReadWriteOnce", "1Gi", "ControllerResizeInProgress"), None, Due::Nothing);
-        check(claim("ReadWriteOnce", "1Gi", ""), Some("1Gi"), Due::Nothing);
-    }
-
-    #[test]
-    fn a_shared_volume_grows_on_each_node_that_knew_it_smaller() {
-        let check = |claim: Value, known: Option<&str>, expect: Due| {
-            assert_eq!(due(&claim, size("2Gi"), known.map(size)), expect, "{claim} {known:?}");
-        };
-        check(claim("ReadWriteMany", "2Gi", ""), Some("1Gi"), Due::HereToo);
-        check(claim("ReadWriteMany", "2Gi", ""), Some("2Gi"), Due::Nothing);
-        check(claim("ReadWriteMany", "2Gi", ""), None, Due::Nothing);
-        let mut spared = claim("ReadWriteMany", "2Gi", "");
-        spared["metadata"]["annotations"][NODE_EXPANSION_NOT_REQUIRED] = "true".into();
-        check(spared, Some("1Gi"), Due::Nothing);
-    }
-
-    #[test]
-    fn what_spoke_of_growth_goes_when_it_is_done_and_nothing_else() {
-        let told = finished(&claim("ReadWriteOnce", "1Gi", "NodeResizeInProgress"), size("2Gi"));
-        assert_eq!(told["capacity"]["storage"], "2Gi");
-        assert_eq!(told["conditions"], json!([{"type": "Mine"}]));
-        assert_eq!(told["allocatedResourceStatuses"], json!({"storage": null}));
-    }
-
-    #[test]
-    fn a_size_that_cannot_be_had_is_called_infeasible() {
-        let old = claim("ReadWriteOnce", "1Gi", "NodeResizeInProgress");
-        let told = |claim: &Value, why: &str, ends: bool| failed(claim, why, ends, Timestamp::UNIX_EPOCH);
-        let infeasible = told(&old, "no room", true).expect("news");
-        assert_eq!(infeasible["allocatedResourceStatuses"]["storage"], "NodeResizeInfeasible");
-        assert_eq!(infeasible["conditions"][2]["message"], "failed to expand pvc with no room");
-        assert_eq!(told(&json!({"status": infeasible}), "no room", true), None);
-        assert!(told(&old, "busy", false).expect("news").get("allocatedResourceStatuses").is_none());
-        assert!(
-            is_infeasible(Code::OutOfRange) && !is_infeasible(Code::Internal) && !is_final(Code::Aborted)
-        );
+    fn a_size_that_cannot_be_had_differs_from_a_bad_moment() {
+        assert_eq!(refusal(Code::OutOfRange), Refusal::Infeasible);
+        assert_eq!(refusal(Code::FailedPrecondition), Refusal::InUse);
+        assert_eq!(refusal(Code::Aborted), Refusal::Transient);
+        assert_eq!(refusal(Code::Internal), Refusal::Final);
     }
 }

@@ -13,12 +13,13 @@ use csi::v1::NodePublishVolumeRequest;
 use csi::v1::node_service_capability::rpc::Type as Capability;
 use jiff::{SignedDuration, Timestamp};
 
-use super::expand::Growth;
+use super::expand::expand;
 use super::place::{self, Place, Record};
 use super::registration::Turn;
 use super::source::{Lifecycle, Source, Texts};
 use super::stage::{Staging, attached, check_lifecycle, secrets, settings};
 use super::{Error, not_registered, rpc_error};
+use crate::volumes::growth::Growth;
 use crate::volumes::persistent::own_by_pod;
 use crate::volumes::{Context, is_mounted, service_account_token};
 
@@ -114,9 +115,17 @@ impl Publication<'_> {
         turn: &mut Turn,
     ) -> Result<(), String> {
         let Some(claim) = self.claim else { return Ok(()) };
-        let staged = staged.as_ref();
-        let growth = Growth { pod: self.pod, claim, staging: &self.staging, path, staged, is_online };
-        growth.carry_out(cx, turn).await
+        let Source { name, capacity, read_only, .. } = self.staging.source;
+        let growth = Growth {
+            pod: self.pod,
+            claim,
+            volume: name,
+            capacity: *capacity,
+            read_only: *read_only,
+            is_online,
+        };
+        let expand = expand(cx, &self.staging, path, staged.as_ref());
+        growth.carry_out(cx, &mut turn.known, expand).await
     }
 
     async fn publish(&self, cx: &Context<'_>, place: &Place, staged: Option<Place>) -> Result<(), String> {

@@ -9,26 +9,22 @@ use api::resource::{CSI_NODES, NODES};
 use api::view::core::Node;
 use api::view::storage::{CsiNode, CsiNodeDriver, VolumeNodeResources};
 use apimachinery::json;
-use apimachinery::quantity::Quantity;
 use client::{Client, PatchType};
 use csi::pluginregistration::PluginInfo;
 use csi::v1::NodeGetInfoResponse;
-use jiff::Timestamp;
 use tokio::sync::{Mutex, watch};
 
 use super::plugin::Plugin;
 use super::tear_down::unstage_unused;
 use crate::pluginmanager::PluginHandler;
+use crate::volumes::growth::Known;
 
 /// What is known of a volume since its driver came. Whoever changes the volume holds it: drivers are promised one call at
 /// a time for each.
 #[derive(Debug, Default)]
 pub struct Turn {
     pub is_staged: bool,
-    /// How large it was when it was last looked at.
-    pub capacity: Option<Quantity>,
-    /// The size to which the driver would not let it grow, and when.
-    pub refused: Option<(Quantity, Timestamp)>,
+    pub known: Known,
 }
 
 /// A registered driver.
@@ -46,7 +42,7 @@ impl Driver {
 
     pub fn turn(&self, handle: &str) -> Arc<Mutex<Turn>> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_known = |turn: &Turn| turn.is_staged || turn.capacity.is_some();
+        let is_known = |turn: &Turn| turn.is_staged || turn.known.capacity.is_some();
         turns.retain(|_, turn| {
             Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|turn| is_known(&turn))
         });

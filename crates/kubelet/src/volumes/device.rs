@@ -1,5 +1,5 @@
-//! Block devices that are shown as folders: one that holds nothing yet is formatted (follows mount-utils'
-//! `SafeFormatAndMount`, with the same programs of the node).
+//! Block devices that are shown as folders: one that holds nothing yet is formatted, and one that became larger is filled
+//! (follows mount-utils' `SafeFormatAndMount`, with the same programs of the node).
 
 use std::ffi::OsStr;
 use std::fs;
@@ -57,6 +57,25 @@ pub async fn mount_at(
     run("mount", &arguments).await
 }
 
+/// Lets the file system shown in `dir` take the whole device (follows mount-utils' `ResizeFs`).
+pub async fn grow(device: &Path, dir: &Path) -> Result<(), String> {
+    let Some(fs_type) = format_of(device).await? else { return Ok(()) };
+    match fs_type.as_str() {
+        "ext3" | "ext4" => run("resize2fs", &[device.as_ref()]).await,
+        "xfs" => run("xfs_growfs", &["-d".as_ref(), dir.as_ref()]).await,
+        "btrfs" => {
+            let arguments: [&OsStr; 4] =
+                ["filesystem".as_ref(), "resize".as_ref(), "max".as_ref(), dir.as_ref()];
+            run("btrfs", &arguments).await
+        }
+        _ => Err(format!(
+            "resize of format {fs_type} is not supported for device {} mounted at {}",
+            device.display(),
+            dir.display()
+        )),
+    }
+}
+
 /// The file system on the device, if there is anything.
 async fn format_of(device: &Path) -> Result<Option<String>, String> {
     let mut command = Command::new("blkid");
@@ -107,6 +126,8 @@ async fn run(program: &str, arguments: &[&OsStr]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -124,5 +145,55 @@ mod tests {
         assert!(!is_block(folder.path()) && !is_block(&absent) && !is_block(Path::new("/dev/null")));
         let refused = mount_at(&absent, None, &[], false, &folder.path().join("at")).await;
         assert!(refused.is_err(), "{refused:?}");
+    }
+
+    /// A file shown as a device; it goes at the end.
+    struct Loop {
+        file: fs::File,
+        device: PathBuf,
+    }
+
+    impl Loop {
+        fn new(path: &Path, bytes: u64) -> Self {
+            let file = fs::File::create(path).expect("makes");
+            file.set_len(bytes).expect("sizes");
+            let told = losetup(&["--find".as_ref(), "--show".as_ref(), path.as_ref()]);
+            Loop { file, device: told.trim().into() }
+        }
+
+        fn resize(&self, bytes: u64) {
+            self.file.set_len(bytes).expect("sizes");
+            losetup(&["--set-capacity".as_ref(), self.device.as_ref()]);
+        }
+    }
+
+    impl Drop for Loop {
+        fn drop(&mut self) {
+            losetup(&["--detach".as_ref(), self.device.as_ref()]);
+        }
+    }
+
+    fn losetup(arguments: &[&OsStr]) -> String {
+        let output = std::process::Command::new("losetup").args(arguments).output().expect("runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Nothing has mounted it yet: only a node with `CAP_SYS_RESOURCE` grows what is in use.
+    #[tokio::test]
+    async fn a_file_system_takes_the_whole_of_a_device_that_grew() {
+        const MIB: u64 = 1 << 20;
+        let folder = tempfile::tempdir().expect("a folder");
+        let grown = Loop::new(&folder.path().join("disk"), 16 * MIB);
+        let dir = folder.path().join("at");
+        grow(&grown.device, &dir).await.expect("nothing is there to grow");
+        format(&grown.device, FS_TYPE_DEFAULT).await.expect("formats");
+        grown.resize(48 * MIB);
+        grow(&grown.device, &dir).await.expect("grows");
+        mount_at(&grown.device, None, &[], false, &dir).await.expect("mounts");
+        let found = nix::sys::statvfs::statvfs(&dir).expect("is mounted");
+        let bytes = found.blocks() * found.fragment_size();
+        mounts::detach_below(folder.path()).expect("unmounts");
+        assert!(bytes > 32 * MIB, "{bytes}");
     }
 }

@@ -12,7 +12,8 @@ use apimachinery::Value;
 use apimachinery::meta::str_at;
 use jiff::Timestamp;
 
-use super::{Context, device, local_path, volume_dir};
+use super::growth::{Growth, Known, Refusal};
+use super::{Context, device, is_mounted, local_path, volume_dir};
 use crate::csi;
 
 /// Where the claim's volume is on this node, and when to call again.
@@ -51,18 +52,50 @@ pub async fn set_up(
     if let Some(root) = cx.local_path_root {
         local_path::make(root, &persistent).map_err(|e| format!("make the directory of PV {bound}: {e}"))?;
     }
-    let mut path = place(&found)?;
-    if let Some(local) = persistent.spec.local.as_ref().filter(|_| !is_block) {
-        if device::is_block(&path) {
-            let dir = volume_dir(cx.root, pod, "local-volume", bound);
-            let read_only = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only);
-            let options = &persistent.spec.mount_options;
-            device::mount_at(&path, local.fs_type.as_deref(), options, read_only, &dir).await?;
-            path = dir;
-        }
+    let path = place(&found)?;
+    check_device(&persistent, &path, is_block)?;
+    let Some(local) = &persistent.spec.local else { return Ok((path, None)) };
+    let read_only = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only);
+    let dir = volume_dir(cx.root, pod, "local-volume", bound);
+    let is_shown = !is_block && device::is_block(&path);
+    let growth = Growth {
+        pod,
+        claim: &claim,
+        volume: bound,
+        capacity: persistent.capacity(),
+        read_only,
+        is_online: is_mounted(&dir),
+    };
+    if is_shown {
+        let options = &persistent.spec.mount_options;
+        device::mount_at(&path, local.fs_type.as_deref(), options, read_only, &dir).await?;
+    }
+    let grow = async {
+        if is_shown { device::grow(&path, &dir).await.map_err(|why| (Refusal::Final, why)) } else { Ok(()) }
+    };
+    growth.carry_out(cx, &mut Known::default(), grow).await?;
+    let path = if is_shown { dir } else { path };
+    if !is_block && !read_only {
         own_by_pod(&path, pod).map_err(|e| format!("applyFSGroup failed for vol {bound}: {e}"))?;
     }
     Ok((path, None))
+}
+
+/// What containers are to see as a device must be one.
+fn check_device(volume: &PersistentVolume, path: &Path, is_block: bool) -> Result<(), String> {
+    if !is_block {
+        return Ok(());
+    }
+    if volume.spec.local.is_none() {
+        return Err(
+            "MapVolume.FindMapperPluginBySpec failed to find BlockVolumeMapper plugin. Volume plugin is nil."
+                .to_owned(),
+        );
+    }
+    if !device::is_block(path) {
+        return Err(format!("MapVolume.MapBlockVolume failed: {} is not a block device", path.display()));
+    }
+    Ok(())
 }
 
 /// A device is no folder: containers must name a volume as what it is.
@@ -197,6 +230,27 @@ mod tests {
             "volume files has volumeMode Block, but is specified in volumeMounts"
         );
         assert!(check_use(&pod, "disk", false).is_err());
+    }
+
+    #[test]
+    fn what_is_no_device_cannot_be_shown_as_one() {
+        let volume = |source: Value| -> PersistentVolume {
+            serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": source})).expect("a volume")
+        };
+        let check = |source: Value, is_block: bool, expect: Result<(), &str>| {
+            let found = check_device(&volume(source), Path::new("/tmp"), is_block);
+            assert_eq!(found, expect.map_err(str::to_owned));
+        };
+        let local = json!({"local": {"path": "/tmp"}});
+        check(local.clone(), false, Ok(()));
+        check(local, true, Err("MapVolume.MapBlockVolume failed: /tmp is not a block device"));
+        check(
+            json!({"hostPath": {"path": "/tmp"}}),
+            true,
+            Err(
+                "MapVolume.FindMapperPluginBySpec failed to find BlockVolumeMapper plugin. Volume plugin is nil.",
+            ),
+        );
     }
 
     #[test]

@@ -99,6 +99,7 @@ pub struct NodeSystemInfo {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerImage {
+    #[serde(deserialize_with = "crate::view::null_is_default")]
     pub names: Vec<String>,
     pub size_bytes: i64,
 }
@@ -147,6 +148,7 @@ impl Toleration {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeSelector {
+    #[serde(deserialize_with = "crate::view::null_is_default")]
     pub node_selector_terms: Vec<NodeSelectorTerm>,
 }
 

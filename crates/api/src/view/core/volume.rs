@@ -130,6 +130,7 @@ pub struct DownwardApiVolumeFile {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProjectedVolumeSource {
+    #[serde(deserialize_with = "crate::view::null_is_default")]
     pub sources: Vec<VolumeProjection>,
     pub default_mode: Option<i32>,
 }
