@@ -56,6 +56,7 @@ pub struct JobSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PodFailurePolicy {
+    #[serde(deserialize_with = "super::null_is_default")]
     pub rules: Vec<PodFailurePolicyRule>,
 }
 

@@ -263,6 +263,7 @@ pub struct AllocatedDeviceStatus {
     pub device: String,
     #[serde(rename = "shareID")]
     pub share_id: Option<String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub conditions: Vec<Condition>,
 }
 

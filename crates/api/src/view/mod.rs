@@ -97,6 +97,7 @@ mod tests {
     use apimachinery::json;
 
     use super::View;
+    use super::batch::Job;
     use super::core::{Node, PersistentVolume, Pod};
     use super::discovery::EndpointSlice;
     use super::dynamicresource::ResourceClaim;
@@ -120,5 +121,7 @@ mod tests {
             json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": null}}}}),
         );
         check::<ResourceClaim>(json!({"spec": {"devices": {"requests": null}}}));
+        check::<ResourceClaim>(json!({"status": {"devices": [{"driver": "d", "conditions": null}]}}));
+        check::<Job>(json!({"spec": {"podFailurePolicy": {"rules": null}}}));
     }
 }
