@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 /// Fields of an object, or of each item of a list, and what is meant of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
+    /// In order of their names.
     named: Vec<(Box<str>, Shown)>,
     /// Whether all of the fields that are not named are meant.
     others: bool,
@@ -40,9 +41,9 @@ impl Shown {
             return;
         };
         let name = name.as_ref();
-        let at = self.named.iter().position(|(field, _)| **field == *name).unwrap_or_else(|| {
-            self.named.push((name.into(), Shown::default()));
-            self.named.len() - 1
+        let at = self.named.binary_search_by(|(field, _)| (**field).cmp(name)).unwrap_or_else(|at| {
+            self.named.insert(at, (name.into(), Shown::default()));
+            at
         });
         self.named[at].1.add(path);
     }
@@ -57,8 +58,7 @@ impl Shown {
 
     /// Whether no field is meant that comes after this name.
     pub fn ends_at(&self, name: impl AsRef<[u8]>) -> bool {
-        let name = name.as_ref();
-        !self.others && self.named.iter().all(|(field, _)| field.as_bytes() <= name)
+        !self.others && self.named.last().is_none_or(|(field, _)| field.as_bytes() <= name.as_ref())
     }
 
     /// What is meant of a field, if anything is.
