@@ -7,6 +7,7 @@ mod cpuset;
 pub mod devicemanager;
 pub mod dra;
 mod memorymanager;
+mod metrics;
 pub mod pod_cgroups;
 mod pod_scope;
 pub mod podresources;

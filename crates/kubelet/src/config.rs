@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use apimachinery::meta::StringMap;
+use client::metrics::Source;
 use client::zpages::Pages;
 
 use crate::certificate::Shown;
@@ -29,6 +30,8 @@ pub struct Config {
     pub kubelet: KubeletConfiguration,
     /// What the kubelet says of itself.
     pub pages: Pages,
+    /// What the kubelet is part of is measured by.
+    pub figures: Vec<Arc<dyn Source>>,
 }
 
 impl Config {

@@ -121,6 +121,7 @@ mod tests {
                 ..Default::default()
             },
             pages: Pages::new("kubelet", Flags::default()),
+            figures: Vec::new(),
         }
     }
 

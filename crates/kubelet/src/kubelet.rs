@@ -8,6 +8,7 @@ use api::view::core::{Node, PersistentVolume, Pod, Service};
 use client::event::EventType;
 use client::listen::listen;
 use client::{CancellationToken, Client, EventRecorder, Informer, Informers};
+use jiff::Timestamp;
 use runtime::cri;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -182,7 +183,9 @@ async fn stopped(shared: &Shared, stop: CancellationToken) {
     let periods = &shared.config.kubelet.shutdown();
     if !periods.is_empty() {
         shared.shutting_down.send_replace(true);
+        shared.metrics.shutdown_began(Timestamp::now());
         nodeshutdown::end_pods(&shared.active, periods).await;
+        shared.metrics.shutdown_ended(Timestamp::now());
     }
 }
 
@@ -211,6 +214,7 @@ impl Tasks {
             client: shared.client.clone(),
             node_name: shared.config.node_name.clone(),
             root: root.clone(),
+            metrics: shared.metrics.volumes.clone(),
         };
         let devices = Arc::new(devicemanager::Registration::new(shared.containers.devices.clone()));
         let registry = Registry::new(&root, vec![Arc::new(csi), shared.dra.registration(), devices.clone()]);
@@ -220,7 +224,7 @@ impl Tasks {
         self.spawn(podresources::serve(shared.clone()));
         self.spawn(wake_pods(shared.clone()));
         let (told, events) = mpsc::channel(EVENTS_MAX);
-        self.spawn(runtime_events(shared.runtime.clone(), shared.turns.clone(), healthy, told));
+        self.spawn(runtime_events(shared.clone(), healthy, told));
         events
     }
 
@@ -235,8 +239,8 @@ impl Tasks {
 
     /// What tells of the node once it is registered.
     fn start_registered(&self, informers: &Informers, facts: node::Facts, health: watch::Receiver<bool>) {
-        let Shared { client, config, runtime, recorder, .. } = &*self.shared;
-        for manager in certificate::managers(config, client) {
+        let Shared { client, config, runtime, recorder, metrics, .. } = &*self.shared;
+        for manager in certificate::managers(config, client, metrics) {
             self.spawn(manager.run());
         }
         let node = node::reference(&config.node_name);
@@ -314,19 +318,18 @@ async fn rotate_logs(shared: Arc<Shared>) {
 /// Tells which pod (by uid) changed; `None` when events may have been missed and all must look. `healthy` is whether
 /// the runtime answers.
 async fn runtime_events(
-    runtime: Runtime,
-    turns: broadcast::Sender<Option<String>>,
+    shared: Arc<Shared>,
     healthy: watch::Sender<bool>,
     told: mpsc::Sender<Option<String>>,
 ) {
     const RECONNECT: std::time::Duration = std::time::Duration::from_secs(1);
     loop {
-        if let Err(status) = follow(&runtime, &turns, &healthy, &told).await {
+        if let Err(status) = follow(&shared, &healthy, &told).await {
             tracing::debug!(error = status.message(), "runtime events ended");
         }
-        tell_health(&healthy, node::runtime_ready(&runtime).await);
+        tell_health(&healthy, node::runtime_ready(&shared.runtime).await);
         // Nobody may be following a log.
-        turns.send(None).ok();
+        shared.turns.send(None).ok();
         if told.send(None).await.is_err() {
             return;
         }
@@ -340,17 +343,20 @@ fn tell_health(healthy: &watch::Sender<bool>, now: bool) {
 }
 
 async fn follow(
-    runtime: &Runtime,
-    turns: &broadcast::Sender<Option<String>>,
+    shared: &Shared,
     healthy: &watch::Sender<bool>,
     told: &mpsc::Sender<Option<String>>,
 ) -> Result<(), tonic::Status> {
-    let mut events =
-        runtime.runtime.clone().get_container_events(cri::GetEventsRequest {}).await?.into_inner();
+    let metrics = &shared.metrics.requests;
+    let stream = shared.runtime.runtime.clone().get_container_events(cri::GetEventsRequest {}).await;
+    metrics.event_stream(&stream);
+    let mut events = stream?.into_inner();
     while let Some(event) = events.message().await? {
+        let age = Timestamp::now().as_nanosecond() - i128::from(event.created_at);
+        metrics.event_heard(std::time::Duration::from_nanos(u64::try_from(age).unwrap_or_default()));
         tell_health(healthy, true);
         let uid = event.pod_sandbox_status.and_then(|status| status.metadata).map(|m| m.uid);
-        turns.send(uid.clone()).ok();
+        shared.turns.send(uid.clone()).ok();
         if told.send(uid).await.is_err() {
             break;
         }

@@ -10,7 +10,7 @@ use api::view::core::Node;
 use apimachinery::meta::StringMap;
 use apimachinery::{Value, json};
 use client::zpages::{Flags, Pages};
-use client::{CancellationToken, Client, Informers, PatchType};
+use client::{CancellationToken, Client, Informers, PatchType, RestMetrics};
 use cluster::Layout;
 use ipnet::IpNet;
 use kubelet::KubeletConfiguration;
@@ -136,6 +136,8 @@ pub fn network_state(layout: &Layout) -> PathBuf {
 /// The node's ways to the API, each under its own identity.
 pub struct Clients {
     pub kubelet: Client,
+    /// What the kubelet's requests are measured by.
+    pub kubelet_requests: Arc<RestMetrics>,
     pub proxy: Informers,
     pub dns: Informers,
     /// Secrets are read with the client.
@@ -248,6 +250,7 @@ impl Plan {
             version: apimachinery::version::GIT_VERSION.to_owned(),
             kubelet: self.kubelet.clone(),
             pages: Pages::new("kubelet", self.flags.clone()),
+            figures: vec![clients.kubelet_requests.clone()],
         };
         let (told, ready) = oneshot::channel();
         let client = clients.kubelet.clone();
