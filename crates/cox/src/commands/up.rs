@@ -173,6 +173,7 @@ async fn start(
         features: args.serving.features()?,
         enablement: args.serving.enablement()?,
         request_timeout: args.serving.request_timeout,
+        profiling: args.serving.profiling,
         flags,
     };
     let has_node = parts == Parts::Everything;

@@ -59,6 +59,7 @@ pub struct Plan<'a> {
     /// Which built-in groups, versions and resources are served.
     pub enablement: Enablement,
     pub request_timeout: Duration,
+    pub profiling: bool,
     /// Of this process, which its parts show.
     pub flags: Flags,
     pub encryption: Option<Arc<Encryption>>,
@@ -217,7 +218,7 @@ impl Plan<'_> {
         config.flags = self.flags.clone();
         config.encryption = self.encryption.clone();
         config.enablement = self.enablement.clone();
-        config.set_verbosity = Some(Arc::new(logging::set_level));
+        config.set_verbosity = self.profiling.then(logging::setter);
         config.client_ca = Some(self.pki.ca_certificate().to_owned());
         let leaf =
             Leaf::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"]);
