@@ -19,4 +19,4 @@ mod topologymanager;
 
 pub use container_manager::{ContainerManager, Pinned};
 pub use settings::{FULL_PCPUS_ONLY, STRICT_CPU_RESERVATION, Settings};
-pub use topology::count_cpus;
+pub use topology::{count_cores_and_sockets, count_cpus};
