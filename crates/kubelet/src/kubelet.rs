@@ -72,79 +72,33 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce() + Send,
 ) -> Result<(), Error> {
-    let operations = Arc::<Operations>::default();
-    let runtime = operations.of(&runtime);
     let listener = bind(config.listen()).await?;
-    let (read_only, healthz) = (config.listen_read_only(), config.listen_healthz());
     let port = listener.local_addr().map_err(|e| Error::Listen(config.listen(), e))?.port();
-    let recorder =
-        EventRecorder::paced(client.clone(), "kubelet", &config.node_name, config.kubelet.event_pace());
     let thresholds = config.kubelet.thresholds()?;
     let capacity = node::capacity(&config, &thresholds)?;
+    let recorder =
+        EventRecorder::paced(client.clone(), "kubelet", &config.node_name, config.kubelet.event_pace());
     let node = node::reference(&config.node_name);
     for message in node::prepare(&config)? {
         recorder.event(&node, EventType::Normal, node::ENFORCED, message);
     }
     let limits = node::PodLimits::of(&config.kubelet, &capacity);
-    let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
-    let metrics = Arc::<Metrics>::default();
-    let cgroups = PodCgroups::detect(&config.kubelet.cgroup_root, metrics.clone()).map_err(Error::Cgroups)?;
-    let managers = cm::Settings::of(&config.kubelet, capacity.withheld_memory());
-    let users = Users::open(&config.root_dir, managers.ids_per_pod, has_user_namespaces(&runtime).await?);
+    let room = Room { allocatable: capacity.allocatable(), pods_max: capacity.pods };
     let sysctls = Allowlist::new(&config.kubelet.allowed_unsafe_sysctls)?;
     let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));
     let nodes = informers.get_selected::<Node>(NODES, &format!("metadata.name={}", config.node_name));
     let attachments = nodes.clone();
-    let room = Room { allocatable: capacity.allocatable(), pods_max: capacity.pods };
-    let (healthy, health) = watch::channel(true);
-    let shared = Arc::new(Shared {
-        csi_drivers: Arc::<Drivers>::default(),
-        started: Started::default(),
-        operations,
-        allocatable: capacity.allocatable(),
-        allocations: Ledger::new(capacity.allocatable()),
-        machine: Machine::read(
-            capacity.memory_bytes,
-            cgroups.is_v2(),
-            managers.swap_behavior,
-            &config.kubelet,
-        ),
-        cgroups,
-        users,
-        containers: ContainerManager::open(&managers, &config.root_dir)?,
-        dra: DraManager::open(client.clone(), config.node_name.clone(), &config.root_dir),
-        runtime_name: facts.runtime_name().to_owned(),
-        about: facts.machine(),
-        watched: Watched::new(client.clone()),
-        client,
-        runtime,
-        images: ImageManager::new(&config.kubelet, metrics.clone()),
-        metrics,
-        logs: logs::Running::default(),
-        probe_metrics: Arc::default(),
-        recorder,
-        services: informers.get::<Service>(),
-        turns: broadcast::Sender::new(TURNS_MAX),
-        active: ActivePods::default(),
-        pressure: watch::Sender::default(),
-        shutting_down: watch::Sender::default(),
-        config,
-    });
+    let services = informers.get::<Service>();
+    let (shared, facts) = Parts { config, client, runtime, recorder, services }.join(capacity, port).await?;
     let gate = Gate::new(shared.clone(), nodes, node::own(&shared.config), room, sysctls);
     let end = CancellationToken::new();
     let tasks = Tasks { shared: shared.clone(), stop: end.clone() };
     tasks.follow_attachments(attachments);
     tasks.spawn(limits.enforce(shared.recorder.clone(), node));
+    let (healthy, health) = watch::channel(true);
     let events = tasks.start_local(healthy);
     tasks.start_upkeep(thresholds);
-    let api = server::Server::new(shared.clone(), pods.clone());
-    if let Some(address) = read_only {
-        tasks.spawn(api.clone().serve_read_only(bind(address).await?));
-    }
-    if let Some(address) = healthz {
-        tasks.spawn(api.clone().serve_healthz(bind(address).await?));
-    }
-    tasks.spawn(api.serve(listener));
+    tasks.serve(listener, pods.clone()).await?;
     let described = tasks.follow_static_pods();
     let workers = PodWorkers::new(shared.clone(), gate, described, end.clone());
     let sources = Sources { pods: pods.subscribe(), events };
@@ -153,9 +107,7 @@ pub async fn run(
         tasks.start_registered(&informers, facts.clone(), health);
         shared.services.synced().await;
         pods.synced().await;
-        let node = node::reference(&shared.config.node_name);
-        let message = format!("Node {} status is now: NodeReady", node.name);
-        shared.recorder.event(&node, EventType::Normal, "NodeReady", message);
+        tell_ready(&shared);
         ready();
     };
     tokio::select! {
@@ -164,6 +116,66 @@ pub async fn run(
     }
     end.cancel();
     Ok(())
+}
+
+fn tell_ready(shared: &Shared) {
+    let node = node::reference(&shared.config.node_name);
+    let message = format!("Node {} status is now: NodeReady", node.name);
+    shared.recorder.event(&node, EventType::Normal, "NodeReady", message);
+}
+
+/// What the workers of pods share that comes from outside.
+struct Parts {
+    config: Config,
+    client: Client,
+    runtime: Runtime,
+    recorder: EventRecorder,
+    services: Informer<Service>,
+}
+
+impl Parts {
+    /// Puts them together with what this node is, which is told too; `port` is where its API is.
+    async fn join(self, capacity: node::Capacity, port: u16) -> Result<(Arc<Shared>, node::Facts), Error> {
+        let Parts { config, client, runtime, recorder, services } = self;
+        let operations = Arc::<Operations>::default();
+        let runtime = operations.of(&runtime);
+        let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
+        let metrics = Arc::<Metrics>::default();
+        let cgroups = PodCgroups::detect(&config.kubelet.cgroup_root, metrics.clone());
+        let cgroups = cgroups.map_err(Error::Cgroups)?;
+        let managers = cm::Settings::of(&config.kubelet, capacity.withheld_memory());
+        let machine =
+            Machine::read(capacity.memory_bytes, cgroups.is_v2(), managers.swap_behavior, &config.kubelet);
+        let shared = Arc::new(Shared {
+            csi_drivers: Arc::<Drivers>::default(),
+            started: Started::default(),
+            operations,
+            allocatable: capacity.allocatable(),
+            allocations: Ledger::new(capacity.allocatable()),
+            machine,
+            cgroups,
+            users: Users::open(&config.root_dir, managers.ids_per_pod, has_user_namespaces(&runtime).await?),
+            containers: ContainerManager::open(&managers, &config.root_dir)?,
+            dra: DraManager::open(client.clone(), config.node_name.clone(), &config.root_dir),
+            runtime_name: facts.runtime_name().to_owned(),
+            about: facts.machine(),
+            watched: Watched::new(client.clone()),
+            client,
+            runtime,
+            images: ImageManager::new(&config.kubelet, metrics.clone()),
+            metrics,
+            logs: logs::Running::default(),
+            probe_metrics: Arc::default(),
+            recorder,
+            services,
+            turns: broadcast::Sender::new(TURNS_MAX),
+            active: ActivePods::default(),
+            pressure: watch::Sender::default(),
+            shutting_down: watch::Sender::default(),
+            config,
+        });
+        Ok((shared, facts))
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
@@ -198,6 +210,20 @@ struct Tasks {
 impl Tasks {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(task));
+    }
+
+    /// The kubelet's own API, and what of it is open to all if anything is.
+    async fn serve(&self, listener: TcpListener, pods: Informer<Pod>) -> Result<(), Error> {
+        let config = &self.shared.config;
+        let api = server::Server::new(self.shared.clone(), pods);
+        if let Some(address) = config.listen_read_only() {
+            self.spawn(api.clone().serve_read_only(bind(address).await?));
+        }
+        if let Some(address) = config.listen_healthz() {
+            self.spawn(api.clone().serve_healthz(bind(address).await?));
+        }
+        self.spawn(api.serve(listener));
+        Ok(())
     }
 
     fn follow_attachments(&self, nodes: Informer<Node>) {
