@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use apimachinery::{Status, Value};
 use auth::{Attributes, UserInfo};
+use client::debug::SetVerbosity;
 use client::zpages::Pages;
 use http::request::Parts;
 use http::{Method, Request, Response};
@@ -20,6 +21,7 @@ pub use authentication::{Authentication, Trust};
 pub use authorization::{AlwaysAllowed, Authorization, PathError};
 
 use crate::body::Body;
+use crate::debug;
 use crate::features::Features;
 use crate::health::{Asked, Outcomes};
 use crate::listener::{self, Answers};
@@ -47,6 +49,9 @@ pub struct Config {
     pub figures: Vec<Arc<dyn client::metrics::Source>>,
     /// What it says of itself.
     pub pages: Pages,
+    pub features: Features,
+    /// Sets how much is logged; none where nothing is told of the program (`--profiling`).
+    pub set_verbosity: Option<SetVerbosity>,
 }
 
 /// What there is besides the pages.
@@ -70,7 +75,7 @@ impl Server {
         listener::serve(self, listener, tls, stop).await;
     }
 
-    async fn respond(&self, parts: &Parts, peer: &Peer) -> Result<Response<Body>, Status> {
+    async fn respond(&self, parts: &Parts, body: Body, peer: &Peer) -> Result<Response<Body>, Status> {
         let (now, path) = (Timestamp::now(), parts.uri.path());
         let user: UserInfo = self.config.authentication.user(parts, peer, now).await?;
         // No path of a component is that of a resource.
@@ -79,7 +84,7 @@ impl Server {
             .authorization
             .check(&Attributes { verb: &verb, path, ..Attributes::of(&user) }, now)
             .await?;
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
+        if !matches!(parts.method, Method::GET | Method::HEAD) && !debug::takes(path, &parts.method) {
             return Err(Status::no_such_method());
         }
         let pages = &self.config.pages;
@@ -95,6 +100,10 @@ impl Server {
             ["configz"] => text("application/json", self.config.configz.to_string()),
             ["metrics"] => text(METRICS_CONTENT_TYPE, self.metrics(now)),
             ["metrics", "slis"] => text(METRICS_CONTENT_TYPE, self.outcomes.render(now)),
+            ["debug", ..] => match &self.config.set_verbosity {
+                Some(set) => debug::serve_profiling(set, &parts.method, path, body).await,
+                None => page_not_found(),
+            },
             _ => page_not_found(),
         }
     }
@@ -120,7 +129,7 @@ impl Server {
     }
 
     fn metrics(&self, now: Timestamp) -> String {
-        let mut page = Features::default().render();
+        let mut page = self.config.features.render();
         process::write(&mut page, now).expect("a String takes everything");
         self.config.figures.iter().for_each(|figures| figures.write(&mut page));
         page
@@ -129,8 +138,8 @@ impl Server {
 
 impl Answers for Server {
     async fn answer(self: Arc<Self>, request: Request<Body>, peer: Peer) -> Response<Body> {
-        let (parts, _) = request.into_parts();
-        let answered = self.respond(&parts, &peer).await;
+        let (parts, body) = request.into_parts();
+        let answered = self.respond(&parts, body, &peer).await;
         answered.unwrap_or_else(|status| {
             let target = Target::negotiate(&parts.headers, Formats::default());
             pipeline::refused(&status, target.unwrap_or_default())

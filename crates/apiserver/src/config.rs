@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::debug::SetVerbosity;
 use client::zpages::Flags;
 use jiff::Timestamp;
 
@@ -28,9 +29,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Tells the time. Replaced in simulations.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// Takes a level as `--v` does.
-pub type SetVerbosity = Arc<dyn Fn(i32) + Send + Sync>;
 
 pub struct Config {
     /// Where clients outside reach the server, and what the `kubernetes` Service leads to.
@@ -67,7 +65,7 @@ pub struct Config {
     pub formats: Formats,
     /// Which built-in groups, versions and resources are served (`--runtime-config`).
     pub enablement: Enablement,
-    /// Sets how much is logged (`--v`), if that can be set.
+    /// Sets how much is logged; none where nothing is told of the program (`--profiling`).
     pub set_verbosity: Option<SetVerbosity>,
     /// What is encrypted on disk, and how.
     pub encryption: Option<Arc<Encryption>>,

@@ -126,6 +126,12 @@ impl Features {
     }
 }
 
+impl client::metrics::Source for Features {
+    fn write(&self, text: &mut String) {
+        text.push_str(&self.render());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use client::zpages::Page;

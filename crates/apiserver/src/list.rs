@@ -1,6 +1,8 @@
 //! The list verb: one consistent page of objects, which revision it shows, and how to go on.
 //! Follows `ListResource`, `storage.ValidateListOptions` and the watch cache's reading of resourceVersion.
 
+use std::cell::Cell;
+
 use api::catalogue::Kind;
 use apimachinery::Status;
 use apimachinery::field::{self, Path};
@@ -66,10 +68,12 @@ pub async fn wanted(
     selection: &Selection,
 ) -> Result<(Page, ListMeta), Status> {
     let start = start(&call.core, kind, options)?;
-    let page = page(&call.core, kind, &call.info.namespace, selection, &start, options.limit)
+    let (page, fetched) = page(&call.core, kind, &call.info.namespace, selection, &start, options.limit)
         .map_err(|_| expired(options))?;
     let meta = list_meta(&page, selection);
-    Ok((selected(&call.core, kind, selection, page).await?, meta))
+    let page = selected(&call.core, kind, selection, page).await?;
+    call.core.metrics.lists.served(kind, fetched, page.entries.len());
+    Ok((page, meta))
 }
 
 fn start(core: &Core, kind: &Kind, options: &ListOptions) -> Result<Start, Status> {
@@ -123,7 +127,7 @@ pub async fn everything(
     namespace: &str,
     selection: &Selection,
 ) -> Result<Page, Status> {
-    let page = page(core, kind, namespace, selection, &Start { at: None, after: None }, 0)
+    let (page, _) = page(core, kind, namespace, selection, &Start { at: None, after: None }, 0)
         .map_err(|gone| Status::expired(gone.to_string()))?;
     selected(core, kind, selection, page).await
 }
@@ -147,6 +151,7 @@ async fn selected(
     Ok(page)
 }
 
+/// A page, and how many objects were looked at for it.
 fn page(
     core: &Core,
     kind: &Kind,
@@ -154,16 +159,21 @@ fn page(
     selection: &Selection,
     start: &Start,
     limit: usize,
-) -> Result<Page, Gone> {
+) -> Result<(Page, usize), Gone> {
     let namespace = (kind.resource.namespaced && !namespace.is_empty()).then_some(namespace);
     if let (Some(name), None, None) = (selection.exact_name(), start.at, &start.after)
         && (namespace.is_some() || !kind.resource.namespaced)
     {
-        return Ok(single(core, &Key::new(kind.storage, namespace.unwrap_or_default(), name), selection));
+        let page = single(core, &Key::new(kind.storage, namespace.unwrap_or_default(), name), selection);
+        return Ok((page, 1));
     }
-    core.store.range(kind.storage, namespace, start.at, start.after.as_ref(), limit, &|entry| {
+    let fetched = Cell::new(0);
+    let after = start.after.as_ref();
+    let page = core.store.range(kind.storage, namespace, start.at, after, limit, &|entry| {
+        fetched.update(|count| count + 1);
         selection.matches(entry)
-    })
+    })?;
+    Ok((page, fetched.get()))
 }
 
 /// The page of a selection that names its only possible object. The revision is read first, so that a watch from it

@@ -3,6 +3,7 @@
 mod commits;
 pub mod expressions;
 mod gates;
+mod lists;
 pub mod process;
 mod stored;
 mod watches;
@@ -20,6 +21,7 @@ use crate::core::Core;
 use crate::metrics::commits::Commits;
 pub use crate::metrics::commits::operation;
 pub use crate::metrics::gates::Gates;
+use crate::metrics::lists::Lists;
 use crate::metrics::watches::{Sent, Watches};
 use crate::prometheus::{Histogram, Histograms, Label, Metric, head};
 use crate::request_info::RequestInfo;
@@ -184,6 +186,7 @@ pub struct Metrics {
     field_validations: Histograms<1>,
     bodies: Histograms<3>,
     pub gates: Arc<Gates>,
+    pub lists: Lists,
     pub commits: Commits,
     pub rules: Arc<expressions::Rules>,
     pub policies: expressions::Policies,
@@ -207,6 +210,7 @@ impl Default for Metrics {
             field_validations: Histograms::new(of_field_validation, &SLI_BUCKETS),
             bodies: Histograms::new(of_bodies, &BODY_BUCKETS),
             gates: Arc::default(),
+            lists: Lists::default(),
             commits: Commits::default(),
             rules: Arc::default(),
             policies: expressions::Policies::default(),
@@ -320,11 +324,12 @@ impl Metrics {
         let mut out = String::new();
         let metrics = &core.metrics;
         let encryption = &core.config.encryption;
-        let parts: [&dyn Fn(&mut String) -> std::fmt::Result; 11] = [
+        let parts: [&dyn Fn(&mut String) -> std::fmt::Result; 12] = [
             &|out| metrics.counts.lock().write(out),
             &|out| metrics.field_validations.write(out),
             &|out| metrics.bodies.write(out),
             &|out| metrics.gates.write(out),
+            &|out| metrics.lists.write(out),
             &|out| metrics.commits.write(out),
             &|out| metrics.rules.write(out),
             &|out| metrics.policies.write(out),

@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod certificate;
 pub mod config;
+pub mod debug;
 pub mod error;
 pub mod event;
 pub mod flowcontrol;

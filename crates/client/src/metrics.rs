@@ -137,7 +137,12 @@ pub fn sample(text: &mut String, name: &str, suffix: &str, labels: &str, more: &
     let comma = if labels.is_empty() || more.is_empty() { "" } else { "," };
     let braces = format!("{{{labels}{comma}{more}}}");
     let braces = if braces == "{}" { "" } else { &braces };
-    writeln!(text, "{name}{suffix}{braces} {value}").expect("a String takes everything");
+    // What has no end is spelled otherwise than in Rust.
+    let written = match value {
+        f64::INFINITY => writeln!(text, "{name}{suffix}{braces} +Inf"),
+        value => writeln!(text, "{name}{suffix}{braces} {value}"),
+    };
+    written.expect("a String takes everything");
 }
 
 /// One line with the time at which its value was read.

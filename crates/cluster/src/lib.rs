@@ -12,6 +12,7 @@ pub mod lock;
 pub mod pki;
 pub mod preflight;
 pub mod settings;
+mod slots;
 
 pub use layout::Layout;
 pub use settings::Settings;

@@ -2,7 +2,6 @@
 //!
 //! Several clusters share a machine by slots: each slot has address ranges and ports of its own.
 
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::files;
 use crate::layout::{Layout, known_clusters};
+use crate::slots::{self, Slots};
 
 /// The version of the settings file; a newer `cox` reads older ones.
 const VERSION: u32 = 2;
@@ -43,6 +43,8 @@ pub enum Error {
     Newer(String, u32),
     #[error("settings file {0} cannot be written: {1}")]
     Write(String, std::io::Error),
+    #[error("it cannot be found out which addresses and ports other clusters of this machine have: {0}")]
+    Slots(std::io::Error),
     #[error(
         "ranges of pods and of Services must begin with the same family, and Services can have no family that pods lack"
     )]
@@ -103,18 +105,38 @@ impl Settings {
 
     /// Reads the cluster's settings, or decides and writes them when it is new.
     pub fn load_or_create(layout: &Layout, wishes: &Wishes, hostname: &str) -> Result<Settings, Error> {
-        if let Some(settings) = Settings::load(layout)? {
-            return Ok(settings);
+        // Who is not root runs no node, and may not write where the machine's slots are noted.
+        let slots = nix::unistd::geteuid().is_root().then(Slots::of_machine);
+        let slots = slots.transpose().map_err(Error::Slots)?;
+        Settings::load_or_create_among(slots.as_ref(), layout, wishes, hostname)
+    }
+
+    fn load_or_create_among(
+        slots: Option<&Slots>,
+        layout: &Layout,
+        wishes: &Wishes,
+        hostname: &str,
+    ) -> Result<Settings, Error> {
+        // Two new clusters must not take one slot, in one folder seen by several networks or in several of one.
+        let data = &layout.roots().data;
+        let _folder = slots::lock(data).map_err(|error| Error::Write(data.display().to_string(), error))?;
+        let _network = slots.map(Slots::decide).transpose().map_err(Error::Slots)?;
+        let settings = match Settings::load(layout)? {
+            Some(settings) => settings,
+            None => Settings::create(free_slot(slots, layout)?, layout, wishes, hostname)?,
+        };
+        // A slot that two have already is the first's: the other would hide it.
+        if let Some(slots) = slots
+            && !taken(Some(slots), layout)?.contains(&settings.slot)
+        {
+            slots.note(settings.slot, &layout.settings()).map_err(Error::Slots)?;
         }
-        // Two new clusters must not take one slot.
-        let _deciding = lock(&layout.roots().data)?;
-        if let Some(settings) = Settings::load(layout)? {
-            return Ok(settings);
-        }
-        let mut settings = Settings::of_slot(
-            free_slot(layout)?,
-            wishes.node_name.clone().unwrap_or_else(|| hostname.to_owned()),
-        );
+        Ok(settings)
+    }
+
+    fn create(slot: u16, layout: &Layout, wishes: &Wishes, hostname: &str) -> Result<Settings, Error> {
+        let mut settings =
+            Settings::of_slot(slot, wishes.node_name.clone().unwrap_or_else(|| hostname.to_owned()));
         settings.secure_port = wishes.secure_port.unwrap_or(settings.secure_port);
         for (ranges, wished) in [
             (&mut settings.cluster_cidrs, &wishes.cluster_cidrs),
@@ -133,9 +155,12 @@ impl Settings {
 
     /// `None` when the cluster was never made.
     pub fn load(layout: &Layout) -> Result<Option<Settings>, Error> {
-        let path = layout.settings();
+        Settings::read(&layout.settings())
+    }
+
+    fn read(path: &Path) -> Result<Option<Settings>, Error> {
         let shown = || path.display().to_string();
-        let bytes = match std::fs::read(&path) {
+        let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::Read(shown(), error.to_string())),
@@ -202,28 +227,28 @@ fn upgrade(stored: &mut Map<String, Value>) {
     stored.insert("version".into(), VERSION.into());
 }
 
-/// Keeps others from deciding while it lives. The folder itself is locked, so that no file stays behind.
-fn lock(folder: &Path) -> Result<File, Error> {
-    let failed = |error| Error::Write(folder.display().to_string(), error);
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let file = File::open(folder).map_err(failed)?;
-    file.lock().map_err(failed)?;
-    Ok(file)
-}
-
 /// The default cluster has slot 0 to itself; others take the lowest that no cluster has.
-fn free_slot(layout: &Layout) -> Result<u16, Error> {
+fn free_slot(slots: Option<&Slots>, layout: &Layout) -> Result<u16, Error> {
     if layout.is_default() {
         return Ok(0);
     }
     let roots = layout.roots();
-    let taken: Vec<u16> = known_clusters(&roots.data)
-        .iter()
-        .filter_map(|name| Layout::new(name, roots.clone()).ok())
-        .filter_map(|other| Settings::load(&other).ok().flatten())
-        .map(|settings| settings.slot)
-        .collect();
+    let mut taken = taken(slots, layout)?;
+    // Beside it may be clusters that have not started since the machine did.
+    let beside =
+        known_clusters(&roots.data).into_iter().filter_map(|name| Layout::new(&name, roots.clone()).ok());
+    taken.extend(beside.filter_map(|other| slot_of(&other.settings())));
     (1..SLOTS_MAX).find(|slot| !taken.contains(slot)).ok_or(Error::NoSlot)
+}
+
+/// What clusters in any folder are known to have.
+fn taken(slots: Option<&Slots>, layout: &Layout) -> Result<Vec<u16>, Error> {
+    let taken = slots.map(|slots| slots.taken(&layout.settings(), slot_of));
+    Ok(taken.transpose().map_err(Error::Slots)?.unwrap_or_default())
+}
+
+fn slot_of(path: &Path) -> Option<u16> {
+    Settings::read(path).ok().flatten().map(|settings| settings.slot)
 }
 
 #[cfg(test)]
@@ -254,11 +279,15 @@ mod tests {
         let base = std::env::temp_dir().join(format!("settings-{}", std::process::id()));
         let roots = Roots { data: base.join("d"), config: base.join("c"), run: base.join("r") };
         let layout = |name: &str| Layout::new(name, roots.clone()).expect("a name");
+        let slots = Slots::below(&base.join("slots"));
+        let make = |name: &str, wishes: &Wishes, host: &str| {
+            Settings::load_or_create_among(Some(&slots), &layout(name), wishes, host).expect("makes or reads")
+        };
         let wishes = Wishes { secure_port: Some(1234), ..Default::default() };
-        let first = Settings::load_or_create(&layout("a"), &wishes, "host").expect("makes");
-        let again = Settings::load_or_create(&layout("a"), &Wishes::default(), "other").expect("reads");
+        let first = make("a", &wishes, "host");
+        let again = make("a", &Wishes::default(), "other");
         assert_eq!((&first, first.slot, first.secure_port), (&again, 1, 1234));
-        let second = Settings::load_or_create(&layout("b"), &Wishes::default(), "host").expect("makes");
+        let second = make("b", &Wishes::default(), "host");
         assert_eq!(second.slot, 2);
         std::fs::write(layout("b").settings(), "{\"version\": 99}").expect("writes");
         assert!(matches!(Settings::load(&layout("b")), Err(Error::Newer(_, 99))));
@@ -296,20 +325,51 @@ mod tests {
     #[test]
     fn clusters_made_at_once_get_a_slot_each() {
         let base = std::env::temp_dir().join(format!("settings-at-once-{}", std::process::id()));
-        let roots = Roots { data: base.join("d"), config: base.join("c"), run: base.join("r") };
+        // Every other one of them in a folder of its own.
+        let folder = |i: u16| if i.is_multiple_of(2) { base.join("d") } else { base.join(i.to_string()) };
+        let roots = |i: u16| Roots { data: folder(i), config: base.join("c"), run: base.join("r") };
+        let known = Slots::below(&base.join("slots"));
         let slots: Vec<u16> = std::thread::scope(|scope| {
-            let make = |name: String| {
-                let roots = roots.clone();
+            let make = |i: u16| {
+                let layout = Layout::new(&format!("c{i}"), roots(i)).expect("a name");
+                let known = &known;
                 scope.spawn(move || {
-                    let layout = Layout::new(&name, roots).expect("a name");
-                    Settings::load_or_create(&layout, &Wishes::default(), "host").expect("makes").slot
+                    let made =
+                        Settings::load_or_create_among(Some(known), &layout, &Wishes::default(), "host");
+                    made.expect("makes").slot
                 })
             };
-            let makers: Vec<_> = (1..SLOTS_MAX).map(|i| make(format!("c{i}"))).collect();
+            let makers: Vec<_> = (1..SLOTS_MAX).map(make).collect();
             makers.into_iter().map(|maker| maker.join().expect("ends")).collect()
         });
         let distinct: std::collections::BTreeSet<u16> = slots.iter().copied().collect();
         assert_eq!(distinct.len(), slots.len(), "{slots:?}");
+        files::remove(&base).expect("removes");
+    }
+
+    #[test]
+    fn clusters_in_different_folders_share_no_slot() {
+        let base = std::env::temp_dir().join(format!("settings-folders-{}", std::process::id()));
+        let layout = |folder: &str, name: &str| {
+            let dir = |kind: &str| base.join(folder).join(kind);
+            let roots = Roots { data: dir("data"), config: dir("config"), run: dir("run") };
+            Layout::new(name, roots).expect("a name")
+        };
+        let slots = Slots::below(&base.join("slots"));
+        let slot = |folder: &str, name: &str| {
+            let layout = layout(folder, name);
+            let made = Settings::load_or_create_among(Some(&slots), &layout, &Wishes::default(), "host");
+            made.expect("makes or reads").slot
+        };
+        assert_eq!([slot("a", "one"), slot("b", "two"), slot("c", "three")], [1, 2, 3]);
+        // The machine has started again, and then this cluster.
+        files::remove(&base.join("slots")).expect("removes");
+        assert_eq!(slot("b", "two"), 2);
+        assert_eq!(slot("d", "four"), 1, "nobody can know of a folder from which nothing has started");
+        assert_eq!(slot("a", "one"), 1, "what was decided stays");
+        // What is gone has no slot.
+        files::remove(&base.join("b")).expect("removes");
+        assert_eq!(slot("e", "five"), 2);
         files::remove(&base).expect("removes");
     }
 }

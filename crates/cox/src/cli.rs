@@ -27,7 +27,7 @@ use jiff::SignedDuration;
 pub use join::{JoinArgs, TokenCommand};
 pub use leader::{LeaderElectionArgs, OneElectionArgs};
 pub use nodeipam::NodeIpamArgs;
-pub use server::{AuthenticationArgs, EncryptionArgs, FlowControlArgs, ServingArgs};
+pub use server::{AuthenticationArgs, EncryptionArgs, FlowControlArgs, ServingArgs, features};
 
 pub use self::kubelet::{KubeletArgs, given};
 pub use self::runtime::{RuntimeAloneArgs, RuntimeArgs};

@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
+use client::debug::SetVerbosity;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogArgs;
@@ -33,11 +34,13 @@ pub fn start(args: &LogArgs) {
     SET.get_or_init(|| Box::new(set));
 }
 
-/// As `--v` would have done at the start.
-pub fn set_level(level: i32) {
-    if let Some(set) = SET.get() {
-        set(level);
-    }
+/// Sets what `--v` would have set at the start.
+pub fn setter() -> SetVerbosity {
+    SetVerbosity::new(|level| {
+        if let Some(set) = SET.get() {
+            set(level);
+        }
+    })
 }
 
 /// What upstream tells in so many words from which level on (community/contributors/devel/sig-instrumentation/logging.md).

@@ -15,6 +15,8 @@ use client::transport::Https;
 use jiff::Timestamp;
 
 use crate::config::Config;
+use crate::metrics::{CertificateMetrics, Metrics};
+use lifetime::Lifetime;
 use request::Wanted;
 pub use request::{Error as RequestError, Purpose};
 
@@ -76,13 +78,14 @@ fn file(root_dir: &Path, purpose: Purpose) -> PathBuf {
 }
 
 /// Those that the configuration wants to be rotated.
-pub fn managers(config: &Config, client: &Client) -> Vec<Manager> {
+pub fn managers(config: &Config, client: &Client, metrics: &Metrics) -> Vec<Manager> {
     let manager = |purpose, show: Show, first: Option<Identity>| Manager {
         client: client.clone(),
         wanted: Wanted::of(purpose, config),
         path: file(&config.root_dir, purpose),
         show,
         current: first,
+        metrics: metrics.certificate(purpose),
     };
     let mut managers = Vec::new();
     if config.kubelet.server_tls_bootstrap {
@@ -117,6 +120,7 @@ pub struct Manager {
     path: PathBuf,
     show: Show,
     current: Option<Identity>,
+    metrics: Arc<CertificateMetrics>,
 }
 
 /// Timers stand still while a machine sleeps and know nothing of a clock that is set, so the clock is read this often.
@@ -132,6 +136,7 @@ impl Manager {
     /// Until it is dropped.
     pub async fn run(mut self) {
         self.take_kept(Timestamp::now());
+        self.tell_shown();
         let mut retry = RETRY_MIN;
         loop {
             self.wait_until_due().await;
@@ -141,6 +146,7 @@ impl Manager {
                     tokio::time::sleep(RENEW_PERIOD_MIN).await;
                 }
                 Err(error) => {
+                    self.metrics.renewal_failed();
                     let certificate = self.wanted.purpose.as_str();
                     tracing::warn!(certificate, %error, "the kubelet's certificate was not renewed, will retry");
                     tokio::time::sleep(retry).await;
@@ -160,7 +166,7 @@ impl Manager {
     }
 
     async fn wait_until_due(&self) {
-        let due = self.current.as_ref().and_then(lifetime::of).map(|life| life.renew_at());
+        let due = self.lifetime().map(|life| life.renew_at());
         while let Some(left) =
             due.map(|due| due.duration_since(Timestamp::now())).filter(|left| left.is_positive())
         {
@@ -178,7 +184,19 @@ impl Manager {
             again,
             "the kubelet's certificate is renewed"
         );
+        if let Some(before) = self.lifetime() {
+            self.metrics.rotated(before.not_before(), Timestamp::now());
+        }
         self.current = Some(identity);
+        self.tell_shown();
         Ok(())
+    }
+
+    fn lifetime(&self) -> Option<Lifetime> {
+        self.current.as_ref().and_then(lifetime::of)
+    }
+
+    fn tell_shown(&self) {
+        self.metrics.shown(self.lifetime().map(|life| life.not_after()));
     }
 }

@@ -7,6 +7,7 @@ mod cpuset;
 pub mod devicemanager;
 pub mod dra;
 mod memorymanager;
+mod metrics;
 pub mod pod_cgroups;
 mod pod_scope;
 pub mod podresources;
@@ -18,4 +19,4 @@ mod topologymanager;
 
 pub use container_manager::{ContainerManager, Pinned};
 pub use settings::{FULL_PCPUS_ONLY, STRICT_CPU_RESERVATION, Settings};
-pub use topology::count_cpus;
+pub use topology::{count_cores_and_sockets, count_cpus};

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use apimachinery::meta::StringMap;
+use client::debug::SetVerbosity;
+use client::metrics::Source;
 use client::zpages::Pages;
 
 use crate::certificate::Shown;
@@ -29,6 +31,10 @@ pub struct Config {
     pub kubelet: KubeletConfiguration,
     /// What the kubelet says of itself.
     pub pages: Pages,
+    /// Sets how much is logged.
+    pub set_verbosity: SetVerbosity,
+    /// What the kubelet is part of is measured by.
+    pub figures: Vec<Arc<dyn Source>>,
 }
 
 impl Config {

@@ -95,6 +95,7 @@ mod tests {
 
     use apimachinery::json;
     use client::certificate::Replaceable;
+    use client::debug::SetVerbosity;
     use client::zpages::{Flags, Pages};
 
     use super::*;
@@ -121,6 +122,8 @@ mod tests {
                 ..Default::default()
             },
             pages: Pages::new("kubelet", Flags::default()),
+            set_verbosity: SetVerbosity::new(|_| ()),
+            figures: Vec::new(),
         }
     }
 

@@ -147,6 +147,7 @@ impl Manager {
 
     /// Measures, decides and acts; which pods are to end now.
     async fn look(&mut self, now: Timestamp) -> Vec<Active> {
+        let read_at = Instant::now();
         let observations = self.places.observe();
         self.arm(&observations);
         let transition = self.shared.config.kubelet.eviction_pressure_transition_period.to_std();
@@ -163,7 +164,13 @@ impl Manager {
         // Which pods there are, and so which images they use, is known a moment after the start.
         let settled = self.began_at.elapsed() >= LOOK_PERIOD;
         match verdict.relieve.first().copied().filter(|_| settled) {
-            Some(threshold) => self.relieve(threshold, &verdict.relieve, &observations).await,
+            Some(threshold) => {
+                let evicted = self.relieve(threshold, &verdict.relieve, &observations).await;
+                if !evicted.is_empty() {
+                    self.shared.metrics.evicted_for_stats(threshold.signal.name(), read_at);
+                }
+                evicted
+            }
             None => Vec::new(),
         }
     }

@@ -120,7 +120,17 @@ impl ImageManager {
             wanted.tell(events, EventType::Warning, "InspectFailed", message.clone());
             return Err(failure("InvalidImageName", message, LOOK_AGAIN));
         }
-        let present = status(runtime, wanted.image).await.map_err(|e| refused(&e))?;
+        let count = |present, pull| self.metrics.requests.image_ensured(wanted.policy, present, pull);
+        let present = status(runtime, wanted.image).await.map_err(|e| {
+            count(None, None);
+            refused(&e)
+        })?;
+        let must_be_pulled = match (wanted.policy, &present) {
+            ("Never", None) => None,
+            ("Never" | "IfNotPresent", Some(_)) => Some(false),
+            _ => Some(true),
+        };
+        count(Some(present.is_some()), must_be_pulled);
         match (wanted.policy, present) {
             ("Never", None) => {
                 let message =

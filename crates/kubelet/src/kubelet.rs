@@ -8,6 +8,7 @@ use api::view::core::{Node, PersistentVolume, Pod, Service};
 use client::event::EventType;
 use client::listen::listen;
 use client::{CancellationToken, Client, EventRecorder, Informer, Informers};
+use jiff::Timestamp;
 use runtime::cri;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -71,79 +72,33 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce() + Send,
 ) -> Result<(), Error> {
-    let operations = Arc::<Operations>::default();
-    let runtime = operations.of(&runtime);
     let listener = bind(config.listen()).await?;
-    let (read_only, healthz) = (config.listen_read_only(), config.listen_healthz());
     let port = listener.local_addr().map_err(|e| Error::Listen(config.listen(), e))?.port();
-    let recorder =
-        EventRecorder::paced(client.clone(), "kubelet", &config.node_name, config.kubelet.event_pace());
     let thresholds = config.kubelet.thresholds()?;
     let capacity = node::capacity(&config, &thresholds)?;
+    let recorder =
+        EventRecorder::paced(client.clone(), "kubelet", &config.node_name, config.kubelet.event_pace());
     let node = node::reference(&config.node_name);
     for message in node::prepare(&config)? {
         recorder.event(&node, EventType::Normal, node::ENFORCED, message);
     }
     let limits = node::PodLimits::of(&config.kubelet, &capacity);
-    let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
-    let metrics = Arc::<Metrics>::default();
-    let cgroups = PodCgroups::detect(&config.kubelet.cgroup_root, metrics.clone()).map_err(Error::Cgroups)?;
-    let managers = cm::Settings::of(&config.kubelet, capacity.withheld_memory());
-    let users = Users::open(&config.root_dir, managers.ids_per_pod, has_user_namespaces(&runtime).await?);
+    let room = Room { allocatable: capacity.allocatable(), pods_max: capacity.pods };
     let sysctls = Allowlist::new(&config.kubelet.allowed_unsafe_sysctls)?;
     let pods = informers.get_selected::<Pod>(PODS, &format!("spec.nodeName={}", config.node_name));
     let nodes = informers.get_selected::<Node>(NODES, &format!("metadata.name={}", config.node_name));
     let attachments = nodes.clone();
-    let room = Room { allocatable: capacity.allocatable(), pods_max: capacity.pods };
-    let (healthy, health) = watch::channel(true);
-    let shared = Arc::new(Shared {
-        csi_drivers: Arc::<Drivers>::default(),
-        started: Started::default(),
-        operations,
-        allocatable: capacity.allocatable(),
-        allocations: Ledger::new(capacity.allocatable()),
-        machine: Machine::read(
-            capacity.memory_bytes,
-            cgroups.is_v2(),
-            managers.swap_behavior,
-            &config.kubelet,
-        ),
-        cgroups,
-        users,
-        containers: ContainerManager::open(&managers, &config.root_dir)?,
-        dra: DraManager::open(client.clone(), config.node_name.clone(), &config.root_dir),
-        runtime_name: facts.runtime_name().to_owned(),
-        about: facts.machine(),
-        watched: Watched::new(client.clone()),
-        client,
-        runtime,
-        images: ImageManager::new(&config.kubelet, metrics.clone()),
-        metrics,
-        logs: logs::Running::default(),
-        probe_metrics: Arc::default(),
-        recorder,
-        services: informers.get::<Service>(),
-        turns: broadcast::Sender::new(TURNS_MAX),
-        active: ActivePods::default(),
-        pressure: watch::Sender::default(),
-        shutting_down: watch::Sender::default(),
-        config,
-    });
+    let services = informers.get::<Service>();
+    let (shared, facts) = Parts { config, client, runtime, recorder, services }.join(capacity, port).await?;
     let gate = Gate::new(shared.clone(), nodes, node::own(&shared.config), room, sysctls);
     let end = CancellationToken::new();
     let tasks = Tasks { shared: shared.clone(), stop: end.clone() };
     tasks.follow_attachments(attachments);
     tasks.spawn(limits.enforce(shared.recorder.clone(), node));
+    let (healthy, health) = watch::channel(true);
     let events = tasks.start_local(healthy);
     tasks.start_upkeep(thresholds);
-    let api = server::Server::new(shared.clone(), pods.clone());
-    if let Some(address) = read_only {
-        tasks.spawn(api.clone().serve_read_only(bind(address).await?));
-    }
-    if let Some(address) = healthz {
-        tasks.spawn(api.clone().serve_healthz(bind(address).await?));
-    }
-    tasks.spawn(api.serve(listener));
+    tasks.serve(listener, pods.clone()).await?;
     let described = tasks.follow_static_pods();
     let workers = PodWorkers::new(shared.clone(), gate, described, end.clone());
     let sources = Sources { pods: pods.subscribe(), events };
@@ -152,9 +107,7 @@ pub async fn run(
         tasks.start_registered(&informers, facts.clone(), health);
         shared.services.synced().await;
         pods.synced().await;
-        let node = node::reference(&shared.config.node_name);
-        let message = format!("Node {} status is now: NodeReady", node.name);
-        shared.recorder.event(&node, EventType::Normal, "NodeReady", message);
+        tell_ready(&shared);
         ready();
     };
     tokio::select! {
@@ -163,6 +116,66 @@ pub async fn run(
     }
     end.cancel();
     Ok(())
+}
+
+fn tell_ready(shared: &Shared) {
+    let node = node::reference(&shared.config.node_name);
+    let message = format!("Node {} status is now: NodeReady", node.name);
+    shared.recorder.event(&node, EventType::Normal, "NodeReady", message);
+}
+
+/// What the workers of pods share that comes from outside.
+struct Parts {
+    config: Config,
+    client: Client,
+    runtime: Runtime,
+    recorder: EventRecorder,
+    services: Informer<Service>,
+}
+
+impl Parts {
+    /// Puts them together with what this node is, which is told too; `port` is where its API is.
+    async fn join(self, capacity: node::Capacity, port: u16) -> Result<(Arc<Shared>, node::Facts), Error> {
+        let Parts { config, client, runtime, recorder, services } = self;
+        let operations = Arc::<Operations>::default();
+        let runtime = operations.of(&runtime);
+        let facts = node::Facts::read(&config, &runtime, capacity, port).await?;
+        let metrics = Arc::<Metrics>::default();
+        let cgroups = PodCgroups::detect(&config.kubelet.cgroup_root, metrics.clone());
+        let cgroups = cgroups.map_err(Error::Cgroups)?;
+        let managers = cm::Settings::of(&config.kubelet, capacity.withheld_memory());
+        let machine =
+            Machine::read(capacity.memory_bytes, cgroups.is_v2(), managers.swap_behavior, &config.kubelet);
+        let shared = Arc::new(Shared {
+            csi_drivers: Arc::<Drivers>::default(),
+            started: Started::default(),
+            operations,
+            allocatable: capacity.allocatable(),
+            allocations: Ledger::new(capacity.allocatable()),
+            machine,
+            cgroups,
+            users: Users::open(&config.root_dir, managers.ids_per_pod, has_user_namespaces(&runtime).await?),
+            containers: ContainerManager::open(&managers, &config.root_dir)?,
+            dra: DraManager::open(client.clone(), config.node_name.clone(), &config.root_dir),
+            runtime_name: facts.runtime_name().to_owned(),
+            about: facts.machine(),
+            watched: Watched::new(client.clone()),
+            client,
+            runtime,
+            images: ImageManager::new(&config.kubelet, metrics.clone()),
+            metrics,
+            logs: logs::Running::default(),
+            probe_metrics: Arc::default(),
+            recorder,
+            services,
+            turns: broadcast::Sender::new(TURNS_MAX),
+            active: ActivePods::default(),
+            pressure: watch::Sender::default(),
+            shutting_down: watch::Sender::default(),
+            config,
+        });
+        Ok((shared, facts))
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
@@ -182,7 +195,9 @@ async fn stopped(shared: &Shared, stop: CancellationToken) {
     let periods = &shared.config.kubelet.shutdown();
     if !periods.is_empty() {
         shared.shutting_down.send_replace(true);
+        shared.metrics.shutdown_began(Timestamp::now());
         nodeshutdown::end_pods(&shared.active, periods).await;
+        shared.metrics.shutdown_ended(Timestamp::now());
     }
 }
 
@@ -195,6 +210,20 @@ struct Tasks {
 impl Tasks {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(task));
+    }
+
+    /// The kubelet's own API, and what of it is open to all if anything is.
+    async fn serve(&self, listener: TcpListener, pods: Informer<Pod>) -> Result<(), Error> {
+        let config = &self.shared.config;
+        let api = server::Server::new(self.shared.clone(), pods);
+        if let Some(address) = config.listen_read_only() {
+            self.spawn(api.clone().serve_read_only(bind(address).await?));
+        }
+        if let Some(address) = config.listen_healthz() {
+            self.spawn(api.clone().serve_healthz(bind(address).await?));
+        }
+        self.spawn(api.serve(listener));
+        Ok(())
     }
 
     fn follow_attachments(&self, nodes: Informer<Node>) {
@@ -211,6 +240,7 @@ impl Tasks {
             client: shared.client.clone(),
             node_name: shared.config.node_name.clone(),
             root: root.clone(),
+            metrics: shared.metrics.volumes.clone(),
         };
         let devices = Arc::new(devicemanager::Registration::new(shared.containers.devices.clone()));
         let registry = Registry::new(&root, vec![Arc::new(csi), shared.dra.registration(), devices.clone()]);
@@ -220,7 +250,7 @@ impl Tasks {
         self.spawn(podresources::serve(shared.clone()));
         self.spawn(wake_pods(shared.clone()));
         let (told, events) = mpsc::channel(EVENTS_MAX);
-        self.spawn(runtime_events(shared.runtime.clone(), shared.turns.clone(), healthy, told));
+        self.spawn(runtime_events(shared.clone(), healthy, told));
         events
     }
 
@@ -235,8 +265,8 @@ impl Tasks {
 
     /// What tells of the node once it is registered.
     fn start_registered(&self, informers: &Informers, facts: node::Facts, health: watch::Receiver<bool>) {
-        let Shared { client, config, runtime, recorder, .. } = &*self.shared;
-        for manager in certificate::managers(config, client) {
+        let Shared { client, config, runtime, recorder, metrics, .. } = &*self.shared;
+        for manager in certificate::managers(config, client, metrics) {
             self.spawn(manager.run());
         }
         let node = node::reference(&config.node_name);
@@ -314,19 +344,18 @@ async fn rotate_logs(shared: Arc<Shared>) {
 /// Tells which pod (by uid) changed; `None` when events may have been missed and all must look. `healthy` is whether
 /// the runtime answers.
 async fn runtime_events(
-    runtime: Runtime,
-    turns: broadcast::Sender<Option<String>>,
+    shared: Arc<Shared>,
     healthy: watch::Sender<bool>,
     told: mpsc::Sender<Option<String>>,
 ) {
     const RECONNECT: std::time::Duration = std::time::Duration::from_secs(1);
     loop {
-        if let Err(status) = follow(&runtime, &turns, &healthy, &told).await {
+        if let Err(status) = follow(&shared, &healthy, &told).await {
             tracing::debug!(error = status.message(), "runtime events ended");
         }
-        tell_health(&healthy, node::runtime_ready(&runtime).await);
+        tell_health(&healthy, node::runtime_ready(&shared.runtime).await);
         // Nobody may be following a log.
-        turns.send(None).ok();
+        shared.turns.send(None).ok();
         if told.send(None).await.is_err() {
             return;
         }
@@ -340,17 +369,20 @@ fn tell_health(healthy: &watch::Sender<bool>, now: bool) {
 }
 
 async fn follow(
-    runtime: &Runtime,
-    turns: &broadcast::Sender<Option<String>>,
+    shared: &Shared,
     healthy: &watch::Sender<bool>,
     told: &mpsc::Sender<Option<String>>,
 ) -> Result<(), tonic::Status> {
-    let mut events =
-        runtime.runtime.clone().get_container_events(cri::GetEventsRequest {}).await?.into_inner();
+    let metrics = &shared.metrics.requests;
+    let stream = shared.runtime.runtime.clone().get_container_events(cri::GetEventsRequest {}).await;
+    metrics.event_stream(&stream);
+    let mut events = stream?.into_inner();
     while let Some(event) = events.message().await? {
+        let age = Timestamp::now().as_nanosecond() - i128::from(event.created_at);
+        metrics.event_heard(std::time::Duration::from_nanos(u64::try_from(age).unwrap_or_default()));
         tell_health(healthy, true);
         let uid = event.pod_sandbox_status.and_then(|status| status.metadata).map(|m| m.uid);
-        turns.send(uid.clone()).ok();
+        shared.turns.send(uid.clone()).ok();
         if told.send(uid).await.is_err() {
             break;
         }

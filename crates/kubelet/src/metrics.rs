@@ -1,14 +1,24 @@
 //! What the kubelet counts and times of its own doings, under upstream's names and with upstream's buckets (follows the
 //! kubelet's `metrics/metrics.go`).
 
-use std::sync::{Mutex, MutexGuard};
+mod certificates;
+mod requests;
+mod volumes;
+mod workers;
+
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use api::view::core::{Pod, PodStatus};
 use client::metrics::{DEF_BUCKETS, Histogram, Number};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::certificate::Purpose;
 use crate::startup::Startups;
+pub use certificates::CertificateMetrics;
+pub use requests::{PodResourcesCall, RequestMetrics};
+pub use volumes::VolumeMetrics;
+pub use workers::{Operation, Stage, WorkerMetrics, Working};
 
 /// Seconds that starting a pod takes (`podStartupDurationBuckets`).
 const STARTUP_BUCKETS: [f64; 25] = [
@@ -19,6 +29,11 @@ const STARTUP_BUCKETS: [f64; 25] = [
 const PULL_BUCKETS: [f64; 18] = [
     1.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0, 1800.0,
     2700.0, 3600.0,
+];
+/// Milliseconds that a resize takes (`podResizeDurationBuckets`).
+const RESIZE_BUCKETS: [f64; 14] = [
+    10.0, 50.0, 100.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0, 20_000.0, 30_000.0, 60_000.0, 120_000.0,
+    300_000.0, 600_000.0,
 ];
 const MIB: u64 = 1 << 20;
 /// From which size on an image counts as what (`imageSizeBuckets`).
@@ -63,6 +78,8 @@ const REJECTIONS: [&str; 20] = [
 #[derive(Debug)]
 pub struct Metrics {
     evictions: Number,
+    eviction_stats_age: Histogram,
+    resizes: Histogram,
     preemptions: Number,
     admission_rejections: Number,
     images_removed: Number,
@@ -73,7 +90,14 @@ pub struct Metrics {
     sandbox_starts: Histogram,
     sandbox_errors: Number,
     image_pulls: Histogram,
+    shutdown_start: Number,
+    shutdown_end: Number,
     startups: Mutex<Startups>,
+    pub volumes: Arc<VolumeMetrics>,
+    pub workers: WorkerMetrics,
+    pub requests: RequestMetrics,
+    /// Those that the kubelet renews itself.
+    certificates: Mutex<Vec<Arc<CertificateMetrics>>>,
 }
 
 impl Default for Metrics {
@@ -81,6 +105,16 @@ impl Default for Metrics {
         let startup = |name, help| Histogram::new(name, help, STARTUP_BUCKETS.to_vec());
         Metrics {
             evictions: Number::counter("kubelet_evictions", "Pods that were evicted, by what was short."),
+            eviction_stats_age: Histogram::new(
+                "kubelet_eviction_stats_age_seconds",
+                "How old the figures were by which pods were evicted, by what was short.",
+                DEF_BUCKETS.to_vec(),
+            ),
+            resizes: Histogram::new(
+                "kubelet_pod_resize_duration_milliseconds",
+                "How many milliseconds it took to put changed resources of pods in force.",
+                RESIZE_BUCKETS.to_vec(),
+            ),
             preemptions: Number::counter(
                 "kubelet_preemptions",
                 "Pods that were ended to make room for critical ones, by the resource that was short.",
@@ -124,7 +158,19 @@ impl Default for Metrics {
                 "How long pulls took with the wait for their turn, by the size of the image.",
                 PULL_BUCKETS.to_vec(),
             ),
+            shutdown_start: Number::gauge(
+                "kubelet_graceful_shutdown_start_time_seconds",
+                "When pods began to be ended because the node goes down, in seconds since 1970; 0 if never.",
+            ),
+            shutdown_end: Number::gauge(
+                "kubelet_graceful_shutdown_end_time_seconds",
+                "When that was done, in seconds since 1970; 0 if it is not.",
+            ),
             startups: Mutex::default(),
+            volumes: Arc::default(),
+            workers: WorkerMetrics::default(),
+            requests: RequestMetrics::default(),
+            certificates: Mutex::default(),
         }
     }
 }
@@ -163,6 +209,16 @@ impl Metrics {
         self.evictions.add(&format!("eviction_signal={signal:?}"), 1.0);
     }
 
+    /// For figures that were read then.
+    pub fn evicted_for_stats(&self, signal: &str, read_at: Instant) {
+        let labels = format!("eviction_signal={signal:?}");
+        self.eviction_stats_age.observe(&labels, read_at.elapsed().as_secs_f64());
+    }
+
+    pub fn resized(&self, succeeded: bool, began: Instant) {
+        self.resizes.observe(&format!("success=\"{succeeded}\""), began.elapsed().as_millis() as f64);
+    }
+
     pub fn preempted(&self, resource: &str) {
         self.preemptions.add(&format!("preemption_signal={resource:?}"), 1.0);
     }
@@ -190,25 +246,58 @@ impl Metrics {
         }
     }
 
-    pub fn write(&self, text: &mut String) {
+    /// The node goes down.
+    pub fn shutdown_began(&self, now: Timestamp) {
+        self.shutdown_start.set("", seconds(now));
+        self.shutdown_end.set("", 0.0);
+    }
+
+    pub fn shutdown_ended(&self, now: Timestamp) {
+        self.shutdown_end.set("", seconds(now));
+    }
+
+    /// One more certificate that is to be told of.
+    pub fn certificate(&self, purpose: Purpose) -> Arc<CertificateMetrics> {
+        let metrics = Arc::new(CertificateMetrics::new(purpose));
+        self.certificates().push(metrics.clone());
+        metrics
+    }
+
+    pub fn write(&self, text: &mut String, now: Timestamp) {
         let numbers = [
             &self.evictions,
             &self.preemptions,
             &self.admission_rejections,
             &self.images_removed,
             &self.sandbox_errors,
+            &self.shutdown_start,
+            &self.shutdown_end,
         ];
         numbers.into_iter().for_each(|number| number.write(text));
         let starts = [&self.pod_start, &self.pod_start_total, &self.pod_start_sli, &self.sandbox_starts];
         starts.into_iter().for_each(|histogram| histogram.write(text));
+        self.eviction_stats_age.write(text);
+        self.resizes.write(text);
         self.cgroup_manager.write(text);
         self.image_pulls.write(text);
+        self.volumes.write(text);
+        self.workers.write(text);
+        self.requests.write(text);
+        self.certificates().iter().for_each(|certificate| certificate.write(text, now));
+    }
+
+    fn certificates(&self) -> MutexGuard<'_, Vec<Arc<CertificateMetrics>>> {
+        self.certificates.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// No holder leaves the table half written.
     fn startups(&self) -> MutexGuard<'_, Startups> {
         self.startups.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    at.as_millisecond() as f64 / 1000.0
 }
 
 fn rejection(reason: &str) -> &str {
@@ -242,13 +331,17 @@ mod tests {
     fn what_was_done_is_counted_by_what_it_was() {
         let metrics = Metrics::default();
         metrics.evicted("memory.available");
+        metrics.evicted_for_stats("memory.available", Instant::now());
+        metrics.resized(false, Instant::now());
         ["OutOfcpu", "OutOfexample.com/gpu", "Mine"].iter().for_each(|reason| metrics.rejected(reason));
         metrics.cgroup_changed("create", Instant::now());
         metrics.sandbox_run("", Instant::now(), true);
         let mut text = String::new();
-        metrics.write(&mut text);
+        metrics.write(&mut text, Timestamp::UNIX_EPOCH);
         for line in [
             r#"kubelet_evictions{eviction_signal="memory.available"} 1"#,
+            r#"kubelet_eviction_stats_age_seconds_count{eviction_signal="memory.available"} 1"#,
+            r#"kubelet_pod_resize_duration_milliseconds_count{success="false"} 1"#,
             r#"kubelet_admission_rejections_total{reason="OutOfcpu"} 1"#,
             r#"kubelet_admission_rejections_total{reason="OutOfExtendedResources"} 1"#,
             r#"kubelet_admission_rejections_total{reason="Other"} 1"#,

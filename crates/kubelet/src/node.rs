@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use runtime::cri;
 use tokio::sync::watch;
 
+use crate::cm::count_cores_and_sockets;
 use crate::cm::devicemanager::Counts;
 use crate::config::Config;
 use crate::eviction::{Condition, Pressure};
@@ -75,7 +76,10 @@ impl Facts {
     /// What figures of the machine are labelled with.
     pub fn machine(&self) -> crate::server::Machine {
         let info = &self.info;
+        let (cores, sockets) = count_cores_and_sockets();
         crate::server::Machine {
+            cores,
+            sockets,
             machine_id: info.machine_id.clone(),
             system_uuid: info.system_uuid.clone(),
             boot_id: info.boot_id.clone(),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::view::core::Pod;
 use apimachinery::meta::NamespacedName;
@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 use crate::admission::Gate;
 use crate::observe::POD_UID_LABEL;
 use crate::staticpods::{self, Described, StaticPod, mirror};
-use crate::worker::{self, Message, PodEvents, Shared};
+use crate::worker::{self, Given, Message, PodEvents, Shared};
 
 pub struct PodWorkers {
     shared: Arc<Shared>,
@@ -132,6 +132,7 @@ impl PodWorkers {
 
     /// Starts the pod's worker, which of a pod that is refused has only that to tell.
     async fn start(&mut self, pod: Arc<Pod>, mirror: Option<Arc<Pod>>) {
+        let seen = Instant::now();
         let refused = self.gate.admit(&pod).await.err();
         if let Some(refusal) = &refused {
             let events = PodEvents { recorder: &self.shared.recorder, pod: &pod };
@@ -139,8 +140,9 @@ impl PodWorkers {
             self.shared.metrics.rejected(&refusal.reason);
         }
         let uid = pod.metadata.uid.clone();
-        let failure = refused.map(|refusal| refusal.told());
-        let worker = worker::spawn(self.shared.clone(), pod, mirror, failure, self.stop.child_token());
+        let failed = refused.map(|refusal| refusal.told());
+        let given = Given { pod, mirror, failed, seen, is_of_runtime: false };
+        let worker = worker::spawn(self.shared.clone(), given, self.stop.child_token());
         self.workers.insert(uid, worker);
     }
 
@@ -258,8 +260,15 @@ impl PodWorkers {
             if uid.is_empty() || self.workers.contains_key(&uid) {
                 continue;
             }
-            let (pod, stop) = (Arc::new(orphan(&sandbox)), self.stop.child_token());
-            let worker = worker::spawn(self.shared.clone(), pod, None, None, stop);
+            let given = Given {
+                pod: Arc::new(orphan(&sandbox)),
+                mirror: None,
+                failed: None,
+                seen: Instant::now(),
+                is_of_runtime: true,
+            };
+            let worker = worker::spawn(self.shared.clone(), given, self.stop.child_token());
+            self.shared.metrics.workers.orphaned();
             self.workers.insert(uid.clone(), worker);
             self.tell(&uid, Message::Gone).await;
         }

@@ -4,6 +4,7 @@
 mod authentication;
 mod authorization;
 mod checkpoint;
+mod debug;
 mod figures;
 mod healthz;
 mod logs;
@@ -219,6 +220,8 @@ impl Server {
                 Ok(json(&apimachinery::json!({"kubeletconfig": self.shared.config.kubelet.shown()})))
             }
             Route::Page(page) => self.page(page, request.headers()),
+            Route::Pprof(page) => debug::pprof(&self.shared.config, &page),
+            Route::Verbosity => debug::verbosity(&self.shared.config, request).await,
             Route::Summary => Ok(json(&self.summary(query).await?)),
             Route::Metrics => self.kubelet_metrics().await,
             Route::ResourceMetrics => self.resource_metrics().await,
@@ -247,7 +250,7 @@ impl Server {
             return Err(Refusal::not_found("404 page not found"));
         }
         let answer = config.pages.answer(page, PATHS, headers, Timestamp::now());
-        Ok(answer.map(|bytes| Full::new(bytes).map_err(|never| match never {}).boxed_unsync()))
+        Ok(answer.map(whole))
     }
 
     /// The pod, if it is here and is the one meant.
@@ -268,12 +271,15 @@ fn json(value: &Value) -> Response<Body> {
 }
 
 fn empty() -> Body {
-    Full::default().map_err(|never| match never {}).boxed_unsync()
+    whole(Bytes::new())
+}
+
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn text(code: StatusCode, message: String) -> Response<Body> {
-    let body = Full::new(Bytes::from(message)).map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(body);
+    let mut response = Response::new(whole(Bytes::from(message)));
     *response.status_mut() = code;
     response
 }

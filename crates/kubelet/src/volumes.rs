@@ -30,6 +30,7 @@ pub use mounts::is_mounted;
 pub use projected::service_account_token;
 
 use crate::csi::{self, Drivers};
+use crate::metrics::VolumeMetrics;
 use downward::Allocatable;
 
 /// Within a pod's folder.
@@ -66,6 +67,7 @@ pub struct Context<'a> {
     pub root: &'a Path,
     pub local_path_root: Option<&'a Path>,
     pub csi_drivers: &'a Drivers,
+    pub metrics: &'a VolumeMetrics,
     pub node_name: &'a str,
     pub allocatable: Allocatable,
     pub pod_ips: &'a [String],
@@ -99,57 +101,109 @@ pub async fn set_up(cx: &Context<'_>, pod: &Pod) -> Result<(Paths, Option<Timest
     let mut paths = Paths::new();
     let mut refresh_at: Option<Timestamp> = None;
     for volume in pod.spec.volumes.iter().filter(|volume| volume.image.is_none()) {
-        let failed = |why: String| Error::SetUp { volume: volume.name.clone(), why };
-        let (path, refresh) = set_up_one(cx, pod, volume).await?.map_err(failed)?;
+        let (path, refresh) = set_up_one(cx, pod, volume).await?;
         refresh_at = [refresh_at, refresh].into_iter().flatten().min();
         paths.insert(volume.name.clone(), path);
     }
     Ok((paths, refresh_at))
 }
 
+/// Where a volume is, and when to call again.
 type SetUp = Result<(PathBuf, Option<Timestamp>), String>;
 
-async fn set_up_one(cx: &Context<'_>, pod: &Pod, volume: &Volume) -> Result<SetUp, Error> {
-    let group = crate::pod::fs_group(pod);
+async fn set_up_one(
+    cx: &Context<'_>,
+    pod: &Pod,
+    volume: &Volume,
+) -> Result<(PathBuf, Option<Timestamp>), Error> {
+    let failed = |why: String| Error::SetUp { volume: volume.name.clone(), why };
+    let bound = match volume.claim_name(&pod.metadata.name) {
+        Some(claim) => Some(persistent::find(cx, pod, volume, &claim).await.map_err(failed)?),
+        None => None,
+    };
+    let plugin = match &bound {
+        Some(bound) => Some(bound.plugin()),
+        None => plugin_of(volume),
+    };
+    let plugin = plugin.ok_or_else(|| Error::Unsupported(volume.name.clone()))?;
+    let mounting = cx.metrics.mounting(&pod.metadata.uid, &volume.name, plugin);
+    let made = mount(cx, pod, volume, bound.as_ref()).await;
+    if !matches!(made, Err(Error::Awaited { .. })) {
+        mounting.ended(made.is_ok());
+    }
+    made
+}
+
+/// What brings a volume into the pod that says itself what it is, in upstream's words.
+fn plugin_of(volume: &Volume) -> Option<String> {
+    let plain = [
+        (volume.empty_dir.is_some(), "empty-dir"),
+        (volume.host_path.is_some(), "host-path"),
+        (volume.config_map.is_some(), "configmap"),
+        (volume.secret.is_some(), "secret"),
+        (volume.downward_api.is_some(), "downward-api"),
+        (volume.projected.is_some(), "projected"),
+    ];
+    let plain = plain.into_iter().find(|(is_it, _)| *is_it).map(|(_, name)| plugin(name));
+    plain.or_else(|| volume.csi.as_ref().map(|source| csi_plugin(&source.driver)))
+}
+
+fn plugin(name: &str) -> String {
+    format!("kubernetes.io/{name}")
+}
+
+fn csi_plugin(driver: &str) -> String {
+    format!("kubernetes.io/csi:{driver}")
+}
+
+/// `bound` is what the volume's claim is bound to.
+async fn mount(
+    cx: &Context<'_>,
+    pod: &Pod,
+    volume: &Volume,
+    bound: Option<&persistent::Bound>,
+) -> Result<(PathBuf, Option<Timestamp>), Error> {
     let name = &volume.name;
-    Ok(if let Some(source) = &volume.empty_dir {
-        let dir = volume_dir(cx.root, pod, "empty-dir", name);
+    let of_csi = |error| Error::of_csi(name, error);
+    if let Some(bound) = bound {
+        return persistent::set_up(cx, pod, volume, bound).await.map_err(of_csi);
+    }
+    if let Some(source) = &volume.csi {
+        let source = csi::Source::inline(pod, name, source);
+        return csi::set_up(cx, pod, &source, None).await.map_err(of_csi);
+    }
+    let made = mount_own(cx, pod, volume).await;
+    made.map_err(|why| Error::SetUp { volume: name.clone(), why })
+}
+
+/// A volume that this kubelet makes itself.
+async fn mount_own(cx: &Context<'_>, pod: &Pod, volume: &Volume) -> SetUp {
+    let group = crate::pod::fs_group(pod);
+    let dir = |plugin: &str| volume_dir(cx.root, pod, plugin, &volume.name);
+    if let Some(source) = &volume.empty_dir {
+        let dir = dir("empty-dir");
         empty_dir::set_up(&dir, pod, source, cx.allocatable.memory_bytes, group).map(|()| (dir, None))
     } else if let Some(source) = &volume.host_path {
         host_path::check(source).map(|path| (path, None))
     } else if let Some(source) = &volume.config_map {
         let payload = projected::config_map(cx.client, pod, source).await;
-        written(&volume_dir(cx.root, pod, "configmap", name), payload, group, cx.now)
+        written(&dir("configmap"), payload, group, cx.now)
     } else if let Some(source) = &volume.secret {
         let payload = projected::secret(cx.client, pod, source).await;
-        let dir = volume_dir(cx.root, pod, "secret", name);
+        let dir = dir("secret");
         in_memory(&dir).and_then(|()| written(&dir, payload, group, cx.now))
     } else if let Some(source) = &volume.downward_api {
         let payload = projected::downward_api(cx, pod, source);
-        written(&volume_dir(cx.root, pod, "downward-api", name), payload, group, cx.now)
-    } else if let Some(source) = &volume.projected {
-        let dir = volume_dir(cx.root, pod, "projected", name);
-        if source.sources.iter().any(is_secret)
-            && let Err(why) = in_memory(&dir)
-        {
-            return Ok(Err(why));
-        }
-        match projected::projected(cx, pod, source, &dir).await {
-            Ok((payload, refresh_at)) => {
-                written(&dir, Ok(payload), group, cx.now).map(|(path, _)| (path, refresh_at))
-            }
-            Err(why) => Err(why),
-        }
-    } else if let Some(claim) = volume.claim_name(&pod.metadata.name) {
-        let set_up = persistent::set_up(cx, pod, volume, &claim).await;
-        Ok(set_up.map_err(|error| Error::of_csi(name, error))?)
-    } else if let Some(source) = &volume.csi {
-        let source = csi::Source::inline(pod, name, source);
-        let set_up = csi::set_up(cx, pod, &source, None).await;
-        Ok(set_up.map_err(|error| Error::of_csi(name, error))?)
+        written(&dir("downward-api"), payload, group, cx.now)
     } else {
-        return Err(Error::Unsupported(name.clone()));
-    })
+        let source = volume.projected.as_ref().expect("no other volume has a plugin");
+        let dir = dir("projected");
+        if source.sources.iter().any(is_secret) {
+            in_memory(&dir)?;
+        }
+        let (payload, refresh_at) = projected::projected(cx, pod, source, &dir).await?;
+        written(&dir, Ok(payload), group, cx.now).map(|(path, _)| (path, refresh_at))
+    }
 }
 
 fn is_secret(projection: &VolumeProjection) -> bool {

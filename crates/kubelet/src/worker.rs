@@ -14,6 +14,7 @@ mod start;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::view::core::{Pod, ResourceRequirements, Service};
 use client::event::EventType;
@@ -38,7 +39,7 @@ use crate::csi::Drivers;
 use crate::eviction::Pressure;
 use crate::images::ImageManager;
 use crate::logs;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Operation, Stage, Working};
 use crate::observe::{self, Observed, State};
 use crate::operations::Operations;
 use crate::pod::actions::{Plan, active_deadline, pod_actions};
@@ -147,15 +148,21 @@ pub fn container_log(config: &Config, pod: &Pod, container: &str, attempt: u32) 
     log_directory(config, pod).join(container).join(format!("{attempt}.log"))
 }
 
+/// What a worker is given to begin with.
+pub struct Given {
+    pub pod: Arc<Pod>,
+    pub mirror: Option<Arc<Pod>>,
+    /// Why the pod is not to run at all.
+    pub failed: Option<Failure>,
+    /// When the node heard of it.
+    pub seen: Instant,
+    /// Only the runtime knows of it.
+    pub is_of_runtime: bool,
+}
+
 /// Starts a pod's task; it ends after the pod was removed, or when `stop` is cancelled (containers keep running).
-/// `failed` is why the pod is not to run at all.
-pub fn spawn(
-    shared: Arc<Shared>,
-    pod: Arc<Pod>,
-    mirror: Option<Arc<Pod>>,
-    failed: Option<Failure>,
-    stop: CancellationToken,
-) -> mpsc::Sender<Message> {
+pub fn spawn(shared: Arc<Shared>, given: Given, stop: CancellationToken) -> mpsc::Sender<Message> {
+    let Given { pod, mirror, failed, seen, is_of_runtime } = given;
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let longest = shared.config.kubelet.crash_loop_back_off.max_container_restart_period;
     let crashes = Backoff::up_to(longest.signed());
@@ -179,7 +186,11 @@ pub fn spawn(
         volumes: Arc::default(),
         volumes_freed: false,
         reported: None,
+        unreported: None,
         resizing: false,
+        is_of_runtime,
+        turn: Some((Operation::Create, seen)),
+        working: None,
     };
     tokio::spawn(stop.run_until_cancelled_owned(worker.run()));
     sender
@@ -212,12 +223,23 @@ struct Worker {
     volumes_freed: bool,
     /// What was written last.
     reported: Option<Reported>,
+    /// Since when the API does not know what there is to tell.
+    unreported: Option<Instant>,
     /// What was accepted is not yet in force.
     resizing: bool,
+    /// Only the runtime knows of the pod.
+    is_of_runtime: bool,
+    /// What the worker is at, and since when; none while it has nothing to do.
+    turn: Option<(Operation, Instant)>,
+    /// As what the pod is counted.
+    working: Option<Working>,
 }
 
 impl Worker {
     async fn run(mut self) {
+        if let Some((_, seen)) = self.turn {
+            self.shared.metrics.workers.started(seen, self.pod.spec.containers.len());
+        }
         tokio::spawn(tell_changes(
             self.shared.clone(),
             self.pod.clone(),
@@ -234,10 +256,12 @@ impl Worker {
                     Some(Timestamp::now() + jiff::SignedDuration::from_secs(1))
                 }
             };
+            self.end_turn();
             if !self.wait(wake_at).await {
                 break;
             }
         }
+        self.shared.metrics.workers.working(self.working.take(), None);
         self.terminating.cancel();
         self.ended.cancel();
         self.shared.active.forget(&self.pod.metadata.uid);
@@ -256,7 +280,10 @@ impl Worker {
             Some(at) => {
                 let pause = at.duration_until_now();
                 match tokio::time::timeout(pause, self.inbox.recv()).await {
-                    Err(_) => return true,
+                    Err(_) => {
+                        self.begin_turn(Operation::Sync);
+                        return true;
+                    }
                     Ok(message) => message,
                 }
             }
@@ -270,6 +297,11 @@ impl Worker {
     }
 
     fn hear(&mut self, message: Message) {
+        self.begin_turn(match &message {
+            Message::Pod(_) | Message::Mirror(_) => Operation::Update,
+            Message::Gone | Message::End(_) => Operation::Kill,
+            _ => Operation::Sync,
+        });
         match message {
             Message::Pod(pod) => {
                 let (new, old) = (&pod.metadata, &self.pod.metadata);
@@ -290,6 +322,27 @@ impl Worker {
                 self.hear_outcome(*outcome);
             }
         }
+    }
+
+    fn begin_turn(&mut self, operation: Operation) {
+        self.turn.get_or_insert_with(|| (operation, Instant::now()));
+    }
+
+    /// A turn lasts as long as what it began.
+    fn end_turn(&mut self) {
+        if self.running.is_empty()
+            && let Some((operation, began)) = self.turn.take()
+        {
+            self.shared.metrics.workers.synced(operation, began);
+        }
+    }
+
+    fn count_as(&mut self, stage: Stage) {
+        let is_static = crate::staticpods::is_static(&self.pod);
+        let (is_orphan, is_of_runtime) = (self.gone || self.is_of_runtime, self.is_of_runtime);
+        let now = Some(Working { stage, is_orphan, is_of_runtime, is_static });
+        self.shared.metrics.workers.working(self.working, now);
+        self.working = now;
     }
 
     /// What was told of one mirror has to be told of the next again.
@@ -329,7 +382,9 @@ impl Worker {
         let now = Timestamp::now();
         let pod = self.current_pod(now);
         let pod = self.allocate(pod);
+        let began = Instant::now();
         let observed = observe::observe(&self.shared.runtime, &pod).await?;
+        self.shared.metrics.requests.pod_observed(began.elapsed());
         self.learn(&pod, &observed, now);
         let mut plan = pod_actions(&pod, &observed, &self.memory, now);
         let ending = pod.metadata.is_being_deleted() || pod.is_terminal() || self.memory.failed.is_some();
@@ -345,6 +400,11 @@ impl Worker {
             plan.finished = false;
             plan.wake(now + act::RETRY);
         }
+        self.count_as(match (ending, plan.finished) {
+            (_, true) => Stage::Terminated,
+            (true, false) => Stage::Terminating,
+            (false, false) => Stage::Sync,
+        });
         self.tell_resized(&pod, &observed);
         if plan.finished {
             self.shared.allocations.release(&pod.metadata.uid);
@@ -366,6 +426,9 @@ impl Worker {
         }
         if plan.finished && pod.metadata.is_being_deleted() {
             if self.remove(&pod, &observed).await? {
+                if let Some((_, began)) = self.turn.take() {
+                    self.shared.metrics.workers.synced(Operation::Terminated, began);
+                }
                 return Ok(None);
             }
             plan.wake(now + act::RETRY);

@@ -17,6 +17,7 @@ use rustls_pki_types::CertificateDer;
 use super::fixture::Fixture;
 use crate::body;
 use crate::component::{AlwaysAllowed, Authentication, Authorization, Check, Config, Server, Trust};
+use crate::features::Features;
 use crate::listener::Answers;
 use crate::pipeline::Peer;
 use crate::upkeep::clusterauthenticationtrust as published;
@@ -58,6 +59,8 @@ impl Component {
             configz: json!({"componentconfig": {"kind": "KubeSchedulerConfiguration"}}),
             figures: vec![Arc::new(client::QueueMetrics::default())],
             pages: Pages::new("kube-scheduler", Arc::new([("v".to_owned(), "2".to_owned())].into())),
+            features: Features::default(),
+            set_verbosity: None,
         });
         Component { server, authentication, is_well }
     }

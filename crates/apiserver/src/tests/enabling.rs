@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use client::debug::SetVerbosity;
+
 use super::fixture::Fixture;
 use crate::enablement::Enablement;
 
@@ -30,7 +32,7 @@ async fn how_much_is_logged_can_be_set() {
     let level = Arc::new(AtomicI32::new(0));
     let set = level.clone();
     let api = Fixture::with(|config| {
-        config.set_verbosity = Some(Arc::new(move |level| set.store(level, Ordering::Relaxed)));
+        config.set_verbosity = Some(SetVerbosity::new(move |level| set.store(level, Ordering::Relaxed)));
     })
     .await;
     let answer = api.send("PUT /debug/flags/v", "4").await;
@@ -43,7 +45,9 @@ async fn how_much_is_logged_can_be_set() {
 
 #[tokio::test]
 async fn the_program_tells_how_it_was_started_and_makes_no_profiles() {
-    let api = Fixture::new().await;
+    let silent = Fixture::new().await;
+    assert_eq!(silent.send("GET /debug/pprof/cmdline", "").await.code, 404, "it is not to tell");
+    let api = Fixture::with(|config| config.set_verbosity = Some(SetVerbosity::new(|_| ()))).await;
     let answer = api.send("GET /debug/pprof/cmdline", "").await;
     let program = std::env::args().next().expect("a name");
     assert!(answer.bytes.starts_with(program.as_bytes()));

@@ -38,6 +38,25 @@ async fn pages_show_one_revision() {
 }
 
 #[tokio::test]
+async fn lists_are_counted_with_what_they_looked_at() {
+    let api = Fixture::new().await;
+    for name in ["a", "b"] {
+        api.check("POST /api/v1/namespaces/default/pods", pod(name), 201, json!({})).await;
+    }
+    api.check("GET /api/v1/pods?labelSelector=app%3Da", json!(null), 200, json!({})).await;
+    let page = api.send("GET /metrics", "").await.bytes;
+    let page = String::from_utf8_lossy(&page);
+    let index = r#"group="",index="",resource="pods""#;
+    for line in [
+        format!("apiserver_cache_list_total{{{index}}} 1"),
+        format!("apiserver_cache_list_fetched_objects_total{{{index}}} 2"),
+        r#"apiserver_cache_list_returned_objects_total{group="",resource="pods"} 1"#.to_owned(),
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line}\nis not in\n{page}");
+    }
+}
+
+#[tokio::test]
 async fn selectors_pick_by_label_and_field() {
     let api = Fixture::new().await;
     for name in ["a", "b"] {

@@ -61,7 +61,7 @@ impl Controller for Deployments {
             return Ok(Plan::default());
         };
         let mut world = self.world(&deployment);
-        if world.has_adoptable(&deployment) {
+        if world.has_adoptable() {
             world.may_adopt = is_alive::<Deployment>(client, &deployment.metadata).await?;
         }
         Ok(reconcile(&deployment, &world, now))
@@ -73,7 +73,7 @@ impl Deployments {
         let replica_sets = self.replica_sets.list_namespace(&deployment.metadata.namespace);
         let owned = replica_sets.iter().filter(|rs| rs.metadata.is_controlled_by(&deployment.metadata.uid));
         let pods = owned.flat_map(|rs| self.pods.by_index(CONTROLLER, &rs.metadata.uid)).collect();
-        World { replica_sets, pods, may_adopt: false }
+        World::new(deployment, replica_sets, pods)
     }
 }
 

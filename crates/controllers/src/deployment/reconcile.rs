@@ -13,20 +13,61 @@ use super::{revision, rollout, scale, status, template};
 use crate::ownership::{Claim, adopt, claim, release};
 use crate::plan::{Event, Plan, reference};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct World {
     /// All of the namespace.
     pub replica_sets: Vec<Arc<ReplicaSet>>,
+    claims: Claims,
     /// The pods of the Deployment's ReplicaSets.
     pub pods: Vec<Arc<Pod>>,
     /// The server has confirmed that the Deployment is not being deleted.
     pub may_adopt: bool,
 }
 
+/// The ReplicaSets that concern the Deployment.
+#[derive(Clone, Debug, Default)]
+struct Claims {
+    own: Vec<Arc<ReplicaSet>>,
+    adoptable: Vec<Arc<ReplicaSet>>,
+    /// Its own that it selects no more.
+    lost: Vec<Arc<ReplicaSet>>,
+}
+
+impl Claims {
+    fn of(deployment: &Deployment, replica_sets: &[Arc<ReplicaSet>]) -> Self {
+        let mut claims = Claims::default();
+        for replica_set in replica_sets {
+            let into = match claim(&deployment.metadata, &deployment.spec.selector, &replica_set.metadata) {
+                Claim::Keep => &mut claims.own,
+                Claim::Adopt => &mut claims.adoptable,
+                Claim::Release => &mut claims.lost,
+                Claim::Ignore => continue,
+            };
+            into.push(replica_set.clone());
+        }
+        claims
+    }
+
+    fn settle(&self, deployment: &Deployment, may_adopt: bool, plan: &mut Plan) {
+        let owner = &deployment.metadata;
+        for replica_set in self.adoptable.iter().filter(|_| may_adopt) {
+            plan.act(adopt((DEPLOYMENTS, owner), (REPLICA_SETS, &replica_set.metadata)));
+        }
+        for replica_set in &self.lost {
+            plan.act(release(owner, (REPLICA_SETS, &replica_set.metadata)));
+        }
+    }
+}
+
 impl World {
-    pub fn has_adoptable(&self, deployment: &Deployment) -> bool {
-        let claims = |rs: &ReplicaSet| claim(&deployment.metadata, &deployment.spec.selector, &rs.metadata);
-        self.replica_sets.iter().any(|rs| claims(rs) == Claim::Adopt)
+    /// What of it may be adopted is not adopted yet.
+    pub fn new(deployment: &Deployment, replica_sets: Vec<Arc<ReplicaSet>>, pods: Vec<Arc<Pod>>) -> Self {
+        let claims = Claims::of(deployment, &replica_sets);
+        World { replica_sets, claims, pods, may_adopt: false }
+    }
+
+    pub fn has_adoptable(&self) -> bool {
+        !self.claims.adoptable.is_empty()
     }
 }
 
@@ -35,12 +76,13 @@ pub fn reconcile(deployment: &Deployment, world: &World, now: Timestamp) -> Plan
         return refuse(deployment);
     }
     let mut plan = Plan::default();
-    let replica_sets = claim_replica_sets(deployment, world, &mut plan);
-    if world.may_adopt && world.has_adoptable(deployment) {
+    world.claims.settle(deployment, world.may_adopt, &mut plan);
+    if world.may_adopt && world.has_adoptable() {
         // What is adopted may be the new ReplicaSet itself. It is counted when it shows as adopted: one write to it at
         // a time.
         return plan;
     }
+    let replica_sets = world.claims.own.iter().map(|own| ReplicaSet::clone(own)).collect();
     let mut draft = Draft::new(deployment, replica_sets, plan, now);
     if deployment.metadata.is_being_deleted() {
         sync_revision(&mut draft);
@@ -77,21 +119,6 @@ fn refuse(deployment: &Deployment) -> Plan {
         draft.status.observed_generation = deployment.metadata.generation;
     }
     draft.finish()
-}
-
-fn claim_replica_sets(deployment: &Deployment, world: &World, plan: &mut Plan) -> Vec<ReplicaSet> {
-    let owner = &deployment.metadata;
-    let mut claimed = Vec::new();
-    for replica_set in &world.replica_sets {
-        let child = (REPLICA_SETS, &replica_set.metadata);
-        match claim(owner, &deployment.spec.selector, &replica_set.metadata) {
-            Claim::Keep => claimed.push(ReplicaSet::clone(replica_set)),
-            Claim::Adopt if world.may_adopt => plan.act(adopt((DEPLOYMENTS, owner), child)),
-            Claim::Release => plan.act(release(owner, child)),
-            Claim::Adopt | Claim::Ignore => {}
-        }
-    }
-    claimed
 }
 
 /// Keeps annotations of the new ReplicaSet and of the Deployment in step (upstream: `getNewReplicaSet`, where it exists).

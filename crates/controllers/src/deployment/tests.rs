@@ -41,7 +41,8 @@ fn cluster(replicas: i32, strategy: Value) -> Cluster {
 
 fn decide(cluster: &Cluster) -> Plan {
     let deployment = current(cluster);
-    let world = World { replica_sets: cluster.list(), pods: cluster.list(), may_adopt: true };
+    let mut world = World::new(&deployment, cluster.list(), cluster.list());
+    world.may_adopt = true;
     reconcile(&deployment, &world, cluster.now)
 }
 

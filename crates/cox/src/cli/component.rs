@@ -56,6 +56,12 @@ pub struct SecureServingArgs {
     /// How long its refusal counts
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub authorization_webhook_cache_unauthorized_ttl: Duration,
+    /// Features to turn on or off, by upstream's names: `A=true,B=false`
+    #[arg(long, value_delimiter = ',')]
+    pub feature_gates: Vec<String>,
+    /// Tell of the program below /debug/pprof, and let be set there how much is logged
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub profiling: bool,
     /// Paths that anybody may ask for
     #[arg(long, value_delimiter = ',', default_value = "/healthz,/readyz,/livez")]
     pub authorization_always_allow_paths: Vec<String>,

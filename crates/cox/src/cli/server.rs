@@ -81,6 +81,9 @@ pub struct ServingArgs {
     /// Built-in APIs to serve or not: `batch/v1=false`, `apps/v1/daemonsets=false`, `api/all=false`
     #[arg(long, value_delimiter = ',', value_name = "KEY=BOOL")]
     pub runtime_config: Vec<String>,
+    /// Tell of the program below /debug/pprof, and let be set there how much is logged
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub profiling: bool,
     /// What a request that does not last may take; a client may ask for less
     #[arg(long, default_value = "1m0s", value_parser = duration)]
     pub request_timeout: Duration,
@@ -92,14 +95,15 @@ impl ServingArgs {
     }
 
     pub fn features(&self) -> anyhow::Result<Features> {
-        let features = Features::parse(self.feature_gates.iter().map(String::as_str));
-        let features = features.context("--feature-gates")?;
-        for name in features.without_effect() {
-            tracing::warn!(
-                feature = name,
-                "--feature-gates cannot switch this here; it stays as it is by default"
-            );
-        }
-        Ok(features)
+        features(&self.feature_gates).context("--feature-gates")
     }
+}
+
+/// What pairs such as `A=true` turn on and off, and a warning of each that nothing here heeds.
+pub fn features(pairs: &[String]) -> anyhow::Result<Features> {
+    let features = Features::parse(pairs.iter().map(String::as_str))?;
+    for name in features.without_effect() {
+        tracing::warn!(feature = name, "this feature cannot be switched here; it stays as it is by default");
+    }
+    Ok(features)
 }

@@ -9,7 +9,7 @@ use apimachinery::json;
 use client::config::RestConfig;
 use client::transport::Https;
 use client::zpages::Flags;
-use client::{CancellationToken, Client, Informers};
+use client::{CancellationToken, Client, Informers, Measured, RestMetrics};
 use cluster::{Layout, kubelet_root};
 use jiff::Timestamp;
 use kubelet::KubeletConfiguration;
@@ -44,7 +44,8 @@ pub fn agent(mut args: AgentArgs, parts: Agent, flags: Flags) -> anyhow::Result<
         None => become_member(&mut args, &layout)?,
     };
     let configuration = configuration(&args, &layout)?;
-    let (kubelet, shown) = kubelet_client(&kubeconfig, &layout)?;
+    let kubelet_requests = Arc::default();
+    let (kubelet, shown) = kubelet_client(&kubeconfig, &layout, &kubelet_requests)?;
     let own = |path: &Option<PathBuf>, agent: &str| match path {
         Some(path) => client_of(path, agent).map(|(client, _)| client),
         None => Ok(kubelet.clone()),
@@ -59,6 +60,7 @@ pub fn agent(mut args: AgentArgs, parts: Agent, flags: Flags) -> anyhow::Result<
         let informers = |client: Client| Informers::new(client, CancellationToken::new());
         let clients = node::Clients {
             kubelet,
+            kubelet_requests,
             proxy: informers(proxy),
             dns: informers(dns),
             ingress: (ingress.clone(), informers(ingress)),
@@ -123,7 +125,11 @@ fn configuration(args: &AgentArgs, layout: &Layout) -> anyhow::Result<KubeletCon
 
 /// The way to the API server, with what may be replaced of it: the certificate of the kubeconfig, or one that the
 /// cluster has signed since.
-fn kubelet_client(kubeconfig: &Path, layout: &Layout) -> anyhow::Result<(Client, Option<ShownClient>)> {
+fn kubelet_client(
+    kubeconfig: &Path,
+    layout: &Layout,
+    requests: &Arc<RestMetrics>,
+) -> anyhow::Result<(Client, Option<ShownClient>)> {
     let mut config = RestConfig::from_kubeconfig(kubeconfig)?;
     let mut identity = None;
     if let (Some(certificate), Some(key)) = (config.client_certificate.take(), config.client_key.take()) {
@@ -135,7 +141,8 @@ fn kubelet_client(kubeconfig: &Path, layout: &Layout) -> anyhow::Result<(Client,
         identity = Some(latest);
     }
     let https = Https::new(&config)?;
-    Ok((Client::new(https.clone(), "kubelet"), identity.map(|first| ShownClient { https, first })))
+    let measured = Measured::new(https.clone(), requests, &config.server);
+    Ok((Client::new(measured, "kubelet"), identity.map(|first| ShownClient { https, first })))
 }
 
 fn plan(

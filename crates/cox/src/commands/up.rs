@@ -173,6 +173,7 @@ async fn start(
         features: args.serving.features()?,
         enablement: args.serving.enablement()?,
         request_timeout: args.serving.request_timeout,
+        profiling: args.serving.profiling,
         flags,
     };
     let has_node = parts == Parts::Everything;
@@ -252,8 +253,10 @@ async fn start_node(
         flags: control_plane.flags.clone(),
     };
     let user = UserInfo::new(format!("system:node:{}", settings.node_name), ["system:nodes", AUTHENTICATED]);
+    let kubelet_requests = Arc::default();
     let clients = node::Clients {
-        kubelet: api.client(user, "kubelet"),
+        kubelet: api.measured_client(user, "kubelet", &kubelet_requests),
+        kubelet_requests,
         proxy: api.informers.clone(),
         dns: api.informers.clone(),
         ingress: (

@@ -7,11 +7,12 @@ use apimachinery::Value;
 use apiserver::component::{Check, Config, Server};
 use client::leaderelection::{Elector, Health};
 use client::metrics::Source;
-use client::zpages::{Flags, Pages};
+use client::zpages::Flags;
 use client::{CancellationToken, Client};
 use tokio::net::TcpListener;
 
-use crate::cli::SecureServingArgs;
+use crate::cli::{SecureServingArgs, features};
+use crate::logging;
 
 /// A component as others see it.
 pub struct Shown {
@@ -38,13 +39,16 @@ pub async fn serve(args: SecureServingArgs, shown: Shown, stop: CancellationToke
     };
     let (trust, reviewer) = (args.trust()?, args.reviewer()?);
     let authentication = Arc::new(args.authentication(shown.name, &trust, reviewer.clone())?);
+    let features = features(&args.feature_gates).context("--feature-gates")?;
     let server = Server::new(Config {
         authentication: authentication.clone(),
         authorization: args.authorization()?,
         checks: shown.checks,
         configz: shown.configz,
         figures: shown.figures,
-        pages: Pages::new(shown.name, shown.flags),
+        pages: features.pages(shown.name, shown.flags),
+        features,
+        set_verbosity: args.profiling.then(logging::setter),
     });
     let listening = client::listen::listen(address).await;
     let listener: TcpListener =

@@ -23,7 +23,7 @@ use client::certificate::Replaceable;
 use client::config::RestConfig;
 use client::leaderelection::Elector;
 use client::zpages::Flags;
-use client::{CancellationToken, Client, Informers, QueueMetrics};
+use client::{CancellationToken, Client, Informers, Measured, QueueMetrics, RestMetrics};
 use cluster::pki::{Identity, Leaf, Pki};
 use cluster::{Layout, Settings};
 use jiff::{SignedDuration, Timestamp};
@@ -59,6 +59,7 @@ pub struct Plan<'a> {
     /// Which built-in groups, versions and resources are served.
     pub enablement: Enablement,
     pub request_timeout: Duration,
+    pub profiling: bool,
     /// Of this process, which its parts show.
     pub flags: Flags,
     pub encryption: Option<Arc<Encryption>>,
@@ -73,6 +74,8 @@ pub struct Api {
     /// What all components of this process share.
     pub informers: Informers,
     figures: Figures,
+    /// Where others find the server.
+    address: String,
 }
 
 /// What the controllers and the scheduler of this process are measured by.
@@ -81,12 +84,18 @@ struct Figures {
     queues: Arc<QueueMetrics>,
     jobs: Arc<controllers::JobMetrics>,
     scheduler: Arc<scheduler::Metrics>,
+    requests: Arc<RestMetrics>,
 }
 
 impl Api {
     /// A client under the given identity.
     pub fn client(&self, user: UserInfo, agent: &str) -> Client {
-        Client::new(self.server.in_process(user), agent)
+        self.measured_client(user, agent, &self.figures.requests)
+    }
+
+    /// The same for a component whose requests are not counted with those of this server's own parts.
+    pub fn measured_client(&self, user: UserInfo, agent: &str, requests: &Arc<RestMetrics>) -> Client {
+        Client::new(Measured::new(self.server.in_process(user), requests, &self.address), agent)
     }
 
     pub fn admin(&self) -> Client {
@@ -143,6 +152,8 @@ impl Plan<'_> {
         if self.runs_deciders {
             config.components = vec![figures.queues.clone(), figures.jobs.clone(), figures.scheduler.clone()];
         }
+        config.components.push(figures.requests.clone());
+        let address = format!("https://{}", config.advertise);
         let server = Arc::new(ApiServer::start(config, self.issuer()?, store).await?);
         let listener = client::listen::listen_everywhere(self.settings.secure_port)
             .await
@@ -161,7 +172,7 @@ impl Plan<'_> {
             informers_stop.cancel();
             Ok(())
         });
-        Ok(Api { server, informers, figures })
+        Ok(Api { server, informers, figures, address })
     }
 
     async fn open_store(&self, services: &mut Services) -> anyhow::Result<Store> {
@@ -207,7 +218,7 @@ impl Plan<'_> {
         config.flags = self.flags.clone();
         config.encryption = self.encryption.clone();
         config.enablement = self.enablement.clone();
-        config.set_verbosity = Some(Arc::new(logging::set_level));
+        config.set_verbosity = self.profiling.then(logging::setter);
         config.client_ca = Some(self.pki.ca_certificate().to_owned());
         let leaf =
             Leaf::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"]);

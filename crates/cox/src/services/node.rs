@@ -9,8 +9,9 @@ use api::resource::{ENDPOINT_SLICES, NODES, SERVICES};
 use api::view::core::Node;
 use apimachinery::meta::StringMap;
 use apimachinery::{Value, json};
+use apiserver::features::Features;
 use client::zpages::{Flags, Pages};
-use client::{CancellationToken, Client, Informers, PatchType};
+use client::{CancellationToken, Client, Informers, PatchType, RestMetrics};
 use cluster::Layout;
 use ipnet::IpNet;
 use kubelet::KubeletConfiguration;
@@ -21,6 +22,8 @@ use tokio::sync::{oneshot, watch};
 use super::Services;
 use super::image_directory;
 use super::pod_network::{BuiltIn, Detached, Plugins};
+use crate::cli::features;
+use crate::logging;
 
 /// Where cluster DNS answers on each node.
 const DNS_PORT: u16 = 53;
@@ -136,6 +139,8 @@ pub fn network_state(layout: &Layout) -> PathBuf {
 /// The node's ways to the API, each under its own identity.
 pub struct Clients {
     pub kubelet: Client,
+    /// What the kubelet's requests are measured by.
+    pub kubelet_requests: Arc<RestMetrics>,
     pub proxy: Informers,
     pub dns: Informers,
     /// Secrets are read with the client.
@@ -163,7 +168,9 @@ impl Plan {
     pub async fn start(self, services: &mut Services, clients: Clients) -> anyhow::Result<Started> {
         let (network, known_network) = watch::channel(None);
         let (cri, runtime) = self.start_runtime(services, known_network.clone()).await?;
-        let ready = self.start_kubelet(services, &clients, cri);
+        let gates = self.kubelet.feature_gates.iter().map(|(name, on)| format!("{name}={on}"));
+        let features = features(&gates.collect::<Vec<_>>()).context("featureGates of the kubelet")?;
+        let ready = self.start_kubelet(services, &clients, features, cri);
         if ready.await.is_err() {
             // It has ended without saying that it is ready: its error says why.
             return Err(services.failed().await);
@@ -234,6 +241,7 @@ impl Plan {
         &self,
         services: &mut Services,
         clients: &Clients,
+        features: Features,
         cri: CriClients,
     ) -> oneshot::Receiver<()> {
         let config = kubelet::Config {
@@ -247,7 +255,9 @@ impl Plan {
             shown: self.shown.clone(),
             version: apimachinery::version::GIT_VERSION.to_owned(),
             kubelet: self.kubelet.clone(),
-            pages: Pages::new("kubelet", self.flags.clone()),
+            pages: features.pages("kubelet", self.flags.clone()),
+            set_verbosity: logging::setter(),
+            figures: vec![clients.kubelet_requests.clone(), Arc::new(features)],
         };
         let (told, ready) = oneshot::channel();
         let client = clients.kubelet.clone();

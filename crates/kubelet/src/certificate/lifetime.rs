@@ -39,6 +39,10 @@ impl Lifetime {
         self.not_before <= now && now < self.not_after
     }
 
+    pub fn not_before(&self) -> Timestamp {
+        self.not_before
+    }
+
     pub fn not_after(&self) -> Timestamp {
         self.not_after
     }

@@ -3,8 +3,10 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use api::view::core::{Container, Pod};
+use client::metrics::{head, sample};
 use tokio::sync::watch;
 
 use super::Settings;
@@ -12,6 +14,7 @@ use super::cpumanager::{self, CpuManager};
 use super::cpuset::CpuSet;
 use super::devicemanager::DeviceManager;
 use super::memorymanager::{self, Block, MemoryManager};
+use super::metrics::AdmissionMetrics;
 use super::topology::{NodeMemory, Topology};
 use super::topologymanager::{self, Hint, NUMA_NODES_MAX, NumaNodes, Offer, Policy, Scope};
 use crate::admission::Refusal;
@@ -37,6 +40,7 @@ pub struct ContainerManager {
     memory: Option<Mutex<MemoryManager>>,
     /// Counts up when CPUs have changed hands.
     moved: watch::Sender<u64>,
+    metrics: AdmissionMetrics,
 }
 
 /// The CPUs that a container runs on, and the NUMA nodes that its memory is on.
@@ -70,7 +74,30 @@ impl ContainerManager {
             cpus: cpus.map(Mutex::new),
             memory: memory.map(Mutex::new),
             moved: watch::Sender::default(),
+            metrics: AdmissionMetrics::default(),
         })
+    }
+
+    /// What there is to tell of how resources are given.
+    pub fn write_metrics(&self, text: &mut String) {
+        self.metrics.write(text);
+        self.devices.metrics.write(text);
+        let Some(cpus) = self.cpus() else { return };
+        for (name, help, value) in [
+            (
+                "kubelet_cpu_manager_shared_pool_size_millicores",
+                "What all containers share that have no CPUs of their own.",
+                cpus.free().len() * 1000,
+            ),
+            (
+                "kubelet_cpu_manager_exclusive_cpu_allocation_count",
+                "CPUs that containers have of their own.",
+                cpus.given().len(),
+            ),
+        ] {
+            head(text, name, help, "gauge");
+            sample(text, name, "", "", "", value as f64);
+        }
     }
 
     /// Hears when containers are to run on other CPUs than before.
@@ -80,7 +107,9 @@ impl ContainerManager {
 
     /// Gives the pod's containers what they ask for, all or nothing.
     pub async fn admit(&self, pod: &Pod) -> Result<(), Refusal> {
+        let began = Instant::now();
         let given = self.give(pod).await;
+        self.metrics.admitted(&given, began.elapsed());
         if given.is_err() {
             self.release(&pod.metadata.uid);
         }
@@ -138,7 +167,9 @@ impl ContainerManager {
         if cpumanager::wanted(pod, container) == 0 {
             return Ok(());
         }
-        match cpus.allocate(pod, container, nodes) {
+        let given = cpus.allocate(pod, container, nodes);
+        self.metrics.cpus.made(&given);
+        match given {
             Ok(()) => self.tell_moved(),
             Err(error @ cpumanager::Error::NotWholeCores { .. }) => {
                 return Err(Refusal { reason: "SMTAlignmentError".to_owned(), message: error.to_string() });
@@ -150,7 +181,12 @@ impl ContainerManager {
 
     fn give_memory(&self, pod: &Pod, container: &Container, agreed: Hint) -> Result<(), Refusal> {
         let Some(mut memory) = self.memory() else { return Ok(()) };
-        memory.allocate(pod, container, agreed).map_err(|error| unexpected(error.to_string()))
+        if memorymanager::requested(pod, container).is_empty() {
+            return Ok(());
+        }
+        let given = memory.allocate(pod, container, agreed);
+        self.metrics.memory.made(&given);
+        given.map_err(|error| unexpected(error.to_string()))
     }
 
     /// Takes back what a pod had of which nothing runs any more.

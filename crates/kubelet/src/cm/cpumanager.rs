@@ -164,8 +164,14 @@ impl CpuManager {
         self.own.get(uid)?.get(container)
     }
 
-    fn free(&self) -> CpuSet {
+    /// What containers may still have of their own.
+    pub fn free(&self) -> CpuSet {
         self.shared.without(&self.reserved)
+    }
+
+    /// What they have.
+    pub fn given(&self) -> CpuSet {
+        self.own.values().flat_map(BTreeMap::values).flat_map(CpuSet::iter).collect()
     }
 
     /// What init containers that have ended leave to those that follow: nobody else in the pod has these.

@@ -17,6 +17,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use api::view::core::{Container, Pod};
 use tokio::sync::watch;
@@ -28,6 +29,7 @@ use self::devices::{Choice, Devices, Given};
 use self::endpoint::Endpoint;
 use self::proto::ContainerAllocateResponse;
 pub use self::registration::Registration;
+use super::metrics::DeviceMetrics;
 use super::pod_scope::needed_at_once;
 use super::resourcestatus::ResourceStatus;
 use super::topologymanager::{NumaNodes, Offer};
@@ -48,6 +50,7 @@ pub struct DeviceManager {
     counts: watch::Sender<Counts>,
     /// The pods of which a device is not as it was, for who tells their status.
     unwell: watch::Sender<BTreeSet<String>>,
+    pub metrics: DeviceMetrics,
 }
 
 impl DeviceManager {
@@ -65,6 +68,7 @@ impl DeviceManager {
             endpoints: Mutex::default(),
             counts,
             unwell: watch::Sender::default(),
+            metrics: DeviceMetrics::default(),
         })
     }
 
@@ -132,7 +136,10 @@ impl DeviceManager {
             let Some(choice) = choice else { continue };
             let endpoint = self.endpoint(&resource)?;
             let chosen = self.settle(&endpoint, &resource, choice, nodes).await?;
-            let response = endpoint.allocate(&chosen).await?;
+            let began = Instant::now();
+            let response = endpoint.allocate(&chosen).await;
+            self.metrics.allocated(&resource, began);
+            let response = response?;
             let mut devices = self.devices();
             // Another container may have got one of them while the plugin was asked.
             devices.give((uid, &container.name), &resource, Given { devices: chosen, response })?;

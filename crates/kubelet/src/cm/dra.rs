@@ -10,13 +10,14 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::resource::RESOURCE_CLAIMS;
 use api::view::core::{Container, Pod};
 use api::view::dynamicresource::{ResourceClaim, claim_name};
 use apimachinery::meta::ObjectMeta;
 use client::Client;
+use client::metrics::{head, sample};
 use dra::v1::{Claim, NodePrepareResourcesRequest, NodeUnprepareResourcesRequest};
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -26,6 +27,7 @@ use self::claiminfo::ClaimInfos;
 use self::plugin::Plugins;
 use super::checkpoint;
 use super::devicemanager::proto::{CdiDevice, ContainerAllocateResponse};
+use super::metrics::DraMetrics;
 use super::resourcestatus::{ResourceHealth, ResourceStatus};
 use crate::pluginmanager::PluginHandler;
 
@@ -39,6 +41,7 @@ pub struct DraManager {
     state_file: PathBuf,
     claims: Mutex<ClaimInfos>,
     plugins: Arc<Plugins>,
+    metrics: DraMetrics,
 }
 
 /// Claims to ask a driver about.
@@ -58,7 +61,17 @@ impl DraManager {
             None
         });
         let claims = Mutex::new(claims.unwrap_or_default());
-        Arc::new(DraManager { client, state_file, claims, plugins })
+        Arc::new(DraManager { client, state_file, claims, plugins, metrics: DraMetrics::default() })
+    }
+
+    /// What there is to tell of how claims are made ready.
+    pub fn write_metrics(&self, text: &mut String) {
+        const IN_USE: &str = "dra_resource_claims_in_use";
+        self.metrics.write(text);
+        head(text, IN_USE, "Claims that pods of this node use, by driver.", "gauge");
+        for (driver, count) in self.claims().in_use() {
+            sample(text, IN_USE, "", &format!("driver_name={driver:?}"), "", count as f64);
+        }
     }
 
     /// What the plugin registry hands drivers to.
@@ -76,7 +89,9 @@ impl DraManager {
         if pod.spec.resource_claims.is_empty() && pod.status.extended_resource_claim_status.is_none() {
             return Ok(());
         }
+        let began = Instant::now();
         let prepared = self.try_prepare(pod).await;
+        self.metrics.done("PrepareResources", prepared.is_err(), began);
         prepared.map_err(|why| format!("prepare dynamic resources: {why}"))
     }
 
@@ -236,7 +251,10 @@ impl DraManager {
         if !self.claims().has_pod(uid) {
             return Ok(());
         }
-        self.try_unprepare(uid).await.map_err(|why| format!("unprepare dynamic resources: {why}"))
+        let began = Instant::now();
+        let unprepared = self.try_unprepare(uid).await;
+        self.metrics.done("UnprepareResources", unprepared.is_err(), began);
+        unprepared.map_err(|why| format!("unprepare dynamic resources: {why}"))
     }
 
     async fn try_unprepare(&self, uid: &str) -> Result<(), String> {

@@ -274,7 +274,7 @@ fn is_managed(pod: &Pod) -> bool {
 }
 
 /// How many bytes of which memory a container is to have.
-fn requested(pod: &Pod, container: &Container) -> Amounts {
+pub fn requested(pod: &Pod, container: &Container) -> Amounts {
     if !is_managed(pod) {
         return Amounts::new();
     }

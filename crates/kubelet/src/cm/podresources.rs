@@ -23,6 +23,7 @@ use super::cpuset::CpuSet;
 use super::dra::ClaimInfo;
 use super::memorymanager::Block;
 use super::sockets;
+use crate::metrics::PodResourcesCall;
 use crate::worker::Shared;
 
 const DIR: &str = "pod-resources";
@@ -69,6 +70,11 @@ impl Lister {
             namespace: pod.metadata.namespace.clone(),
             containers: sidecars.chain(&pod.spec.containers).map(of).collect(),
         }
+    }
+
+    fn counted<T>(&self, call: PodResourcesCall, answer: Result<T, tonic::Status>) -> Answer<T> {
+        self.shared.metrics.requests.pod_resources(call, &answer);
+        answer.map(tonic::Response::new)
     }
 
     fn pods(&self) -> Vec<Arc<Pod>> {
@@ -131,18 +137,19 @@ type Answer<T> = Result<tonic::Response<T>, tonic::Status>;
 impl PodResourcesLister for Lister {
     async fn list(&self, _: tonic::Request<ListPodResourcesRequest>) -> Answer<ListPodResourcesResponse> {
         let pod_resources = self.pods().iter().map(|pod| self.of_pod(pod)).collect();
-        Ok(tonic::Response::new(ListPodResourcesResponse { pod_resources }))
+        self.counted(PodResourcesCall::List, Ok(ListPodResourcesResponse { pod_resources }))
     }
 
     async fn get_allocatable_resources(
         &self,
         _: tonic::Request<AllocatableResourcesRequest>,
     ) -> Answer<AllocatableResourcesResponse> {
-        Ok(tonic::Response::new(AllocatableResourcesResponse {
+        let answer = AllocatableResourcesResponse {
             devices: told(self.shared.containers.devices.allocatable()),
             cpu_ids: ids(&self.shared.containers.allocatable_cpus()),
             memory: memory(self.shared.containers.allocatable_memory()),
-        }))
+        };
+        self.counted(PodResourcesCall::GetAllocatable, Ok(answer))
     }
 
     async fn get(&self, request: tonic::Request<GetPodResourcesRequest>) -> Answer<GetPodResourcesResponse> {
@@ -152,7 +159,8 @@ impl PodResourcesLister for Lister {
         let pods = self.pods();
         let pod = pods.iter().find(wanted).ok_or_else(|| {
             tonic::Status::unknown(format!("pod {pod_name} in namespace {pod_namespace} not found"))
-        })?;
-        Ok(tonic::Response::new(GetPodResourcesResponse { pod_resources: Some(self.of_pod(pod)) }))
+        });
+        let answer = pod.map(|pod| GetPodResourcesResponse { pod_resources: Some(self.of_pod(pod)) });
+        self.counted(PodResourcesCall::Get, answer)
     }
 }

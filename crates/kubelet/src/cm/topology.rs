@@ -123,6 +123,14 @@ pub fn count_cpus() -> usize {
     online().len().max(1)
 }
 
+/// Of the whole machine.
+pub fn count_cores_and_sockets() -> (usize, usize) {
+    let topology = Topology::read();
+    let all = topology.all();
+    let cores = topology.groups(&all, |place| (place.socket, place.core)).len();
+    (cores, topology.groups(&all, |place| place.socket).len())
+}
+
 /// The CPUs that the machine runs on, whatever this process may use of them; empty where the kernel does not tell.
 fn online() -> CpuSet {
     let online = fs::read_to_string(Path::new(CPUS).join("online")).unwrap_or_default();

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::plugin::Plugin;
 use super::tear_down::unstage_unused;
+use crate::metrics::VolumeMetrics;
 use crate::pluginmanager::PluginHandler;
 use crate::volumes::growth::Known;
 
@@ -82,6 +83,7 @@ pub struct Registration {
     pub node_name: String,
     /// The kubelet's folder.
     pub root: PathBuf,
+    pub metrics: Arc<VolumeMetrics>,
 }
 
 #[tonic::async_trait]
@@ -104,7 +106,7 @@ impl PluginHandler for Registration {
     }
 
     async fn register(&self, info: &PluginInfo, endpoint: &Path) -> Result<(), String> {
-        let plugin = Plugin::new(endpoint);
+        let plugin = Plugin::new(&info.name, endpoint, self.metrics.clone());
         let node = plugin.node_info().await.map_err(|status| status.to_string())?;
         let written = self.write_csi_node(&info.name, Some(&node)).await;
         written.map_err(|error| format!("CSINode not written: {error}"))?;

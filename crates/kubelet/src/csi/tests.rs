@@ -18,6 +18,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::metrics::VolumeMetrics;
 use crate::pluginmanager::Registry;
 use crate::volumes::downward::Allocatable;
 use crate::volumes::{Context, is_mounted};
@@ -70,6 +71,7 @@ struct Node {
     client: Client,
     recorder: EventRecorder,
     drivers: Arc<Drivers>,
+    metrics: Arc<VolumeMetrics>,
     driver: Driver,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -88,7 +90,8 @@ impl Node {
         let client = Client::new(Arc::new(Way(api.clone())), "kubelet");
         let recorder = EventRecorder::new(client.clone(), "kubelet", "n");
         let drivers = Arc::default();
-        let mut node = Node { root, api, client, recorder, drivers, driver, tasks: Vec::new() };
+        let mut node =
+            Node { root, api, client, recorder, drivers, metrics: Arc::default(), driver, tasks: Vec::new() };
         node.start().await;
         node
     }
@@ -103,6 +106,7 @@ impl Node {
             client: self.client.clone(),
             node_name: "n".into(),
             root: self.root.clone(),
+            metrics: self.metrics.clone(),
         };
         let registry = Registry::new(&self.root, vec![Arc::new(registration)]);
         self.tasks.push(tokio::spawn(registry.run()));
@@ -130,6 +134,7 @@ impl Node {
             root: &self.root,
             local_path_root: None,
             csi_drivers: &self.drivers,
+            metrics: &self.metrics,
             node_name: "n",
             allocatable: Allocatable { milli_cpu: 0, memory_bytes: 0, ephemeral_storage_bytes: 0 },
             pod_ips: &[],

@@ -27,7 +27,7 @@ const VERIFICATION: &str = "imagePullCredentialsVerificationPolicy";
 const NOT_VERIFYING: [&str; 2] = ["NeverVerify", "NeverVerifyPreloadedImages"];
 
 /// What has no counterpart here, or happens by itself.
-const WITHOUT_EFFECT: [&str; 30] = [
+const WITHOUT_EFFECT: [&str; 27] = [
     "syncFrequency",
     "fileCheckFrequency",
     "enableContentionProfiling",
@@ -47,15 +47,12 @@ const WITHOUT_EFFECT: [&str; 30] = [
     "makeIPTablesUtilChains",
     "iptablesMasqueradeBit",
     "iptablesDropBit",
-    "featureGates",
     "containerLogMaxWorkers",
     "containerLogMonitorInterval",
     "configMapAndSecretChangeDetectionStrategy",
     "showHiddenMetricsForVersion",
     "volumePluginDir",
     "enableSystemLogQuery",
-    "enableProfilingHandler",
-    "enableDebugFlagsHandler",
     "memoryThrottlingFactor",
     "tracing",
 ];

@@ -1,5 +1,6 @@
 //! Figures of what runs here: asks for a reading and has it written down.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::view::core::Pod;
@@ -11,6 +12,7 @@ use runtime::cri;
 
 use super::metrics::{self, Counts};
 use super::{Body, Refusal, Server, text};
+use crate::pod::resize::{IN_PROGRESS, PENDING};
 use crate::staticpods::mirrored_uid;
 use crate::stats::cgroup::Told;
 use crate::stats::volumes::ByPod;
@@ -78,9 +80,13 @@ impl Server {
         let mut text = metrics::kubelet(&config.node_name, &config.version, &counts, &claims);
         self.shared.started.write(&mut text);
         self.shared.operations.write(&mut text);
-        self.shared.metrics.write(&mut text);
+        let now = Timestamp::now();
+        self.shared.metrics.write(&mut text, now);
+        self.shared.containers.write_metrics(&mut text);
+        self.shared.dra.write_metrics(&mut text);
         self.requests.write(&mut text);
-        client::process::write(&mut text, Timestamp::now());
+        config.figures.iter().for_each(|figures| figures.write(&mut text));
+        client::process::write(&mut text, now);
         Ok(figures(text))
     }
 
@@ -99,6 +105,11 @@ impl Server {
             [wanted.len() - mirrored, mirrored]
         };
         let desired_pods = count(|_| true);
+        let conditions = || pods.iter().flat_map(|pod| &pod.status.conditions).filter(|c| c.is_true());
+        let mut pending_resizes = BTreeMap::new();
+        for condition in conditions().filter(|condition| condition.kind == PENDING) {
+            *pending_resizes.entry(condition.reason.to_lowercase()).or_default() += 1;
+        }
         Ok(Counts {
             running_pods: sandboxes.items.iter().filter(ready).count(),
             containers: vec![
@@ -108,6 +119,8 @@ impl Server {
                 ("unknown", in_state(ContainerUnknown)),
             ],
             desired_pods,
+            pending_resizes,
+            resizes_in_progress: conditions().filter(|condition| condition.kind == IN_PROGRESS).count(),
             active_pods: count(|pod| !pod.is_terminal()),
             mirror_pods: desired_pods[1],
             cgroup_version: if self.shared.cgroups.is_v2() { 2.0 } else { 1.0 },

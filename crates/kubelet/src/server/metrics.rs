@@ -85,7 +85,7 @@ mod tests {
         let mut told = Told { device: "/dev/sda".to_owned(), ..Told::default() };
         told.pods.insert(String::new(), of_pod);
         told.containers.insert("c1".to_owned(), of_main);
-        let machine = Machine { boot_id: "b".to_owned(), ..Machine::default() };
+        let machine = Machine { boot_id: "b".to_owned(), cores: 4, sockets: 2, ..Machine::default() };
         let text = cadvisor(&reading(), &told, &machine);
         let main =
             r#"container="main",id="/k/pod7/c1",image="busybox:1",name="c1",namespace="shop",pod="web""#;
@@ -100,14 +100,19 @@ mod tests {
         let eth0 = r#"id="/k/pod7",namespace="shop",pod="web",interface="eth0""#;
         check("container_network_receive_packets_total", eth0, "3 200000");
         check("container_fs_limit_bytes", r#"id="/",device="/dev/sda""#, "0 200000");
+        check("machine_cpu_physical_cores", r#"boot_id="b",machine_id="",system_uuid="""#, "4");
+        check("machine_cpu_sockets", r#"boot_id="b",machine_id="",system_uuid="""#, "2");
         check("machine_memory_bytes", r#"boot_id="b",machine_id="",system_uuid="""#, "0");
     }
 
     #[test]
     fn what_cannot_be_read_is_said_once() {
-        let counts = Counts { running_pods: 2, desired_pods: [3, 1], ..Counts::default() };
+        let pending_resizes = [("deferred".to_owned(), 1)].into();
+        let counts = Counts { running_pods: 2, desired_pods: [3, 1], pending_resizes, ..Counts::default() };
         let text = kubelet("n1", "v1.36.0", &counts, &[]);
         check(&text, "kubelet_running_pods 2");
+        check(&text, "kubelet_pod_pending_resizes{reason=\"deferred\"} 1");
+        check(&text, "kubelet_pod_in_progress_resizes 0");
         check(&text, "kubelet_node_name{node=\"n1\"} 1");
         check(&text, "kubelet_desired_pods{static=\"true\"} 1");
         let types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();

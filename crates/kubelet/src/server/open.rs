@@ -69,6 +69,8 @@ mod tests {
             "/flagz",
             "/statusz",
             "/runningpods/",
+            "/debug/pprof/cmdline",
+            "/debug/flags/v",
             "/exec/n/p/c",
             "/run/n/p/c",
             "/containerLogs/n/p/c",

@@ -4,15 +4,17 @@ use std::time::Instant;
 
 use client::metrics::{DEF_BUCKETS, Histogram, Number};
 use http::Request;
+use http::header::SEC_WEBSOCKET_PROTOCOL;
 
 const METHODS: [&str; 8] = ["OPTIONS", "GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT"];
 
 /// What paths may begin with to be told apart.
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 19] = [
     "attach",
     "checkpoint",
     "configz",
     "containerLogs",
+    "debug",
     "exec",
     "flagz",
     "healthz",
@@ -29,6 +31,13 @@ const PATHS: [&str; 18] = [
     "statusz",
 ];
 
+/// Paths of streams, what upstream counts them as, and the protocol that they must be asked for by.
+const STREAMED: [(&str, &str, &str); 3] = [
+    ("attach", "attach", "v5.channel.k8s.io"),
+    ("exec", "exec", "v5.channel.k8s.io"),
+    ("portForward", "portforward", "SPDY/3.1+portforward.k8s.io"),
+];
+
 /// Upstream's `longRunningRequestPathMap`, by whose spelling port-forward does not last.
 const LASTING: [&str; 2] = ["exec", "attach"];
 
@@ -37,6 +46,7 @@ pub struct Requests {
     totals: Number,
     now: Number,
     durations: Histogram,
+    streams: Number,
 }
 
 impl Default for Requests {
@@ -48,6 +58,10 @@ impl Default for Requests {
                 "kubelet_http_requests_duration_seconds",
                 "How long answers took.",
                 DEF_BUCKETS.to_vec(),
+            ),
+            streams: Number::counter(
+                "kubelet_websocket_streaming_requests_total",
+                "Requests for streams over WebSocket, by what they are for.",
             ),
         }
     }
@@ -65,6 +79,9 @@ impl Requests {
         let labels = labels(request.method().as_str(), request.uri().path(), is_open);
         self.totals.add(&labels, 1.0);
         self.now.add(&labels, 1.0);
+        if let Some(subresource) = streamed(request) {
+            self.streams.add(&format!("subresource={subresource:?}"), 1.0);
+        }
         Pending { requests: self, labels, began: Instant::now() }
     }
 
@@ -72,6 +89,7 @@ impl Requests {
         self.totals.write(text);
         self.now.write(text);
         self.durations.write(text);
+        self.streams.write(text);
     }
 }
 
@@ -80,6 +98,16 @@ impl Drop for Pending<'_> {
         self.requests.now.add(&self.labels, -1.0);
         self.requests.durations.observe(&self.labels, self.began.elapsed().as_secs_f64());
     }
+}
+
+/// What a request is for whose streams go over WebSocket, and end one by one.
+fn streamed<B>(request: &Request<B>) -> Option<&'static str> {
+    let root = request.uri().path().trim_start_matches('/').split('/').next()?;
+    let (subresource, wanted) =
+        STREAMED.into_iter().find_map(|(path, name, wanted)| (path == root).then_some((name, wanted)))?;
+    let protocols = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
+    let mut protocols = protocols.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    protocols.any(|protocol| protocol.trim() == wanted).then_some(subresource)
 }
 
 fn labels(method: &str, path: &str, is_open: bool) -> String {
@@ -109,6 +137,18 @@ mod tests {
         check("GET", "/metrics/cadvisor", true, expect);
         let expect = r#"long_running="false",method="other",path="other",server_type="readwrite""#;
         check("BREW", "/coffee", false, expect);
+    }
+
+    #[test]
+    fn streams_over_websocket_are_counted_by_what_they_are_for() {
+        let check = |path: &str, protocol: &str, expect: Option<&str>| {
+            let request = Request::get(path).header(SEC_WEBSOCKET_PROTOCOL, protocol).body(());
+            assert_eq!(streamed(&request.expect("a request")), expect, "{path} {protocol}");
+        };
+        check("/exec/n/p/c", "v5.channel.k8s.io, v4.channel.k8s.io", Some("exec"));
+        check("/exec/n/p/c", "v4.channel.k8s.io", None);
+        check("/portForward/n/p", "SPDY/3.1+portforward.k8s.io", Some("portforward"));
+        check("/pods", "v5.channel.k8s.io", None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The kubelet's paths, and what of the node a user must be allowed for each.
 
+use client::debug::PPROF;
 use client::zpages::Page;
 
 use super::healthz::CHECKS;
@@ -22,6 +23,9 @@ pub enum Route {
     RunningPods,
     Configz,
     Page(Page),
+    /// What follows `/debug/pprof/`.
+    Pprof(String),
+    Verbosity,
     Summary,
     Metrics,
     ResourceMetrics,
@@ -44,6 +48,9 @@ impl Route {
         if let Some(file) = path.strip_prefix(node_logs::PREFIX) {
             return Some(Route::NodeLogs(file.to_owned()));
         }
+        if let Some(page) = path.strip_prefix(PPROF) {
+            return Some(Route::Pprof(page.to_owned()));
+        }
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         let (first, rest) = parts.split_first()?;
         let in_container = || match rest {
@@ -60,6 +67,7 @@ impl Route {
             ("configz", []) => Some(Route::Configz),
             ("flagz", []) => Some(Route::Page(Page::Flagz)),
             ("statusz", []) => Some(Route::Page(Page::Statusz)),
+            ("debug", ["flags", "v"]) => Some(Route::Verbosity),
             ("stats", ["summary"]) => Some(Route::Summary),
             ("metrics", []) => Some(Route::Metrics),
             ("metrics", ["resource"]) => Some(Route::ResourceMetrics),
@@ -81,10 +89,11 @@ impl Route {
         }
     }
 
-    /// Whether it looks into containers (upstream: `InstallDebuggingHandlers`).
+    /// Whether it is refused where `enableDebuggingHandlers` is off (upstream: `InstallDebuggingDisabledHandlers`).
     pub fn is_for_debugging(&self) -> bool {
-        use Route::{Attach, Exec, Logs, NodeLogs, PortForward, Run, RunningPods};
-        matches!(self, RunningPods | Logs(_) | NodeLogs(_) | Exec(_) | Run(_) | Attach(_) | PortForward(_))
+        use Route::{Attach, Exec, Logs, NodeLogs, PortForward, Pprof, Run, RunningPods};
+        let reaches_in = matches!(self, Logs(_) | Exec(_) | Run(_) | Attach(_) | PortForward(_));
+        reaches_in || matches!(self, RunningPods | NodeLogs(_) | Pprof(_))
     }
 }
 
@@ -120,6 +129,8 @@ mod tests {
         assert_eq!(Route::parse("/run/n/p/c"), Some(Route::Run(target("n", "p", "", "c"))));
         assert_eq!(Route::parse("/portForward/n/p"), Some(Route::PortForward(target("n", "p", "", ""))));
         assert_eq!(Route::parse("/runningpods/"), Some(Route::RunningPods));
+        assert_eq!(Route::parse("/debug/pprof/"), Some(Route::Pprof(String::new())));
+        assert_eq!(Route::parse("/debug/flags/v"), Some(Route::Verbosity));
         assert_eq!(Route::parse("/logs/apt/"), Some(Route::NodeLogs("apt/".to_owned())));
         for bad in ["/", "/exec/n/p", "/exec/n/p/u/c/x", "/nope", "/healthz/x", "/stats", "/checkpoint/n/p"] {
             assert_eq!(Route::parse(bad), None, "{bad}");

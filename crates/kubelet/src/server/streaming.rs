@@ -16,6 +16,19 @@ fn failed(what: &str, why: impl std::fmt::Display) -> Refusal {
     Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("{what}: {why}"))
 }
 
+/// Upstream's words for a container that has ended or was never there.
+fn not_running(target: &Target) -> Refusal {
+    let message = format!("container not found ({:?})", target.container);
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, message)
+}
+
+/// The same for who wants to attach to it, who is told otherwise.
+fn not_attachable(target: &Target) -> Refusal {
+    let Target { namespace, pod, container, .. } = target;
+    let message = format!("container {container} not found in pod {pod}_{namespace}");
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, message)
+}
+
 impl Server {
     async fn observed(&self, target: &Target) -> Result<Observed, Refusal> {
         let pod = self.pod(target)?;
@@ -25,11 +38,15 @@ impl Server {
     }
 
     pub(super) async fn running_container(&self, target: &Target) -> Result<String, Refusal> {
+        let running = self.running(target).await?;
+        running.ok_or_else(|| not_running(target))
+    }
+
+    /// The container's id, if it is there and has not ended.
+    async fn running(&self, target: &Target) -> Result<Option<String>, Refusal> {
         let observed = self.observed(target).await?;
         let container = observed.container(&target.container).filter(|c| c.state == State::Running);
-        container
-            .map(|c| c.id.clone())
-            .ok_or_else(|| Refusal::not_found(format!("container not found ({:?})", target.container)))
+        Ok(container.map(|c| c.id.clone()))
     }
 }
 
@@ -66,7 +83,7 @@ pub async fn attach(
         })
         .unwrap_or(false);
     let ask = cri::AttachRequest {
-        container_id: server.running_container(target).await?,
+        container_id: server.running(target).await?.ok_or_else(|| not_attachable(target))?,
         tty,
         stdin: query_flag(query, "input"),
         stdout: query_flag(query, "output"),
@@ -152,6 +169,21 @@ async fn copy(client: hyper::upgrade::OnUpgrade, runtime: hyper::upgrade::OnUpgr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_that_has_ended_is_not_found_in_upstreams_words() {
+        let target = Target {
+            namespace: "shop".to_owned(),
+            pod: "web".to_owned(),
+            uid: String::new(),
+            container: "main".to_owned(),
+        };
+        let check = |refusal: Refusal, expect: &str| {
+            assert_eq!((refusal.0.as_u16(), refusal.1.as_str()), (500, expect));
+        };
+        check(not_running(&target), "container not found (\"main\")");
+        check(not_attachable(&target), "container main not found in pod web_shop");
+    }
 
     #[test]
     fn ports_are_named_each_or_all_in_one() {

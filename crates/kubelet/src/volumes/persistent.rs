@@ -16,13 +16,26 @@ use super::growth::{Growth, Known, Refusal};
 use super::{Context, device, is_mounted, local_path, volume_dir};
 use crate::csi;
 
-/// Where the claim's volume is on this node, and when to call again.
-pub async fn set_up(
-    cx: &Context<'_>,
-    pod: &Pod,
-    volume: &Volume,
-    name: &str,
-) -> Result<(PathBuf, Option<Timestamp>), csi::Error> {
+/// The volume that a pod's claim is bound to.
+pub struct Bound {
+    claim: Value,
+    found: Value,
+    volume: PersistentVolume,
+}
+
+impl Bound {
+    /// What brings it into the pod, in upstream's words.
+    pub fn plugin(&self) -> String {
+        match &self.volume.spec.csi {
+            Some(source) => super::csi_plugin(&source.driver),
+            None if self.volume.spec.local.is_some() => super::plugin("local-volume"),
+            None => super::plugin("host-path"),
+        }
+    }
+}
+
+/// The volume behind the claim that the pod names `volume`.
+pub async fn find(cx: &Context<'_>, pod: &Pod, volume: &Volume, name: &str) -> Result<Bound, String> {
     let namespace = &pod.metadata.namespace;
     let claim: Value = cx
         .client
@@ -30,10 +43,10 @@ pub async fn set_up(
         .await
         .map_err(|e| format!("failed to fetch PVC {namespace}/{name}: {e}"))?;
     if volume.ephemeral.is_some() && !belongs_to(&claim, pod) {
-        return Err(csi::Error::Failed(format!(
+        return Err(format!(
             "PVC {namespace}/{name} was not created for pod {namespace}/{} (pod is not owner)",
             pod.metadata.name
-        )));
+        ));
     }
     let bound = bound_volume(&claim)?;
     let found: Value = cx
@@ -42,26 +55,38 @@ pub async fn set_up(
         .await
         .map_err(|e| format!("failed to fetch PV {bound}: {e}"))?;
     check_claim(&found, &claim)?;
-    let persistent: PersistentVolume = serde_json::from_value(found.clone()).map_err(|e| e.to_string())?;
+    let volume = serde_json::from_value(found.clone()).map_err(|e| e.to_string())?;
+    Ok(Bound { claim, found, volume })
+}
+
+/// Where the claim's volume is on this node, and when to call again.
+pub async fn set_up(
+    cx: &Context<'_>,
+    pod: &Pod,
+    volume: &Volume,
+    bound: &Bound,
+) -> Result<(PathBuf, Option<Timestamp>), csi::Error> {
+    let Bound { claim, found, volume: persistent } = bound;
+    let name = &persistent.metadata.name;
     let is_block = volume_mode(persistent.spec.volume_mode.as_ref()) == "Block";
     check_use(pod, &volume.name, is_block)?;
     if let Some(source) = &persistent.spec.csi {
-        let source = csi::Source::persistent(volume, &persistent, source);
-        return csi::set_up(cx, pod, &source, Some(&claim)).await;
+        let source = csi::Source::persistent(volume, persistent, source);
+        return csi::set_up(cx, pod, &source, Some(claim)).await;
     }
     if let Some(root) = cx.local_path_root {
-        local_path::make(root, &persistent).map_err(|e| format!("make the directory of PV {bound}: {e}"))?;
+        local_path::make(root, persistent).map_err(|e| format!("make the directory of PV {name}: {e}"))?;
     }
-    let path = place(&found)?;
-    check_device(&persistent, &path, is_block)?;
+    let path = place(found)?;
+    check_device(persistent, &path, is_block)?;
     let Some(local) = &persistent.spec.local else { return Ok((path, None)) };
     let read_only = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only);
-    let dir = volume_dir(cx.root, pod, "local-volume", bound);
+    let dir = volume_dir(cx.root, pod, "local-volume", name);
     let is_shown = !is_block && device::is_block(&path);
     let growth = Growth {
         pod,
-        claim: &claim,
-        volume: bound,
+        claim,
+        volume: name,
         capacity: persistent.capacity(),
         read_only,
         is_online: is_mounted(&dir),
@@ -76,7 +101,7 @@ pub async fn set_up(
     growth.carry_out(cx, &mut Known::default(), grow).await?;
     let path = if is_shown { dir } else { path };
     if !is_block && !read_only {
-        own_by_pod(&path, pod).map_err(|e| format!("applyFSGroup failed for vol {bound}: {e}"))?;
+        own_by_pod(&path, pod).map_err(|e| format!("applyFSGroup failed for vol {name}: {e}"))?;
     }
     Ok((path, None))
 }

@@ -197,6 +197,7 @@ pub async fn set_up_volumes(
         root: &shared.config.root_dir,
         local_path_root: shared.config.local_path_root.as_deref(),
         csi_drivers: &shared.csi_drivers,
+        metrics: &shared.metrics.volumes,
         node_name: &shared.config.node_name,
         allocatable: shared.allocatable,
         pod_ips,

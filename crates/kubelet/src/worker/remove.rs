@@ -35,6 +35,7 @@ impl Worker {
         if !self.volumes_freed {
             let Shared { config, client, csi_drivers, .. } = &*self.shared;
             let (root, uid) = (&config.root_dir, &pod.metadata.uid);
+            let unmounting = self.shared.metrics.volumes.unmounting(uid);
             let freed = match csi::tear_down(client, csi_drivers, root, &config.node_name, uid).await {
                 Ok(()) => volumes::free(root, uid).map_err(|error| error.to_string()),
                 Err(why) => Err(why),
@@ -42,6 +43,7 @@ impl Worker {
             if let Err(why) = &freed {
                 tracing::warn!(pod = %pod.metadata.namespaced_name(), why, "volumes remain, will retry");
             }
+            unmounting.ended(freed.is_ok());
             self.volumes_freed = freed.is_ok();
         }
         self.volumes_freed

@@ -1,5 +1,7 @@
 //! Tells the API what became of the pod.
 
+use std::time::Instant;
+
 use api::resource::PODS;
 use api::view::core::{Pod, PodStatus};
 use apimachinery::{Value, json};
@@ -62,6 +64,7 @@ impl Worker {
         if reported == Some(&status) && !is_overwritten {
             return true;
         }
+        let since = *self.unreported.get_or_insert_with(Instant::now);
         let before = reported.filter(|_| !is_overwritten).unwrap_or(&known.status);
         let meta = match &self.mirror {
             Some(mirror) => &mirror.metadata,
@@ -77,6 +80,8 @@ impl Worker {
             .await;
         match written {
             Ok(written) => {
+                self.shared.metrics.workers.status_synced(since);
+                self.unreported = None;
                 self.shared.metrics.pod_reported(pod, &status, Timestamp::now());
                 self.shared.started.terminated(before, &status);
                 self.reported = Some(Reported::new(status, &written));

@@ -1,6 +1,7 @@
 //! Accepts changes of a running pod's resources, and puts them in force.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::view::core::{Container, Pod, ResourceRequirements};
 use apimachinery::{Value, json};
@@ -170,8 +171,13 @@ impl Resize {
     /// The pod's cgroup is wide enough for its containers all the time: it is widened before they are, and narrowed
     /// after them.
     pub async fn run(self, shared: Arc<Shared>, pod: Arc<Pod>) -> Outcome {
-        let mut actuated = Vec::new();
-        match self.try_run(&shared, &pod, &mut actuated).await {
+        let (mut actuated, began) = (Vec::new(), Instant::now());
+        let changed = self.try_run(&shared, &pod, &mut actuated).await;
+        // Of a pod that only gets its cgroup, nothing was resized.
+        if !self.containers.is_empty() {
+            shared.metrics.resized(changed.is_ok(), began);
+        }
+        match changed {
             Ok(()) => Outcome {
                 actuated,
                 pinned: self.pinned,

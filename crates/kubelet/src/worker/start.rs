@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::view::core::{Container, Pod, Secret};
+use api::view::core::{Container, Pod, Secret, VolumeMount};
 use client::event::EventType;
 use jiff::{SignedDuration, Timestamp};
 use runtime::cri;
@@ -104,7 +104,11 @@ impl Start {
         let pinned = self.pinned(spec);
         let config = self.config(spec, image, &sandbox.ips, &places, pinned.clone()).await;
         let config = config.map_err(|why| self.refused(spec, events, CONFIG_ERROR, why))?;
-        let id = self.create(spec, sandbox, config, events).await?;
+        let is_image = |mount: &&VolumeMount| places.images.contains_key(&mount.name);
+        let mounted = spec.volume_mounts.iter().filter(is_image).count();
+        let created = self.create(spec, sandbox, config, events).await;
+        self.shared.metrics.requests.image_volumes(places.images.len(), mounted, created.is_ok());
+        let id = created?;
         let mut client = self.shared.runtime.runtime.clone();
         client
             .start_container(cri::StartContainerRequest { container_id: id.clone() })

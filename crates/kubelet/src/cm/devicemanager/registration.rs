@@ -55,6 +55,7 @@ impl Registration {
     /// Takes over what the plugin of a resource tells.
     async fn follow(&self, resource: &str, socket: &Path) -> Result<(), tonic::Status> {
         tracing::info!(resource, socket = %socket.display(), "device plugin registers");
+        self.manager.metrics.registered(resource);
         let plugin = Endpoint::connect(socket).await?;
         let (manager, name) = (self.manager.clone(), resource.to_owned());
         self.put(resource, async move {

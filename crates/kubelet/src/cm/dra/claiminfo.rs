@@ -7,6 +7,9 @@ use api::view::dynamicresource::ResourceClaim;
 use dra::v1::{Claim, Device};
 use serde::{Deserialize, Serialize};
 
+/// As which claims are counted whatever their drivers (upstream: `DRAResourceClaimsInUseAnyDriver`).
+const ANY_DRIVER: &str = "<any>";
+
 /// By namespace and name, joined as `namespace/name`.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -155,6 +158,15 @@ impl ClaimInfos {
         }
     }
 
+    /// How many claims there are of each driver, and under [`ANY_DRIVER`] of all.
+    pub fn in_use(&self) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::from([(ANY_DRIVER, self.claims.len())]);
+        for driver in self.claims.values().flat_map(|claim| claim.drivers.keys()) {
+            *counts.entry(driver.as_str()).or_default() += 1;
+        }
+        counts
+    }
+
     pub fn has_pod(&self, pod: &str) -> bool {
         self.claims.values().any(|claim| claim.pods.contains(pod))
     }
@@ -201,6 +213,7 @@ mod tests {
         claims.set_devices(&told, "d", vec![device(&[], "x")]);
         claims.set_prepared(&told);
         assert!(claims.add("q", vec![info("c", "u")]).unwrap().is_empty());
+        assert_eq!(claims.in_use(), [(ANY_DRIVER, 1), ("d", 1)].into());
         assert!(claims.leave_shared("p").is_empty());
         let alone = claims.leave_shared("q");
         assert_eq!((alone.len(), claims.has_pod("q"), claims.has_pod("p")), (1, true, false));

@@ -26,6 +26,8 @@ pub fn cadvisor(reading: &Reading, told: &Told, machine: &Machine) -> String {
 /// What does not change while the machine runs.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
+    pub cores: usize,
+    pub sockets: usize,
     pub machine_id: String,
     pub system_uuid: String,
     pub boot_id: String,
@@ -359,6 +361,8 @@ fn write_machine(text: &mut String, reading: &Reading, machine: &Machine) {
     let memory = node.available.saturating_add(node.working_set);
     for (name, help, value) in [
         ("machine_cpu_cores", "Processors of this machine.", count_cpus() as f64),
+        ("machine_cpu_physical_cores", "Cores of this machine.", machine.cores as f64),
+        ("machine_cpu_sockets", "Sockets with processors of this machine.", machine.sockets as f64),
         ("machine_memory_bytes", "Memory of this machine.", memory as f64),
         (
             "machine_swap_bytes",

@@ -1,5 +1,7 @@
 //! `/metrics`: the kubelet itself (follows the kubelet's `metrics/metrics.go`).
 
+use std::collections::BTreeMap;
+
 use client::metrics::{head, sample};
 
 use super::labels;
@@ -18,6 +20,9 @@ pub struct Counts {
     pub active_pods: [usize; 2],
     pub mirror_pods: usize,
     pub ephemeral_containers: usize,
+    /// Pods whose resize the node has not accepted, by the reason.
+    pub pending_resizes: BTreeMap<String, usize>,
+    pub resizes_in_progress: usize,
     /// 1 or 2.
     pub cgroup_version: f64,
 }
@@ -35,6 +40,8 @@ pub fn kubelet(node_name: &str, version: &str, counts: &Counts, claims: &[Claim<
     gauge("kubelet_node_name", "The node's name.", &one(labels(&[("node", node_name)]), 1.0));
     let build = labels(&[("git_version", version), ("platform", "linux")]);
     gauge("kubernetes_build_info", "The version that runs.", &one(build, 1.0));
+    let provider = one(labels(&[("provider", "cri")]), 1.0);
+    gauge("kubelet_metrics_provider", "Who tells what containers use.", &provider);
     gauge(
         "kubelet_cgroup_version",
         "The version of the node's cgroups.",
@@ -59,6 +66,12 @@ pub fn kubelet(node_name: &str, version: &str, counts: &Counts, claims: &[Claim<
     gauge("kubelet_mirror_pods", "Static pods that the API shows.", &mirrors);
     let ephemeral = one(String::new(), counts.ephemeral_containers as f64);
     gauge("kubelet_managed_ephemeral_containers", "Ephemeral containers of these pods.", &ephemeral);
+    let pending = counts.pending_resizes.iter();
+    let pending = pending.map(|(reason, count)| (labels(&[("reason", reason)]), *count as f64));
+    let help = "Pods whose resize waits, by the reason.";
+    gauge("kubelet_pod_pending_resizes", help, &pending.collect::<Vec<_>>());
+    let in_progress = one(String::new(), counts.resizes_in_progress as f64);
+    gauge("kubelet_pod_in_progress_resizes", "Pods that are being resized.", &in_progress);
     let of_claim = |namespace, claim| labels(&[("namespace", namespace), ("persistentvolumeclaim", claim)]);
     for (name, help, figure) in VOLUME_FIGURES {
         let series = claims
