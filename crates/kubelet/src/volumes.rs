@@ -45,6 +45,9 @@ pub enum Error {
     /// A controller is at it, and will tell.
     #[error("volume {volume:?} is awaited: {why}")]
     Awaited { volume: String, why: String },
+    /// It cannot come to this node.
+    #[error("{0}")]
+    LimitExceeded(String),
     #[error("volume {0:?} has a type that this kubelet does not support")]
     Unsupported(String),
 }
@@ -54,6 +57,7 @@ impl Error {
         let (volume, why) = (volume.to_owned(), error.to_string());
         match error {
             csi::Error::NotAttached { .. } => Error::Awaited { volume, why },
+            csi::Error::LimitExceeded { .. } => Error::LimitExceeded(why),
             csi::Error::Failed(_) => Error::SetUp { volume, why },
         }
     }

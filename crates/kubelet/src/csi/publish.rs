@@ -41,7 +41,7 @@ pub async fn set_up(
     let mut turn = turn.lock().await;
     let held = driver.plugin.capabilities().await;
     let held = held.map_err(|status| rpc_error("failed to get the driver's capabilities", &status))?;
-    let (attachment, publish_context) = attached(cx, source, settings.as_ref()).await?;
+    let (attachment, publish_context) = attached(cx, pod, source, &driver, settings.as_ref()).await?;
     let record = Record::of(source, cx.node_name, &attachment);
     let group = pod.spec.security_context.as_ref().and_then(|context| context.fs_group);
     let staging = Staging {
@@ -183,9 +183,10 @@ async fn tokens(cx: &Context<'_>, pod: &Pod, settings: &CsiDriver) -> Result<Tex
     Ok(is_asked.then(|| (TOKENS.to_owned(), Value::Object(tokens).to_string())).into_iter().collect())
 }
 
-/// Tells the attach-detach controller what must stay attached.
+/// Tells the attach-detach controller what must stay attached: what pods have, and what is still staged.
 pub async fn report_in_use(client: &Client, root: &Path, node_name: &str) -> Result<(), String> {
-    let attached = place::published(root).into_iter().filter(|record| !record.attachment_id.is_empty());
+    let held = place::published(root).into_iter().chain(place::staged(root));
+    let attached = held.filter(|record| !record.attachment_id.is_empty());
     let mut names: Vec<String> =
         attached.map(|record| unique_name(&record.driver_name, &record.volume_handle)).collect();
     names.sort();
