@@ -25,6 +25,7 @@ use crate::volumes::{Context, is_mounted, service_account_token};
 
 /// How often a driver that wants it publishes again (upstream: the kubelet's `syncFrequency`).
 const REPUBLISH: SignedDuration = SignedDuration::from_secs(60);
+const IN_USE: &str = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// Where the volume is once it is in the pod, and when to call again. `claim` is the one that the volume is bound to.
@@ -86,6 +87,11 @@ impl Publication<'_> {
     /// The record is written first: whatever happens then, the volume can be taken away.
     async fn begin(&self, cx: &Context<'_>, place: &Place, turn: &mut Turn) -> Result<(), String> {
         let source = self.staging.source;
+        if source.is_for_one_pod()
+            && place::is_elsewhere(cx.root, &self.pod.metadata.uid, self.staging.record)
+        {
+            return Err(IN_USE.to_owned());
+        }
         place.write(self.staging.record)?;
         report_in_use(cx.client, cx.root, cx.node_name).await?;
         let staged = self.staging.stage(cx, turn).await?;

@@ -217,6 +217,23 @@ async fn a_volume_is_staged_once_for_all_pods_and_taken_away_with_the_last() {
 }
 
 #[tokio::test]
+async fn a_volume_for_one_pod_waits_until_the_other_is_gone() {
+    let node = Node::new("single").await;
+    node.make("h", mounted()).await;
+    let mut source = source("Filesystem");
+    source.access_modes = vec!["ReadWriteOncePod".to_owned()];
+    node.set_up(&pod("1"), &source, None).await.expect("mounts");
+    let refused = node.set_up(&pod("2"), &source, None).await.expect_err("is in use");
+    assert_eq!(
+        refused.to_string(),
+        "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+    );
+    node.tear_down("1").await;
+    node.set_up(&pod("2"), &source, None).await.expect("mounts");
+    node.tear_down("2").await;
+}
+
+#[tokio::test]
 async fn what_was_refused_for_good_is_not_there_to_be_unstaged() {
     let node = Node::new("absent").await;
     node.set_up(&pod("1"), &source("Filesystem"), None).await.expect_err("there is no such volume");
