@@ -2,6 +2,7 @@
 //! upstream's `pkg/volume/csi`).
 
 mod expand;
+mod node_info;
 mod place;
 mod plugin;
 mod publish;
@@ -26,6 +27,11 @@ pub enum Error {
     /// The controllers have not attached it, and will tell.
     #[error("volume {handle} has volume attachment {attachment} which is not attached yet")]
     NotAttached { handle: String, attachment: String },
+    /// The node holds as many of its driver's volumes as it can.
+    #[error(
+        "Node has reached its volume attachment limit, rejecting pod. unattached volumes=[{name}]: {why}"
+    )]
+    LimitExceeded { name: String, why: String },
     #[error("{0}")]
     Failed(String),
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use api::view::core::Pod;
 use apimachinery::meta::NamespacedName;
-use client::event::EventType;
 use client::{CancellationToken, Delta};
 use runtime::cri;
 use tokio::sync::mpsc::error::TrySendError;
@@ -17,7 +16,7 @@ use tokio::task::AbortHandle;
 use crate::admission::Gate;
 use crate::observe::POD_UID_LABEL;
 use crate::staticpods::{self, Described, StaticPod, mirror};
-use crate::worker::{self, Given, Message, PodEvents, Shared};
+use crate::worker::{self, Given, Message, Shared};
 
 pub struct PodWorkers {
     shared: Arc<Shared>,
@@ -135,9 +134,7 @@ impl PodWorkers {
         let seen = Instant::now();
         let refused = self.gate.admit(&pod).await.err();
         if let Some(refusal) = &refused {
-            let events = PodEvents { recorder: &self.shared.recorder, pod: &pod };
-            events.pod(EventType::Warning, &refusal.reason, refusal.message.clone());
-            self.shared.metrics.rejected(&refusal.reason);
+            self.shared.tell_refused(&pod, refusal);
         }
         let uid = pod.metadata.uid.clone();
         let failed = refused.map(|refusal| refusal.told());

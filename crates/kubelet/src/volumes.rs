@@ -16,7 +16,7 @@ mod projected;
 mod sub_path;
 pub mod watched;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,9 @@ pub enum Error {
     /// A controller is at it, and will tell.
     #[error("volume {volume:?} is awaited: {why}")]
     Awaited { volume: String, why: String },
+    /// It cannot come to this node.
+    #[error("{0}")]
+    LimitExceeded(String),
     #[error("volume {0:?} has a type that this kubelet does not support")]
     Unsupported(String),
 }
@@ -55,6 +58,7 @@ impl Error {
         let (volume, why) = (volume.to_owned(), error.to_string());
         match error {
             csi::Error::NotAttached { .. } => Error::Awaited { volume, why },
+            csi::Error::LimitExceeded { .. } => Error::LimitExceeded(why),
             csi::Error::Failed(_) => Error::SetUp { volume, why },
         }
     }
@@ -96,11 +100,21 @@ pub struct Places {
     pub images: Images,
 }
 
-/// Makes every volume, or refreshes it. Returns where they are, and when to call again.
+/// Volumes that no container uses are not made (upstream: `GetPodVolumeNames`).
+fn used(pod: &Pod) -> impl Iterator<Item = &Volume> {
+    let mut names = BTreeSet::new();
+    for (container, _) in crate::pod::all_containers(pod) {
+        names.extend(container.volume_mounts.iter().map(|mount| mount.name.as_str()));
+        names.extend(container.volume_devices.iter().map(|device| device.name.as_str()));
+    }
+    pod.spec.volumes.iter().filter(move |volume| names.contains(volume.name.as_str()))
+}
+
+/// Makes every volume that is used, or refreshes it. Returns where they are, and when to call again.
 pub async fn set_up(cx: &Context<'_>, pod: &Pod) -> Result<(Paths, Option<Timestamp>), Error> {
     let mut paths = Paths::new();
     let mut refresh_at: Option<Timestamp> = None;
-    for volume in pod.spec.volumes.iter().filter(|volume| volume.image.is_none()) {
+    for volume in used(pod).filter(|volume| volume.image.is_none()) {
         let (path, refresh) = set_up_one(cx, pod, volume).await?;
         refresh_at = [refresh_at, refresh].into_iter().flatten().min();
         paths.insert(volume.name.clone(), path);
@@ -353,5 +367,24 @@ fn optional<T>(got: Result<T, client::Error>) -> Result<Option<T>, String> {
         Ok(object) => Ok(Some(object)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::json;
+
+    use super::*;
+
+    #[test]
+    fn volumes_that_no_container_uses_are_not_made() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "volumes": [{"name": "init"}, {"name": "disk"}, {"name": "late"}, {"name": "nobodys"}],
+            "initContainers": [{"name": "a", "volumeMounts": [{"name": "init"}]}],
+            "containers": [{"name": "b", "volumeDevices": [{"name": "disk"}]}],
+            "ephemeralContainers": [{"name": "c", "volumeMounts": [{"name": "late"}]}]}}))
+        .expect("a pod");
+        let names: Vec<&str> = used(&pod).map(|volume| volume.name.as_str()).collect();
+        assert_eq!(names, ["init", "disk", "late"]);
     }
 }

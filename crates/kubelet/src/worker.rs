@@ -30,6 +30,7 @@ use runtime::cri;
 
 use self::report::Reported;
 use crate::active::ActivePods;
+use crate::admission::Refusal;
 use crate::allocation::Ledger;
 use crate::cm::dra::DraManager;
 use crate::cm::pod_cgroups::PodCgroups;
@@ -89,6 +90,8 @@ pub struct Outcome {
     /// A container (by id) to be ended, with what it `failed`.
     pub unhealthy: Option<(String, String)>,
     pub sandbox_retry: Option<(Timestamp, String)>,
+    /// Why the pod cannot be on this node.
+    pub refused: Option<Refusal>,
     pub refresh_at: Option<Timestamp>,
     /// Containers (by id) and the resources that are in force in them.
     pub actuated: Vec<(String, ResourceRequirements)>,
@@ -374,7 +377,15 @@ impl Worker {
         }
         self.memory.resize_error = outcome.resize_error.or(self.memory.resize_error.take());
         self.refresh_at = [self.refresh_at, outcome.refresh_at].into_iter().flatten().min();
+        if let Some(refusal) = outcome.refused {
+            self.refuse(&refusal);
+        }
         self.memory.sandbox_retry = outcome.sandbox_retry.or(self.memory.sandbox_retry.take());
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        self.shared.tell_refused(&self.pod, refusal);
+        self.memory.failed.get_or_insert_with(|| refusal.told());
     }
 
     /// One turn. `None` when the pod is over and removed.

@@ -1,11 +1,12 @@
 //! From what the CRI asks for to what the shim carries out: a pure translation, following containerd's `spec_opts`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::apparmor;
 use crate::cri::{
-    ContainerConfig, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOption,
-    security_profile::ProfileType,
+    ContainerConfig, Device, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode,
+    NamespaceOption, security_profile::ProfileType,
 };
 use crate::images;
 use crate::record::{ContainerRecord, SandboxRecord};
@@ -82,26 +83,31 @@ pub fn security_context(config: &ContainerConfig) -> LinuxContainerSecurityConte
     config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default()
 }
 
-/// Device nodes the pod asks for by their path on the node.
+/// Device nodes the pod asks for by their path on the node; privileged containers have all of `/dev` besides.
 pub fn wanted_devices(config: &ContainerConfig, host: &[DeviceSpec]) -> Vec<DeviceSpec> {
-    if security_context(config).privileged {
-        return host.to_vec();
-    }
-    let below = |device: &DeviceSpec, path: &str| device.path.starts_with(path);
-    config
+    let mut wanted: Vec<DeviceSpec> = config
         .devices
         .iter()
-        .flat_map(|wish| {
-            host.iter().filter(|device| below(device, &wish.host_path)).map(|device| {
-                let rest = device.path.strip_prefix(&wish.host_path).unwrap_or(Path::new(""));
-                let target =
-                    if wish.container_path.is_empty() { &wish.host_path } else { &wish.container_path };
-                let path =
-                    if rest.as_os_str().is_empty() { target.into() } else { Path::new(target).join(rest) };
-                DeviceSpec { path, ..device.clone() }
-            })
-        })
-        .collect()
+        .flat_map(|wish| host.iter().filter_map(|device| granted(wish, device)))
+        .collect();
+    if security_context(config).privileged {
+        let taken: BTreeSet<PathBuf> = wanted.iter().map(|device| device.path.clone()).collect();
+        let nodes = host.iter().filter(|device| device.path.starts_with("/dev"));
+        wanted.extend(nodes.filter(|device| !taken.contains(&device.path)).cloned());
+    }
+    wanted
+}
+
+/// The node's device as the container is to see it, if it is the one wished for or lies below.
+fn granted(wish: &Device, device: &DeviceSpec) -> Option<DeviceSpec> {
+    let rest = device.path.strip_prefix(&wish.host_path).ok()?;
+    let target = if wish.container_path.is_empty() { &wish.host_path } else { &wish.container_path };
+    Some(DeviceSpec { path: below(Path::new(target), rest), ..device.clone() })
+}
+
+/// The path itself when `rest` is empty: joining would end it with a slash.
+pub fn below(path: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() { path.to_owned() } else { path.join(rest) }
 }
 
 /// The pod's command line over the image's: a command replaces both entry point and arguments of the image.
@@ -358,6 +364,7 @@ pub fn uses_node_ipc(config: &crate::cri::PodSandboxConfig) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cri::LinuxContainerConfig;
 
     fn strings(words: &[&str]) -> Vec<String> {
         words.iter().map(|word| (*word).to_owned()).collect()
@@ -383,6 +390,40 @@ mod tests {
         check(&["sh"], &[], &["sh"]);
         check(&["sh"], &["-c"], &["sh", "-c"]);
         assert!(arguments(&ContainerConfig::default(), &images::ContainerConfig::default()).is_err());
+    }
+
+    #[test]
+    fn privileged_containers_see_the_devices_that_they_ask_for_too() {
+        let device = |path: &str| DeviceSpec {
+            path: path.into(),
+            block: true,
+            major: 7,
+            minor: 0,
+            mode: DEVICE_MODE,
+            uid: 0,
+            gid: 0,
+        };
+        let host = [device("/dev/a"), device("/dev/b"), device("/pods/volume")];
+        let check = |privileged: bool, wishes: &[(&str, &str)], expect: &[&str]| {
+            let security_context = Some(LinuxContainerSecurityContext { privileged, ..Default::default() });
+            let wish = |(from, to): &(&str, &str)| Device {
+                host_path: (*from).to_owned(),
+                container_path: (*to).to_owned(),
+                ..Default::default()
+            };
+            let config = ContainerConfig {
+                devices: wishes.iter().map(wish).collect(),
+                linux: Some(LinuxContainerConfig { security_context, ..Default::default() }),
+                ..Default::default()
+            };
+            let found = wanted_devices(&config, &host);
+            let paths: Vec<&str> = found.iter().filter_map(|device| device.path.to_str()).collect();
+            assert_eq!(paths, expect, "{privileged} {wishes:?}");
+        };
+        check(false, &[("/pods/volume", "/opt/0")], &["/opt/0"]);
+        check(true, &[("/pods/volume", "/opt/0")], &["/opt/0", "/dev/a", "/dev/b"]);
+        check(true, &[("/dev/a", "/dev/b")], &["/dev/b", "/dev/a"]);
+        check(false, &[("/dev", "")], &["/dev/a", "/dev/b"]);
     }
 
     #[test]

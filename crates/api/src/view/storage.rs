@@ -1,5 +1,7 @@
 //! `storage.k8s.io/v1`.
 
+use std::time::Duration;
+
 use apimachinery::meta::{LabelSelector, ObjectMeta, StringMap};
 use apimachinery::time;
 use jiff::Timestamp;
@@ -122,6 +124,7 @@ pub struct CsiDriverSpec {
     pub token_requests: Vec<TokenRequest>,
     pub requires_republish: Option<bool>,
     pub service_account_token_in_secrets: Option<bool>,
+    pub node_allocatable_update_period_seconds: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +137,11 @@ pub struct TokenRequest {
 impl CsiDriverSpec {
     pub fn needs_attach(&self) -> bool {
         self.attach_required != Some(false)
+    }
+
+    /// How often nodes are to ask the driver how many volumes they may have.
+    pub fn allocatable_update_period(&self) -> Option<Duration> {
+        self.node_allocatable_update_period_seconds.map(Duration::from_secs)
     }
 }
 
@@ -182,11 +190,13 @@ pub struct VolumeAttachmentStatus {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct VolumeError {
     #[serde(with = "time::rfc3339")]
     pub time: Option<Timestamp>,
     pub message: String,
+    /// The driver's gRPC code.
+    pub error_code: Option<i32>,
 }
 
 super::view! {

@@ -141,6 +141,13 @@ pub fn published(root: &Path) -> Vec<Record> {
     uids.flat_map(|uid| published_by(root, uid)).collect()
 }
 
+/// Whether a pod other than this one has the volume (upstream: `IsVolumeMountedElsewhere`).
+pub fn is_elsewhere(root: &Path, uid: &str, record: &Record) -> bool {
+    let pods = subdirectories(&root.join("pods"));
+    let others = pods.iter().filter_map(|pod| pod.file_name()?.to_str()).filter(|other| *other != uid);
+    others.flat_map(|other| published_by(root, other)).any(|held| held.is_same_volume(record))
+}
+
 /// What the node has for its pods.
 pub fn staged(root: &Path) -> Vec<Record> {
     let of_drivers = subdirectories(&root.join(PLUGIN));

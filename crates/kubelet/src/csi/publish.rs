@@ -25,6 +25,7 @@ use crate::volumes::{Context, is_mounted, service_account_token};
 
 /// How often a driver that wants it publishes again (upstream: the kubelet's `syncFrequency`).
 const REPUBLISH: SignedDuration = SignedDuration::from_secs(60);
+const IN_USE: &str = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// Where the volume is once it is in the pod, and when to call again. `claim` is the one that the volume is bound to.
@@ -41,7 +42,7 @@ pub async fn set_up(
     let mut turn = turn.lock().await;
     let held = driver.plugin.capabilities().await;
     let held = held.map_err(|status| rpc_error("failed to get the driver's capabilities", &status))?;
-    let (attachment, publish_context) = attached(cx, source, settings.as_ref()).await?;
+    let (attachment, publish_context) = attached(cx, pod, source, &driver, settings.as_ref()).await?;
     let record = Record::of(source, cx.node_name, &attachment);
     let group = pod.spec.security_context.as_ref().and_then(|context| context.fs_group);
     let staging = Staging {
@@ -86,6 +87,11 @@ impl Publication<'_> {
     /// The record is written first: whatever happens then, the volume can be taken away.
     async fn begin(&self, cx: &Context<'_>, place: &Place, turn: &mut Turn) -> Result<(), String> {
         let source = self.staging.source;
+        if source.is_for_one_pod()
+            && place::is_elsewhere(cx.root, &self.pod.metadata.uid, self.staging.record)
+        {
+            return Err(IN_USE.to_owned());
+        }
         place.write(self.staging.record)?;
         report_in_use(cx.client, cx.root, cx.node_name).await?;
         let staged = self.staging.stage(cx, turn).await?;
@@ -183,9 +189,10 @@ async fn tokens(cx: &Context<'_>, pod: &Pod, settings: &CsiDriver) -> Result<Tex
     Ok(is_asked.then(|| (TOKENS.to_owned(), Value::Object(tokens).to_string())).into_iter().collect())
 }
 
-/// Tells the attach-detach controller what must stay attached.
+/// Tells the attach-detach controller what must stay attached: what pods have, and what is still staged.
 pub async fn report_in_use(client: &Client, root: &Path, node_name: &str) -> Result<(), String> {
-    let attached = place::published(root).into_iter().filter(|record| !record.attachment_id.is_empty());
+    let held = place::published(root).into_iter().chain(place::staged(root));
+    let attached = held.filter(|record| !record.attachment_id.is_empty());
     let mut names: Vec<String> =
         attached.map(|record| unique_name(&record.driver_name, &record.volume_handle)).collect();
     names.sort();

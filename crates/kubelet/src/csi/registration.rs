@@ -1,19 +1,15 @@
-//! Which CSI drivers are on this node, as the plugin registry and then CSINode tell (follows upstream's
-//! `nodeinfomanager`).
+//! Which CSI drivers are on this node, as the plugin registry tells (follows upstream's `RegistrationHandler`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
-use api::resource::{CSI_NODES, NODES};
-use api::view::core::Node;
-use api::view::storage::{CsiNode, CsiNodeDriver, VolumeNodeResources};
-use apimachinery::json;
-use client::{Client, PatchType};
+use client::{CancellationToken, Client};
 use csi::pluginregistration::PluginInfo;
-use csi::v1::NodeGetInfoResponse;
 use tokio::sync::{Mutex, watch};
+use tokio_util::sync::DropGuard;
 
+use super::node_info::NodeInfo;
 use super::plugin::Plugin;
 use super::tear_down::unstage_unused;
 use crate::metrics::VolumeMetrics;
@@ -34,11 +30,13 @@ pub struct Driver {
     pub plugin: Plugin,
     /// By volume handle; those that are staged, or that somebody changes.
     turns: Arc<StdMutex<BTreeMap<String, Arc<Mutex<Turn>>>>>,
+    /// Ends what keeps CSINode as the driver says, with the last that knows the driver.
+    _kept: Arc<DropGuard>,
 }
 
 impl Driver {
-    fn new(plugin: Plugin) -> Self {
-        Driver { plugin, turns: Arc::default() }
+    fn new(plugin: Plugin, kept: DropGuard) -> Self {
+        Driver { plugin, turns: Arc::default(), _kept: Arc::new(kept) }
     }
 
     pub fn turn(&self, handle: &str) -> Arc<Mutex<Turn>> {
@@ -108,9 +106,12 @@ impl PluginHandler for Registration {
     async fn register(&self, info: &PluginInfo, endpoint: &Path) -> Result<(), String> {
         let plugin = Plugin::new(&info.name, endpoint, self.metrics.clone());
         let node = plugin.node_info().await.map_err(|status| status.to_string())?;
-        let written = self.write_csi_node(&info.name, Some(&node)).await;
+        let told = self.node_info();
+        let written = told.write(&info.name, Some(&node)).await;
         written.map_err(|error| format!("CSINode not written: {error}"))?;
-        let driver = Driver::new(plugin);
+        let stop = CancellationToken::new();
+        tokio::spawn(told.keep(info.name.clone(), plugin.clone(), stop.clone()));
+        let driver = Driver::new(plugin, stop.drop_guard());
         self.drivers.set(&info.name, Some(driver.clone()));
         let (name, root) = (info.name.clone(), self.root.clone());
         tokio::spawn(async move { unstage_unused(&driver, &name, &root).await });
@@ -119,83 +120,14 @@ impl PluginHandler for Registration {
 
     async fn deregister(&self, name: &str, _: &Path) {
         self.drivers.set(name, None);
-        if let Err(error) = self.write_csi_node(name, None).await {
+        if let Err(error) = self.node_info().write(name, None).await {
             tracing::warn!(driver = name, %error, "CSINode still names a driver that is gone");
         }
     }
 }
 
 impl Registration {
-    /// Puts the driver into the node's CSINode, or takes it out.
-    async fn write_csi_node(
-        &self,
-        name: &str,
-        info: Option<&NodeGetInfoResponse>,
-    ) -> client::error::Result<()> {
-        let mut csi_node = self.csi_node().await?;
-        let drivers = &mut csi_node.spec.drivers;
-        drivers.retain(|driver| driver.name != name);
-        drivers.extend(info.map(|info| entry(name, info)));
-        let patch = json!({
-            "metadata": {"resourceVersion": csi_node.metadata.resource_version}, "spec": {"drivers": drivers},
-        });
-        self.client.patch(CSI_NODES, "", &self.node_name, None, PatchType::Merge, &patch).await?;
-        let segments =
-            info.and_then(|info| info.accessible_topology.as_ref()).map(|topology| &topology.segments);
-        if let Some(segments) = segments.filter(|segments| !segments.is_empty()) {
-            let labels = json!({"metadata": {"labels": segments}});
-            self.client.patch(NODES, "", &self.node_name, None, PatchType::Merge, &labels).await?;
-        }
-        Ok(())
-    }
-
-    /// The node's CSINode, made when it is missing.
-    async fn csi_node(&self) -> client::error::Result<CsiNode> {
-        match self.client.get(CSI_NODES, "", &self.node_name).await {
-            Err(error) if error.is_not_found() => {}
-            found => return found,
-        }
-        let node: Node = self.client.get(NODES, "", &self.node_name).await?;
-        let made = json!({
-            "apiVersion": CSI_NODES.api_version(), "kind": CSI_NODES.kind,
-            "metadata": {"name": self.node_name, "ownerReferences": [{
-                "apiVersion": NODES.api_version(), "kind": NODES.kind, "name": self.node_name, "uid": node.metadata.uid,
-            }]},
-            "spec": {"drivers": []},
-        });
-        self.client.create(CSI_NODES, "", &made).await?;
-        self.client.get(CSI_NODES, "", &self.node_name).await
-    }
-}
-
-fn entry(name: &str, info: &NodeGetInfoResponse) -> CsiNodeDriver {
-    let limit = i32::try_from(info.max_volumes_per_node).ok().filter(|limit| *limit > 0);
-    let segments = info.accessible_topology.iter().flat_map(|topology| topology.segments.keys());
-    let mut topology_keys: Vec<String> = segments.cloned().collect();
-    topology_keys.sort();
-    CsiNodeDriver {
-        name: name.to_owned(),
-        node_id: info.node_id.clone(),
-        topology_keys,
-        allocatable: limit.map(|limit| VolumeNodeResources { count: Some(limit) }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use csi::v1::Topology;
-
-    #[test]
-    fn a_driver_without_a_limit_has_none() {
-        let info = |limit| NodeGetInfoResponse {
-            node_id: "id".into(),
-            max_volumes_per_node: limit,
-            accessible_topology: Some(Topology { segments: [("zone".to_owned(), "x".to_owned())].into() }),
-        };
-        assert_eq!(entry("d", &info(0)).allocatable, None);
-        let limited = entry("d", &info(7));
-        assert_eq!(limited.allocatable, Some(VolumeNodeResources { count: Some(7) }));
-        assert_eq!((limited.node_id.as_str(), limited.topology_keys), ("id", vec!["zone".to_owned()]));
+    fn node_info(&self) -> NodeInfo {
+        NodeInfo { client: self.client.clone(), node_name: self.node_name.clone() }
     }
 }

@@ -122,6 +122,11 @@ impl Source {
         }
     }
 
+    /// With more modes it is unknown which one the pod means.
+    pub fn is_for_one_pod(&self) -> bool {
+        self.access_modes == ["ReadWriteOncePod"]
+    }
+
     /// Whether the kubelet gives the volume to the pod's group (upstream: `supportsFSGroup`).
     pub fn belongs_to_group(&self, policy: Option<&str>) -> bool {
         let is_one_nodes = self.access_modes.iter().any(|mode| mode == "ReadWriteOnce");

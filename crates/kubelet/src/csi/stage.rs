@@ -4,19 +4,25 @@ use std::fs;
 
 use api::resource::{CSI_DRIVERS, VOLUME_ATTACHMENTS};
 use api::storage::csi::attachment_name;
-use api::view::core::SecretReference;
+use api::view::core::{Pod, SecretReference};
 use api::view::storage::{CsiDriver, VolumeAttachment};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::Client;
 use csi::v1::node_service_capability::rpc::Type as Capability;
 use csi::v1::{NodeStageVolumeRequest, VolumeCapability};
+use jiff::SignedDuration;
+use tonic::Code;
 
+use super::node_info::NodeInfo;
 use super::place::{Place, Record};
 use super::registration::{Driver, Turn};
 use super::source::{Lifecycle, Source, Texts};
 use super::{Error, rpc_error};
 use crate::volumes::Context;
+
+/// How long a pod waits for room on its node (upstream: `podAttachAndMountTimeout`).
+const ATTACH_PATIENCE: SignedDuration = SignedDuration::from_secs(123);
 
 /// The driver's CSIDriver, if it has one.
 pub async fn settings(client: &Client, driver: &str) -> Result<Option<CsiDriver>, String> {
@@ -41,10 +47,13 @@ pub fn check_lifecycle(source: &Source, settings: Option<&CsiDriver>) -> Result<
     }
 }
 
-/// The attachment by which the node has the volume, and what it tells the driver.
+/// The attachment by which the node has the volume, and what it tells the driver. One that finds no room on the node is
+/// awaited for a while (follows `VerifyExhaustedResource`).
 pub async fn attached(
     cx: &Context<'_>,
+    pod: &Pod,
     source: &Source,
+    driver: &Driver,
     settings: Option<&CsiDriver>,
 ) -> Result<(String, Texts), Error> {
     let needs_attach = settings.is_none_or(|settings| settings.spec.needs_attach());
@@ -59,9 +68,25 @@ pub async fn attached(
         error => format!("volume attachment {name} cannot be read: {error}").into(),
     })?;
     if !attachment.status.attached {
+        let is_told = settings.is_some_and(|settings| settings.spec.allocatable_update_period().is_some());
+        let is_over = pod.status.start_time.is_some_and(|began| cx.now >= began + ATTACH_PATIENCE);
+        if is_told
+            && is_over
+            && let Some(why) = exhausted(&attachment)
+        {
+            let node = NodeInfo { client: cx.client.clone(), node_name: cx.node_name.to_owned() };
+            node.update(&source.driver, &driver.plugin).await;
+            return Err(Error::LimitExceeded { name: source.name_in_pod.clone(), why });
+        }
         return Err(not_attached());
     }
     Ok((name, attachment.status.attachment_metadata.into_iter().collect()))
+}
+
+/// What the driver said when the node had no room for the volume.
+fn exhausted(attachment: &VolumeAttachment) -> Option<String> {
+    let refused = attachment.status.attach_error.as_ref()?;
+    (refused.error_code == Some(Code::ResourceExhausted as i32)).then(|| refused.message.clone())
 }
 
 /// The keys of a Secret that a volume refers to; of none there are none.
@@ -116,8 +141,15 @@ impl Staging<'_> {
             secrets,
             volume_context: self.source.attributes.clone(),
         };
-        let staged = self.driver.plugin.stage(request).await;
-        staged.map_err(|status| rpc_error("MountVolume.MountDevice failed", &status))?;
+        if let Err(status) = self.driver.plugin.stage(request).await {
+            // What was refused for good is not there to be unstaged.
+            if super::is_final(status.code())
+                && let Err(error) = place.remove()
+            {
+                tracing::warn!(volume = self.source.handle, error, "place of a refused volume remains");
+            }
+            return Err(rpc_error("MountVolume.MountDevice failed", &status));
+        }
         turn.is_staged = true;
         Ok(Some(place))
     }

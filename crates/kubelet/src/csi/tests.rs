@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use api::view::core::{PersistentVolume, Pod, Volume};
 use apimachinery::{Value, json};
@@ -13,8 +13,10 @@ use csi::v1::CreateVolumeRequest;
 use csi::v1::controller_server::Controller;
 use csi::v1::volume_capability::{AccessType, BlockVolume, MountVolume};
 use csi_hostpath::driver::{Driver, Settings, serve};
+use futures_util::stream;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -25,8 +27,15 @@ use crate::volumes::{Context, is_mounted};
 
 /// Knows attachments, the driver and an empty CSINode; notes what is written.
 struct Api {
-    written: Mutex<Vec<(String, Value)>>,
-    is_attached: bool,
+    written: watch::Sender<Vec<(String, Value)>>,
+    /// Of every attachment.
+    attachment: Value,
+}
+
+fn csi_driver() -> Value {
+    json!({"metadata": {"name": "d"}, "spec": {
+        "attachRequired": true, "fsGroupPolicy": "File", "podInfoOnMount": true,
+        "volumeLifecycleModes": ["Persistent", "Ephemeral"], "nodeAllocatableUpdatePeriodSeconds": 1}})
 }
 
 /// The way to it.
@@ -36,16 +45,20 @@ impl Transport for Way {
     fn send(&self, request: Request<Bytes>) -> ResponseFuture<'_> {
         Box::pin(async move {
             let path = request.uri().path().to_owned();
+            if request.uri().query().is_some_and(|query| query.contains("watch=true")) {
+                let silence: Body = StreamBody::new(stream::pending()).boxed_unsync();
+                return Ok(Response::new(silence));
+            }
             if request.method() != http::Method::GET {
                 let body = serde_json::from_slice(request.body()).unwrap_or(Value::Null);
-                self.0.written.lock().expect("no panic").push((path.clone(), body));
+                self.0.written.send_modify(|written| written.push((path.clone(), body)));
             }
             let answer = if path.contains("/volumeattachments/") {
-                json!({"metadata": {"name": "a"}, "status": {"attached": self.0.is_attached}})
+                json!({"metadata": {"name": "a"}, "status": self.0.attachment})
+            } else if path.ends_with("/csidrivers") {
+                json!({"metadata": {"resourceVersion": "1"}, "items": [csi_driver()]})
             } else if path.contains("/csidrivers/") {
-                json!({"metadata": {"name": "d"}, "spec": {
-                    "attachRequired": true, "fsGroupPolicy": "File", "podInfoOnMount": true,
-                    "volumeLifecycleModes": ["Persistent", "Ephemeral"]}})
+                csi_driver()
             } else {
                 json!({"metadata": {"name": "n"}, "spec": {}})
             };
@@ -58,7 +71,7 @@ impl Transport for Way {
 
 impl Api {
     fn last(&self, path: &str, field: &str) -> Value {
-        let written = self.written.lock().expect("no panic");
+        let written = self.written.borrow();
         let found = written.iter().rev().find(|(at, _)| at.ends_with(path));
         found.and_then(|(_, body)| body.pointer(field).cloned()).unwrap_or_default()
     }
@@ -77,7 +90,12 @@ struct Node {
 }
 
 impl Node {
-    async fn new(name: &str, is_attached: bool) -> Self {
+    async fn new(name: &str) -> Self {
+        Self::of(name, json!({"attached": true})).await
+    }
+
+    /// Where attachments fare like this.
+    async fn of(name: &str, attachment: Value) -> Self {
         let root = std::env::temp_dir().join(format!("csi-{name}-{}", std::process::id()));
         let settings = Settings {
             name: "d".into(),
@@ -86,7 +104,7 @@ impl Node {
             volumes_max: 0,
         };
         let driver = Driver::new(settings).expect("opens");
-        let api = Arc::new(Api { written: Mutex::default(), is_attached });
+        let api = Arc::new(Api { written: watch::Sender::default(), attachment });
         let client = Client::new(Arc::new(Way(api.clone())), "kubelet");
         let recorder = EventRecorder::new(client.clone(), "kubelet", "n");
         let drivers = Arc::default();
@@ -182,7 +200,7 @@ fn mounted() -> AccessType {
 
 #[tokio::test]
 async fn a_volume_is_staged_once_for_all_pods_and_taken_away_with_the_last() {
-    let node = Node::new("shared", true).await;
+    let node = Node::new("shared").await;
     assert_eq!(node.api.last("/csinodes/n", "/spec/drivers/0/nodeID"), "id");
     node.make("h", mounted()).await;
     for uid in ["1", "2", "2"] {
@@ -204,8 +222,52 @@ async fn a_volume_is_staged_once_for_all_pods_and_taken_away_with_the_last() {
 }
 
 #[tokio::test]
+async fn a_volume_for_one_pod_waits_until_the_other_is_gone() {
+    let node = Node::new("single").await;
+    node.make("h", mounted()).await;
+    let mut source = source("Filesystem");
+    source.access_modes = vec!["ReadWriteOncePod".to_owned()];
+    node.set_up(&pod("1"), &source, None).await.expect("mounts");
+    let refused = node.set_up(&pod("2"), &source, None).await.expect_err("is in use");
+    assert_eq!(
+        refused.to_string(),
+        "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+    );
+    node.tear_down("1").await;
+    node.set_up(&pod("2"), &source, None).await.expect("mounts");
+    node.tear_down("2").await;
+}
+
+#[tokio::test]
+async fn what_was_refused_for_good_is_not_there_to_be_unstaged() {
+    let node = Node::new("absent").await;
+    node.set_up(&pod("1"), &source("Filesystem"), None).await.expect_err("there is no such volume");
+    assert!(!node.staged("h").exists());
+}
+
+#[tokio::test]
+async fn a_volume_that_stays_staged_is_in_use_and_gone_when_it_can_be() {
+    let node = Node::new("busy").await;
+    node.make("h", mounted()).await;
+    let place = node.set_up(&pod("1"), &source("Filesystem"), None).await.expect("mounts");
+    fs::write(place.join("data"), "1").expect("writes");
+    let user = fs::File::open(node.staged("h").join("globalmount/data")).expect("opens");
+    let in_use = |(path, body): &(String, Value)| {
+        path.ends_with("/nodes/n/status").then(|| body["status"]["volumesInUse"].clone())
+    };
+    node.tear_down("1").await;
+    assert!(!place.exists());
+    let mut written = node.api.written.subscribe();
+    assert_eq!(written.borrow().iter().rev().find_map(in_use), Some(json!(["kubernetes.io/csi/d^h"])));
+    drop(user);
+    let is_free = |written: &Vec<(String, Value)>| written.iter().rev().find_map(in_use) == Some(json!([]));
+    written.wait_for(is_free).await.expect("the node is here");
+    assert!(!node.staged("h").exists());
+}
+
+#[tokio::test]
 async fn a_volume_that_is_not_attached_yet_is_awaited() {
-    let node = Node::new("unattached", false).await;
+    let node = Node::of("unattached", json!({"attached": false})).await;
     node.make("h", mounted()).await;
     let refused = node.set_up(&pod("1"), &source("Filesystem"), None).await;
     assert!(matches!(refused, Err(Error::NotAttached { .. })), "{refused:?}");
@@ -213,8 +275,33 @@ async fn a_volume_that_is_not_attached_yet_is_awaited() {
 }
 
 #[tokio::test]
+async fn a_pod_that_waited_long_for_room_is_not_to_be_on_this_node() {
+    let full = json!({"attached": false, "attachError": {"message": "full", "errorCode": 8}});
+    let node = Node::of("full", full).await;
+    let mut waiting = pod("1");
+    let mut refused = async |seconds: i64| {
+        waiting.status.start_time = jiff::Timestamp::from_second(-seconds).ok();
+        node.set_up(&waiting, &source("Filesystem"), None).await.expect_err("is not attached")
+    };
+    assert!(matches!(refused(122).await, Error::NotAttached { .. }));
+    assert_eq!(
+        refused(123).await.to_string(),
+        "Node has reached its volume attachment limit, rejecting pod. unattached volumes=[data]: full"
+    );
+}
+
+#[tokio::test]
+async fn a_driver_is_asked_again_how_many_volumes_its_node_may_have() {
+    let node = Node::new("asked").await;
+    let mut written = node.api.written.subscribe();
+    let is_told = |(path, _): &&(String, Value)| path.ends_with("/csinodes/n");
+    let told = |written: &Vec<(String, Value)>| written.iter().filter(is_told).count();
+    written.wait_for(|written| told(written) >= 2).await.expect("the node is here");
+}
+
+#[tokio::test]
 async fn a_pods_own_volume_needs_no_attachment_and_goes_with_its_pod() {
-    let node = Node::new("inline", false).await;
+    let node = Node::of("inline", json!({"attached": false})).await;
     let inline = serde_json::from_value(json!({"driver": "d"})).expect("a source");
     let source = Source::inline(&pod("1"), "own", &inline);
     let place = node.set_up(&pod("1"), &source, None).await.expect("mounts");
@@ -226,7 +313,7 @@ async fn a_pods_own_volume_needs_no_attachment_and_goes_with_its_pod() {
 #[tokio::test]
 async fn a_device_is_brought_to_its_pod_and_taken_away() {
     use std::os::unix::fs::FileTypeExt;
-    let node = Node::new("device", true).await;
+    let node = Node::new("device").await;
     node.make("h", AccessType::Block(BlockVolume {})).await;
     for _ in 0..2 {
         let place = node.set_up(&pod("1"), &source("Block"), None).await.expect("maps");
@@ -239,7 +326,7 @@ async fn a_device_is_brought_to_its_pod_and_taken_away() {
 
 #[tokio::test]
 async fn a_claim_that_waits_for_its_node_is_told_that_its_volume_grew() {
-    let node = Node::new("grown", true).await;
+    let node = Node::new("grown").await;
     node.make("h", mounted()).await;
     let claim = json!({"metadata": {"name": "c", "namespace": "x", "uid": "cu"},
         "spec": {"accessModes": ["ReadWriteOnce"]}, "status": {
@@ -254,7 +341,7 @@ async fn a_claim_that_waits_for_its_node_is_told_that_its_volume_grew() {
 
 #[tokio::test]
 async fn what_a_killed_kubelet_left_is_taken_away_by_the_next() {
-    let mut node = Node::new("killed", true).await;
+    let mut node = Node::new("killed").await;
     node.make("h", mounted()).await;
     let place = node.set_up(&pod("1"), &source("Filesystem"), None).await.expect("mounts");
     node.stop();
@@ -266,7 +353,7 @@ async fn what_a_killed_kubelet_left_is_taken_away_by_the_next() {
 
 #[tokio::test]
 async fn what_no_pod_has_is_unstaged_when_the_driver_comes() {
-    let node = Node::new("unused", true).await;
+    let node = Node::new("unused").await;
     node.make("h", mounted()).await;
     node.set_up(&pod("1"), &source("Filesystem"), None).await.expect("mounts");
     let record = place::published(&node.root).remove(0);

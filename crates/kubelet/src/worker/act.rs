@@ -13,6 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::resize::Resize;
 use super::{Message, Outcome, PodEvents, Shared, Worker, log_directory};
+use crate::admission::Refusal;
 use crate::observe::Observed;
 use crate::pod::actions::Action;
 use crate::pod::sandbox::{check_hostname, sandbox_config};
@@ -137,6 +138,10 @@ async fn create_sandbox(
     };
     let refresh_at = match set_up_volumes(&shared, &pod, &volumes, &[]).await {
         Ok((_, refresh_at)) => refresh_at,
+        Err(volumes::Error::LimitExceeded(why)) => {
+            let refused = Some(Refusal::new("VolumeAttachmentLimitExceeded", why));
+            return Outcome { refused, ..Default::default() };
+        }
         Err(error) => {
             tell_failed_mount(&events, &error);
             let retry = Some((Timestamp::now() + RETRY, error.to_string()));

@@ -4,7 +4,8 @@ use api::view::core::{Container, ObjectReference, Pod};
 use client::EventRecorder;
 use client::event::EventType;
 
-use super::Worker;
+use super::{Shared, Worker};
+use crate::admission::Refusal;
 
 /// Words events about a pod and its containers.
 pub struct PodEvents<'a> {
@@ -36,6 +37,14 @@ impl PodEvents<'_> {
             resource_version: meta.resource_version.clone(),
             field_path,
         }
+    }
+}
+
+impl Shared {
+    pub fn tell_refused(&self, pod: &Pod, refusal: &Refusal) {
+        let events = PodEvents { recorder: &self.recorder, pod };
+        events.pod(EventType::Warning, &refusal.reason, refusal.message.clone());
+        self.metrics.rejected(&refusal.reason);
     }
 }
 

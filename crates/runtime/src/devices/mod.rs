@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 
-use crate::container_spec::security_context;
+use crate::container_spec::{below, security_context};
 use crate::cri::ContainerConfig;
 use crate::shim::spec::DeviceSpec;
 
@@ -22,7 +22,19 @@ pub fn host_devices(config: &ContainerConfig) -> Vec<DeviceSpec> {
         collect_devices(Path::new("/dev"), DEVICE_DEPTH_MAX, &mut found);
     }
     for wish in &config.devices {
-        collect_devices(Path::new(&wish.host_path), DEVICE_DEPTH_MAX, &mut found);
+        found.extend(devices_at(Path::new(&wish.host_path)));
+    }
+    found
+}
+
+/// What the path leads to, under the name by which it was asked for.
+fn devices_at(path: &Path) -> Vec<DeviceSpec> {
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut found = Vec::new();
+    collect_devices(&real, DEVICE_DEPTH_MAX, &mut found);
+    for device in &mut found {
+        let rest = device.path.strip_prefix(&real).expect("devices are found at the path or below");
+        device.path = below(path, rest);
     }
     found
 }
@@ -44,5 +56,20 @@ fn collect_devices(path: &Path, depth: usize, found: &mut Vec<DeviceSpec>) {
             uid: metadata.uid(),
             gid: metadata.gid(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_to_a_device_is_the_device() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = folder.path().join("disk");
+        std::os::unix::fs::symlink("/dev/null", &link).expect("links");
+        let found = devices_at(&link);
+        let paths: Vec<&Path> = found.iter().map(|device| device.path.as_path()).collect();
+        assert_eq!((paths, found[0].minor), (vec![link.as_path()], 3));
     }
 }
