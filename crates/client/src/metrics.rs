@@ -26,6 +26,13 @@ impl Number {
         Number { name, help, kind: "counter", series: Mutex::default() }
     }
 
+    /// A counter without labels, whose only series is there from the beginning.
+    pub fn total(name: &'static str, help: &'static str) -> Number {
+        let number = Number::counter(name, help);
+        number.add("", 0.0);
+        number
+    }
+
     pub fn gauge(name: &'static str, help: &'static str) -> Number {
         Number { name, help, kind: "gauge", series: Mutex::default() }
     }

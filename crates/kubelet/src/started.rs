@@ -21,20 +21,14 @@ pub struct Started {
 
 impl Default for Started {
     fn default() -> Self {
-        // Without labels there is a series from the beginning.
-        let total = |name, help| {
-            let number = Number::counter(name, help);
-            number.add("", 0.0);
-            number
-        };
         Started {
-            pods: total("kubelet_started_pods_total", "Pods that were started."),
-            pod_errors: total("kubelet_started_pods_errors_total", "Pods that could not be started."),
-            user_namespaced_pods: total(
+            pods: Number::total("kubelet_started_pods_total", "Pods that were started."),
+            pod_errors: Number::total("kubelet_started_pods_errors_total", "Pods that could not be started."),
+            user_namespaced_pods: Number::total(
                 "kubelet_started_user_namespaced_pods_total",
                 "Pods with users of their own that were started.",
             ),
-            user_namespaced_pod_errors: total(
+            user_namespaced_pod_errors: Number::total(
                 "kubelet_started_user_namespaced_pods_errors_total",
                 "Pods with users of their own that could not be started.",
             ),

@@ -14,11 +14,7 @@ pub struct Attempts {
 
 impl Attempts {
     fn new(requests: (&'static str, &'static str), errors: (&'static str, &'static str)) -> Self {
-        let total = |(name, help)| {
-            let number = Number::counter(name, help);
-            number.add("", 0.0);
-            number
-        };
+        let total = |(name, help)| Number::total(name, help);
         Attempts { requests: total(requests), errors: total(errors) }
     }
 

@@ -54,8 +54,7 @@ impl CertificateMetrics {
                 AGES.to_vec(),
             )
         });
-        let renew_errors = Number::counter(errors, "Renewals of the certificate that failed.");
-        renew_errors.add("", 0.0);
+        let renew_errors = Number::total(errors, "Renewals of the certificate that failed.");
         CertificateMetrics { ttl, renew_errors, rotations, not_after: Mutex::default() }
     }
 

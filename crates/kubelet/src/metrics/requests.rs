@@ -37,11 +37,6 @@ impl Default for RequestMetrics {
             let asked = Number::counter(asked, "Requests of the pod resources API, of one kind.");
             (asked, Number::counter(failed, "Those that failed."))
         };
-        let total = |name, help| {
-            let number = Number::counter(name, help);
-            number.add("", 0.0);
-            number
-        };
         let seconds = |name, help| Histogram::new(name, help, DEF_BUCKETS.to_vec());
         RequestMetrics {
             all: Number::counter(
@@ -66,23 +61,23 @@ impl Default for RequestMetrics {
                 "kubelet_image_manager_ensure_image_requests_total",
                 "Images that were to be there, by whether they were and had to be pulled.",
             ),
-            image_volumes: total(
+            image_volumes: Number::total(
                 "kubelet_image_volume_requested_total",
                 "Volumes that are images, for each container of their pods.",
             ),
-            mounted_image_volumes: total(
+            mounted_image_volumes: Number::total(
                 "kubelet_image_volume_mounted_succeed_total",
                 "Such volumes that were mounted into containers.",
             ),
-            failed_image_volumes: total(
+            failed_image_volumes: Number::total(
                 "kubelet_image_volume_mounted_errors_total",
                 "Such volumes that could not be mounted.",
             ),
-            event_streams: total(
+            event_streams: Number::total(
                 "kubelet_evented_pleg_connection_success_count",
                 "Streams of events that the runtime began.",
             ),
-            event_stream_errors: total(
+            event_stream_errors: Number::total(
                 "kubelet_evented_pleg_connection_error_count",
                 "Streams of events that it did not begin, or broke off.",
             ),

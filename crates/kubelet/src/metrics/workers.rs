@@ -99,11 +99,10 @@ impl Default for WorkerMetrics {
             "Pods that have a worker, by how far it is and by who wants the pod.",
         );
         Working::all().for_each(|pod| working.set(&pod.labels(), 0.0));
-        let orphans = Number::counter(
+        let orphans = Number::total(
             "kubelet_orphaned_runtime_pods_total",
             "Pods that were found in the runtime and nowhere else.",
         );
-        orphans.add("", 0.0);
         let seconds = |name, help| Histogram::new(name, help, DEF_BUCKETS.to_vec());
         WorkerMetrics {
             durations: seconds(

@@ -62,7 +62,7 @@ impl Default for Metrics {
                 "In Cluster Network Programming Latency in seconds",
                 programming_buckets(),
             ),
-            endpoint_changes: Number::counter(
+            endpoint_changes: Number::total(
                 "kubeproxy_sync_proxy_rules_endpoint_changes_total",
                 "Cumulative proxy rules Endpoint changes",
             ),
@@ -70,7 +70,7 @@ impl Default for Metrics {
                 "kubeproxy_sync_proxy_rules_endpoint_changes_pending",
                 "Pending proxy rules Endpoint changes",
             ),
-            service_changes: Number::counter(
+            service_changes: Number::total(
                 "kubeproxy_sync_proxy_rules_service_changes_total",
                 "Cumulative proxy rules Service changes",
             ),
@@ -93,9 +93,6 @@ impl Default for Metrics {
             healthz: Number::counter("kubeproxy_proxy_healthz_total", "Cumulative proxy healthz HTTP status"),
             livez: Number::counter("kubeproxy_proxy_livez_total", "Cumulative proxy livez HTTP status"),
         };
-        for number in [&metrics.endpoint_changes, &metrics.service_changes] {
-            number.add("", 0.0);
-        }
         FAMILIES.iter().for_each(|family| metrics.sync_failures.add(family, 0.0));
         FAMILIES.iter().for_each(|family| metrics.cleanup_failures.add(family, 0.0));
         metrics
