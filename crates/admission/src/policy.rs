@@ -136,7 +136,7 @@ impl Review<'_> {
             .ok_or_else(|| Status::not_found(&GroupResource::new("", "namespaces"), &request.namespace))?;
         let picked = |part: Option<&Value>, fields: &[&str]| -> Value {
             let pick = |field: &&str| Some(((*field).to_owned(), part?.get(*field)?.clone()));
-            fields.iter().filter_map(pick).collect::<Map<_, _>>().into()
+            fields.iter().filter_map(pick).collect::<Map>().into()
         };
         let mut shown = picked(Some(&found), &["spec", "status"]);
         shown["metadata"] = picked(value_at(&found, &["metadata"]), &METADATA);

@@ -150,7 +150,7 @@ pub fn object_selected(selector: &LabelSelector, object: &Value, old: Option<&Va
 fn labels(object: &Value) -> StringMap {
     let labels = object.get("metadata").and_then(|metadata| metadata.get("labels"));
     let labels = labels.and_then(Value::as_object).into_iter().flatten();
-    labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    labels.filter_map(|(key, value)| Some((key.to_string(), value.as_str()?.to_owned()))).collect()
 }
 
 #[cfg(test)]

@@ -70,8 +70,8 @@ impl Template {
 /// A selector selects the pods of its own template; one that is missing selects nothing.
 pub(crate) fn template_matches(selector: &At, template: &At, errors: &mut ErrorList) {
     let labels = template.at(&["metadata", "labels"]);
-    let typed: StringMap = serde_json::from_value(labels.value.clone()).unwrap_or_default();
-    let parsed: LabelSelector = serde_json::from_value(selector.value.clone()).unwrap_or_default();
+    let typed: StringMap = apimachinery::from_value(labels.value.clone()).unwrap_or_default();
+    let parsed: LabelSelector = apimachinery::from_value(selector.value.clone()).unwrap_or_default();
     if !selector.is_set() || !parsed.matches(&typed) {
         errors.push(labels.invalid("`selector` does not match template `labels`"));
     }

@@ -17,7 +17,7 @@ const METADATA: [&str; 5] = ["name", "namespace", "uid", "resourceVersion", "cre
 
 /// The `scale` of a workload with `spec.replicas`, `status.replicas` and `spec.selector`.
 pub fn scale_of(obj: &Value) -> Value {
-    let metadata: Map<String, Value> = METADATA
+    let metadata: Map = METADATA
         .iter()
         .filter_map(|field| Some(((*field).to_owned(), obj.pointer(&format!("/metadata/{field}"))?.clone())))
         .collect();

@@ -115,7 +115,7 @@ pub fn format_label_selector(selector: Option<&Value>) -> String {
     let Some(selector) = selector else { return NONE.to_owned() };
     let mut terms: Vec<(String, String)> = Vec::new();
     for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
-        terms.push((key.clone(), format!("{key}={}", value.as_str().unwrap_or_default())));
+        terms.push((key.to_string(), format!("{key}={}", value.as_str().unwrap_or_default())));
     }
     for requirement in items(selector, &["matchExpressions"]) {
         let key = str_at(requirement, &["key"]);

@@ -49,7 +49,7 @@ pub fn convert(mut obj: Value, from: &Resource, to: &Resource) -> Value {
     obj
 }
 
-fn rename(map: &mut Map<String, Value>, from: &str, to: &str) {
+fn rename(map: &mut Map, from: &str, to: &str) {
     if let Some(value) = map.remove(from) {
         map.insert(to.to_owned(), value);
     }

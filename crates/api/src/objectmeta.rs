@@ -52,7 +52,7 @@ pub fn prepare_for_update(obj: &mut Value, old: &Value) {
     }
 }
 
-fn metadata_mut(obj: &mut Value) -> Option<&mut apimachinery::Map<String, Value>> {
+fn metadata_mut(obj: &mut Value) -> Option<&mut apimachinery::Map> {
     obj.get_mut("metadata").and_then(Value::as_object_mut)
 }
 

@@ -79,7 +79,7 @@ impl<'a> At<'a> {
             .map(move |(key, value)| (key.as_str(), At { value, path: path.key(key) }))
     }
 
-    pub fn map(&self) -> Option<&'a Map<String, Value>> {
+    pub fn map(&self) -> Option<&'a Map> {
         self.value.as_object()
     }
 

@@ -1,7 +1,7 @@
 //! The columns that a definition has its instances printed in. Follows `registry/customresource/tableconvertor`.
 
 use apimachinery::Value;
-use serde_json::json;
+use apimachinery::json;
 
 use crate::definition;
 use crate::jsonpath::JsonPath;
@@ -78,7 +78,7 @@ impl Column {
 /// A value as client-go's JSONPath prints it.
 pub fn text(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => text.to_string(),
         Value::Null => "<nil>".to_owned(),
         other => other.to_string(),
     }

@@ -19,7 +19,7 @@ pub fn default(value: &mut Value, schema: &Structural) {
     }
 }
 
-fn default_fields(fields: &mut Map<String, Value>, schema: &Structural) {
+fn default_fields(fields: &mut Map, schema: &Structural) {
     for (name, property) in schema.properties.iter() {
         let Some(default) = &property.default else { continue };
         if fields.get(name).is_none_or(|value| value.is_null() && !property.nullable) {

@@ -43,7 +43,7 @@ fn walk(path: &Path, value: &Value, schema: &Structural, metadata: MetadataRule<
     }
 }
 
-fn check(path: &Path, fields: &Map<String, Value>, metadata: MetadataRule<'_>, errors: &mut ErrorList) {
+fn check(path: &Path, fields: &Map, metadata: MetadataRule<'_>, errors: &mut ErrorList) {
     for name in ["apiVersion", "kind"] {
         let place = path.child(name);
         match fields.get(name) {

@@ -39,7 +39,7 @@ fn walk(path: &Path, value: &Value, schema: &Structural, errors: &mut ErrorList)
 /// What tells an item of a list of type map apart: those of its keys that it has.
 pub fn key(item: &Value, keys: &[Box<str>]) -> Value {
     let pairs = keys.iter().filter_map(|key| Some((key.to_string(), item.get(&**key)?.clone())));
-    Value::Object(pairs.collect::<Map<String, Value>>())
+    Value::Object(pairs.collect::<Map>())
 }
 
 fn check_map(path: &Path, items: &[Value], keys: &[Box<str>], errors: &mut ErrorList) {

@@ -109,7 +109,7 @@ fn simplify(schema: &mut Value) {
 }
 
 /// Readers of version 2 do not know null, so what may be null may be absent.
-fn require_nothing_nullable(fields: &mut Map<String, Value>) {
+fn require_nothing_nullable(fields: &mut Map) {
     let is_nullable = |schema: &Value| schema["nullable"] == true;
     if fields.get("additionalProperties").is_some_and(is_nullable) {
         fields.remove("required");

@@ -66,7 +66,7 @@ impl Pruner {
         }
     }
 
-    fn fields(&mut self, fields: &mut Map<String, Value>, schema: &Structural, embedded: bool) {
+    fn fields(&mut self, fields: &mut Map, schema: &Structural, embedded: bool) {
         let mut unknown = Vec::new();
         for (key, value) in fields.iter_mut() {
             if embedded && is_meta(key) {

@@ -247,13 +247,13 @@ impl Structural {
     }
 }
 
-fn properties(schema: &Map<String, Value>) -> Properties {
+fn properties(schema: &Map) -> Properties {
     let properties = schema.get("properties").and_then(Value::as_object);
     let parsed = properties.into_iter().flatten();
     parsed.map(|(name, schema)| (name.as_str().into(), Structural::parse(schema))).collect()
 }
 
-fn list_type(schema: &Map<String, Value>) -> ListType {
+fn list_type(schema: &Map) -> ListType {
     match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
         Some("set") => ListType::Set,
         Some("map") => {
@@ -264,7 +264,7 @@ fn list_type(schema: &Map<String, Value>) -> ListType {
     }
 }
 
-fn checks(schema: &Map<String, Value>, ty: Type, int_or_string: bool) -> Option<Box<Checks>> {
+fn checks(schema: &Map, ty: Type, int_or_string: bool) -> Option<Box<Checks>> {
     const KEYS: [&str; 20] = [
         "format",
         "maximum",

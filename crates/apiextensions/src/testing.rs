@@ -42,7 +42,7 @@ pub fn schema() -> impl Strategy<Value = Value> {
         prop_oneof![
             (properties, proptest::option::of(inner.clone()), any::<bool>()).prop_map(
                 |(properties, additional, embedded)| {
-                    let properties: Map<String, Value> = properties.into_iter().collect();
+                    let properties: Map = properties.into_iter().collect();
                     let mut schema = json!({"type": "object", "properties": properties});
                     if let Some(additional) = additional {
                         schema["additionalProperties"] = additional;

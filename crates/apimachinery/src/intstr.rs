@@ -92,7 +92,7 @@ impl Serialize for IntOrString {
 impl<'de> Deserialize<'de> for IntOrString {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         match Value::deserialize(input)? {
-            Value::String(text) => Ok(IntOrString::String(text)),
+            Value::String(text) => Ok(IntOrString::String(text.into())),
             Value::Null => Ok(IntOrString::default()),
             other => other
                 .as_i64()

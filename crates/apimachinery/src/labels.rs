@@ -33,7 +33,7 @@ impl<K: AsRef<str>, V: AsRef<str>> Labels for Vec<(K, V)> {
     }
 }
 
-impl Labels for crate::Map<String, crate::Value> {
+impl Labels for crate::Map {
     fn lookup(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(crate::Value::as_str)
     }

@@ -19,8 +19,9 @@ pub mod quantity;
 pub mod schema;
 pub mod status;
 pub mod time;
+pub mod value;
 pub mod version;
 
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
-pub use serde_json::{Map, Value, json};
 pub use status::Status;
+pub use value::{Map, Text, Value, from_value, to_value};

@@ -195,8 +195,8 @@ mod tests {
     use crate::json;
 
     fn check(selector: Value, labels: Value, expect: bool) {
-        let selector: LabelSelector = serde_json::from_value(selector).expect("a selector");
-        let labels: StringMap = serde_json::from_value(labels).expect("labels");
+        let selector: LabelSelector = crate::from_value(selector).expect("a selector");
+        let labels: StringMap = crate::from_value(labels).expect("labels");
         assert_eq!(selector.matches(&labels), expect, "{selector:?} {labels:?}");
     }
 
@@ -216,8 +216,8 @@ mod tests {
     fn metadata_reads_back_as_written() {
         let text = json!({"name": "x", "uid": "u", "creationTimestamp": "2026-01-02T03:04:05Z",
             "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "w", "controller": true}]});
-        let meta: ObjectMeta = serde_json::from_value(text.clone()).expect("metadata");
+        let meta: ObjectMeta = crate::from_value(text.clone()).expect("metadata");
         assert!(meta.is_controlled_by("w"));
-        assert_eq!(serde_json::to_value(&meta).expect("encodes"), text);
+        assert_eq!(crate::to_value(&meta).expect("encodes"), text);
     }
 }

@@ -55,7 +55,7 @@ pub struct Status {
     #[serde(default = "status_version")]
     pub api_version: String,
     #[serde(default)]
-    pub metadata: serde_json::Map<String, serde_json::Value>,
+    pub metadata: crate::Map,
     /// `Success` or `Failure`.
     #[serde(default)]
     pub status: String,
@@ -84,7 +84,7 @@ impl Status {
         Status {
             kind: status_kind(),
             api_version: status_version(),
-            metadata: serde_json::Map::new(),
+            metadata: crate::Map::new(),
             status: "Failure".to_owned(),
             message: message.into(),
             reason: reason.to_owned(),

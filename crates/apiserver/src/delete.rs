@@ -107,7 +107,7 @@ fn options(call: &Call, body: &Bytes) -> Result<DeleteOptions, Status> {
     }
     let format = format_of_request(&call.headers, call.core.config.formats)?;
     let value = wire::decode_options(format, body)?;
-    let mut options: DeleteOptions = serde_json::from_value(value).map_err(|error| {
+    let mut options: DeleteOptions = apimachinery::from_value(value).map_err(|error| {
         Status::bad_request(format!("DeleteOptions in the request body are not valid: {error}"))
     })?;
     options.dry_run.extend(call.query.all("dryRun").map(str::to_owned));

@@ -264,7 +264,7 @@ fn set_finalizers(object: &mut Value, finalizers: Vec<Value>) {
     }
 }
 
-fn metadata_mut(object: &mut Value) -> Option<&mut Map<String, Value>> {
+fn metadata_mut(object: &mut Value) -> Option<&mut Map> {
     object.get_mut("metadata").and_then(Value::as_object_mut)
 }
 

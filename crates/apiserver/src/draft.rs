@@ -63,7 +63,7 @@ pub fn type_prefix(api_version: &str, kind: &str) -> String {
 }
 
 /// Writes `metadata` with an empty resourceVersion and tells where its text would start.
-fn write_metadata(out: &mut Vec<u8>, metadata: &Map<String, Value>) -> usize {
+fn write_metadata(out: &mut Vec<u8>, metadata: &Map) -> usize {
     out.extend_from_slice(b"{\"resourceVersion\":\"");
     let gap = out.len();
     out.extend_from_slice(b"\"");

@@ -14,7 +14,7 @@ const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Fills a buffer with bytes nobody can guess. Replaced in simulations.
 pub type Random = std::sync::Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
-pub fn metadata_mut(object: &mut Value) -> Result<&mut Map<String, Value>, Status> {
+pub fn metadata_mut(object: &mut Value) -> Result<&mut Map, Status> {
     let map =
         object.as_object_mut().ok_or_else(|| Status::bad_request("the request body is not an object"))?;
     let metadata = map.entry("metadata").or_insert_with(|| Value::Object(Map::new()));

@@ -8,7 +8,7 @@ use apimachinery::managedfields::{
 };
 use apimachinery::meta::str_at;
 use apimachinery::schema::TypeId;
-use apimachinery::{Status, Value, json};
+use apimachinery::{Status, Text, Value, json};
 use jiff::Timestamp;
 
 use crate::call::Call;
@@ -197,7 +197,7 @@ fn entries(object: &Value) -> &[Value] {
 }
 
 fn same_but_time(new: &Value, old: &Value) -> bool {
-    fn fields(entry: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    fn fields(entry: &Value) -> impl Iterator<Item = (&Text, &Value)> {
         entry.as_object().into_iter().flatten().filter(|(key, _)| *key != "time")
     }
     fields(new).eq(fields(old))

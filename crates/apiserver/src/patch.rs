@@ -74,8 +74,7 @@ impl Patch {
 
     /// The patch as an object, for the types that are one.
     fn object(&self) -> Result<Value, Status> {
-        let object: Result<Map<String, Value>, String> =
-            codec::from_json(&self.body, "map[string]interface {}");
+        let object: Result<Map, String> = codec::from_json(&self.body, "map[string]interface {}");
         object.map(Value::Object).map_err(|why| undecodable(&why))
     }
 
@@ -276,7 +275,7 @@ async fn apply(
 /// into form: of a status patch that is little.
 #[derive(Default)]
 struct Untouched {
-    fields: Map<String, Value>,
+    fields: Map,
     managed_fields: Option<Value>,
 }
 
@@ -292,7 +291,7 @@ impl Untouched {
         let is_large = |value: &Value| value.is_object() || value.is_array();
         for (name, before) in old.iter().filter(|(name, value)| *name != METADATA && is_large(value)) {
             if object.get(name) == Some(before) {
-                fields.extend(object.remove_entry(name));
+                fields.extend(object.remove(name).map(|value| (name.clone(), value)));
             }
         }
         let before = old.get(METADATA).and_then(|metadata| metadata.get(MANAGED_FIELDS));

@@ -141,7 +141,7 @@ impl<'t> Scanner<'t> {
         self.object(shown, value, order, each)
     }
 
-    fn field(&mut self, name: &str, shown: &Shown, fields: &mut Map<String, Value>) -> Option<()> {
+    fn field(&mut self, name: &str, shown: &Shown, fields: &mut Map) -> Option<()> {
         if let Some(value) = fields.get_mut(name) {
             return self.value(shown, value);
         }
@@ -158,7 +158,10 @@ impl<'t> Scanner<'t> {
                 return self.object(shown, value, Order::ByName, |_, _| {});
             }
             (b'[', _) if !shown.is_all() => return self.items(shown, value),
-            (b'"', Value::String(text)) => std::str::from_utf8(&self.string()?).ok()?.clone_into(text),
+            (b'"', Value::String(text)) => {
+                text.clear();
+                text.push_str(std::str::from_utf8(&self.string()?).ok()?);
+            }
             _ => *value = serde_json::from_slice(self.skipped()?).ok()?,
         }
         Some(())
@@ -258,6 +261,7 @@ fn lowest(word: u64, byte: u8) -> u64 {
 mod tests {
     use api::shown::{ALL, ALL_BUT_MANAGED_FIELDS};
     use apimachinery::json;
+    use apimachinery::Text;
     use proptest::prelude::*;
 
     use super::*;
@@ -353,7 +357,7 @@ mod tests {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
                 prop::collection::btree_map(key, inner, 0..4)
-                    .prop_map(|fields| fields.into_iter().collect::<Map<_, _>>().into()),
+                    .prop_map(|fields| fields.into_iter().collect::<Map>().into()),
             ]
         })
     }
@@ -367,8 +371,8 @@ mod tests {
         match value {
             Value::Object(fields) => {
                 let kept =
-                    |(key, value): (&String, &Value)| Some((key.clone(), kept(value, shown.field(key)?)));
-                fields.iter().filter_map(kept).collect::<Map<_, _>>().into()
+                    |(key, value): (&Text, &Value)| Some((key.clone(), kept(value, shown.field(key)?)));
+                fields.iter().filter_map(kept).collect::<Map>().into()
             }
             Value::Array(items) => items.iter().map(|item| kept(item, shown)).collect(),
             other => other.clone(),

@@ -7,7 +7,7 @@ use admission::Operation;
 use api::Kind;
 use api::strategy::Writer;
 use apimachinery::meta::str_at;
-use apimachinery::{GroupKind, Status, Value, json};
+use apimachinery::{GroupKind, Status, Text, Value, json};
 use bytes::Bytes;
 use store::{CommitError, Entry, Expected, Key, Op};
 
@@ -352,14 +352,14 @@ fn check_identity(place: &Place, object: &mut Value, old: &Value, verb: &str) ->
 /// Whether nothing but the resourceVersion differs.
 fn same(object: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (object.as_object(), old.as_object()) else { return object == old };
-    let rest = |map: &apimachinery::Map<String, Value>| map.len() - usize::from(map.contains_key("metadata"));
+    let rest = |map: &apimachinery::Map| map.len() - usize::from(map.contains_key("metadata"));
     rest(new) == rest(old)
         && new.iter().filter(|(key, _)| *key != "metadata").all(|(key, value)| old.get(key) == Some(value))
         && same_metadata(new.get("metadata"), old.get("metadata"))
 }
 
 fn same_metadata(new: Option<&Value>, old: Option<&Value>) -> bool {
-    fn fields(metadata: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
+    fn fields(metadata: Option<&Value>) -> impl Iterator<Item = (&Text, &Value)> {
         metadata.and_then(Value::as_object).into_iter().flatten().filter(|(key, _)| *key != "resourceVersion")
     }
     fields(new).eq(fields(old))

@@ -183,7 +183,7 @@ mod tests {
         let until = parse_time("2026-01-02T00:00:00Z");
         let made = secret((id, word), "system:bootstrappers:nodes", "a node", until);
         let data = made["stringData"].as_object().expect("has data").iter();
-        let encoded: apimachinery::Map<String, Value> = data
+        let encoded: apimachinery::Map = data
             .map(|(key, text)| (key.clone(), STANDARD.encode(text.as_str().expect("is text")).into()))
             .collect();
         let stored = json!({"metadata": made["metadata"], "type": made["type"], "data": encoded});

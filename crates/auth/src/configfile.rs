@@ -25,5 +25,5 @@ pub fn read<T: DeserializeOwned>(text: &str, kind: &'static str) -> Result<T, Er
     if found != kind || !API_VERSIONS.contains(&version) {
         return Err(Error::Kind { found: format!("{version}, Kind={found}"), wanted: kind });
     }
-    serde_json::from_value(value).map_err(|error| Error::Syntax(format!("strict decoding error: {error}")))
+    apimachinery::from_value(value).map_err(|error| Error::Syntax(format!("strict decoding error: {error}")))
 }

@@ -97,7 +97,7 @@ fn described(request: &Attributes<'_>) -> Value {
     spec["extra"] = json!(user.extra);
     if request.is_resource_request() {
         let names = subjectaccessreview::names(request);
-        let mut attributes: Map<String, Value> =
+        let mut attributes: Map =
             names.iter().map(|(field, text)| ((*field).to_owned(), (*text).into())).collect();
         for selector in SELECTORS {
             if let Some(limits) = spec["resourceAttributes"].get(selector) {

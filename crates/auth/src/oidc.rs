@@ -137,7 +137,7 @@ impl Authenticator {
         Err(Error::Audience { wanted: self.issuer.audiences.clone(), found: registered.aud })
     }
 
-    fn check_required(&self, claims: &Map<String, Value>) -> Result<(), Error> {
+    fn check_required(&self, claims: &Map) -> Result<(), Error> {
         for (claim, wanted) in &self.required {
             let found = claims.get(claim).ok_or_else(|| Error::MissingClaim(claim.clone()))?;
             let found = found.as_str().ok_or_else(|| Error::Claim {

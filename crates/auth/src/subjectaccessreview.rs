@@ -25,7 +25,7 @@ pub fn spec(request: &Attributes<'_>) -> Value {
     Value::Object(spec)
 }
 
-fn put(to: &mut Map<String, Value>, field: &str, text: &str) {
+fn put(to: &mut Map, field: &str, text: &str) {
     if !text.is_empty() {
         to.insert(field.to_owned(), text.into());
     }
@@ -44,7 +44,7 @@ pub(crate) fn names<'a>(request: &Attributes<'a>) -> [(&'static str, &'a str); 7
     ]
 }
 
-fn resource(request: &Attributes<'_>) -> Map<String, Value> {
+fn resource(request: &Attributes<'_>) -> Map {
     let mut attributes = Map::new();
     for (field, text) in names(request) {
         put(&mut attributes, field, text);

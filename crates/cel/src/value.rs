@@ -31,7 +31,7 @@ pub enum Val<'v> {
     /// A list as JSON has it, and how it is seen.
     Json(&'v [Value], &'v Shape),
     List(Arc<Vec<Val<'v>>>),
-    Object(&'v Map<String, Value>, &'v Shape),
+    Object(&'v Map, &'v Shape),
     Map(Arc<BTreeMap<Key<'v>, Val<'v>>>),
     /// Maps by a name; under a name that is not there, an empty one is found.
     Maps(Arc<BTreeMap<Key<'v>, Val<'v>>>),

@@ -324,7 +324,7 @@ fn encode(format: Format, object: &impl Serialize) -> Bytes {
         text.push(b'\n');
         return text.into();
     }
-    let value = serde_json::to_value(object).expect("plain values always render");
+    let value = apimachinery::to_value(object).expect("plain values always render");
     match format {
         Format::Cbor => cbor::encode(&value),
         _ => yaml::encode(&value).expect("plain values always render"),

@@ -5,9 +5,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+use apimachinery::{Map, Value};
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::files;
 use crate::layout::{Layout, known_clusters};
@@ -166,7 +166,7 @@ impl Settings {
             Err(error) => return Err(Error::Read(shown(), error.to_string())),
         };
         let bad = |e: serde_json::Error| Error::Read(shown(), e.to_string());
-        let mut stored: Map<String, Value> = serde_json::from_slice(&bytes).map_err(bad)?;
+        let mut stored: Map = serde_json::from_slice(&bytes).map_err(bad)?;
         match stored.get("version").and_then(Value::as_u64) {
             Some(version) if version > u64::from(VERSION) => {
                 return Err(Error::Newer(shown(), u32::try_from(version).unwrap_or(u32::MAX)));
@@ -174,7 +174,7 @@ impl Settings {
             Some(1) => upgrade(&mut stored),
             _ => {}
         }
-        serde_json::from_value(stored.into()).map(Some).map_err(bad)
+        apimachinery::from_value(stored.into()).map(Some).map_err(bad)
     }
 
     /// A Service's address and the pods behind it are of one family.
@@ -218,13 +218,13 @@ fn nth(range: &IpNet, index: u8) -> IpAddr {
 }
 
 /// Version 1 had one range of IPv4 each, and perhaps one of IPv6.
-fn upgrade(stored: &mut Map<String, Value>) {
+fn upgrade(stored: &mut Map) {
     for what in ["cluster", "service"] {
         let ranges = ["Cidr", "CidrV6"].iter().filter_map(|key| stored.remove(&format!("{what}{key}")));
         let ranges: Vec<Value> = ranges.collect();
         stored.insert(format!("{what}Cidrs"), ranges.into());
     }
-    stored.insert("version".into(), VERSION.into());
+    stored.insert("version", VERSION.into());
 }
 
 /// The default cluster has slot 0 to itself; others take the lowest that no cluster has.
@@ -310,15 +310,15 @@ mod tests {
 
     #[test]
     fn settings_of_the_first_version_are_read() {
-        let mut stored = serde_json::to_value(Settings::of_slot(0, "n".into())).expect("encodes");
+        let mut stored = apimachinery::to_value(Settings::of_slot(0, "n".into())).expect("encodes");
         let stored = stored.as_object_mut().expect("an object");
         for what in ["cluster", "service"] {
             let ranges = stored.remove(&format!("{what}Cidrs")).expect("it is there");
             stored.insert(format!("{what}Cidr"), ranges[0].clone());
         }
-        stored.insert("clusterCidrV6".into(), "fd42::/56".into());
+        stored.insert("clusterCidrV6", "fd42::/56".into());
         upgrade(stored);
-        let read: Settings = serde_json::from_value(stored.clone().into()).expect("reads");
+        let read: Settings = apimachinery::from_value(stored.clone().into()).expect("reads");
         assert_eq!((read.version, read.cluster_cidrs.len(), read.service_cidrs.len()), (VERSION, 2, 1));
     }
 

@@ -279,7 +279,7 @@ mod tests {
         for name in ["x", "y"] {
             let object =
                 json!({"metadata": {"namespace": "a", "name": name, "uid": name, "resourceVersion": "1"}});
-            feeder.apply(serde_json::from_value(object).expect("metadata"));
+            feeder.apply(apimachinery::from_value(object).expect("metadata"));
         }
         let (shown, seen) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(None)));
         let (listing, listed) = mpsc::channel(1);
@@ -313,7 +313,7 @@ mod tests {
 
     fn group(versions: apimachinery::Value) -> Group {
         let group = json!({"metadata": {"name": "example.com"}, "versions": versions});
-        serde_json::from_value(group).expect("a group")
+        apimachinery::from_value(group).expect("a group")
     }
 
     fn resource(plural: &str) -> apimachinery::Value {

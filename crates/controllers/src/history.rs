@@ -138,7 +138,7 @@ fn new_revision(
     let mut metadata = ObjectMeta {
         name,
         namespace: owner.meta.namespace.clone(),
-        labels: serde_json::from_value(labels).unwrap_or_default(),
+        labels: apimachinery::from_value(labels).unwrap_or_default(),
         annotations: owner.meta.annotations.clone(),
         owner_references: vec![controller_reference(owner.resource, owner.meta)],
         ..ObjectMeta::default()

@@ -117,11 +117,11 @@ mod tests {
     use super::*;
 
     fn meta(value: Value) -> ObjectMeta {
-        serde_json::from_value(value).expect("metadata")
+        apimachinery::from_value(value).expect("metadata")
     }
 
     fn check(owner: Value, child: Value, expect: Claim) {
-        let selector = serde_json::from_value(json!({"matchLabels": {"a": "b"}})).expect("a selector");
+        let selector = apimachinery::from_value(json!({"matchLabels": {"a": "b"}})).expect("a selector");
         assert_eq!(claim(&meta(owner), &selector, &meta(child.clone())), expect, "{child}");
     }
 

@@ -68,7 +68,7 @@ mod tests {
     /// The object that the plan writes.
     fn written(object: &Value, is_used: bool) -> Option<Value> {
         let plan = reconcile(PERSISTENT_VOLUMES, object, FINALIZER, is_used);
-        let meta: ObjectMeta = serde_json::from_value(object["metadata"].clone()).expect("metadata");
+        let meta: ObjectMeta = apimachinery::from_value(object["metadata"].clone()).expect("metadata");
         assert!(plan.is_empty() || is_due(&meta, FINALIZER));
         plan.steps.into_iter().next().map(|step| match step.action {
             Action::Update { object, .. } => object,

@@ -44,9 +44,9 @@ impl Cluster {
             metadata.entry("name").or_insert(name.into());
         }
         metadata.entry("uid").or_insert(format!("uid-{}", self.revision).into());
-        metadata.insert("resourceVersion".into(), self.revision.to_string().into());
+        metadata.insert("resourceVersion", self.revision.to_string().into());
         metadata.entry("creationTimestamp").or_insert(self.now.to_string().into());
-        metadata.insert("generation".into(), 1.into());
+        metadata.insert("generation", 1.into());
         let place = Self::place(
             resource,
             str_at(&object, &["metadata", "namespace"]),
@@ -59,7 +59,7 @@ impl Cluster {
 
     pub fn get<V: View>(&self, namespace: &str, name: &str) -> Option<Arc<V>> {
         let object = self.objects.get(&Self::place(V::RESOURCE, namespace, name))?;
-        Some(Arc::new(serde_json::from_value(object.clone()).expect("a view")))
+        Some(Arc::new(apimachinery::from_value(object.clone()).expect("a view")))
     }
 
     pub fn value(&self, resource: Resource, namespace: &str, name: &str) -> Option<&Value> {
@@ -68,7 +68,7 @@ impl Cluster {
 
     pub fn list<V: View>(&self) -> Vec<Arc<V>> {
         let of_kind = self.objects.iter().filter(|(place, _)| place.0 == V::RESOURCE.plural);
-        of_kind.map(|(_, o)| Arc::new(serde_json::from_value(o.clone()).expect("a view"))).collect()
+        of_kind.map(|(_, o)| Arc::new(apimachinery::from_value(o.clone()).expect("a view"))).collect()
     }
 
     /// Changes an object in place; a changed spec raises the generation.
@@ -206,7 +206,7 @@ fn merge(stored: &mut Value, patch: &Value) {
         if value.is_null() {
             fields.remove(key);
         } else {
-            merge(fields.entry(key).or_insert(Value::Null), value);
+            merge(fields.entry(key.as_str()).or_insert(Value::Null), value);
         }
     }
 }

@@ -50,7 +50,7 @@ fn version(output: OutputFormat) -> anyhow::Result<ExitCode> {
         }
         OutputFormat::Json => println!(
             "{}",
-            serde_json::json!({"cox": env!("CARGO_PKG_VERSION"), "kubernetes": apimachinery::version::KUBERNETES})
+            apimachinery::json!({"cox": env!("CARGO_PKG_VERSION"), "kubernetes": apimachinery::version::KUBERNETES})
         ),
     }
     Ok(ExitCode::SUCCESS)

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn read<T: serde::de::DeserializeOwned>(object: Value) -> T {
-        serde_json::from_value(object).expect("an object")
+        apimachinery::from_value(object).expect("an object")
     }
 
     fn at(text: &str) -> Timestamp {

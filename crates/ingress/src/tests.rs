@@ -28,7 +28,7 @@ use crate::table::Table;
 use crate::{certificate, listener};
 
 fn read<V: serde::de::DeserializeOwned>(object: Value) -> Arc<V> {
-    Arc::new(V::deserialize(object).expect("a view"))
+    Arc::new(V::deserialize(&object).expect("a view"))
 }
 
 /// What there is in a test's cluster, in the namespace `default`.

@@ -129,7 +129,7 @@ mod tests {
 
     fn check(spec: apimachinery::Value, servers: &[&str], searches: &[&str], options: &[&str]) {
         let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"namespace": "d"}, "spec": spec})).expect("a pod");
+            apimachinery::from_value(json!({"metadata": {"namespace": "d"}, "spec": spec})).expect("a pod");
         let dns = dns_config(&pod, &config(), "nameserver 9.9.9.9\nsearch example.com\noptions timeout:1\n");
         assert_eq!(
             (dns.servers, dns.searches, dns.options),
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_hosts_file_names_the_pod() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "d"},
+        let pod: Pod = apimachinery::from_value(json!({"metadata": {"name": "p", "namespace": "d"},
             "spec": {"subdomain": "s", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["x", "y"]}]}}))
         .expect("a pod");
         let text = hosts_file(&pod, &config(), &["10.0.0.2".to_owned()]);

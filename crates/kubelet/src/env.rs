@@ -318,12 +318,13 @@ mod tests {
         container: apimachinery::Value,
         sources: &Sources,
     ) -> Result<Vec<(String, String)>, ConfigError> {
-        let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "d", "labels": {"a": "b"}},
-            "spec": {"enableServiceLinks": false, "containers": [container]}}))
-            .expect("a pod");
+        let pod: Pod = apimachinery::from_value(
+            json!({"metadata": {"name": "p", "namespace": "d", "labels": {"a": "b"}},
+            "spec": {"enableServiceLinks": false, "containers": [container]}}),
+        )
+        .expect("a pod");
         let service: Service =
-            serde_json::from_value(json!({"metadata": {"name": "kubernetes", "namespace": "default"},
+            apimachinery::from_value(json!({"metadata": {"name": "kubernetes", "namespace": "default"},
             "spec": {"clusterIP": "10.0.0.1", "ports": [{"name": "https", "port": 443, "protocol": "TCP"}]}}))
             .expect("a service");
         let services = [Arc::new(service)];
@@ -341,8 +342,8 @@ mod tests {
     fn values_come_from_where_they_are_said_to() {
         let mut sources = Sources::default();
         let map: ConfigMap =
-            serde_json::from_value(json!({"data": {"k": "v", "l": "w"}})).expect("a config map");
-        let secret: Secret = serde_json::from_value(json!({"data": {"s": "cGFzcw=="}})).expect("a secret");
+            apimachinery::from_value(json!({"data": {"k": "v", "l": "w"}})).expect("a config map");
+        let secret: Secret = apimachinery::from_value(json!({"data": {"s": "cGFzcw=="}})).expect("a secret");
         sources.config_maps.insert("m".into(), Some(map));
         sources.secrets.insert("z".into(), Some(secret));
         let env = env_of(

@@ -296,7 +296,9 @@ fn registries(secret: &Secret) -> HashMap<String, Value> {
         None => read(".dockercfg"),
     };
     match table {
-        Some(Value::Object(entries)) => entries.into_iter().collect(),
+        Some(Value::Object(entries)) => {
+            entries.into_iter().map(|(registry, entry)| (registry.into(), entry)).collect()
+        }
         _ => HashMap::new(),
     }
 }

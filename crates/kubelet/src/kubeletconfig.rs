@@ -202,7 +202,8 @@ fields! {
 impl KubeletConfiguration {
     /// As `/configz` shows it.
     pub fn shown(&self) -> Value {
-        let mut shown = serde_json::to_value(self).expect("its fields are texts, numbers and tables of them");
+        let mut shown =
+            apimachinery::to_value(self).expect("its fields are texts, numbers and tables of them");
         if let Value::Object(fields) = &mut shown {
             fields.retain(|_, value| !value.is_null());
         }
@@ -236,7 +237,7 @@ impl Own {
 
     /// A built-in runtime and network need neither a second version of cgroups nor a machine without swap, verify no
     /// credentials of images that are there, and hear of memory from the kernel.
-    fn document(&self) -> Map<String, Value> {
+    fn document(&self) -> Map {
         let document = json!({
             "port": self.port,
             // At the distance at which upstream's is, so that several nodes fit on a machine.

@@ -168,7 +168,7 @@ fn annotations(config: &Config) -> Value {
 /// What is known of the node before the API server has told.
 pub fn own(config: &Config) -> Node {
     let node = json!({"metadata": {"name": config.node_name, "labels": labels(config)}});
-    serde_json::from_value(node).expect("a node's own labels are text")
+    apimachinery::from_value(node).expect("a node's own labels are text")
 }
 
 fn labels(config: &Config) -> Value {
@@ -470,7 +470,7 @@ mod tests {
     fn a_node_that_comes_back_with_another_boot_id_was_rebooted() {
         let check = |before: &str, expect: Option<&str>| {
             let node = json!({"metadata": {"name": "n"}, "status": {"nodeInfo": {"bootID": before}}});
-            let node: Node = serde_json::from_value(node).expect("a node");
+            let node: Node = apimachinery::from_value(node).expect("a node");
             assert_eq!(rebooted(&node, "b2").as_deref(), expect);
         };
         check("b1", Some("Node n has been rebooted, boot id: b2"));

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     fn check(periods: &Periods, priority: Option<i32>, expect: Option<i32>) {
-        let pod: Pod = serde_json::from_value(json!({"spec": {"priority": priority}})).expect("a pod");
+        let pod: Pod = apimachinery::from_value(json!({"spec": {"priority": priority}})).expect("a pod");
         assert_eq!(periods.of_pod(&pod), expect, "{priority:?}");
     }
 
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_pod_gets_no_more_time_than_it_asks_for() {
         let pod: Pod =
-            serde_json::from_value(json!({"spec": {"terminationGracePeriodSeconds": 5}})).expect("a pod");
+            apimachinery::from_value(json!({"spec": {"terminationGracePeriodSeconds": 5}})).expect("a pod");
         assert_eq!(failure(&pod, 20).grace_seconds, Some(5));
         assert_eq!(failure(&Pod::default(), 20).grace_seconds, Some(20));
     }

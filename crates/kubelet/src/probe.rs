@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     fn check(probe: Value, results: &[bool], expect: &[Option<bool>]) {
-        let mut threshold = Threshold::new(&serde_json::from_value(probe).expect("a probe"));
+        let mut threshold = Threshold::new(&apimachinery::from_value(probe).expect("a probe"));
         let verdicts: Vec<_> = results.iter().map(|passed| threshold.count(*passed)).collect();
         assert_eq!(verdicts, expect);
     }
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_initial_delay_counts_from_the_start_of_the_container() {
-        let probe: Probe = serde_json::from_value(json!({"initialDelaySeconds": 30})).expect("a probe");
+        let probe: Probe = apimachinery::from_value(json!({"initialDelaySeconds": 30})).expect("a probe");
         let now = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1000);
         let left = |age: i64| delay(&probe, Some(now - SignedDuration::from_secs(age)), now).as_secs();
         assert_eq!([left(0), left(10), left(30), left(900)], [30, 20, 0, 0]);
@@ -343,9 +343,9 @@ mod tests {
     #[test]
     fn a_command_knows_the_variables_of_the_spec() {
         let spec = json!({"env": [{"name": "A", "value": "x"}, {"name": "B", "valueFrom": {}}]});
-        let spec: Container = serde_json::from_value(spec).expect("a container");
+        let spec: Container = apimachinery::from_value(spec).expect("a container");
         let handler = json!({"exec": {"command": ["$(A)y", "$$(A)", "$(B)", "$(C)"]}});
-        let handler: Handler = serde_json::from_value(handler).expect("a handler");
+        let handler: Handler = apimachinery::from_value(handler).expect("a handler");
         let command = with_static_variables(&handler, &spec).exec.expect("a command").command;
         assert_eq!(command, ["xy", "$(A)", "", "$(C)"]);
     }
@@ -364,7 +364,7 @@ mod tests {
             why.starts_with(&format!("error: failed to connect service at \"127.0.0.1:{port}\": ")),
             "{why}"
         );
-        let get = serde_json::from_value(json!({"path": "/x", "scheme": "HTTP"})).expect("an action");
+        let get = apimachinery::from_value(json!({"path": "/x", "scheme": "HTTP"})).expect("an action");
         let expect = format!("Get \"http://127.0.0.1:{port}/x\": {expect}");
         assert_eq!(http::get(&get, "127.0.0.1", port, patience).await, Err(expect));
     }
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn a_port_may_be_a_name() {
         let spec: Container =
-            serde_json::from_value(json!({"ports": [{"name": "web", "containerPort": 8080}]}))
+            apimachinery::from_value(json!({"ports": [{"name": "web", "containerPort": 8080}]}))
                 .expect("a container");
         assert_eq!(port(&json!("web"), &spec), Ok(8080));
         assert_eq!(port(&json!(80), &spec), Ok(80));

@@ -314,7 +314,7 @@ mod tests {
     }
 
     fn pod(qos: &str, spec: Value) -> Pod {
-        serde_json::from_value(json!({"status": {"qosClass": qos}, "spec": spec})).expect("a pod")
+        apimachinery::from_value(json!({"status": {"qosClass": qos}, "spec": spec})).expect("a pod")
     }
 
     fn settings(qos: &str, resources: Value) -> cri::LinuxContainerResources {

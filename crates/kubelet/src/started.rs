@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn starts_are_counted_by_the_sort_of_container() {
-        let pod: Pod = serde_json::from_value(json!({"spec": {"hostUsers": false,
+        let pod: Pod = apimachinery::from_value(json!({"spec": {"hostUsers": false,
             "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]}}))
         .expect("a pod");
         let started = Started::default();
@@ -154,7 +154,7 @@ mod tests {
         let status = |state: &str| -> PodStatus {
             let ended = json!({"terminated": {"exitCode": 139, "reason": "Error"}});
             let state = if state == "terminated" { ended } else { json!({"running": {}}) };
-            serde_json::from_value(json!({
+            apimachinery::from_value(json!({
                 "initContainerStatuses": [{"name": "a", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}],
                 "containerStatuses": [{"name": "a", "state": state}]
             }))

@@ -121,7 +121,7 @@ mod tests {
 
     fn pod(spec: Value, status: Value) -> Pod {
         let meta = json!({"uid": "u", "creationTimestamp": at(100).to_string()});
-        serde_json::from_value(json!({"metadata": meta, "spec": spec, "status": status})).expect("a pod")
+        apimachinery::from_value(json!({"metadata": meta, "spec": spec, "status": status})).expect("a pod")
     }
 
     fn status(containers: &[Value]) -> PodStatus {
@@ -129,7 +129,7 @@ mod tests {
             containers.iter().map(|state| json!({"name": "a", "state": state})).collect();
         let init =
             json!({"startedAt": at(103).to_string(), "finishedAt": at(105).to_string(), "exitCode": 0});
-        serde_json::from_value(json!({"phase": "Running", "containerStatuses": containers,
+        apimachinery::from_value(json!({"phase": "Running", "containerStatuses": containers,
             "initContainerStatuses": [{"name": "i", "state": {"terminated": init}}]}))
         .expect("a status")
     }

@@ -147,7 +147,7 @@ mod tests {
 
     fn pod(uid: &str, host_users: Option<bool>) -> Pod {
         let value = json!({"metadata": {"uid": uid}, "spec": {"hostUsers": host_users}});
-        serde_json::from_value(value).expect("a pod")
+        apimachinery::from_value(value).expect("a pod")
     }
 
     fn first(users: &Users, uid: &str) -> u32 {

@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn volumes_that_no_container_uses_are_not_made() {
-        let pod: Pod = serde_json::from_value(json!({"spec": {
+        let pod: Pod = apimachinery::from_value(json!({"spec": {
             "volumes": [{"name": "init"}, {"name": "disk"}, {"name": "late"}, {"name": "nobodys"}],
             "initContainers": [{"name": "a", "volumeMounts": [{"name": "init"}]}],
             "containers": [{"name": "b", "volumeDevices": [{"name": "disk"}]}],

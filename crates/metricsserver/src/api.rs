@@ -91,7 +91,7 @@ impl MetricsServer {
             Ok(value) => response(StatusCode::OK, &value),
             Err(status) => {
                 let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                response(code, &serde_json::to_value(&status).unwrap_or_default())
+                response(code, &apimachinery::to_value(&status).unwrap_or_default())
             }
         }
     }

@@ -89,13 +89,13 @@ mod tests {
     use super::*;
     use crate::testing::node::{Node as Machine, OUTSIDE};
     use crate::testing::{PATIENCE, ip};
-    use serde_json::json;
+    use apimachinery::json;
 
     fn node(name: &str, cidrs: &[&str], address: &str) -> Arc<Node> {
         let addresses =
             json!([{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]);
         let object = json!({"metadata": {"name": name}, "spec": {"podCIDRs": cidrs}, "status": {"addresses": addresses}});
-        Arc::new(serde_json::from_value(object).expect("a Node"))
+        Arc::new(apimachinery::from_value(object).expect("a Node"))
     }
 
     #[test]

@@ -164,7 +164,7 @@ mod tests {
         let allocation = json!({"devices": {"results": [result]}});
         let claim = |status| -> Arc<ResourceClaim> {
             let meta = json!({"name": "c", "namespace": "n", "uid": "u"});
-            Arc::new(serde_json::from_value(json!({"metadata": meta, "status": status})).unwrap())
+            Arc::new(apimachinery::from_value(json!({"metadata": meta, "status": status})).unwrap())
         };
         let is_taken = |devices: &Devices| {
             devices.allocated().is_whole(DeviceId { driver: "d", pool: "p", device: "x" })
@@ -174,7 +174,7 @@ mod tests {
         let decided = PodDevices {
             reservations: vec![Reservation {
                 claim: claim(json!({})),
-                allocation: Some(Arc::new(serde_json::from_value(allocation.clone()).unwrap())),
+                allocation: Some(Arc::new(apimachinery::from_value(allocation.clone()).unwrap())),
             }],
             ..PodDevices::default()
         };

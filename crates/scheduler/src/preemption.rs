@@ -212,7 +212,7 @@ mod tests {
     fn pods_that_a_disruption_budget_keeps_go_last() {
         let mut cache = Cache::default();
         let budget = json!({"metadata": {"name": "b", "namespace": "default"}, "spec": {"selector": {"matchLabels": {"a": "b"}}}});
-        let budget = Arc::new(serde_json::from_value(budget).unwrap());
+        let budget = Arc::new(apimachinery::from_value(budget).unwrap());
         cache.workloads().apply(&crate::workloads::Change::Budget(client::Delta::Added(budget)));
         let containers = || json!([{"resources": {"requests": {"cpu": "4"}}}]);
         for (name, labels, priority) in [("kept", json!({"a": "b"}), 1), ("other", json!({}), 5)] {

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn check(spec: apimachinery::Value, milli_cpu: i64, memory: i64) {
-        let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+        let pod: Pod = apimachinery::from_value(json!({"spec": spec})).unwrap();
         let requests = pod_requests(&pod.spec);
         assert_eq!((requests.milli_cpu, requests.memory), (milli_cpu, memory), "{spec}");
     }
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn scoring_reckons_with_defaults_for_what_is_not_requested() {
-        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{}, {}]}})).unwrap();
+        let pod: Pod = apimachinery::from_value(json!({"spec": {"containers": [{}, {}]}})).unwrap();
         let requests = non_zero_requests(&pod.spec);
         assert_eq!((requests.milli_cpu, requests.memory), (200, 400 * 1024 * 1024));
         assert_eq!(pod_requests(&pod.spec), Resource::default());

@@ -14,7 +14,7 @@ use crate::volumes::{Change, Volumes};
 
 /// A node made of a partial object.
 pub fn node_info(object: Value) -> NodeInfo {
-    let node: Node = serde_json::from_value(object).unwrap();
+    let node: Node = apimachinery::from_value(object).unwrap();
     let mut info = NodeInfo::default();
     info.set_node(Arc::new(node));
     info
@@ -41,7 +41,7 @@ pub fn pod(name: &str, requests: Value) -> Arc<PodInfo> {
 
 pub fn labelled_pod(name: &str, labels: Value, spec: Value) -> Arc<PodInfo> {
     let metadata = json!({"name": name, "namespace": "default", "uid": name, "labels": labels});
-    let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+    let pod: Pod = apimachinery::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
     Arc::new(PodInfo::new(Arc::new(pod)))
 }
 
@@ -57,7 +57,7 @@ pub fn cluster(nodes: impl IntoIterator<Item = (Value, Vec<Arc<PodInfo>>)>) -> S
 
 /// The news of an object.
 pub fn added<V: api::view::Object>(object: &Value) -> Delta<V> {
-    Delta::Added(Arc::new(serde_json::from_value(object.clone()).unwrap()))
+    Delta::Added(Arc::new(apimachinery::from_value(object.clone()).unwrap()))
 }
 
 /// Storage that knows these objects, each of the kind that it says.

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn added<V: Object>(object: Value) -> Delta<V> {
-        Delta::Added(Arc::new(serde_json::from_value(object).expect("an object")))
+        Delta::Added(Arc::new(apimachinery::from_value(object).expect("an object")))
     }
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
         let pod = |labels: Value, owner: &str| -> Pod {
             let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": "u", "controller": true});
             let meta = json!({"name": "p", "namespace": "d", "labels": labels, "ownerReferences": [owner]});
-            serde_json::from_value(json!({"metadata": meta})).expect("a pod")
+            apimachinery::from_value(json!({"metadata": meta})).expect("a pod")
         };
         let alike = |pod: Pod| workloads.alike(&pod).map(|selector| json!(selector.match_labels));
         assert_eq!(alike(pod(json!({"a": "1", "b": "1"}), "r")), Some(json!({"a": "1", "b": "1"})));

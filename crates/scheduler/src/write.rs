@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(patch["conditions"][0]["lastTransitionTime"], "1970-01-01T00:01:00Z");
         assert!(patch.get("nominatedNodeName").is_none());
 
-        pod.status.conditions = serde_json::from_value(patch["conditions"].clone()).unwrap();
+        pod.status.conditions = apimachinery::from_value(patch["conditions"].clone()).unwrap();
         assert_eq!(status_patch(&pod, &failure("no room", ""), at(90)), None);
         let patch = status_patch(&pod, &failure("less room", "n"), at(90)).unwrap();
         assert_eq!(patch["conditions"][0]["lastTransitionTime"], "1970-01-01T00:01:00Z");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use apimachinery::{Map, Value};
+use apimachinery::{Map, Text, Value};
 
 const NODE_RESTRICTION: &str = "node-restriction.kubernetes.io";
 /// Domains within which a node is free.
@@ -24,13 +24,13 @@ const KUBELET_LABELS: [&str; 12] = [
 
 /// The labels that differ from the stored node's and that a node may not touch, sorted.
 pub(super) fn forbidden(node: &Value, old: Option<&Value>) -> Vec<String> {
-    let labels = |object: Option<&Value>| -> Map<String, Value> {
+    let labels = |object: Option<&Value>| -> Map {
         object.and_then(|o| o["metadata"]["labels"].as_object()).cloned().unwrap_or_default()
     };
     let (new, old) = (labels(Some(node)), labels(old));
-    let changed: BTreeSet<&String> =
+    let changed: BTreeSet<&Text> =
         new.keys().chain(old.keys()).filter(|key| new.get(*key) != old.get(*key)).collect();
-    changed.into_iter().filter(|key| is_forbidden(key)).cloned().collect()
+    changed.into_iter().filter(|key| is_forbidden(key)).map(Text::to_string).collect()
 }
 
 fn is_forbidden(label: &str) -> bool {

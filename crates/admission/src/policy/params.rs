@@ -66,7 +66,7 @@ pub(super) fn collect(
 
 fn is_selected(object: &Value, selector: &LabelSelector) -> bool {
     let labels = value_at(object, &["metadata", "labels"]).cloned().unwrap_or_default();
-    selector.matches(&StringMap::deserialize(labels).unwrap_or_default())
+    selector.matches(&StringMap::deserialize(&labels).unwrap_or_default())
 }
 
 fn namespace<'a>(wanted: &'a ParamRef, scope: &Scope, review: &'a Review<'_>) -> Result<&'a str, String> {

@@ -56,7 +56,7 @@ pub fn request(uid: &str, request: &Attributes, matched: &Matched) -> Value {
         "requestKind": gvk(&request.kind),
         "requestResource": gvr(&request.resource),
         "operation": request.operation.name(),
-        "userInfo": serde_json::to_value(&request.user).unwrap_or_default(),
+        "userInfo": apimachinery::to_value(&request.user).unwrap_or_default(),
         "dryRun": request.dry_run,
     });
     let texts = [

@@ -2,7 +2,7 @@
 //! the standard checks of `ValidateCustomResourceDefinitionOpenAPISchema`).
 
 use apimachinery::field::{Error, ErrorList};
-use apimachinery::{Value, json};
+use apimachinery::{Text, Value, json};
 
 use super::rules;
 use crate::validation::At;
@@ -132,7 +132,7 @@ fn identity(schema: &At, level: Level, errors: &mut ErrorList) {
 
 fn says_more_than_names(metadata: &Value) -> bool {
     let Some(map) = metadata.as_object() else { return false };
-    let known = |name: &String| name == "name" || name == "generateName";
+    let known = |name: &Text| name == "name" || name == "generateName";
     map.iter().any(|(field, value)| match field.as_str() {
         "type" | "default" => false,
         "properties" => !value.as_object().is_some_and(|p| p.keys().all(known)),

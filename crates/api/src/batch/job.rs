@@ -231,7 +231,7 @@ fn validate_generated_selector(obj: &Value, prefixed: bool, errors: &mut ErrorLi
         generated.iter().flat_map(|(keys, value)| keys[..known].iter().map(move |key| (*key, *value)));
     let labels: apimachinery::meta::StringMap = expected.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     let parsed: apimachinery::meta::LabelSelector =
-        serde_json::from_value(selector.value.clone()).unwrap_or_default();
+        apimachinery::from_value(selector.value.clone()).unwrap_or_default();
     if !parsed.matches(&labels) {
         errors.push(selector.invalid("`selector` not auto-generated"));
     }

@@ -270,7 +270,7 @@ fn merge_match_label_keys(obj: &mut Value) {
     }
 }
 
-fn merge_label_keys(term: &mut Value, labels: &Map<String, Value>) {
+fn merge_label_keys(term: &mut Value, labels: &Map) {
     let mut merged = Vec::new();
     for (field, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
         for key in items(term, &[field]).iter().filter_map(Value::as_str) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use apimachinery::field::{Error, ErrorList};
-use apimachinery::{Value, json};
+use apimachinery::{Text, Value, json};
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, name};
@@ -122,7 +122,7 @@ impl Strategy for ResourceQuota {
         let text = |limits: bool| {
             let entries = hard.as_object().into_iter().flatten();
             let entries = entries.filter(|(name, _)| name.starts_with("limits.") == limits);
-            let cell = |(name, hard): (&String, &Value)| {
+            let cell = |(name, hard): (&Text, &Value)| {
                 format!(
                     "{name}: {}/{}",
                     used[name].as_str().unwrap_or("0"),

@@ -89,7 +89,7 @@ impl Strategy for Secret {
     }
 }
 
-fn encode_texts(obj: &mut Value, texts: Map<String, Value>) {
+fn encode_texts(obj: &mut Value, texts: Map) {
     let Some(data) = object_or_new(obj, "data") else { return };
     for (key, text) in texts {
         data[key] = STANDARD.encode(text.as_str().unwrap_or_default()).into();
@@ -127,7 +127,7 @@ fn by_type(obj: &Value, data: &At, errors: &mut ErrorList) {
 
 fn docker_config(key: &str, value: &At, data: &At, errors: &mut ErrorList) {
     let bytes = STANDARD.decode(value.text()).unwrap_or_default();
-    if let Err(why) = from_json::<Map<String, Value>>(&bytes, "map[string]interface {}") {
+    if let Err(why) = from_json::<Map>(&bytes, "map[string]interface {}") {
         errors.push(Error::invalid(&data.path.key(key), REDACTED, why));
     }
 }

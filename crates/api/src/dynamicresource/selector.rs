@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     fn check(expression: &str, expect: Result<bool, &str>) {
-        let device: Device = serde_json::from_value(json!({"name": "x",
+        let device: Device = apimachinery::from_value(json!({"name": "x",
             "attributes": {"size": {"int": 3}, "other.org/model": {"string": "A"}, "ready": {"bool": true},
                 "firmware": {"version": "1.2.3"}},
             "capacity": {"memory": {"value": "4Gi"}}}))

@@ -41,5 +41,5 @@ pub fn exceeded<'a>(used: &'a ResourceList, hard: &ResourceList) -> Vec<&'a str>
 /// The list as it stands in an object.
 pub fn to_value(list: &ResourceList) -> Value {
     let amounts = list.iter().map(|(name, amount)| (name.clone(), amount.to_string().into()));
-    Value::Object(amounts.collect::<Map<String, Value>>())
+    Value::Object(amounts.collect::<Map>())
 }

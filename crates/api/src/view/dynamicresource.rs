@@ -459,16 +459,16 @@ mod tests {
     #[test]
     fn a_pod_means_the_claim_it_names_or_the_one_that_was_made_for_it() {
         let mut pod: Pod =
-            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}})).unwrap();
+            apimachinery::from_value(json!({"metadata": {"name": "p", "namespace": "n"}})).unwrap();
         let named: PodResourceClaim =
-            serde_json::from_value(json!({"name": "a", "resourceClaimName": "c"})).unwrap();
+            apimachinery::from_value(json!({"name": "a", "resourceClaimName": "c"})).unwrap();
         let made: PodResourceClaim =
-            serde_json::from_value(json!({"name": "b", "resourceClaimTemplateName": "t"})).unwrap();
+            apimachinery::from_value(json!({"name": "b", "resourceClaimTemplateName": "t"})).unwrap();
         assert_eq!(claim_name(&pod, &named), Ok(Some("c")));
         let missing = "pod \"n/p\": ResourceClaim not created yet".to_owned();
         assert_eq!(claim_name(&pod, &made), Err(missing));
         let statuses = json!([{"name": "b", "resourceClaimName": "p-b-x"}]);
-        pod.status.resource_claim_statuses = serde_json::from_value(statuses).unwrap();
+        pod.status.resource_claim_statuses = apimachinery::from_value(statuses).unwrap();
         assert_eq!(claim_name(&pod, &made), Ok(Some("p-b-x")));
         pod.status.resource_claim_statuses[0].resource_claim_name = None;
         assert_eq!(claim_name(&pod, &made), Ok(None));
@@ -476,7 +476,7 @@ mod tests {
 
     #[test]
     fn slices_and_claims_are_read_as_the_api_spells_them() {
-        let slice: ResourceSlice = serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": {
+        let slice: ResourceSlice = apimachinery::from_value(json!({"metadata": {"name": "s"}, "spec": {
             "driver": "d", "pool": {"name": "p", "generation": 2, "resourceSliceCount": 1}, "nodeName": "n",
             "devices": [{"name": "x", "attributes": {"a": {"int": 3}, "b": {"version": "1.0.0"}},
                 "capacity": {"memory": {"value": "1Gi"}}, "allNodes": true,
@@ -487,7 +487,7 @@ mod tests {
         let device = &slice.spec.devices[0];
         assert_eq!(device.attributes["a"], DeviceAttribute::Int(3));
         assert_eq!((device.consumes_counters[0].name.as_str(), device.reach.all_nodes), ("k", Some(true)));
-        let claim: ResourceClaim = serde_json::from_value(json!({"spec": {"devices": {"requests": [
+        let claim: ResourceClaim = apimachinery::from_value(json!({"spec": {"devices": {"requests": [
             {"name": "r", "firstAvailable": [{"name": "s", "deviceClassName": "c", "count": 2}]}]}}}))
         .unwrap();
         let alternative = &claim.spec.devices.requests[0].first_available[0];
@@ -497,7 +497,7 @@ mod tests {
     #[test]
     fn a_toleration_without_a_key_tolerates_any() {
         let check = |toleration: Value, expect: bool| {
-            let toleration: DeviceToleration = serde_json::from_value(toleration).unwrap();
+            let toleration: DeviceToleration = apimachinery::from_value(toleration).unwrap();
             let taint = DeviceTaint {
                 key: "k".into(),
                 value: "v".into(),

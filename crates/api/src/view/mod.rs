@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_list_that_upstream_writes_as_null_is_empty() {
         fn check<V: View>(object: apimachinery::Value) {
-            if let Err(error) = serde_json::from_value::<V>(object) {
+            if let Err(error) = apimachinery::from_value::<V>(object) {
                 panic!("{}: {error}", V::RESOURCE.kind);
             }
         }

@@ -181,13 +181,7 @@ fn correlated<'o>(value: &Value, before: &'o [Value], list: &ListType) -> Option
     before.iter().find(|old| listtype::key(old, keys) == key)
 }
 
-fn object(
-    fields: &Map<String, Value>,
-    old: Option<&Value>,
-    schema: &Structural,
-    checks: &Checks,
-    path: &str,
-) -> Outcome {
+fn object(fields: &Map, old: Option<&Value>, schema: &Structural, checks: &Checks, path: &str) -> Outcome {
     let mut outcome = Outcome::default();
     let size = fields.len();
     let limit = |limit: Option<i64>| limit.and_then(|limit| usize::try_from(limit).ok());

@@ -1,6 +1,6 @@
 //! What Go writes of a value that nobody has set anything of: the fields without `omitempty`, down to any depth.
 
-use serde_json::{Map, Value};
+use crate::{Map, Value};
 
 use super::scalar;
 use crate::schema::{Object, Presence, Scalar, Schema, TypeId, TypeKind};
@@ -16,7 +16,7 @@ impl Schema {
         }
     }
 
-    fn always_written(&self, object: &Object) -> Map<String, Value> {
+    fn always_written(&self, object: &Object) -> Map {
         let always = object.fields.iter().filter(|field| field.presence == Presence::Always);
         always.map(|field| (field.name.clone().into_owned(), self.empty(field.ty))).collect()
     }

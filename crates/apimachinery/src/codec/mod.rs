@@ -18,9 +18,9 @@ pub use error::Error;
 pub use syntax::{from_json, json_error, kind as json_kind};
 pub use untyped::decode_untyped;
 
+use crate::{Map, Value};
 use bytes::Bytes;
 use serde::de::DeserializeSeed;
-use serde_json::{Map, Value};
 
 use crate::schema::{Schema, TypeId, TypeKind};
 
@@ -117,11 +117,9 @@ const GO_TYPE_META: &str =
 pub fn peek_type_meta(format: Format, bytes: &[u8]) -> Result<TypeMeta, Error> {
     match format {
         // What is a list to serde as well is none of Go's structs.
-        Format::Json if syntax::kind(bytes) == "array" => {
-            from_json::<Map<String, Value>>(bytes, GO_TYPE_META)
-                .map(|_| TypeMeta::default())
-                .map_err(|why| Error::Syntax(format!("couldn't get version/kind; json parse error: {why}")))
-        }
+        Format::Json if syntax::kind(bytes) == "array" => from_json::<Map>(bytes, GO_TYPE_META)
+            .map(|_| TypeMeta::default())
+            .map_err(|why| Error::Syntax(format!("couldn't get version/kind; json parse error: {why}"))),
         Format::Json => from_json(bytes, GO_TYPE_META)
             .map_err(|why| Error::Syntax(format!("couldn't get version/kind; json parse error: {why}"))),
         Format::Yaml => yaml::type_meta(bytes),
@@ -174,7 +172,7 @@ impl Schema {
                 Ok(Decoded { value, warnings: Vec::new() })
             }
             Format::Cbor => {
-                let result = walk.root(root).deserialize(cbor::decode(bytes)?);
+                let result = walk.root(root).deserialize(&cbor::decode(bytes)?);
                 self.finish(root, walk, result)
             }
         }
@@ -183,14 +181,14 @@ impl Schema {
     /// As `decode_value`, but zero values stay: an applied configuration owns whatever it names.
     pub fn decode_applied(&self, root: TypeId, value: Value) -> Result<Decoded, Error> {
         let walk = decode::Walk::new(self, Strictness::Ignore, Empties::Keep);
-        let result = walk.root(root).deserialize(value);
+        let result = walk.root(root).deserialize(&value);
         self.finish(root, walk, result)
     }
 
     /// As `decode`, of an object that is a value already, such as the result of a patch.
     pub fn decode_value(&self, root: TypeId, value: Value, strictness: Strictness) -> Result<Decoded, Error> {
         let walk = decode::Walk::new(self, strictness, Empties::Drop);
-        let result = walk.root(root).deserialize(value);
+        let result = walk.root(root).deserialize(&value);
         self.finish(root, walk, result)
     }
 
@@ -204,7 +202,7 @@ impl Schema {
         let mut value = match (failure, result) {
             (Some(failure), _) => return Err(Error::Type(failure)),
             (None, Err(error)) => return Err(Error::Syntax(error.to_string())),
-            (None, Ok(value)) => value.unwrap_or_else(|| Value::Object(serde_json::Map::new())),
+            (None, Ok(value)) => value.unwrap_or_else(|| Value::Object(crate::Map::new())),
         };
         if strictness == Strictness::Strict && !issues.is_empty() {
             return Err(Error::Strict(issues));

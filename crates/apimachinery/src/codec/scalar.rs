@@ -1,12 +1,11 @@
 //! The scalars with a form of their own: read leniently as upstream reads them, kept in the form upstream writes.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
-
+use crate::Value;
 use crate::quantity;
 use crate::schema::{Scalar, Schema, TypeId, TypeKind};
 use crate::time::{format_micro_time, format_time, parse_time};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 /// The canonical form of a string given for `scalar`; none when the scalar takes no strings at all.
 pub fn from_str(scalar: Scalar, text: &str) -> Option<Result<Value, String>> {
@@ -21,7 +20,7 @@ pub fn from_str(scalar: Scalar, text: &str) -> Option<Result<Value, String>> {
             .ok_or_else(|| format!("time: invalid duration {text:?}")),
         Scalar::Bool | Scalar::Int32 | Scalar::Int64 | Scalar::Double => return None,
     };
-    Some(checked.map(Value::String))
+    Some(checked.map(Value::from))
 }
 
 fn parse(text: &str, layout: &str) -> Result<jiff::Timestamp, String> {
@@ -55,7 +54,7 @@ pub fn zero(schema: &Schema, ty: TypeId) -> Value {
         TypeKind::Scalar(Scalar::Quantity) => Value::from("0"),
         TypeKind::Scalar(Scalar::String | Scalar::Bytes) => Value::from(""),
         TypeKind::Scalar(Scalar::Duration) => Value::from("0s"),
-        TypeKind::Object(_) | TypeKind::Map(_) => Value::Object(serde_json::Map::new()),
+        TypeKind::Object(_) | TypeKind::Map(_) => Value::Object(crate::Map::new()),
         TypeKind::List(_) => Value::Array(Vec::new()),
         TypeKind::Scalar(Scalar::Time | Scalar::MicroTime) | TypeKind::Union(_) | TypeKind::Any => {
             Value::Null

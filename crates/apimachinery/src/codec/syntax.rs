@@ -99,7 +99,7 @@ fn character(byte: u8) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Map, Value};
+    use crate::{Map, Value};
 
     use super::*;
 
@@ -119,7 +119,7 @@ mod tests {
             ("3", "json: cannot unmarshal number into Go value of type map"),
         ];
         for (text, expect) in cases {
-            let error = from_json::<Map<String, Value>>(text.as_bytes(), "map").unwrap_err();
+            let error = from_json::<Map>(text.as_bytes(), "map").unwrap_err();
             assert!(error.starts_with(expect), "{text}: {error}");
         }
     }

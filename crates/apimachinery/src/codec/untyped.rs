@@ -4,8 +4,9 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
+use crate::{Map, Value};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::Number;
 
 use super::{DEPTH_MAX, Error, Format, ISSUES_MAX, cbor, yaml};
 
@@ -21,7 +22,7 @@ pub fn decode_untyped(format: Format, bytes: &[u8]) -> Result<(Value, Vec<String
         Format::Yaml => yaml::decode_with(bytes, Seed(&walk)).map_err(|e| Error::Syntax(e.to_string()))?,
         // One with a field that stands twice is refused.
         Format::Cbor => {
-            Seed(&walk).deserialize(cbor::decode(bytes)?).map_err(|e| Error::Syntax(e.to_string()))?
+            Seed(&walk).deserialize(&cbor::decode(bytes)?).map_err(|e| Error::Syntax(e.to_string()))?
         }
         Format::Protobuf => return Err(Error::Syntax("the kind has no protobuf form".to_owned())),
     };
@@ -159,7 +160,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::json;
 
     #[test]
     fn anything_is_taken_and_doubles_are_told() {

@@ -1,8 +1,8 @@
 //! YAML as sigs.k8s.io/yaml takes it: any document that is JSON in other clothes.
 
+use crate::Value;
 use bytes::Bytes;
 use serde::de::DeserializeSeed;
-use serde_json::Value;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::decode::Walk;

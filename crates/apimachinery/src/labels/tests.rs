@@ -64,7 +64,7 @@ fn refusals_read_as_upstreams() {
 
 #[test]
 fn a_structured_selector_means_the_same_as_its_text() {
-    let selector: LabelSelector = serde_json::from_value(json!({
+    let selector: LabelSelector = crate::from_value(json!({
         "matchLabels": {"b": "1"}, "matchExpressions": [{"key": "a", "operator": "In", "values": ["y", "x"]}]
     }))
     .expect("a selector");

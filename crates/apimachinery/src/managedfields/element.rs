@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde_json::Number;
 
-use crate::{Map, Value};
+use crate::{Map, Text, Value};
 
 /// A value that tells list items apart. Ordered as upstream orders values: numbers, strings, booleans, null.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Scalar {
     fn to_value(&self) -> Value {
         match self {
             Scalar::Number(number) => Value::Number(number.clone()),
-            Scalar::String(text) => Value::String(text.to_string()),
+            Scalar::String(text) => Value::from(&**text),
             Scalar::Bool(flag) => Value::Bool(*flag),
             Scalar::Null => Value::Null,
         }
@@ -118,7 +118,7 @@ impl PathElement {
         match self {
             PathElement::Field(name) => ["f:", name].concat(),
             PathElement::Key(fields) => {
-                let fields: Map<String, Value> =
+                let fields: Map =
                     fields.iter().map(|(name, value)| (name.to_string(), value.to_value())).collect();
                 format!("k:{}", Value::Object(fields))
             }
@@ -137,9 +137,8 @@ impl PathElement {
             "f" => PathElement::field(content),
             "k" => {
                 let Value::Object(fields) = json()? else { return Err(malformed()) };
-                let field = |(name, value): (&String, &Value)| {
-                    Some((name.as_str().into(), Scalar::from_value(value)?))
-                };
+                let field =
+                    |(name, value): (&Text, &Value)| Some((name.as_str().into(), Scalar::from_value(value)?));
                 let mut fields: Vec<_> =
                     fields.iter().map(field).collect::<Option<_>>().ok_or_else(malformed)?;
                 fields.sort_unstable();

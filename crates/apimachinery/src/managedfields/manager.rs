@@ -18,7 +18,7 @@ use crate::names::TOTAL_ANNOTATION_SIZE_MAX;
 use crate::schema::{Schema, TypeId};
 use crate::status::Status;
 use crate::time::format_time;
-use crate::{Map, Value, json};
+use crate::{Map, Text, Value, json};
 
 /// Where client-side apply keeps what it applied last.
 const LAST_APPLIED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -374,7 +374,7 @@ fn is_reset(sent: &Value) -> bool {
 /// Whether nothing but bookkeeping differs. `new` is without managed fields.
 fn is_unchanged(live: &Value, new: &Value) -> bool {
     let (Value::Object(live), Value::Object(new)) = (live, new) else { return false };
-    fn metadata(object: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
+    fn metadata(object: &Map) -> impl Iterator<Item = (&Text, &Value)> {
         let fields = object.get("metadata").and_then(Value::as_object).into_iter().flatten();
         fields.filter(|(key, _)| !matches!(key.as_str(), "managedFields" | "resourceVersion"))
     }

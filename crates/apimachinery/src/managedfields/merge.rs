@@ -15,7 +15,7 @@ impl Typed<'_> {
             (Shape::Struct(_) | Shape::Map(_), Value::Object(live), Value::Object(config))
                 if !(live.is_empty() && config.is_empty()) =>
             {
-                let mut merged: Map<String, Value> = live.clone();
+                let mut merged: Map = live.clone();
                 for (key, value) in config {
                     let value = match live.get(key) {
                         Some(live) => self.merge(shape.child(key), live, value),

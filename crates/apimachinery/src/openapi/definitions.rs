@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use crate::{Map, Value, json};
 
 use crate::schema::{Field, ListType, MapType, Object, Presence, Scalar, Schema, Type, TypeId, TypeKind};
 
@@ -82,7 +82,7 @@ pub fn definition(schema: &Schema, id: TypeId, dialect: Dialect) -> Value {
 fn object_schema(schema: &Schema, object: &Object, dialect: Dialect) -> Value {
     let mut out = json!({"type": "object"});
     if !object.fields.is_empty() {
-        let properties: Map<String, Value> = object
+        let properties: Map = object
             .fields
             .iter()
             .map(|f| (f.name.clone().into_owned(), field_schema(schema, f, dialect)))

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::LazyLock;
 
-use serde_json::{Map, Value, json};
+use crate::{Map, Value, json};
 
 use super::path;
 use crate::gvk::GroupVersion;
@@ -18,8 +18,8 @@ const KINDS: &str = "x-kubernetes-group-version-kind";
 /// The paths of one group version, and the definitions that they refer to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Foreign {
-    paths: Map<String, Value>,
-    definitions: Map<String, Value>,
+    paths: Map,
+    definitions: Map,
 }
 
 impl Foreign {
@@ -44,7 +44,7 @@ impl Foreign {
                 found.extend(references(definition));
             }
         }
-        self.definitions.retain(|name, _| used.contains(name));
+        self.definitions.retain(|name, _| used.contains(name.as_str()));
         self
     }
 }
@@ -66,14 +66,14 @@ impl Merged {
         own: impl Fn(&str) -> Option<Value>,
     ) {
         let mut foreign = foreign.clone();
-        foreign.paths.retain(|path, _| !is_own_path(path) && !self.paths.contains_key(path));
+        foreign.paths.retain(|path, _| !is_own_path(path) && !self.paths.contains_key(path.as_str()));
         let mut foreign = foreign.trimmed();
         let names = self.renamed(&foreign.definitions, &own);
         let values = foreign.paths.values_mut().chain(foreign.definitions.values_mut());
         values.for_each(|value| rename(value, &names));
-        self.paths.extend(foreign.paths);
+        self.paths.extend(foreign.paths.into_iter().map(|(path, item)| (path.into(), item)));
         for (name, definition) in foreign.definitions {
-            let name = names.get(&name).cloned().unwrap_or(name);
+            let name = names.get(name.as_str()).cloned().unwrap_or_else(|| name.into());
             let known = self.definitions.remove(&name).or_else(|| own(&name));
             let merged = match known {
                 Some(known) => with_kinds(known, &definition),
@@ -84,11 +84,7 @@ impl Merged {
     }
 
     /// The names of definitions whose own names mean something else.
-    fn renamed(
-        &self,
-        definitions: &Map<String, Value>,
-        own: impl Fn(&str) -> Option<Value>,
-    ) -> HashMap<String, String> {
+    fn renamed(&self, definitions: &Map, own: impl Fn(&str) -> Option<Value>) -> HashMap<String, String> {
         let mut names: HashMap<String, String> = HashMap::new();
         let known = |name: &str| own(name).or_else(|| self.definitions.get(name).cloned());
         for (name, definition) in definitions {
@@ -96,10 +92,11 @@ impl Merged {
                 Some(known) => is_same(&known, definition),
                 None => candidate == name || !definitions.contains_key(candidate),
             };
-            let candidates = std::iter::once(name.clone()).chain((2..).map(|n: u32| format!("{name}_v{n}")));
+            let candidates =
+                std::iter::once(name.to_string()).chain((2..).map(|n: u32| format!("{name}_v{n}")));
             let chosen = candidates.into_iter().find(|candidate| fits(candidate));
             if let Some(chosen) = chosen.filter(|chosen| chosen != name) {
-                names.insert(name.clone(), chosen);
+                names.insert(name.to_string(), chosen);
             }
         }
         names
@@ -127,8 +124,8 @@ fn with_kinds(mut known: Value, other: &Value) -> Value {
     known
 }
 
-fn object(value: &Value) -> &Map<String, Value> {
-    static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+fn object(value: &Value) -> &Map {
+    static NONE: LazyLock<Map> = LazyLock::new(Map::new);
     value.as_object().unwrap_or(&NONE)
 }
 
@@ -154,7 +151,7 @@ fn rename(value: &mut Value, names: &HashMap<String, String>) {
             if let Some(Value::String(to)) = members.get_mut(REFERENCE)
                 && let Some(name) = to.strip_prefix(DEFINITIONS).and_then(|name| names.get(name))
             {
-                *to = format!("{DEFINITIONS}{name}");
+                *to = format!("{DEFINITIONS}{name}").into();
             }
             members.values_mut().for_each(|member| rename(member, names));
         }
@@ -164,7 +161,7 @@ fn rename(value: &mut Value, names: &HashMap<String, String>) {
 }
 
 /// In a path and in its operations.
-fn inline_parameters(item: &mut Value, shared: &Map<String, Value>) {
+fn inline_parameters(item: &mut Value, shared: &Map) {
     let Some(members) = item.as_object_mut() else { return };
     for (key, value) in members {
         match value {

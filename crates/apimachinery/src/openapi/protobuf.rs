@@ -1,7 +1,7 @@
 //! Version 2 in gnostic's protobuf (`openapi.v2.Document`), translated piece by piece from its JSON. Only what a
 //! Kubernetes client reads travels; field numbers are those of `OpenAPIv2.proto`.
 
-use serde_json::{Map, Value};
+use crate::{Map, Value};
 
 use crate::codec::protobuf::Writer;
 

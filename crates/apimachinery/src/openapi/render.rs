@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::{Map, Value, json};
+use crate::{Map, Value, json};
 
 use super::definitions::{Definitions, Dialect};
 use super::operations::{Answer, Body, Operation, Parameter, PathItem};
@@ -175,7 +175,7 @@ fn responses(operation: &Operation<'_>, success: &Value) -> Value {
 }
 
 fn content(types: &[&str], schema: &Value) -> Value {
-    types.iter().map(|ty| ((*ty).to_owned(), json!({"schema": schema}))).collect::<Map<_, _>>().into()
+    types.iter().map(|ty| ((*ty).to_owned(), json!({"schema": schema}))).collect::<Map>().into()
 }
 
 fn operation_v3(operation: &Operation<'_>) -> Value {

@@ -1,6 +1,6 @@
 //! The documents that clients read, made from a small schema.
 
-use serde_json::{Value, json};
+use crate::{Value, json};
 
 use super::*;
 use crate::gvk::GroupVersionKind;

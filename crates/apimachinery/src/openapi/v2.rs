@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 
-use serde_json::{Value, json};
+use crate::{Value, json};
 
 use super::Resource;
 use super::definitions::{Definitions, Dialect};

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use serde_json::{Map, Value, json};
+use crate::{Map, Value, json};
 
 use super::definitions::{Definitions, Dialect};
 use super::operations::paths;
@@ -44,7 +44,7 @@ pub fn bearer_token() -> Value {
 
 /// The index: for each group version the URL of its document, under its hash.
 pub fn v3_index<'a>(documents: impl Iterator<Item = (&'a GroupVersion, &'a str)>) -> Value {
-    let entries: Map<String, Value> = documents
+    let entries: Map = documents
         .map(|(group_version, hash)| {
             let path = path(group_version);
             let url = format!("/openapi/v3/{path}?hash={hash}");

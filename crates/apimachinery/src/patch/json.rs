@@ -65,7 +65,7 @@ pub fn json_patch(document: Value, patch: &[u8]) -> Result<Value, Status> {
 
 /// Applies operations that were made here, all or none, and tells why where they do not apply.
 pub fn json_patch_operations(document: Value, operations: Value) -> Result<Value, JsonPatchError> {
-    carry_out(document, Vec::deserialize(operations)?)
+    carry_out(document, Vec::deserialize(&operations)?)
 }
 
 fn carry_out(document: Value, operations: Vec<Operation>) -> Result<Value, JsonPatchError> {
@@ -245,8 +245,7 @@ mod tests {
     use crate::json;
 
     fn check(document: Value, patch: Value, expect: Result<Value, &str>) {
-        let operations: Vec<Operation> =
-            serde_json::from_value(patch.clone()).expect("is a list of operations");
+        let operations: Vec<Operation> = crate::from_value(patch.clone()).expect("is a list of operations");
         let found = carry_out(document, operations).map_err(|error| error.to_string());
         assert_eq!(found, expect.map_err(str::to_owned), "{patch}");
     }

@@ -6,7 +6,7 @@ mod list;
 use super::shown::go_value;
 use crate::schema::{Field, Schema, TypeId, TypeKind};
 use crate::status::Status;
-use crate::{Map, Value};
+use crate::{Map, Text, Value};
 
 /// `replace` or `delete` for the object it stands in; in a list item also what becomes of the item.
 const DIRECTIVE: &str = "$patch";
@@ -17,7 +17,7 @@ const SET_ELEMENT_ORDER: &str = "$setElementOrder/";
 /// Prefix of a list's name: scalars to take out of it.
 const DELETE_FROM_PRIMITIVE_LIST: &str = "$deleteFromPrimitiveList/";
 
-type Object = Map<String, Value>;
+type Object = Map;
 
 /// Why a patch does not apply; the wording is upstream's.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -127,7 +127,7 @@ impl<'s> Merge<'s> {
         if let Some(keys) = patch.remove(RETAIN_KEYS) {
             retain_keys(&mut original, &patch, keys)?;
         }
-        let orders: Vec<String> =
+        let orders: Vec<Text> =
             patch.keys().filter(|key| key.starts_with(SET_ELEMENT_ORDER)).cloned().collect();
         for key in orders {
             let order = patch.remove(&key).unwrap_or_default();
@@ -143,13 +143,7 @@ impl<'s> Merge<'s> {
     }
 
     /// Merges one key of a patch into the original.
-    fn entry(
-        &self,
-        original: &mut Object,
-        key: String,
-        value: Value,
-        ty: Option<TypeId>,
-    ) -> Result<(), Error> {
+    fn entry(&self, original: &mut Object, key: Text, value: Value, ty: Option<TypeId>) -> Result<(), Error> {
         if value.is_null() {
             original.remove(&key);
             return Ok(());

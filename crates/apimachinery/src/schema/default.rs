@@ -1,6 +1,6 @@
 //! Fills in the defaults a schema states for absent fields.
 
-use serde_json::Value;
+use crate::Value;
 
 use super::{Object, Schema, TypeId, TypeKind};
 
@@ -22,7 +22,7 @@ impl Schema {
         }
     }
 
-    fn default_object(&self, object: &Object, map: &mut serde_json::Map<String, Value>) {
+    fn default_object(&self, object: &Object, map: &mut crate::Map) {
         for field in &object.fields {
             if let Some(default) = &field.default
                 && map.get(field.name.as_ref()).is_none_or(Value::is_null)

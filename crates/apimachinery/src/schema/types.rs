@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use crate::Value;
 
 use crate::gvk::GroupVersionKind;
 
@@ -186,8 +186,8 @@ impl Literal {
         match self {
             Literal::Bool(b) => Value::Bool(*b),
             Literal::Int(n) => Value::from(*n),
-            Literal::String(s) => Value::String(s.clone().into_owned()),
-            Literal::EmptyObject => Value::Object(serde_json::Map::new()),
+            Literal::String(s) => Value::from(s.as_ref()),
+            Literal::EmptyObject => Value::Object(crate::Map::new()),
             Literal::Json(value) => value.as_ref().clone(),
         }
     }

@@ -16,7 +16,7 @@ use apiextensions::rules::{self, Findings, Rules};
 use apiextensions::{Structural, embedded, expression, listtype, scale, validate};
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::str_at;
-use apimachinery::{Value, names};
+use apimachinery::{Text, Value, names};
 use jiff::Timestamp;
 
 use super::registry::{Shared, schema_of};
@@ -155,7 +155,7 @@ fn about_finalizer(name: &str) -> Vec<String> {
 /// Whether anything but metadata differs.
 fn differs(obj: &Value, old: &Value) -> bool {
     let (Some(obj), Some(old)) = (obj.as_object(), old.as_object()) else { return obj != old };
-    let rest = |(key, _): &(&String, &Value)| *key != "metadata";
+    let rest = |(key, _): &(&Text, &Value)| *key != "metadata";
     !obj.iter().filter(rest).eq(old.iter().filter(rest))
 }
 

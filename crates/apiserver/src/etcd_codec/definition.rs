@@ -22,7 +22,7 @@ pub fn to_v1(mut definition: Value) -> Value {
     definition
 }
 
-fn convert_spec(spec: &mut Map<String, Value>) {
+fn convert_spec(spec: &mut Map) {
     let shared = SHARED.map(|(old, new)| (new, spec.remove(old)));
     let only = spec.remove("version");
     let versions = spec.entry("versions").or_insert_with(|| json!([]));
@@ -50,7 +50,7 @@ fn convert_columns(columns: &mut Value) {
     }
 }
 
-fn convert_conversion(conversion: &mut Map<String, Value>) {
+fn convert_conversion(conversion: &mut Map) {
     let config = conversion.remove("webhookClientConfig");
     let review_versions = conversion.remove("conversionReviewVersions");
     if let Some(config) = config {

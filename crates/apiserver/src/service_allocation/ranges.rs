@@ -43,7 +43,7 @@ mod tests {
         if is_ending {
             object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         }
-        serde_json::from_value(object).expect("a range")
+        apimachinery::from_value(object).expect("a range")
     }
 
     fn check(stored: Vec<ServiceCIDR>, expect: &[&str]) {

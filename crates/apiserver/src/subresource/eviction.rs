@@ -52,7 +52,7 @@ pub async fn evict(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Resp
     let options = eviction.get("deleteOptions").cloned().unwrap_or(Value::Null);
     let options: DeleteOptions = match options {
         Value::Null => DeleteOptions::default(),
-        options => serde_json::from_value(options).map_err(|e| Status::bad_request(e.to_string()))?,
+        options => apimachinery::from_value(options).map_err(|e| Status::bad_request(e.to_string()))?,
     };
     let dry_run = options.validate()? || write.dry_run;
     carry_out(call, &place, &options, dry_run).await?;
@@ -114,7 +114,7 @@ async fn take(call: &Call, budget: &PodDisruptionBudget, pod: &str, dry_run: boo
             return Ok(());
         }
         let mut object = conversion::decode(&entry.bytes);
-        object["status"] = serde_json::to_value(&status).expect("a status encodes");
+        object["status"] = apimachinery::to_value(&status).expect("a status encodes");
         if put(call, budget_kind()?, &entry, &object).await?.is_some() {
             return Ok(());
         }

@@ -148,7 +148,7 @@ fn selector_text(object: &Value) -> String {
     if object["kind"] == "ReplicationController" {
         selector = json!({"matchLabels": selector});
     }
-    let selector: Option<LabelSelector> = serde_json::from_value(selector).ok();
+    let selector: Option<LabelSelector> = apimachinery::from_value(selector).ok();
     selector.and_then(|s| labels::Selector::try_from(&s).ok()).map(|s| s.to_string()).unwrap_or_default()
 }
 

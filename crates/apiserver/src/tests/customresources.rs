@@ -1,6 +1,6 @@
 //! Custom resources, from their definition on.
 
-use apimachinery::{Value, json};
+use apimachinery::{Text, Value, json};
 
 use super::fixture::Fixture;
 
@@ -91,8 +91,8 @@ async fn a_definition_is_served_in_the_very_next_request() {
     let schema = &document["components"]["schemas"]["com.example.v1.Widget"];
     assert_eq!(schema["properties"]["spec"]["properties"]["size"]["default"], 3);
     let patch = &document["paths"]["/apis/example.com/v1/namespaces/{namespace}/widgets/{name}"]["patch"];
-    let accepted: Vec<&String> =
-        patch["requestBody"]["content"].as_object().expect("has some").keys().collect();
+    let accepted: Vec<&str> =
+        patch["requestBody"]["content"].as_object().expect("has some").keys().map(Text::as_str).collect();
     assert!(!accepted.iter().any(|ty| ty.contains("strategic")), "{accepted:?}");
     let document = fixture.check("GET /openapi/v2", Value::Null, 200, json!({})).await;
     assert_eq!(

@@ -91,18 +91,18 @@ fn any_document_is_read_or_refused() {
         "-1",
     ]);
     let leaf = prop_oneof![
-        word.clone().prop_map(serde_json::Value::from),
-        any::<i64>().prop_map(serde_json::Value::from),
-        Just(serde_json::Value::Null),
+        word.clone().prop_map(apimachinery::Value::from),
+        any::<i64>().prop_map(apimachinery::Value::from),
+        Just(apimachinery::Value::Null),
     ];
     let document = leaf.prop_recursive(5, 40, 5, move |inner| {
         let pairs = prop::collection::hash_map(word.clone(), inner.clone(), 0..5);
         prop_oneof![
-            prop::collection::vec(inner, 0..4).prop_map(serde_json::Value::from),
+            prop::collection::vec(inner, 0..4).prop_map(apimachinery::Value::from),
             pairs.prop_map(|pairs| pairs
                 .into_iter()
                 .map(|(key, value)| (key.to_owned(), value))
-                .collect::<serde_json::Value>()),
+                .collect::<apimachinery::Value>()),
         ]
     });
     throw(400, (prop::sample::select(BODIES.to_vec()), document), |(to, document)| {
@@ -168,7 +168,7 @@ fn any_expression_is_checked_or_refused() {
     ]);
     let expression = prop::collection::vec(token, 0..25);
     throw(150, expression, |tokens| {
-        let policy = serde_json::json!({
+        let policy = apimachinery::json!({
             "metadata": {"generateName": "p-"},
             "spec": {
                 "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]},
@@ -212,8 +212,8 @@ async fn what_would_grow_without_end_is_refused() {
         assert!((400..500).contains(&code), "{head}: {code}");
     }
     let copies: Vec<_> =
-        (0..40).map(|_| serde_json::json!({"op": "copy", "from": "/data", "path": "/data/a"})).collect();
-    let (head, body) = body_of(BODIES[5], serde_json::json!(copies).to_string().into_bytes());
+        (0..40).map(|_| apimachinery::json!({"op": "copy", "from": "/data", "path": "/data/a"})).collect();
+    let (head, body) = body_of(BODIES[5], apimachinery::json!(copies).to_string().into_bytes());
     let code = api.send(&head, body).await.code;
     assert!((400..500).contains(&code), "{head}: {code}");
 }

@@ -40,7 +40,7 @@ fn settle(core: &Core) -> Option<Write> {
 }
 
 /// What this server says of itself.
-fn own(core: &Core) -> Map<String, Value> {
+fn own(core: &Core) -> Map {
     let mut data = Map::new();
     let mut put = |key: &str, value: Value| data.insert(key.to_owned(), value);
     if let Some(authority) = &core.config.client_ca {
@@ -79,7 +79,7 @@ pub fn read(data: &BTreeMap<String, String>) -> Trust {
     }
 }
 
-fn decide(own: &Map<String, Value>, found: Option<Value>, now: i64) -> Option<Write> {
+fn decide(own: &Map, found: Option<Value>, now: i64) -> Option<Write> {
     let Some(mut found) = found else {
         let map = json!({"metadata": {"name": NAME, "namespace": NAMESPACE}, "data": own});
         return Some(Write::Create(resource::CONFIG_MAPS, map));
@@ -92,7 +92,7 @@ fn decide(own: &Map<String, Value>, found: Option<Value>, now: i64) -> Option<Wr
     Some(Write::Update(resource::CONFIG_MAPS, found))
 }
 
-fn combined(found: &Value, own: &Map<String, Value>, now: i64) -> Value {
+fn combined(found: &Value, own: &Map, now: i64) -> Value {
     let text = |data: Option<&Value>| data.and_then(Value::as_str).unwrap_or_default().to_owned();
     let both = |key: &str| (text(found.get(key)), text(own.get(key)));
     let mut data = Map::new();
@@ -155,7 +155,7 @@ mod tests {
         auth::pem::encode("CERTIFICATE", certificate.der())
     }
 
-    fn own(authority: &str) -> Map<String, Value> {
+    fn own(authority: &str) -> Map {
         let Value::Object(data) = json!({CLIENT_CA: authority, REQUEST_HEADER_CA: authority,
             "requestheader-username-headers": "[\"X-Remote-User\"]", "requestheader-uid-headers": "[]",
             "requestheader-group-headers": "[]", "requestheader-extra-headers-prefix": "[]",

@@ -81,7 +81,7 @@ impl Expression {
             _ => return Err(failed("expression must return a string or a list of strings")),
         };
         let text = |item: Value| match item {
-            Value::String(text) => Ok(text),
+            Value::String(text) => Ok(text.into()),
             _ => Err(failed("expression must return a list of strings")),
         };
         let texts = items.into_iter().map(text).collect::<Result<Vec<String>, Error>>()?;

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     fn rules(value: Value) -> Vec<PolicyRule> {
-        serde_json::from_value(value).expect("rules")
+        apimachinery::from_value(value).expect("rules")
     }
 
     fn check(owned: Value, wanted: Value, expect: &[&str]) {

@@ -302,9 +302,7 @@ impl RbacIndex {
             let list = |words: &[Word]| Value::from(words.iter().map(|w| &**w).collect::<Vec<&str>>());
             let put = |fields: &[(&str, &[Word])], to: &mut Vec<Value>| {
                 let set = fields.iter().filter(|(_, words)| !words.is_empty());
-                to.push(Value::Object(
-                    set.map(|(k, words)| ((*k).to_owned(), list(words))).collect::<Map<_, _>>(),
-                ));
+                to.push(Value::Object(set.map(|(k, words)| ((*k).to_owned(), list(words))).collect::<Map>()));
             };
             if !rule.resources.is_empty() {
                 let fields: [(&str, &[Word]); 4] = [

@@ -113,7 +113,7 @@ mod tests {
 
     /// A request reads `verb group/resource[/subresource] [name]`, or `verb /path`.
     fn check(rule: Value, request: &str, expect: bool) {
-        let rule: PolicyRule = serde_json::from_value(rule).expect("a rule");
+        let rule: PolicyRule = apimachinery::from_value(rule).expect("a rule");
         let user = UserInfo::anonymous();
         let mut words = request.split(' ');
         let mut word = || words.next().unwrap_or_default();

@@ -181,7 +181,7 @@ fn parse<T: serde::de::DeserializeOwned>(raw: &RawValue) -> Result<T> {
 fn parse_without_nulls<T: serde::de::DeserializeOwned>(raw: &RawValue) -> Result<T> {
     let mut value: Value = parse(raw)?;
     remove_nulls(&mut value);
-    serde_json::from_value(value).map_err(|e| Error::Malformed(e.to_string()))
+    apimachinery::from_value(value).map_err(|e| Error::Malformed(e.to_string()))
 }
 
 fn remove_nulls(value: &mut Value) {

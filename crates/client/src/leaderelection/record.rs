@@ -114,7 +114,7 @@ pub fn released(last: &LeaseSpec, now: Timestamp) -> Result<Value> {
 }
 
 fn encode(spec: &LeaseSpec) -> Result<Value> {
-    serde_json::to_value(spec).map_err(|error| Error::Malformed(error.to_string()))
+    apimachinery::to_value(spec).map_err(|error| Error::Malformed(error.to_string()))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ fn turn_at(cluster: &mut Cluster, node: &str, has_pod: bool, seconds: i64) -> Pl
     let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"nodeName": node}});
     let attachable = Attachable {
         volume: cluster.get("", "v").expect("there"),
-        pod: Arc::new(serde_json::from_value(pod).expect("a pod")),
+        pod: Arc::new(apimachinery::from_value(pod).expect("a pod")),
     };
     let wanted = if has_pod { vec![attachable] } else { Vec::new() };
     let attachments: Vec<Arc<VolumeAttachment>> = cluster.list();

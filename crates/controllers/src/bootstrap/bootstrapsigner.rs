@@ -122,7 +122,7 @@ mod tests {
         let plan = reconcile(info, tokens.iter(), at(0));
         match plan.steps.first().map(|step| &step.action) {
             Some(Action::Update { object, .. }) => {
-                object["data"].as_object().expect("data").keys().cloned().collect()
+                object["data"].as_object().expect("data").keys().map(|key| key.to_string()).collect()
             }
             _ => Vec::new(),
         }

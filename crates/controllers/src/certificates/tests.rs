@@ -50,7 +50,7 @@ fn encoded(name: &str, organization: &str, names: &[&str]) -> String {
 
 fn csr(spec: Value, status: Value) -> CertificateSigningRequest {
     let object = json!({"metadata": {"name": "c", "uid": "u", "creationTimestamp": at(0).to_string()}, "spec": spec, "status": status});
-    serde_json::from_value(object).expect("a request")
+    apimachinery::from_value(object).expect("a request")
 }
 
 fn approved() -> Value {
@@ -191,7 +191,7 @@ fn a_kubelets_own_client_certificate_takes_one_of_two_rights() {
 
 #[test]
 fn a_serving_certificate_is_for_the_addresses_of_its_own_node() {
-    let node: Node = serde_json::from_value(json!({"metadata": {"name": "a"}, "status": {"addresses": [
+    let node: Node = apimachinery::from_value(json!({"metadata": {"name": "a"}, "status": {"addresses": [
         {"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "a.example"}]}}))
     .expect("a node");
     let check = |username: &str, names: &[&str], expect: bool| {

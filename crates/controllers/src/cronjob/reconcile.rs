@@ -36,7 +36,7 @@ pub fn reconcile(cron_job: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Plan 
         sync.start_what_is_due();
     }
     if sync.status != cron_job.status {
-        let value = serde_json::to_value(&sync.status).expect("a status encodes");
+        let value = apimachinery::to_value(&sync.status).expect("a status encodes");
         sync.plan.act(Action::update_status(CRON_JOBS, &cron_job.metadata, value));
     }
     sync.plan

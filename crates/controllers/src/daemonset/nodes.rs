@@ -28,7 +28,7 @@ pub struct Verdict {
 
 /// A pod's spec as the DaemonSet's pods have it, seen slim.
 pub fn spec_of(template: &Value) -> PodSpec {
-    let mut spec: PodSpec = serde_json::from_value(template["spec"].clone()).unwrap_or_default();
+    let mut spec: PodSpec = apimachinery::from_value(template["spec"].clone()).unwrap_or_default();
     spec.tolerations.extend(tolerations(spec.host_network));
     spec
 }

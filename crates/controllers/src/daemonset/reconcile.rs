@@ -259,7 +259,7 @@ impl Sync<'_> {
         }
         status.number_unavailable = status.desired_number_scheduled - status.number_available;
         if status != *old {
-            let value = serde_json::to_value(&status).expect("a status encodes");
+            let value = apimachinery::to_value(&status).expect("a status encodes");
             self.plan.act(Action::update_status(DAEMON_SETS, &self.daemon_set.metadata, value));
         }
         let pods = self.pods.values().flatten().map(|pod| &**pod);

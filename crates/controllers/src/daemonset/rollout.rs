@@ -35,7 +35,7 @@ pub fn bounds(daemon_set: &DaemonSet, desired: usize) -> Bounds {
         .clone()
         .unwrap_or(RollingUpdate { max_unavailable: Some(1.into()), ..RollingUpdate::default() });
     let amount = |value: &Option<Value>| {
-        let parsed = value.as_ref().and_then(|v| serde_json::from_value::<IntOrString>(v.clone()).ok());
+        let parsed = value.as_ref().and_then(|v| apimachinery::from_value::<IntOrString>(v.clone()).ok());
         let total = i32::try_from(desired).unwrap_or(i32::MAX);
         let scaled = parsed.and_then(|amount| amount.scaled(total, Round::Up).ok()).unwrap_or_default();
         usize::try_from(scaled).unwrap_or_default()

@@ -130,7 +130,7 @@ impl<'a> Draft<'a> {
         if let Some(revision) = self.revision.take() {
             meta.annotations.insert(revision::REVISION.into(), revision);
         }
-        let status: Value = serde_json::to_value(&self.status).expect("a status encodes");
+        let status: Value = apimachinery::to_value(&self.status).expect("a status encodes");
         if self.status != self.deployment.status || meta.annotations != self.deployment.metadata.annotations {
             self.plan.act(Action::update_status(DEPLOYMENTS, &meta, status));
         }

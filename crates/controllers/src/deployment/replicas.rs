@@ -39,7 +39,7 @@ fn fenceposts(deployment: &Deployment) -> (i32, i32) {
     let limits = deployment.spec.strategy.rolling_update.clone().unwrap_or_default();
     let scaled = |value: &Option<Value>, round| {
         let limit =
-            value.clone().and_then(|v| serde_json::from_value::<IntOrString>(v).ok()).unwrap_or_default();
+            value.clone().and_then(|v| apimachinery::from_value::<IntOrString>(v).ok()).unwrap_or_default();
         limit.scaled(desired(deployment), round).unwrap_or(0)
     };
     let surge = scaled(&limits.max_surge, Round::Up);
@@ -68,7 +68,7 @@ mod tests {
 
     fn check(replicas: i32, surge: Value, unavailable: Value, expect: (i32, i32)) {
         let deployment: Deployment =
-            serde_json::from_value(json!({"spec": {"replicas": replicas, "strategy": {
+            apimachinery::from_value(json!({"spec": {"replicas": replicas, "strategy": {
             "type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}}}))
             .expect("a deployment");
         assert_eq!((max_surge(&deployment), max_unavailable(&deployment)), expect);

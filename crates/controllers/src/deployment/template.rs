@@ -29,7 +29,7 @@ pub fn replica_set(deployment: &Deployment) -> ReplicaSet {
     replica_set.metadata.namespace = owner.namespace.clone();
     replica_set.metadata.owner_references = vec![controller_reference(DEPLOYMENTS, owner)];
     replica_set.metadata.labels =
-        serde_json::from_value(template["metadata"]["labels"].clone()).unwrap_or_default();
+        apimachinery::from_value(template["metadata"]["labels"].clone()).unwrap_or_default();
     replica_set.spec.replicas = Some(0);
     replica_set.spec.min_ready_seconds = deployment.spec.min_ready_seconds;
     replica_set.spec.selector = deployment.spec.selector.clone();

@@ -162,14 +162,14 @@ mod tests {
     /// What happens at second 100 to a pod with a device that got this taint at second 0.
     fn check(tolerations: Value, effect: &str, expect: (usize, Option<Timestamp>)) {
         let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
+            apimachinery::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
             "spec": {"nodeName": "m", "resourceClaims": [{"name": "a", "resourceClaimName": "c"}]}}))
             .expect("a pod");
         let result = json!({"driver": "d", "pool": "p", "device": "x", "tolerations": tolerations});
         let users = json!([{"resource": "pods", "name": "p", "uid": "u"}]);
         let status = json!({"allocation": {"devices": {"results": [result]}}, "reservedFor": users});
         let claim: Arc<ResourceClaim> = Arc::new(
-            serde_json::from_value(json!({"metadata": {"name": "c"}, "status": status})).expect("a claim"),
+            apimachinery::from_value(json!({"metadata": {"name": "c"}, "status": status})).expect("a claim"),
         );
         let taint = DeviceTaint {
             key: "k".into(),

@@ -63,7 +63,7 @@ pub fn reconcile(budget: &PodDisruptionBudget, world: &World, now: Timestamp) ->
         }
     };
     if status != budget.status {
-        let status = serde_json::to_value(&status).expect("a status encodes");
+        let status = apimachinery::to_value(&status).expect("a status encodes");
         plan.act(Action::update_status(POD_DISRUPTION_BUDGETS, &budget.metadata, status));
     }
     plan

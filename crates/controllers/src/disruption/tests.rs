@@ -141,7 +141,7 @@ fn an_announced_disruption_that_does_not_come_is_taken_back() {
         let mut pod = pod("x", "rs", true);
         let since = at(0).to_string();
         pod["status"]["conditions"] = json!([{"type": "DisruptionTarget", "status": "True", "reason": reason, "lastTransitionTime": since}]);
-        serde_json::from_value::<Pod>(pod).expect("a pod")
+        apimachinery::from_value::<Pod>(pod).expect("a pod")
     };
     let early = stale::reconcile(&announced("EvictionByEvictionAPI"), at(119));
     assert!(early.is_empty() && early.requeue_at == Some(at(120)));

@@ -31,7 +31,7 @@ fn pod(number: usize, port: u16, ready: bool) -> Arc<Pod> {
         "status": {"phase": "Running", "podIPs": [{"ip": format!("10.1.{}.{}", number / 250, number % 250)}],
             "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]},
     });
-    Arc::new(serde_json::from_value::<Pod>(value).expect("a pod"))
+    Arc::new(apimachinery::from_value::<Pod>(value).expect("a pod"))
 }
 
 fn settle(cluster: &mut Cluster, pods: &[Arc<Pod>]) -> Value {

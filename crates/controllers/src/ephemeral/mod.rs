@@ -108,7 +108,7 @@ mod tests {
             json!({"metadata": {"labels": {"a": "b"}}, "spec": {"accessModes": ["ReadWriteOnce"]}});
         let volumes = json!([{"name": "v", "ephemeral": {"volumeClaimTemplate": template}}, {"name": "w", "emptyDir": {}}]);
         let metadata = json!({"name": "p", "namespace": "d", "uid": "1"});
-        serde_json::from_value(json!({"metadata": metadata, "spec": {"volumes": volumes}})).expect("a pod")
+        apimachinery::from_value(json!({"metadata": metadata, "spec": {"volumes": volumes}})).expect("a pod")
     }
 
     #[test]

@@ -63,12 +63,12 @@ mod tests {
     fn only_a_bound_claim_that_asks_for_more_is_told_of() {
         let check = |phase: &str, wanted: &str, holder: &str, expect: usize| {
             let claim =
-                serde_json::from_value(json!({"metadata": {"name": "c", "namespace": "n", "uid": "u"},
+                apimachinery::from_value(json!({"metadata": {"name": "c", "namespace": "n", "uid": "u"},
                 "spec": {"resources": {"requests": {"storage": wanted}}, "volumeName": "v"},
                 "status": {"phase": phase, "capacity": {"storage": "1Gi"}}}))
                 .expect("a claim");
             let volume =
-                serde_json::from_value(json!({"spec": {"claimRef": {"uid": holder}}})).expect("a volume");
+                apimachinery::from_value(json!({"spec": {"claimRef": {"uid": holder}}})).expect("a volume");
             assert_eq!(reconcile(&claim, &volume).events.len(), expect, "{phase} {wanted} {holder}");
         };
         check("Bound", "2Gi", "u", 1);

@@ -21,7 +21,7 @@ fn object(uid: &str, owners: &[(&str, bool)], finalizers: &[&str], deleted: bool
     if deleted {
         meta["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     }
-    Arc::new(serde_json::from_value(json!({"metadata": meta})).expect("metadata"))
+    Arc::new(apimachinery::from_value(json!({"metadata": meta})).expect("metadata"))
 }
 
 fn graph(objects: &[(Resource, Arc<PartialObject>)]) -> Graph {

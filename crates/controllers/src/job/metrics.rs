@@ -112,7 +112,7 @@ fn action(plan: &Plan) -> &'static str {
 fn new_status(plan: &Plan) -> Option<JobStatus> {
     plan.steps.iter().find_map(|step| match &step.action {
         Action::Update { resource, subresource: Some("status"), object, .. } if *resource == JOBS => {
-            serde_json::from_value(object["status"].clone()).ok()
+            apimachinery::from_value(object["status"].clone()).ok()
         }
         _ => None,
     })

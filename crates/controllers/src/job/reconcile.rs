@@ -247,7 +247,7 @@ impl Sync<'_> {
     /// The status is written before pods are let go: whatever happens in between, each is counted once.
     fn write(&mut self, create: Vec<NewPod>, delete: Vec<Arc<Pod>>) {
         if self.status != self.job.status {
-            let value = serde_json::to_value(&self.status).expect("a status encodes");
+            let value = apimachinery::to_value(&self.status).expect("a status encodes");
             self.plan.act(Action::update_status(JOBS, &self.job.metadata, value));
         }
         for pod in &self.counts.to_release {

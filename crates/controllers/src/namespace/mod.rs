@@ -119,7 +119,7 @@ impl Namespaces {
         for served in discovered.resources.iter().filter(deletable) {
             let list = client.list(served.resource, namespace, &format!("limit={PAGE_SIZE}")).await;
             let list: List = match list {
-                Ok(list) => serde_json::from_value(list)
+                Ok(list) => apimachinery::from_value(list)
                     .map_err(|error| client::Error::Malformed(error.to_string()))?,
                 // A custom resource may have gone since discovery.
                 Err(error) if error.is_not_found() => continue,

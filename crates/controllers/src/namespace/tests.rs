@@ -14,12 +14,12 @@ fn namespace(phase: &str, deleted: bool) -> Namespace {
     if deleted {
         value["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     }
-    serde_json::from_value(value).expect("a namespace")
+    apimachinery::from_value(value).expect("a namespace")
 }
 
 fn remaining(resource: Resource, verbs: &[&str], objects: Value) -> Remaining {
     let verbs = verbs.iter().map(|v| v.to_string()).collect();
-    let objects: Vec<_> = serde_json::from_value(objects).expect("metadata");
+    let objects: Vec<_> = apimachinery::from_value(objects).expect("metadata");
     Remaining { served: Served { resource, verbs }, count: objects.len(), objects }
 }
 
@@ -89,6 +89,6 @@ fn conditions_say_what_holds_it_up_and_settle() {
             "Some content in the namespace has finalizers remaining: x/y in 1 resource instances",
         ]
     );
-    namespace.status = serde_json::from_value(object["status"].clone()).expect("a status");
+    namespace.status = apimachinery::from_value(object["status"].clone()).expect("a status");
     assert!(reconcile(&namespace, &content, at(9)).is_empty());
 }

@@ -135,7 +135,7 @@ impl PersistentVolumes {
             return Ok(cached);
         }
         let read = protection::read(client, PERSISTENT_VOLUME_CLAIMS, &claim_key(held)).await?;
-        let claim = read.and_then(|object| serde_json::from_value::<Claim>(object).ok());
+        let claim = read.and_then(|object| apimachinery::from_value::<Claim>(object).ok());
         Ok(claim.filter(is_it).map(Arc::new))
     }
 }

@@ -202,7 +202,7 @@ async fn custom(
     let selector = escape(&selector_text(metric)?);
     for version in CUSTOM_VERSIONS {
         let root = format!("{CUSTOM_METRICS}/{version}");
-        match client.json::<serde_json::Value>(Method::GET, &root, None).await {
+        match client.json::<apimachinery::Value>(Method::GET, &root, None).await {
             Ok(_) => {
                 let path = format!("{root}/{of}?{query}metricLabelSelector={selector}");
                 return get(client, &path, "custom").await;
@@ -234,7 +234,7 @@ async fn external(client: &Client, namespace: &str, metric: &MetricIdentifier) -
 fn selector_text(metric: &MetricIdentifier) -> Result<String, String> {
     let Some(selector) = &metric.selector else { return Ok(String::new()) };
     let selector: LabelSelector =
-        serde_json::from_value(selector.clone()).map_err(|error| error.to_string())?;
+        apimachinery::from_value(selector.clone()).map_err(|error| error.to_string())?;
     Ok(Selector::try_from(&selector).map_err(|error| error.to_string())?.to_string())
 }
 

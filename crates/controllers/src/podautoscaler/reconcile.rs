@@ -262,7 +262,7 @@ impl Draft<'_> {
     fn write_status(&mut self) {
         let is_written = |step: &Step| step.action.resource() == HORIZONTAL_POD_AUTOSCALERS;
         if self.status != self.autoscaler.status && !self.plan.steps.iter().any(is_written) {
-            let status = serde_json::to_value(&self.status).expect("a status encodes");
+            let status = apimachinery::to_value(&self.status).expect("a status encodes");
             self.plan.act(Action::update_status(
                 HORIZONTAL_POD_AUTOSCALERS,
                 &self.autoscaler.metadata,

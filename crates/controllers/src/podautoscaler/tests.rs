@@ -35,7 +35,7 @@ fn pod(index: usize) -> Arc<Pod> {
         "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}}}]},
         "status": {"phase": "Running", "startTime": at(-3600).to_string(),
             "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at(-3500).to_string()}]}});
-    Arc::new(serde_json::from_value(pod).expect("a pod"))
+    Arc::new(apimachinery::from_value(pod).expect("a pod"))
 }
 
 fn target(replicas: i32) -> Result<Target, String> {

@@ -15,7 +15,7 @@ fn pod(name: &str, node: &str, phase: &str, ending: bool) -> Arc<Pod> {
     if ending {
         value["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     }
-    Arc::new(serde_json::from_value::<Pod>(value).expect("a pod"))
+    Arc::new(apimachinery::from_value::<Pod>(value).expect("a pod"))
 }
 
 fn deleted(plan: &Plan) -> Vec<&str> {

@@ -54,7 +54,7 @@ mod tests {
             value["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
             value["metadata"]["deletionGracePeriodSeconds"] = seconds.into();
         }
-        serde_json::from_value(value).expect("a pod")
+        apimachinery::from_value(value).expect("a pod")
     }
 
     fn claim(name: &str, owner: &str) -> Value {

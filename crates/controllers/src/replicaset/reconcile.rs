@@ -6,8 +6,8 @@ use std::sync::Arc;
 use api::resource::{PODS, Resource};
 use api::view::apps::{ReplicaSet, ReplicaSetStatus};
 use api::view::core::Pod;
-use apimachinery::Value;
 use apimachinery::meta::{Condition, find_condition, value_at};
+use apimachinery::{Text, Value};
 use jiff::Timestamp;
 
 use super::ranking::{is_active, sort_for_deletion};
@@ -46,7 +46,7 @@ pub fn reconcile(resource: Resource, replica_set: &ReplicaSet, world: &World, no
     let active = claim_pods(resource, replica_set, world, &mut plan);
     let status = status(replica_set, world, &active, now);
     if status != replica_set.status {
-        let status = serde_json::to_value(&status).expect("a status encodes");
+        let status = apimachinery::to_value(&status).expect("a status encodes");
         plan.act(Action::update_status(resource, &replica_set.metadata, status));
     }
     if !replica_set.metadata.is_being_deleted() {
@@ -125,8 +125,8 @@ fn status(replica_set: &ReplicaSet, world: &World, active: &[Arc<Pod>], now: Tim
     let template_labels = value_at(&replica_set.spec.template, &["metadata", "labels"]);
     let has_template_labels = |pod: &Pod| {
         let labels = template_labels.and_then(Value::as_object);
-        let held = |(key, value): (&String, &Value)| {
-            pod.metadata.labels.get(key).map(String::as_str) == value.as_str()
+        let held = |(key, value): (&Text, &Value)| {
+            pod.metadata.labels.get(key.as_str()).map(String::as_str) == value.as_str()
         };
         labels.is_none_or(|labels| labels.iter().all(held))
     };

@@ -88,7 +88,7 @@ fn a_pod_that_does_not_end_in_time_is_given_up() {
 
 #[test]
 fn pods_make_room_by_ending_or_asking_for_less() {
-    let view = |pod: Value| serde_json::from_value::<Pod>(pod).expect("a pod");
+    let view = |pod: Value| apimachinery::from_value::<Pod>(pod).expect("a pod");
     let check = |old: Value, new: Value, expect: bool| assert_eq!(has_shrunk(&view(old), &view(new)), expect);
     check(pod("x", "1", "Pending"), pod("x", "1", "Running"), false);
     check(pod("x", "1", "Running"), pod("x", "1", "Succeeded"), true);

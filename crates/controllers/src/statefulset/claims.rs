@@ -21,7 +21,7 @@ pub struct VolumeClaim {
     #[serde(default)]
     pub metadata: ObjectMeta,
     #[serde(flatten)]
-    rest: Map<String, Value>,
+    rest: Map,
 }
 
 impl Object for VolumeClaim {
@@ -143,7 +143,7 @@ fn refers(owner: &OwnerReference, resource: Resource, name: &str) -> bool {
 fn with_owners(claim: &VolumeClaim, owners: Vec<OwnerReference>) -> Action {
     let mut claim = claim.clone();
     claim.metadata.owner_references = owners;
-    let mut object = serde_json::to_value(&claim).expect("a claim encodes");
+    let mut object = apimachinery::to_value(&claim).expect("a claim encodes");
     object["apiVersion"] = PERSISTENT_VOLUME_CLAIMS.api_version().into();
     object["kind"] = PERSISTENT_VOLUME_CLAIMS.kind.into();
     Action::update(PERSISTENT_VOLUME_CLAIMS, &claim.metadata, object)

@@ -68,7 +68,7 @@ fn mount_claims(set: &StatefulSet, ordinal: i32, spec: &mut Value) {
 pub fn missing_labels(set: &StatefulSet, pod: &Pod, ordinal: i32) -> Option<Value> {
     let wanted = [(NAME_LABEL, name(set, ordinal)), (INDEX_LABEL, ordinal.to_string())];
     let lacks = |(key, value): &&(&str, String)| pod.metadata.labels.get(*key) != Some(value);
-    let missing: serde_json::Map<String, Value> =
+    let missing: apimachinery::Map =
         wanted.iter().filter(lacks).map(|(key, value)| ((*key).to_owned(), value.as_str().into())).collect();
     (!missing.is_empty()).then(|| json!({"metadata": {"labels": missing}}))
 }

@@ -273,7 +273,7 @@ impl Sync<'_> {
     fn update_status(&mut self, history: &History) {
         let status = self.status(history);
         if status != self.set.status {
-            let value = serde_json::to_value(&status).expect("a status encodes");
+            let value = apimachinery::to_value(&status).expect("a status encodes");
             self.plan.act(Action::update_status(STATEFUL_SETS, &self.set.metadata, value));
         }
         let pods = self.replicas.values().map(|pod| &**pod);

@@ -30,7 +30,7 @@ fn world(cluster: &Cluster) -> World {
         revisions: cluster.list::<ControllerRevision>(),
         claims: claims
             .into_iter()
-            .map(|c| Arc::new(serde_json::from_value(c.clone()).expect("a view")))
+            .map(|c| Arc::new(apimachinery::from_value(c.clone()).expect("a view")))
             .collect(),
         may_adopt: true,
     }

@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn check(tolerations: Value, taints: &[&str], expect: Fate) {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "a"},
+        let pod: Pod = apimachinery::from_value(json!({"metadata": {"name": "p", "namespace": "a"},
             "spec": {"nodeName": "n", "tolerations": tolerations}}))
         .expect("a pod");
         let taint = |key: &&str| Taint {
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn an_eviction_is_announced_and_bound_to_this_pod() {
         let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "a", "uid": "u"}}))
+            apimachinery::from_value(json!({"metadata": {"name": "p", "namespace": "a", "uid": "u"}}))
                 .expect("a pod");
         let taint = Taint { key: "a".into(), effect: NO_EXECUTE.into(), ..Taint::default() };
         let plan = reconcile(&pod, &[taint], at(0));

@@ -81,7 +81,7 @@ mod tests {
         if deleted {
             job["metadata"]["deletionTimestamp"] = at(0).to_string().into();
         }
-        let job: Job = serde_json::from_value(job).expect("a job");
+        let job: Job = apimachinery::from_value(job).expect("a job");
         let plan = reconcile(&job, at(60));
         assert_eq!((!plan.is_empty(), plan.requeue_at), (expect.0, expect.1.map(at)));
     }

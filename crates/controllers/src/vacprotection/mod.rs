@@ -94,7 +94,7 @@ mod tests {
         let claim = json!({"spec": {"volumeAttributesClassName": wanted}, "status": {
             "currentVolumeAttributesClassName": current,
             "modifyVolumeStatus": {"targetVolumeAttributesClassName": target, "status": "InProgress"}}});
-        Arc::new(serde_json::from_value(claim).expect("a claim"))
+        Arc::new(apimachinery::from_value(claim).expect("a claim"))
     }
 
     #[test]

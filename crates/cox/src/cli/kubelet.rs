@@ -107,7 +107,7 @@ impl KubeletArgs {
     }
 
     /// Reads the files. `more` are fields that flags of the command itself say.
-    pub fn load(&self, own: &Own, more: Map<String, Value>) -> anyhow::Result<KubeletConfiguration> {
+    pub fn load(&self, own: &Own, more: Map) -> anyhow::Result<KubeletConfiguration> {
         let mut flags = self.flags.fields();
         flags.extend(more);
         let sources =
@@ -121,7 +121,7 @@ impl KubeletArgs {
 
 impl Flags {
     /// Those that are given, by the names of their fields.
-    fn fields(&self) -> Map<String, Value> {
+    fn fields(&self) -> Map {
         let rows = [
             ("staticPodPath", json!(self.pod_manifest_path)),
             ("maxPods", json!(self.max_pods)),
@@ -150,7 +150,7 @@ impl Flags {
 }
 
 /// The fields that have a value.
-pub fn given(rows: impl IntoIterator<Item = (&'static str, Value)>) -> Map<String, Value> {
+pub fn given(rows: impl IntoIterator<Item = (&'static str, Value)>) -> Map {
     rows.into_iter()
         .filter(|(_, value)| !value.is_null())
         .map(|(name, value)| (name.to_owned(), value))
@@ -166,11 +166,7 @@ fn table(pairs: &[(String, String)]) -> Value {
     if pairs.is_empty() {
         return Value::Null;
     }
-    pairs
-        .iter()
-        .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
-        .collect::<Map<_, _>>()
-        .into()
+    pairs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect::<Map>().into()
 }
 
 fn bytes(text: &str) -> Result<String, String> {

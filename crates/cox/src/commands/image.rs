@@ -59,7 +59,7 @@ async fn list(cluster: &ClusterArgs, output: OutputFormat) -> anyhow::Result<()>
     if output == OutputFormat::Json {
         let list: Vec<_> = images
             .iter()
-            .map(|i| serde_json::json!({"id": i.id, "repoTags": i.repo_tags, "repoDigests": i.repo_digests, "size": i.size}))
+            .map(|i| apimachinery::json!({"id": i.id, "repoTags": i.repo_tags, "repoDigests": i.repo_digests, "size": i.size}))
             .collect();
         println!("{}", serde_json::to_string_pretty(&list)?);
         return Ok(());

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use api::resource::{NODES, PODS};
 use apimachinery::Value;
+use apimachinery::json;
 use client::Client;
 use client::config::RestConfig;
 use client::transport::Https;
 use cluster::lock::Lock;
 use cluster::{Layout, Settings};
-use serde_json::json;
 
 use crate::cli::{OutputFormat, StatusArgs};
 

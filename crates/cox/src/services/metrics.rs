@@ -53,7 +53,7 @@ pub async fn start(services: &mut Services, api: &Api) -> anyhow::Result<()> {
 async fn publish(admin: &Client) -> Result<(), client::Error> {
     let rbac = "rbac.authorization.k8s.io";
     let aggregated = |role: &str| (format!("{rbac}/aggregate-to-{role}"), json!("true"));
-    let labels: apimachinery::Map<_, _> = ["view", "edit", "admin"].map(aggregated).into_iter().collect();
+    let labels: apimachinery::Map = ["view", "edit", "admin"].map(aggregated).into_iter().collect();
     let reader = json!({
         "kind": "ClusterRole", "apiVersion": format!("{rbac}/v1"), "metadata": {"name": READER_ROLE, "labels": labels},
         "rules": [{"apiGroups": [GROUP], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]}],

@@ -133,7 +133,7 @@ mod tests {
         let check = |phase: &str, class: Value, current: Value, expect: Option<&str>| {
             let claim = json!({"spec": {"volumeAttributesClassName": class},
                 "status": {"phase": phase, "currentVolumeAttributesClassName": current}});
-            let claim: PersistentVolumeClaim = serde_json::from_value(claim).expect("a claim");
+            let claim: PersistentVolumeClaim = apimachinery::from_value(claim).expect("a claim");
             assert_eq!(wanted(&claim), expect);
         };
         check("Bound", json!("fast"), json!("slow"), Some("fast"));

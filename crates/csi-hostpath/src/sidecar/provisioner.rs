@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     fn claim(annotations: Value, mode: &str) -> PersistentVolumeClaim {
-        serde_json::from_value(json!({
+        apimachinery::from_value(json!({
             "metadata": {"name": "c", "namespace": "n", "uid": "u", "annotations": annotations},
             "spec": {"accessModes": ["ReadWriteOnce"], "volumeMode": mode, "storageClassName": "k",
                 "resources": {"requests": {"storage": "1Mi"}}}}))
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_volume_is_as_its_claim_and_class_say() {
-        let class: StorageClass = serde_json::from_value(json!({
+        let class: StorageClass = apimachinery::from_value(json!({
             "metadata": {"name": "k"}, "reclaimPolicy": "Retain",
             "parameters": {"kind": "fast", FS_TYPE: "ext4",
                 "csi.storage.k8s.io/node-stage-secret-name": "${pvc.name}-key",
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_volume_is_deleted_when_nobody_holds_it_and_it_is_not_to_stay() {
         let volume = |phase: &str, policy: &str, by: &str| -> PersistentVolume {
-            serde_json::from_value(json!({"metadata": {"name": "v", "annotations": {PROVISIONED_BY: by}},
+            apimachinery::from_value(json!({"metadata": {"name": "v", "annotations": {PROVISIONED_BY: by}},
                 "spec": {"persistentVolumeReclaimPolicy": policy}, "status": {"phase": phase}}))
             .expect("a volume")
         };

@@ -103,7 +103,7 @@ mod tests {
             "phase": "Bound", "capacity": {"storage": told},
             "allocatedResourceStatuses": status.map(|status| json!({"storage": status})).unwrap_or(json!({}))}});
         let volume = json!({"spec": {"capacity": {"storage": has}}});
-        let (claim, volume) = (serde_json::from_value(claim), serde_json::from_value(volume));
+        let (claim, volume) = (apimachinery::from_value(claim), apimachinery::from_value(volume));
         assert_eq!(next(&claim.expect("a claim"), &volume.expect("a volume")), expect);
     }
 

@@ -97,7 +97,7 @@ mod tests {
     fn claim(cpu: i64, memory: i64) -> Claim {
         let requests = json!({"cpu": format!("{cpu}m"), "memory": memory.to_string()});
         let pod = json!({"spec": {"containers": [{"name": "a", "resources": {"requests": requests}}]}});
-        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        let pod: Pod = apimachinery::from_value(pod).expect("a pod");
         Claim::of(&pod)
     }
 

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     fn check(spec: Value, pressure: &[Condition], expect: Option<&str>) {
-        let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("a pod");
+        let pod: Pod = apimachinery::from_value(json!({"spec": spec})).expect("a pod");
         let refused = admit(&pod, &pressure.iter().copied().collect()).err().map(|refusal| refusal.message);
         assert_eq!(refused.as_deref(), expect);
     }

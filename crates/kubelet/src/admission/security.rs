@@ -47,7 +47,7 @@ mod tests {
         let of_container = json!({"containers": [{"name": "a", "securityContext": context}]});
         let of_pod = json!({"securityContext": context, "containers": [{"name": "a"}]});
         for spec in [of_container, of_pod] {
-            let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("a pod");
+            let pod: Pod = apimachinery::from_value(json!({"spec": spec})).expect("a pod");
             let refused = admit(&pod, app_armor).err().map(|refusal| refusal.message);
             assert_eq!(refused.as_deref(), expect, "{profile}");
         }
@@ -67,7 +67,7 @@ mod tests {
             let annotations = json!({api::core::pod::apparmor::annotation_key("a"): value});
             let pod =
                 json!({"metadata": {"annotations": annotations}, "spec": {"containers": [{"name": "a"}]}});
-            admit(&serde_json::from_value(pod).expect("a pod"), app_armor).is_ok()
+            admit(&apimachinery::from_value(pod).expect("a pod"), app_armor).is_ok()
         };
         assert!(annotated("unconfined", false) && annotated("localhost/mine", true));
         assert!(!annotated("runtime/default", false) && !annotated("localhost/", true));

@@ -222,7 +222,7 @@ mod tests {
     fn a_request_is_waited_for_until_it_is_signed_or_refused() {
         let check = |status: Value, expect: Option<Result<&str, &str>>| {
             let csr = json!({"metadata": {"name": "c"}, "status": status});
-            let found = verdict(&serde_json::from_value(csr).expect("a request"));
+            let found = verdict(&apimachinery::from_value(csr).expect("a request"));
             let found = found.map(|found| found.map_err(|error| error.to_string()));
             let expect = expect.map(|expect| expect.map(str::to_owned).map_err(str::to_owned));
             assert_eq!(found, expect);

@@ -31,7 +31,7 @@ mod tests {
     fn the_most_is_needed_by_an_init_container_or_by_those_that_stay() {
         let container = |name: &str, cpu: &str, policy: Option<&str>| json!({"name": name, "restartPolicy": policy, "resources": {"requests": {"cpu": cpu}}});
         let check = |plain: &str, expect| {
-            let pod: Pod = serde_json::from_value(json!({"spec": {
+            let pod: Pod = apimachinery::from_value(json!({"spec": {
                 "initContainers": [container("s", "1", Some("Always")), container("i", plain, None)],
                 "containers": [container("a", "2", None), container("b", "1", None)]}}))
             .expect("a pod");

@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_record_is_spelled_as_upstreams() {
-        let text = serde_json::to_value(record("a", "")).expect("JSON");
+        let text = apimachinery::to_value(record("a", "")).expect("JSON");
         assert_eq!((&text["driverName"], &text["specVolID"]), (&json!("d"), &json!("a")));
     }
 

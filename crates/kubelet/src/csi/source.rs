@@ -159,9 +159,9 @@ mod tests {
 
     fn inline() -> Source {
         let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"uid": "u", "namespace": "n"}})).expect("a pod");
+            apimachinery::from_value(json!({"metadata": {"uid": "u", "namespace": "n"}})).expect("a pod");
         let source = json!({"driver": "d", "fsType": "ext4", "nodePublishSecretRef": {"name": "s"}});
-        Source::inline(&pod, "v", &serde_json::from_value(source).expect("a source"))
+        Source::inline(&pod, "v", &apimachinery::from_value(source).expect("a source"))
     }
 
     #[test]

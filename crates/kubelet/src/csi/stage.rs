@@ -164,10 +164,10 @@ mod tests {
 
     #[test]
     fn volumes_of_pods_need_a_driver_that_says_it_makes_them() {
-        let source = serde_json::from_value(json!({"driver": "d"})).expect("a source");
+        let source = apimachinery::from_value(json!({"driver": "d"})).expect("a source");
         let inline = Source::inline(&Pod::default(), "v", &source);
         let settings = |modes: &[&str]| -> CsiDriver {
-            serde_json::from_value(json!({"spec": {"volumeLifecycleModes": modes}})).expect("a driver")
+            apimachinery::from_value(json!({"spec": {"volumeLifecycleModes": modes}})).expect("a driver")
         };
         let check = |settings: Option<CsiDriver>, expect: Result<(), &str>| {
             let found = check_lifecycle(&inline, settings.as_ref());

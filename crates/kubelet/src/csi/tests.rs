@@ -182,11 +182,11 @@ impl Drop for Node {
 
 fn pod(uid: &str) -> Pod {
     let pod = json!({"metadata": {"name": uid, "namespace": "x", "uid": uid}, "spec": {"securityContext": {"fsGroup": 4321}}});
-    serde_json::from_value(pod).expect("a pod")
+    apimachinery::from_value(pod).expect("a pod")
 }
 
 fn source(mode: &str) -> Source {
-    let volume: PersistentVolume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": {
+    let volume: PersistentVolume = apimachinery::from_value(json!({"metadata": {"name": "v"}, "spec": {
         "accessModes": ["ReadWriteOnce"], "volumeMode": mode, "capacity": {"storage": "2Mi"},
         "csi": {"driver": "d", "volumeHandle": "h"}}}))
     .expect("a volume");
@@ -302,7 +302,7 @@ async fn a_driver_is_asked_again_how_many_volumes_its_node_may_have() {
 #[tokio::test]
 async fn a_pods_own_volume_needs_no_attachment_and_goes_with_its_pod() {
     let node = Node::of("inline", json!({"attached": false})).await;
-    let inline = serde_json::from_value(json!({"driver": "d"})).expect("a source");
+    let inline = apimachinery::from_value(json!({"driver": "d"})).expect("a source");
     let source = Source::inline(&pod("1"), "own", &inline);
     let place = node.set_up(&pod("1"), &source, None).await.expect("mounts");
     fs::write(place.join("data"), "1").expect("writes");

@@ -67,7 +67,7 @@ mod tests {
     use crate::eviction::rank::ContainerUsage;
 
     fn check(spec: Value, usage: Usage, expect: Option<(&str, &str)>) {
-        let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("a pod");
+        let pod: Pod = apimachinery::from_value(json!({"spec": spec})).expect("a pod");
         let found = exceeded(&pod, &usage);
         assert_eq!(found.as_ref().map(|(signal, message)| (*signal, message.as_str())), expect);
         assert!(is_limited(&pod));
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn what_is_not_limited_is_not_measured() {
-        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "a"}],
+        let pod: Pod = apimachinery::from_value(json!({"spec": {"containers": [{"name": "a"}],
             "volumes": [{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Ki"}}]}}))
         .expect("a pod");
         assert!(!is_limited(&pod));

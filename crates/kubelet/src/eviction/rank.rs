@@ -118,7 +118,7 @@ mod tests {
         let containers = json!([{"name": "a", "resources": {"requests": requests}}]);
         let spec = json!({"priority": priority, "containers": containers});
         let pod = json!({"metadata": {"name": name}, "spec": spec});
-        Arc::new(serde_json::from_value(pod).expect("a pod"))
+        Arc::new(apimachinery::from_value(pod).expect("a pod"))
     }
 
     fn uses(memory_bytes: i64, processes: i64) -> Option<Usage> {

@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn it_is_read_and_written_as_go_does() {
         let check = |text: &str, expect: &str| {
-            let read: Duration = serde_json::from_value(json!(text)).expect("a duration");
+            let read: Duration = apimachinery::from_value(json!(text)).expect("a duration");
             assert_eq!(json!(read), expect);
         };
         check("90s", "1m30s");
@@ -68,7 +68,7 @@ mod tests {
         check("100ms", "100ms");
         check("-1m", "-1m0s");
         for bad in ["", "5", "1 s", "1d"] {
-            assert!(serde_json::from_value::<Duration>(json!(bad)).is_err(), "{bad}");
+            assert!(apimachinery::from_value::<Duration>(json!(bad)).is_err(), "{bad}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Fields that this kubelet does not act on: some are refused where they are not as by default, since an operator would
 //! rely on them; of the others that have no effect is told.
 
-use apimachinery::Value;
+use apimachinery::{Text, Value};
 
 use super::KubeletConfiguration;
 use crate::cm::{FULL_PCPUS_ONLY, STRICT_CPU_RESERVATION};
@@ -104,7 +104,7 @@ fn unknown_choices(configuration: &KubeletConfiguration) -> impl Iterator<Item =
 /// A warning for each field that is set and does nothing.
 pub fn without_effect(configuration: &KubeletConfiguration) -> Vec<String> {
     let changed = changed(configuration);
-    let known = |(name, _): &&(String, Value)| WITHOUT_EFFECT.contains(&name.as_str());
+    let known = |(name, _): &&(Text, Value)| WITHOUT_EFFECT.contains(&name.as_str());
     let mut warnings: Vec<String> = changed
         .iter()
         .filter(known)
@@ -117,8 +117,8 @@ pub fn without_effect(configuration: &KubeletConfiguration) -> Vec<String> {
 }
 
 /// Fields that are not as by default.
-fn changed(configuration: &KubeletConfiguration) -> Vec<(String, Value)> {
-    let fields = |of: &KubeletConfiguration| serde_json::to_value(of).unwrap_or_default();
+fn changed(configuration: &KubeletConfiguration) -> Vec<(Text, Value)> {
+    let fields = |of: &KubeletConfiguration| apimachinery::to_value(of).unwrap_or_default();
     let (default, given) = (fields(&KubeletConfiguration::default()), fields(configuration));
     let Value::Object(given) = given else { return Vec::new() };
     given.into_iter().filter(|(name, value)| default.get(name) != Some(value)).collect()
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn every_name_is_one_of_a_field() {
-        let fields = serde_json::to_value(KubeletConfiguration::default()).expect("fields");
+        let fields = apimachinery::to_value(KubeletConfiguration::default()).expect("fields");
         let names = REFUSED.iter().map(|(name, _)| *name).chain(WITHOUT_EFFECT).chain([VERIFICATION]);
         for name in names {
             assert!(fields.get(name).is_some(), "{name}");

@@ -60,7 +60,7 @@ pub struct Sources {
     /// Of drop-ins.
     pub dir: Option<PathBuf>,
     /// Fields that flags say.
-    pub flags: Map<String, Value>,
+    pub flags: Map,
 }
 
 /// The configuration, and what to warn of: fields that are set but do nothing here.
@@ -135,7 +135,7 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Reason> {
     let mut present = document.clone();
     remove_nulls(&mut present);
     let read = decode(present.clone()).map_err(Reason::Strict)?;
-    let known = serde_json::to_value(read).map_err(|error| Reason::Strict(error.to_string()))?;
+    let known = apimachinery::to_value(read).map_err(|error| Reason::Strict(error.to_string()))?;
     let mut wrong = doubled;
     unknown_fields(&present, &known, "", &mut wrong);
     if wrong.is_empty() { Ok(document) } else { Err(Reason::Strict(wrong.join(", "))) }
@@ -146,10 +146,10 @@ fn decode(document: Value) -> Result<KubeletConfiguration, String> {
     let Value::Object(fields) = &document else { return Err("it is no object".to_owned()) };
     for (name, value) in fields {
         let alone = Map::from_iter([(name.clone(), value.clone())]);
-        let read = serde_json::from_value::<KubeletConfiguration>(Value::Object(alone));
+        let read = apimachinery::from_value::<KubeletConfiguration>(Value::Object(alone));
         read.map_err(|error| format!("field {name:?}: {error}"))?;
     }
-    serde_json::from_value(document).map_err(|error| error.to_string())
+    apimachinery::from_value(document).map_err(|error| error.to_string())
 }
 
 /// Fields given that were not taken over into what was read.
@@ -157,7 +157,7 @@ fn unknown_fields(given: &Value, read: &Value, at: &str, found: &mut Vec<String>
     match (given, read) {
         (Value::Object(given), Value::Object(read)) => {
             for (name, value) in given {
-                let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                let at = if at.is_empty() { name.to_string() } else { format!("{at}.{name}") };
                 match read.get(name) {
                     Some(read) => unknown_fields(value, read, &at, found),
                     // Some that are empty are not written.
@@ -192,7 +192,7 @@ fn make_absolute(document: &mut Value, folder: &Path) {
             && !path.is_empty()
             && Path::new(path.as_str()).is_relative()
         {
-            *path = folder.join(path.as_str()).display().to_string();
+            *path = folder.join(path.as_str()).display().to_string().into();
         }
     }
 }
@@ -226,7 +226,7 @@ fn settle_thresholds(document: &mut Value, default: Table) {
     let given = document.get("evictionHard").filter(|given| given.is_object()).cloned();
     let mut hard = match &given {
         Some(_) if !merges => return,
-        _ => serde_json::to_value(default).unwrap_or_default(),
+        _ => apimachinery::to_value(default).unwrap_or_default(),
     };
     merge_patch(&mut hard, given.unwrap_or_else(|| Value::Object(Map::new())));
     document["evictionHard"] = hard;

@@ -15,7 +15,7 @@ pub fn profile<'p>(pod: &'p Pod, spec: &'p Container) -> Option<Cow<'p, AppArmor
 }
 
 fn of_annotation(annotation: &str) -> Option<AppArmorProfile> {
-    serde_json::from_value(apparmor::field(annotation)?).ok()
+    apimachinery::from_value(apparmor::field(annotation)?).ok()
 }
 
 /// Without a profile it is for the runtime to choose one.
@@ -41,7 +41,7 @@ mod tests {
             let annotations = json!({apparmor::annotation_key("c"): annotation});
             let pod = json!({"metadata": {"annotations": annotations}, "spec": {
                 "securityContext": {"appArmorProfile": of_pod}, "containers": [container]}});
-            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let pod: Pod = apimachinery::from_value(pod).expect("a pod");
             let found = profile(&pod, &pod.spec.containers[0]).map(|profile| of_cri(&profile));
             let told = found.as_ref().map(|it| (it.profile_type().as_str_name(), it.localhost_ref.as_str()));
             assert_eq!(told, expect, "{annotation}");

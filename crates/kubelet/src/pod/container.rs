@@ -302,7 +302,7 @@ mod tests {
         let check = |of_pod: Value, own: Value, expect: bool| {
             let container = json!({"name": "c", "securityContext": own});
             let pod = json!({"spec": {"securityContext": of_pod, "containers": [container]}});
-            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let pod: Pod = apimachinery::from_value(pod).expect("a pod");
             let linux = cri::LinuxContainerConfig {
                 security_context: Some(cri::LinuxContainerSecurityContext::default()),
                 ..Default::default()
@@ -336,7 +336,7 @@ mod tests {
                 .map(|user| json!({"name": "a", "securityContext": {"runAsUser": user}}))
                 .collect();
             let spec = json!({"spec": {"containers": containers, "securityContext": {"runAsUser": of_pod}}});
-            let pod: Pod = serde_json::from_value(spec).expect("a pod");
+            let pod: Pod = apimachinery::from_value(spec).expect("a pod");
             assert_eq!(only_user(&pod), expect, "{pod:?}");
         };
         check(json!(null), &[json!(null)], None);

@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn probes_go_on_from_what_the_api_knows_of_the_same_container() {
         let spec: Spec =
-            serde_json::from_value(json!({"name": "a", "startupProbe": {}, "readinessProbe": {}}))
+            apimachinery::from_value(json!({"name": "a", "startupProbe": {}, "readinessProbe": {}}))
                 .expect("a container");
         let known = ContainerStatus {
             container_id: "coxswain://1".into(),

@@ -92,7 +92,7 @@ pub fn told_of_container(pod: &Pod, name: &str, id: &str) -> Option<ResourceRequ
 }
 
 fn told_resources(told: Option<&Value>) -> Option<ResourceRequirements> {
-    serde_json::from_value(told?.clone()).ok()
+    apimachinery::from_value(told?.clone()).ok()
 }
 
 /// Puts what is allocated in the place of what is wanted.
@@ -159,7 +159,7 @@ mod tests {
     use crate::pod::testing;
 
     fn pod(cpu: &str) -> Pod {
-        serde_json::from_value(json!({"spec": {"containers": [{"name": "a",
+        apimachinery::from_value(json!({"spec": {"containers": [{"name": "a",
             "resources": {"requests": {"cpu": cpu, "memory": "1Gi"}},
             "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]}]},
             "status": {"containerStatuses": [{"name": "a", "containerID": "r://a0",
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn the_policy_of_the_resource_that_changed_decides_and_equal_amounts_change_nothing() {
         let check = |cpu: &str, memory: &str, expect| {
-            let actuated = serde_json::from_value(json!({"requests": {"cpu": cpu, "memory": memory}}));
+            let actuated = apimachinery::from_value(json!({"requests": {"cpu": cpu, "memory": memory}}));
             let actuated = actuated.expect("resources");
             assert_eq!(change(&pod("1").spec.containers[0], &actuated), expect);
         };

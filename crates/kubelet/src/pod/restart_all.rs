@@ -56,7 +56,7 @@ mod tests {
 
     fn pod() -> Pod {
         let rules = json!([{"action": ACTION, "exitCodes": {"operator": "In", "values": [42]}}]);
-        serde_json::from_value(
+        apimachinery::from_value(
             json!({"spec": {"initContainers": [{"name": "i"}], "containers": [{"name": "a"},
             {"name": "b", "restartPolicy": "Never", "restartPolicyRules": rules}]}}),
         )

@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn sidecars_end_after_those_they_serve_the_last_one_first() {
-        let pod: Pod = serde_json::from_value(json!({"spec": {
+        let pod: Pod = apimachinery::from_value(json!({"spec": {
             "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}, {"name": "t", "restartPolicy": "Always"}],
             "containers": [{"name": "a"}, {"name": "b"}]}}))
         .expect("a pod");

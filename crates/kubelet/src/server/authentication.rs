@@ -98,7 +98,7 @@ fn reviewed(review: &Value) -> Option<User> {
     let status = review.get("status")?;
     let is_authenticated = status.get("authenticated").and_then(Value::as_bool).unwrap_or(false);
     let user = is_authenticated.then(|| status.get("user")).flatten()?;
-    serde_json::from_value(user.clone()).ok().filter(|user: &User| !user.name.is_empty())
+    apimachinery::from_value(user.clone()).ok().filter(|user: &User| !user.name.is_empty())
 }
 
 #[cfg(test)]

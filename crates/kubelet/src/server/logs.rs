@@ -338,7 +338,7 @@ mod tests {
     fn who_finds_no_log_reads_why() {
         let check = |statuses: Value, expect: &str| {
             let pod = json!({"metadata": {"name": "p"}, "status": {"containerStatuses": statuses}});
-            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let pod: Pod = apimachinery::from_value(pod).expect("a pod");
             assert_eq!(without_log(&pod, "a"), format!("container \"a\" in pod \"p\" is {expect}"));
         };
         let waiting = |reason: &str| json!([{"name": "a", "state": {"waiting": {"reason": reason}}}]);
@@ -368,7 +368,7 @@ mod tests {
             let last = apimachinery::json!({"terminated": {"containerID": container_id.unwrap_or_default()}});
             let status = apimachinery::json!({"name": "a", "lastState": if container_id.is_some() { last } else { apimachinery::json!({}) }});
             let pod = apimachinery::json!({"status": {"containerStatuses": [status]}});
-            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let pod: Pod = apimachinery::from_value(pod).expect("a pod");
             assert_eq!(previous(&pod, &observed, "a").expect("one").id, expect, "{container_id:?}");
         };
         check(Some("coxswain://2"), "2");

@@ -74,7 +74,7 @@ mod tests {
     fn a_known_pod_is_shown_with_its_spec_and_without_what_is_not_set() {
         let pod = json!({"metadata": {"name": "a", "namespace": "n"},
             "spec": {"containers": [{"name": "c", "image": "i"}]}, "status": {"phase": "Running"}});
-        let shown = known(&serde_json::from_value(pod).expect("a pod"));
+        let shown = known(&apimachinery::from_value(pod).expect("a pod"));
         assert_eq!(shown["spec"]["containers"][0]["image"], "i");
         assert_eq!(shown["status"]["phase"], "Running");
         assert_eq!(shown["spec"].get("initContainers"), None);

@@ -106,7 +106,7 @@ fn static_pod(object: Value, context: Context<'_>) -> Result<StaticPod, Error> {
         let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
         return Err(Error::Invalid(told.join(", ")));
     }
-    let pod = serde_json::from_value(object.clone()).map_err(|error| Error::Decode(error.to_string()))?;
+    let pod = apimachinery::from_value(object.clone()).map_err(|error| Error::Decode(error.to_string()))?;
     Ok(StaticPod { pod: std::sync::Arc::new(pod), object })
 }
 

@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(shown["metadata"]["annotations"][MIRROR], pod.uid());
         assert_eq!(shown["metadata"]["ownerReferences"][0]["uid"], "node-uid");
         assert!(shown["metadata"].get("uid").is_none());
-        let shown: Pod = serde_json::from_value(shown).expect("a pod");
+        let shown: Pod = apimachinery::from_value(shown).expect("a pod");
         assert_eq!(next(&pod, Some(&shown)), Step::None);
         assert_eq!(super::super::running(Arc::new(shown)).metadata.uid, pod.uid());
     }
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_mirror_that_goes_or_shows_another_pod_is_replaced() {
         let pod = static_pod();
-        let mut shown: Pod = serde_json::from_value(mirror(&pod, "n", "u")).expect("a pod");
+        let mut shown: Pod = apimachinery::from_value(mirror(&pod, "n", "u")).expect("a pod");
         assert_eq!(next(&pod, None), Step::Create);
         shown.metadata.deletion_timestamp = Some(Timestamp::UNIX_EPOCH);
         assert_eq!(next(&pod, Some(&shown)), Step::Delete);

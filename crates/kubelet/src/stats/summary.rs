@@ -46,7 +46,7 @@ pub fn keep_cpu_and_memory(summary: &mut Value) {
 /// Leaves out what is not known.
 fn fields<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
     let known = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    Value::Object(known.collect::<Map<_, _>>())
+    Value::Object(known.collect::<Map>())
 }
 
 fn at(time: Timestamp) -> Option<Value> {

@@ -105,7 +105,7 @@ mod tests {
         std::fs::write(folder.join("file"), vec![1; 8192]).expect("writes");
         let pod = apimachinery::json!({"metadata": {"uid": "u"}, "spec": {"volumes": [
             {"name": "scratch", "emptyDir": {}}, {"name": "gone", "emptyDir": {}}]}});
-        let found = of(&root, &serde_json::from_value(pod).expect("a pod"));
+        let found = of(&root, &apimachinery::from_value(pod).expect("a pod"));
         std::fs::remove_dir_all(&root).expect("removes");
         assert_eq!(found.len(), 1);
         assert!(found[0].fs.used_bytes >= 8192 && found[0].fs.capacity_bytes > found[0].fs.used_bytes);

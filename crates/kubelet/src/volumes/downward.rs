@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn resources_are_divided_and_rounded_up() {
-        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [
+        let pod: Pod = apimachinery::from_value(json!({"spec": {"containers": [
             {"name": "a", "resources": {"limits": {"cpu": "1500m", "memory": "64Mi"}}}]}}))
         .expect("a pod");
         let node = Allocatable { milli_cpu: 4000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 0 };
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_container_without_a_limit_has_that_of_its_pod() {
-        let pod: Pod = serde_json::from_value(json!({"spec": {
+        let pod: Pod = apimachinery::from_value(json!({"spec": {
             "resources": {"limits": {"memory": "64Mi"}},
             "containers": [{"name": "a", "resources": {"limits": {"cpu": "0"}}}]}}))
         .expect("a pod");
@@ -151,8 +151,8 @@ mod tests {
 
     #[test]
     fn maps_are_printed_sorted_and_quoted() {
-        let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"labels": {"b": "x\"y", "a": "1"}}})).expect("a pod");
+        let pod: Pod = apimachinery::from_value(json!({"metadata": {"labels": {"b": "x\"y", "a": "1"}}}))
+            .expect("a pod");
         assert_eq!(field(&pod, "metadata.labels", &[], &[]).as_deref(), Ok("a=\"1\"\nb=\"x\\\"y\""));
         assert_eq!(field(&pod, "metadata.labels['b']", &[], &[]).as_deref(), Ok("x\"y"));
         let host_ips = ["192.0.2.1".to_owned(), "2001:db8::1".to_owned()];

@@ -101,7 +101,7 @@ mod tests {
     fn pod(containers: &[Value]) -> Pod {
         let containers: Vec<_> =
             containers.iter().map(|resources| json!({"name": "a", "resources": resources})).collect();
-        serde_json::from_value(json!({"spec": {"containers": containers}})).expect("a pod")
+        apimachinery::from_value(json!({"spec": {"containers": containers}})).expect("a pod")
     }
 
     #[test]

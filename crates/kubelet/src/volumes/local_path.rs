@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     fn volume(name: &str, path: &Path, by: &str) -> PersistentVolume {
-        serde_json::from_value(json!({
+        apimachinery::from_value(json!({
             "metadata": {"name": name, "annotations": {PROVISIONED_BY: by}},
             "spec": {"local": {"path": path}},
         }))

@@ -55,7 +55,7 @@ pub async fn find(cx: &Context<'_>, pod: &Pod, volume: &Volume, name: &str) -> R
         .await
         .map_err(|e| format!("failed to fetch PV {bound}: {e}"))?;
     check_claim(&found, &claim)?;
-    let volume = serde_json::from_value(found.clone()).map_err(|e| e.to_string())?;
+    let volume = apimachinery::from_value(found.clone()).map_err(|e| e.to_string())?;
     Ok(Bound { claim, found, volume })
 }
 
@@ -174,7 +174,7 @@ fn place(volume: &Value) -> Result<PathBuf, String> {
     let spec = &volume["spec"];
     if spec["hostPath"].is_object() {
         let source: HostPathVolumeSource =
-            serde_json::from_value(spec["hostPath"].clone()).map_err(|e| e.to_string())?;
+            apimachinery::from_value(spec["hostPath"].clone()).map_err(|e| e.to_string())?;
         return super::host_path::check(&source);
     }
     if spec["local"].is_object() {
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_volume_is_used_as_what_it_is() {
-        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [
+        let pod: Pod = apimachinery::from_value(json!({"spec": {"containers": [
             {"name": "a", "volumeMounts": [{"name": "files"}], "volumeDevices": [{"name": "disk"}]}]}}))
         .expect("a pod");
         assert!(check_use(&pod, "files", false).is_ok() && check_use(&pod, "disk", true).is_ok());
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn what_is_no_device_cannot_be_shown_as_one() {
         let volume = |source: Value| -> PersistentVolume {
-            serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": source})).expect("a volume")
+            apimachinery::from_value(json!({"metadata": {"name": "v"}, "spec": source})).expect("a volume")
         };
         let check = |source: Value, is_block: bool, expect: Result<(), &str>| {
             let found = check_device(&volume(source), Path::new("/tmp"), is_block);

@@ -253,7 +253,7 @@ mod tests {
     fn a_token_is_for_whom_it_is_meant() {
         let check = |security: Value, mode: u32, owner: Option<u32>| {
             let pod = json!({"spec": {"containers": [{"name": "a"}], "securityContext": security}});
-            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let pod: Pod = apimachinery::from_value(pod).expect("a pod");
             let file = token_file(&pod, Vec::new(), Some(0o640));
             assert_eq!((file.mode, file.owner), (mode, owner), "{security}");
         };

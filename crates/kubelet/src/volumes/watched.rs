@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn every_object_that_a_pod_names_is_watched_once() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {
+        let pod: Pod = apimachinery::from_value(json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {
             "volumes": [{"name": "a", "configMap": {"name": "c"}}, {"name": "b", "secret": {"secretName": "s"}},
                 {"name": "e", "ephemeral": {}}, {"name": "v", "persistentVolumeClaim": {"claimName": "own"}},
                 {"name": "x", "projected": {"sources": [{"configMap": {"name": "c"}}, {"secret": {"name": "t"}}]}}],

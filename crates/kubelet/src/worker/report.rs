@@ -118,7 +118,7 @@ impl Worker {
 
 /// The status as a strategic merge patch: fields that were there and are empty now are set to null.
 fn status_patch(status: &PodStatus, before: &PodStatus) -> Value {
-    let encode = |status: &PodStatus| serde_json::to_value(status).expect("a status always encodes");
+    let encode = |status: &PodStatus| apimachinery::to_value(status).expect("a status always encodes");
     let mut patch = encode(status);
     // The API server computes it at creation.
     patch.as_object_mut().expect("a struct is an object").remove("qosClass");
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_others_write_into_the_status_stays() {
-        let status = |value: Value| serde_json::from_value::<PodStatus>(value).expect("a status");
+        let status = |value: Value| apimachinery::from_value::<PodStatus>(value).expect("a status");
         let reported =
             status(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}));
         let claims = json!({"resourceClaimStatuses": [{"name": "a", "resourceClaimName": "p-a-x"}],
@@ -197,7 +197,7 @@ mod tests {
     fn what_others_make_of_a_node_not_heard_of_is_noticed() {
         let status = |ready: &str, more: &str| -> PodStatus {
             let conditions = json!([{"type": more, "status": "True"}, {"type": "Ready", "status": ready}]);
-            serde_json::from_value(json!({"phase": "Running", "conditions": conditions})).expect("a status")
+            apimachinery::from_value(json!({"phase": "Running", "conditions": conditions})).expect("a status")
         };
         let written = json!({"metadata": {"resourceVersion": "99"}});
         let reported = Reported::new(status("True", "Initialized"), &written);
@@ -206,7 +206,7 @@ mod tests {
                 conditions.iter().map(|(kind, status)| json!({"type": kind, "status": status})).collect();
             let pod = json!({"metadata": {"resourceVersion": version},
                 "status": {"phase": "Running", "qosClass": "BestEffort", "conditions": conditions}});
-            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let pod: Pod = apimachinery::from_value(pod).expect("a pod");
             assert_eq!(reported.is_overwritten(&pod), expect, "{version} {conditions:?}");
         };
         check("99", &[("Ready", "True"), ("Initialized", "True")], false);

@@ -41,7 +41,7 @@ fn sum(usages: &[&Value]) -> BTreeMap<String, Quantity> {
     let mut sum: BTreeMap<String, Quantity> = BTreeMap::new();
     for (name, amount) in usages.iter().filter_map(|usage| usage.as_object()).flatten() {
         let Some(Ok(amount)) = amount.as_str().map(str::parse::<Quantity>) else { continue };
-        sum.entry(name.clone()).and_modify(|sum| sum.add(&amount)).or_insert(amount);
+        sum.entry(name.to_string()).and_modify(|sum| sum.add(&amount)).or_insert(amount);
     }
     sum
 }

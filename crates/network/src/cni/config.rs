@@ -101,7 +101,7 @@ impl NetworkList {
         input["name"] = self.name.as_str().into();
         input["cniVersion"] = self.version.as_str().into();
         let wanted = |name: &str| plugin["capabilities"][name] == Value::Bool(true);
-        let own: apimachinery::Map<String, Value> = capabilities
+        let own: apimachinery::Map = capabilities
             .as_object()
             .into_iter()
             .flatten()
@@ -111,10 +111,10 @@ impl NetworkList {
         if let Some(object) = input.as_object_mut() {
             object.remove("capabilities");
             if !own.is_empty() {
-                object.insert("runtimeConfig".into(), Value::Object(own));
+                object.insert("runtimeConfig", Value::Object(own));
             }
             if let Some(previous) = previous {
-                object.insert("prevResult".into(), previous.clone());
+                object.insert("prevResult", previous.clone());
             }
         }
         input

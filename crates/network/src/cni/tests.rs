@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use apimachinery::{Value, json};
 
 use super::config::NetworkList;
 use super::result::addresses;

@@ -311,17 +311,19 @@ impl Hosts {
 mod tests {
     use super::*;
     use crate::testing::{at, ip};
-    use serde_json::json;
+    use apimachinery::json;
 
     fn name(text: &str) -> Name {
         Name::parse(text).expect("a name")
     }
 
     /// The settings of ConfigMaps by name, and what was wrong with them.
-    fn settings(maps: &[(&str, serde_json::Value)]) -> (Settings, Vec<String>) {
+    fn settings(maps: &[(&str, apimachinery::Value)]) -> (Settings, Vec<String>) {
         let maps: BTreeMap<&str, ConfigMap> = maps
             .iter()
-            .map(|(name, data)| (*name, serde_json::from_value(json!({"data": data})).expect("a ConfigMap")))
+            .map(|(name, data)| {
+                (*name, apimachinery::from_value(json!({"data": data})).expect("a ConfigMap"))
+            })
             .collect();
         let mut problems = Vec::new();
         let settings = Settings::of(|name| maps.get(name), |problem| problems.push(problem));

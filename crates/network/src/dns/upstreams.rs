@@ -134,13 +134,13 @@ mod tests {
     use super::*;
     use crate::dns::wire::kind;
     use crate::testing::{at, ip};
-    use serde_json::json;
+    use apimachinery::json;
 
     /// What the server at 192.0.2.8 knows by this Corefile.
     fn upstreams(corefile: &str) -> Upstreams {
         let upstreams = Upstreams::new("/nowhere".into(), vec![ip("192.0.2.8")]);
         let map = json!({"data": {"Corefile": corefile}});
-        let map: ConfigMap = serde_json::from_value(map).expect("a ConfigMap");
+        let map: ConfigMap = apimachinery::from_value(map).expect("a ConfigMap");
         let get = |name: &str| (name == "coredns").then_some(&map);
         upstreams.use_settings(Settings::of(get, |problem| panic!("{problem}")));
         upstreams

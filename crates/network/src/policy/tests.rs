@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use api::view::core::{Namespace as CoreNamespace, Pod};
 use api::view::networking::NetworkPolicy;
+use apimachinery::{Value, json};
 use client::{CancellationToken, Informer};
-use serde_json::{Value, json};
 
 use super::plan::{Allowed, Block, Direction, Peers, Plan, PodFacts, Port, plan};
 use super::rules::ruleset;
@@ -27,7 +27,7 @@ const TABLE: &str = "coxswain-test-policy";
 
 fn policy(name: &str, spec: Value) -> Arc<NetworkPolicy> {
     let object = json!({"metadata": {"namespace": "default", "name": name}, "spec": spec});
-    Arc::new(serde_json::from_value(object).expect("a NetworkPolicy"))
+    Arc::new(apimachinery::from_value(object).expect("a NetworkPolicy"))
 }
 
 fn pod(namespace: &str, name: &str, addresses: &[IpAddr]) -> Pod {
@@ -38,7 +38,7 @@ fn pod(namespace: &str, name: &str, addresses: &[IpAddr]) -> Pod {
         "spec": {"nodeName": "here", "containers": [{"name": "c", "ports": ports}]},
         "status": {"phase": "Running", "podIPs": ips},
     });
-    serde_json::from_value(object).expect("a Pod")
+    apimachinery::from_value(object).expect("a Pod")
 }
 
 /// `zero` in `default`, `one` in `other`, whose label is `team: blue`.

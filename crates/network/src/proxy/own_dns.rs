@@ -28,7 +28,7 @@ pub(super) fn seen_from(slice: Arc<EndpointSlice>, own: &[IpAddr], node: &str) -
 mod tests {
     use super::*;
     use crate::testing::ip;
-    use serde_json::json;
+    use apimachinery::json;
 
     fn slice(manager: &str) -> Arc<EndpointSlice> {
         let slice = json!({
@@ -36,7 +36,7 @@ mod tests {
             "addressType": "IPv4", "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}],
             "endpoints": [{"addresses": ["10.42.0.1"]}],
         });
-        Arc::new(serde_json::from_value(slice).expect("an EndpointSlice"))
+        Arc::new(apimachinery::from_value(slice).expect("an EndpointSlice"))
     }
 
     fn addresses(manager: &str, own: &[IpAddr]) -> Vec<String> {

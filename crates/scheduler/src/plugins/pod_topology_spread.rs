@@ -272,7 +272,7 @@ mod tests {
     fn pods_of_one_owner_are_spread_without_asking_for_it() {
         let mut snapshot = zones([2, 0, 0, 0]);
         let mut workloads = crate::workloads::Workloads::default();
-        let service: api::view::core::Service = serde_json::from_value(
+        let service: api::view::core::Service = apimachinery::from_value(
             json!({"metadata": {"name": "s", "namespace": "default"}, "spec": {"selector": {"app": "web"}}}),
         )
         .expect("a Service");

@@ -103,7 +103,8 @@ mod tests {
                 "bindingFailureConditions": ["Broken"]});
             let told = json!([{"driver": "d", "pool": "p", "device": "x", "conditions": conditions}]);
             let status = json!({"allocation": {"devices": {"results": [result]}}, "devices": told});
-            let claim = serde_json::from_value(json!({"metadata": {"name": "c"}, "status": status})).unwrap();
+            let claim =
+                apimachinery::from_value(json!({"metadata": {"name": "c"}, "status": status})).unwrap();
             assert_eq!(is_ready(&claim), expect.map_err(str::to_owned), "{conditions}");
         };
         check(json!([]), Ok(false));

@@ -87,9 +87,9 @@ mod tests {
 
     fn check(policy: Value, asked: Option<&str>, expect: Option<&str>) {
         let device = json!({"capacity": {"memory": {"value": "10Gi", "requestPolicy": policy}}});
-        let device: Device = serde_json::from_value(device).unwrap();
+        let device: Device = apimachinery::from_value(device).unwrap();
         let capacity = asked.map(|amount| json!({"requests": {"memory": amount}}));
-        let request: ExactDeviceRequest = serde_json::from_value(json!({"capacity": capacity})).unwrap();
+        let request: ExactDeviceRequest = apimachinery::from_value(json!({"capacity": capacity})).unwrap();
         let amount = taken(&request, &device).map(|taken| taken["memory"]);
         assert_eq!(amount, expect.map(|text| text.parse().unwrap()), "{policy} {asked:?}");
     }
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_capacity_that_the_device_has_not_cannot_be_asked_for() {
         let request = json!({"capacity": {"requests": {"bandwidth": "1"}}});
-        let request: ExactDeviceRequest = serde_json::from_value(request).unwrap();
+        let request: ExactDeviceRequest = apimachinery::from_value(request).unwrap();
         assert_eq!(taken(&request, &Device::default()), None);
     }
 }

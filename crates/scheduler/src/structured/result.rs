@@ -79,7 +79,7 @@ fn config(wanted: &Wanted<'_>, chosen: &[Chosen<'_, '_>]) -> Vec<Value> {
         request.class.spec.config.iter().map(|config| with_source(config, "FromClass", Some(names)))
     });
     let concerns = |config: &&Value| {
-        let names: Vec<String> = serde_json::from_value(config["requests"].clone()).unwrap_or_default();
+        let names: Vec<String> = apimachinery::from_value(config["requests"].clone()).unwrap_or_default();
         names.is_empty() || served.iter().any(|request| request.is_in(&names))
     };
     let of_claim = wanted.claim.spec.devices.config.iter().filter(concerns);

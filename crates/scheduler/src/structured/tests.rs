@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::{Allocated, Allocator, Failure};
 
 fn read<V: api::view::Object>(value: Value) -> V {
-    serde_json::from_value(value).unwrap()
+    apimachinery::from_value(value).unwrap()
 }
 
 fn node() -> Node {
@@ -260,7 +260,7 @@ fn a_result_says_where_it_is_reached_and_how_it_is_configured() {
     assert_eq!(config, expect.iter().map(|(a, b, c)| (a, b, c)).collect::<Vec<_>>());
     let field = json!({"key": "metadata.name", "operator": "In", "values": ["n"]});
     let term = &found[0].node_selector.as_ref().unwrap().node_selector_terms[0];
-    assert_eq!(serde_json::to_value(&term.match_fields).unwrap(), json!([field]));
+    assert_eq!(apimachinery::to_value(&term.match_fields).unwrap(), json!([field]));
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Writer {
             let written = written.map_err(failed("create", claim))?;
             let malformed = |error: serde_json::Error| client::Error::Malformed(error.to_string());
             let written =
-                serde_json::from_value(written).map_err(malformed).map_err(failed("create", claim))?;
+                apimachinery::from_value(written).map_err(malformed).map_err(failed("create", claim))?;
             reservation.claim = Arc::new(written);
         }
         Ok(made)
@@ -194,7 +194,7 @@ impl Writer {
             .patch(RESOURCE_CLAIMS, namespace, name, subresource, PatchType::Merge, &patch)
             .await?;
         // Only versions matter to who goes on; a view that cannot be read again has the old ones and is refused.
-        Ok(serde_json::from_value(written).unwrap_or_else(|_| claim.clone()))
+        Ok(apimachinery::from_value(written).unwrap_or_else(|_| claim.clone()))
     }
 }
 

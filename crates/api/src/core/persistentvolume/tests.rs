@@ -18,7 +18,7 @@ fn merge(obj: &mut Value, change: &Value) {
                 if value.is_null() {
                     obj.remove(key);
                 } else {
-                    merge(obj.entry(key).or_insert(Value::Null), value);
+                    merge(obj.entry(key.as_str()).or_insert(Value::Null), value);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Defaults of pods and pod templates (follows `SetDefaults_Pod`, `SetDefaults_PodSpec` and those of their parts).
 
 use apimachinery::meta::str_at;
-use apimachinery::{Value, json};
+use apimachinery::{Map, Value, json};
 
 use crate::defaults::{Fill, each, fill, object, object_or_new};
 
@@ -212,12 +212,8 @@ fn requests_from_limits(container: &mut Value) {
 
 /// Limits of the whole pod become its requests for resources no container asks for.
 fn pod_level_requests_from_limits(spec: &mut Value) {
-    let names: Vec<String> = spec
-        .pointer("/resources/limits")
-        .and_then(Value::as_object)
-        .map(|limits| limits.keys().cloned().collect())
-        .unwrap_or_default();
-    if names.is_empty() {
+    let limits = spec.pointer("/resources/limits").and_then(Value::as_object);
+    if limits.is_none_or(Map::is_empty) {
         return;
     }
     let totals = super::resources::aggregate_requests(spec);

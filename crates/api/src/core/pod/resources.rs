@@ -124,7 +124,7 @@ pub fn amounts(resources: Option<&Value>, field: &str) -> ResourceList {
         .and_then(Value::as_object)
         .into_iter()
         .flatten()
-        .filter_map(|(name, amount)| Some((name.clone(), amount.as_str()?.parse().ok()?)))
+        .filter_map(|(name, amount)| Some((name.to_string(), amount.as_str()?.parse().ok()?)))
         .collect()
 }
 

@@ -297,7 +297,7 @@ mod tests {
         for (key, value) in edit.as_object().into_iter().flatten() {
             object["spec"][key] = value.clone();
         }
-        serde_json::from_value(object).expect("a volume")
+        apimachinery::from_value(object).expect("a volume")
     }
 
     fn claim(edit: Value) -> PersistentVolumeClaim {
@@ -307,7 +307,7 @@ mod tests {
         for (key, value) in edit.as_object().into_iter().flatten() {
             object["spec"][key] = value.clone();
         }
-        serde_json::from_value(object).expect("a claim")
+        apimachinery::from_value(object).expect("a claim")
     }
 
     fn check(

@@ -1,10 +1,11 @@
 //! CBOR as values: whatever has a form in JSON. Numbers that are none, keys that stand twice, and what nests too deep
 //! are refused; tags are passed over but for those that say how bytes and times are to be read.
 
+use crate::{Map, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::Timestamp;
-use serde_json::{Map, Number, Value};
+use serde_json::Number;
 
 use super::{BREAK, INDEFINITE, major, simple};
 use crate::codec::{DEPTH_MAX, Error};
@@ -214,7 +215,7 @@ impl Later {
 }
 
 fn text(bytes: Vec<u8>) -> Result<Value, Error> {
-    utf8(bytes).map(Value::String)
+    utf8(bytes).map(Value::from)
 }
 
 fn utf8(bytes: Vec<u8>) -> Result<String, Error> {

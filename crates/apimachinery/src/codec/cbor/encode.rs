@@ -1,7 +1,8 @@
 //! Values as CBOR: definite lengths, the shortest heads and floats, strings as byte strings.
 
+use crate::Value;
 use bytes::Bytes;
-use serde_json::{Number, Value};
+use serde_json::Number;
 
 use super::{SELF_DESCRIBED, major, simple};
 

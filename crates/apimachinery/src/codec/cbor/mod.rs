@@ -44,8 +44,8 @@ const BREAK: u8 = 0xff;
 pub(super) fn type_meta(bytes: &[u8]) -> Result<TypeMeta, Error> {
     let value = decode(bytes)?;
     let text = |field: &str| match value.get(field) {
-        None | Some(serde_json::Value::Null) => Ok(String::new()),
-        Some(serde_json::Value::String(text)) => Ok(text.clone()),
+        None | Some(crate::Value::Null) => Ok(String::new()),
+        Some(crate::Value::String(text)) => Ok(text.to_string()),
         Some(_) => {
             Err(Error::Syntax(format!("unable to determine group/version/kind: {field} is no string")))
         }

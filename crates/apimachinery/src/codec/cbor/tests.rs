@@ -1,7 +1,7 @@
 //! The examples of RFC 8949 that JSON can hold, what upstream refuses, and that nothing gets lost.
 
+use crate::{Value, json};
 use proptest::prelude::*;
-use serde_json::{Value, json};
 
 use super::*;
 

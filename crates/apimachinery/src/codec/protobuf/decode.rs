@@ -1,8 +1,8 @@
 //! From messages to values. A field that is not a pointer is always on the wire; where Go's JSON would then omit it,
 //! so do we.
 
+use crate::{Map, Value};
 use jiff::Timestamp;
-use serde_json::{Map, Value};
 
 use super::wire::{Reader, Wire};
 use super::{Error, MAGIC, RAW, decode_any, raw};
@@ -72,13 +72,7 @@ impl Decoder<'_> {
         }
     }
 
-    fn fields(
-        self,
-        object: &Object,
-        wrap: [u8; 2],
-        bytes: &[u8],
-        out: &mut Map<String, Value>,
-    ) -> Result<(), Error> {
+    fn fields(self, object: &Object, wrap: [u8; 2], bytes: &[u8], out: &mut Map) -> Result<(), Error> {
         let mut reader = Reader::new(bytes);
         while let Some((tag, wire)) = reader.next()? {
             if let Some(field) = object.fields.iter().find(|f| f.tag == tag && f.wrap == wrap) {
@@ -157,7 +151,7 @@ impl Decoder<'_> {
         Ok(value)
     }
 
-    fn omit_empties(self, object: &Object, map: &mut Map<String, Value>) {
+    fn omit_empties(self, object: &Object, map: &mut Map) {
         map.retain(|key, value| {
             let Some(field) = object.field(key) else { return true };
             let empty = match field.presence {

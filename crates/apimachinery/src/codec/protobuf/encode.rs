@@ -50,7 +50,7 @@ impl From<Malformed> for Fault {
 impl Fault {
     fn explain(self, schema: &Schema, text: &[u8]) -> Error {
         Error::Type(match self {
-            Fault::Malformed => match serde_json::from_slice::<serde_json::Value>(text) {
+            Fault::Malformed => match serde_json::from_slice::<crate::Value>(text) {
                 Err(error) => error.to_string(),
                 Ok(_) => "proto: cannot encode what is not JSON".to_owned(),
             },

@@ -7,8 +7,8 @@ mod list;
 mod text;
 mod wire;
 
+use crate::Value;
 use bytes::Bytes;
-use serde_json::Value;
 
 use super::{Error, TypeMeta};
 use crate::gvk::{GroupVersion, GroupVersionKind};

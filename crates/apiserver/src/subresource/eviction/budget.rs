@@ -123,14 +123,14 @@ mod tests {
     fn budget(status: Value) -> PodDisruptionBudget {
         let budget = json!({"metadata": {"name": "b", "namespace": "a", "generation": 2},
             "spec": {"selector": {"matchLabels": {"app": "web"}}}, "status": status});
-        serde_json::from_value(budget).expect("a budget")
+        apimachinery::from_value(budget).expect("a budget")
     }
 
     fn pod(phase: &str, ready: bool) -> Pod {
         let ready = if ready { "True" } else { "False" };
         let pod = json!({"metadata": {"name": "p", "namespace": "a", "labels": {"app": "web"}},
             "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}});
-        serde_json::from_value(pod).expect("a pod")
+        apimachinery::from_value(pod).expect("a pod")
     }
 
     /// What is left, or the code and cause of the refusal.

@@ -5,13 +5,13 @@ use apimachinery::Value;
 use super::*;
 
 fn pod(spec: Value) -> Pod {
-    serde_json::from_value(json!({"spec": spec})).expect("a pod")
+    apimachinery::from_value(json!({"spec": spec})).expect("a pod")
 }
 
 fn node() -> Node {
     let status = json!({"allocatable": {"example.com/gpu": "2", "hugepages-2Mi": "0"}});
     let metadata = json!({"name": "n", "labels": {"disk": "ssd"}});
-    serde_json::from_value(json!({"metadata": metadata, "status": status})).expect("a node")
+    apimachinery::from_value(json!({"metadata": metadata, "status": status})).expect("a node")
 }
 
 /// Judges a pod beside others on a node with 2 CPUs, 1000 bytes of memory, 100 of storage and places for 3 pods.
@@ -90,7 +90,7 @@ fn a_host_port_is_given_once() {
 #[test]
 fn a_taint_that_evicts_keeps_out_who_does_not_tolerate_it() {
     let mut node = node();
-    node.spec.taints = serde_json::from_value(json!([
+    node.spec.taints = apimachinery::from_value(json!([
         {"key": "a", "effect": "NoExecute"}, {"key": "b", "effect": "NoSchedule"}]))
     .expect("taints");
     let why = |spec: Value| judge(&pod(spec), &[], &node).err().map(|refusal| refusal.reason);

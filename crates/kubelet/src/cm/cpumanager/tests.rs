@@ -39,7 +39,7 @@ fn pod(uid: &str, init: &[&str], regular: &[&str]) -> Pod {
         let named = names.iter().zip(first..);
         named.map(|(cpu, name)| json!({"name": name, "resources": {"requests": {"cpu": cpu}}})).collect()
     };
-    serde_json::from_value(json!({"metadata": {"uid": uid}, "status": {"qosClass": "Guaranteed"},
+    apimachinery::from_value(json!({"metadata": {"uid": uid}, "status": {"qosClass": "Guaranteed"},
         "spec": {"initContainers": list(init, 'i'), "containers": list(regular, 'a')}}))
     .expect("a pod")
 }

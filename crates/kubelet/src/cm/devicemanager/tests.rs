@@ -118,7 +118,7 @@ fn list(devices: &[(&str, &str)]) -> Result<ListAndWatchResponse, Status> {
 }
 
 fn pod(uid: &str, count: u32) -> api::view::core::Pod {
-    serde_json::from_value(json!({"metadata": {"uid": uid}, "spec": {"containers": [
+    apimachinery::from_value(json!({"metadata": {"uid": uid}, "spec": {"containers": [
         {"name": "a", "resources": {"limits": {RESOURCE: count.to_string()}}}]}}))
     .expect("a pod")
 }

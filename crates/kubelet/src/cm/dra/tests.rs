@@ -122,7 +122,7 @@ fn pod(uid: &str) -> Pod {
 }
 
 fn container() -> Container {
-    serde_json::from_value(json!({"name": "a", "resources": {"claims": [{"name": "mine"}]}}))
+    apimachinery::from_value(json!({"name": "a", "resources": {"claims": [{"name": "mine"}]}}))
         .expect("a container")
 }
 
@@ -155,12 +155,12 @@ async fn a_container_gets_the_devices_that_its_extended_resources_are() {
     pod.spec.resource_claims.clear();
     let mapping = json!({"containerName": "a", "resourceName": "e.com/gpu", "requestName": "r"});
     let status = json!({"resourceClaimName": "c", "requestMappings": [mapping]});
-    pod.status.extended_resource_claim_status = serde_json::from_value(status).expect("a status");
+    pod.status.extended_resource_claim_status = apimachinery::from_value(status).expect("a status");
     node.manager.prepare(&pod).await.expect("prepares");
     let check = |name: &str, resource: &str, expect: usize| {
         let requests = json!({resource: "1"});
         let container = json!({"name": name, "resources": {"requests": requests}});
-        let container: Container = serde_json::from_value(container).expect("a container");
+        let container: Container = apimachinery::from_value(container).expect("a container");
         let options = node.manager.start_options(&pod, &container).expect("is ready");
         assert_eq!(options.cdi_devices.len(), expect, "{name} {resource}");
         assert_eq!(node.manager.of_container(&pod, &container).len(), expect, "{name} {resource}");

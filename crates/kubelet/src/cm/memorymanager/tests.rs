@@ -51,7 +51,7 @@ fn pod(uid: &str, init: &[u64], regular: &[u64]) -> Pod {
             |(size, name)| json!({"name": name, "resources": {"requests": {"memory": format!("{size}Gi")}}});
         named.map(container).collect()
     };
-    serde_json::from_value(json!({"metadata": {"uid": uid}, "status": {"qosClass": "Guaranteed"},
+    apimachinery::from_value(json!({"metadata": {"uid": uid}, "status": {"qosClass": "Guaranteed"},
         "spec": {"initContainers": list(init, 'i'), "containers": list(regular, 'a')}}))
     .expect("a pod")
 }
@@ -70,7 +70,7 @@ fn nodes_of(manager: &MemoryManager, uid: &str, container: &str) -> Vec<u32> {
 }
 
 fn free(manager: &MemoryManager) -> u64 {
-    let state = serde_json::to_value(&manager.machine).expect("encodes");
+    let state = apimachinery::to_value(&manager.machine).expect("encodes");
     let state = state.as_object().expect("by node");
     state.values().filter_map(|node| node["memoryMap"]["memory"]["free"].as_u64()).sum()
 }

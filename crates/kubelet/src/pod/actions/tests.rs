@@ -7,7 +7,7 @@ use crate::pod::memory::ProbeState;
 use crate::pod::testing::{self, sandbox};
 
 fn pod(spec: apimachinery::Value) -> Pod {
-    serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec})).expect("a pod")
+    apimachinery::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec})).expect("a pod")
 }
 
 fn two_step(restart_policy: &str) -> Pod {
@@ -95,7 +95,7 @@ fn a_containers_own_rules_and_policy_come_before_the_pods() {
 fn the_count_of_starts_goes_on_when_the_runtime_has_forgotten() {
     let mut pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a"}]}));
     pod.status.container_statuses =
-        serde_json::from_value(json!([{"name": "a", "restartCount": 4, "containerID": "x://1"}]))
+        apimachinery::from_value(json!([{"name": "a", "restartCount": 4, "containerID": "x://1"}]))
             .expect("statuses");
     check(&pod, Some(true), &[], &["start a#5"]);
     check(&pod, Some(true), &[("a", State::Exited, 0, 7)], &["start a#8"]);
@@ -233,7 +233,7 @@ fn a_resized_container_is_updated_or_restarted_as_its_policy_says() {
         let containers = vec![container(&pod, "a", State::Running, 0, 0)];
         let observed = Observed { sandboxes: vec![sandbox(true)], containers };
         let mut memory = Memory::default();
-        let actuated = serde_json::from_value(json!({"limits": {"cpu": "1"}})).expect("resources");
+        let actuated = apimachinery::from_value(json!({"limits": {"cpu": "1"}})).expect("resources");
         memory.actuated.insert("a0".into(), actuated);
         memory.resize_error = error_until.map(|seconds| {
             let retry_at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
@@ -256,7 +256,7 @@ fn an_init_container_is_resized_while_it_runs() {
         containers: vec![container(&pod, "i", State::Running, 0, 0)],
     };
     let mut memory = Memory::default();
-    let actuated = serde_json::from_value(json!({"limits": {"cpu": "1"}})).expect("resources");
+    let actuated = apimachinery::from_value(json!({"limits": {"cpu": "1"}})).expect("resources");
     memory.actuated.insert("i0".into(), actuated);
     let plan = pod_actions(&pod, &observed, &memory, Timestamp::UNIX_EPOCH);
     assert_eq!(words(&plan), ["resize i0"]);
@@ -272,7 +272,7 @@ fn a_rule_may_demand_that_all_containers_start_anew() {
     check(&pod, Some(true), &[cause, ("b", State::Running, 0, 0), init], &["reset b0", "reset i0"]);
     check(&pod, Some(true), &[cause], &["reset a0"]);
     pod.status.init_container_statuses =
-        serde_json::from_value(json!([{"name": "i", "restartCount": 0, "containerID": "x://i0"}]))
+        apimachinery::from_value(json!([{"name": "i", "restartCount": 0, "containerID": "x://i0"}]))
             .expect("statuses");
     check(&pod, Some(true), &[], &["start i#1"]);
 }

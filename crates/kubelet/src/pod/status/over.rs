@@ -67,7 +67,7 @@ mod tests {
 
     /// What is told of `i`, `j` and `a`, the init containers first: a letter for each state.
     fn check(containers: Vec<Container>, expect: &str) {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {
+        let pod: Pod = apimachinery::from_value(json!({"metadata": {"uid": "u"}, "spec": {
             "restartPolicy": "Never",
             "initContainers": [{"name": "i"}, {"name": "j"}], "containers": [{"name": "a"}]}}))
         .expect("a pod");

@@ -14,7 +14,7 @@ const NODE: NodeFacts<'static> =
 
 fn pod(spec: apimachinery::Value) -> Pod {
     let metadata = json!({"name": "p", "namespace": "d", "uid": "u", "generation": 1});
-    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod")
+    apimachinery::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod")
 }
 
 fn observed(containers: Vec<Container>) -> Observed {
@@ -184,7 +184,7 @@ fn durations_read_as_go_prints_them() {
 fn restarts_count_on_when_the_runtime_has_forgotten_the_container() {
     let check = |state: apimachinery::Value, reason: &str| {
         let mut pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a"}]}));
-        pod.status.container_statuses = serde_json::from_value(
+        pod.status.container_statuses = apimachinery::from_value(
             json!([{"name": "a", "containerID": "x://old", "restartCount": 2, "state": state}]),
         )
         .expect("statuses");

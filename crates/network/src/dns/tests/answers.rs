@@ -1,6 +1,6 @@
 //! What the zone answers, name by name.
 
-use serde_json::json;
+use apimachinery::json;
 
 use super::World;
 use crate::dns::wire::{Code, Data, Record, Response, kind};

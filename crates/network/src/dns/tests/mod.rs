@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::view::core::{Namespace, Service};
 use api::view::discovery::EndpointSlice;
+use apimachinery::{Value, json};
 use client::Informer;
 use client::informer::Feeder;
-use serde_json::{Value, json};
 
 use super::{Name, Zone};
 use crate::testing::ip;
@@ -31,7 +31,7 @@ impl World {
         let (slices, slice_feed) = Informer::detached();
         let (namespaces, namespace_feed) = Informer::<Namespace>::detached();
         let namespace = json!({"metadata": {"name": "default"}});
-        namespace_feed.apply(serde_json::from_value(namespace).expect("a Namespace"));
+        namespace_feed.apply(apimachinery::from_value(namespace).expect("a Namespace"));
         let domain = Name::parse("cluster.local").expect("a name");
         let zone = Zone::new(domain, services, slices, namespaces, vec![ip("10.244.0.1")]);
         World {
@@ -50,7 +50,7 @@ impl World {
     fn service(&self, name: &str, spec: Value) {
         let metadata = json!({"namespace": "default", "name": name, "resourceVersion": self.next_revision()});
         let object = json!({"metadata": metadata, "spec": spec});
-        self.services.apply(serde_json::from_value(object).expect("a Service"));
+        self.services.apply(apimachinery::from_value(object).expect("a Service"));
     }
 
     fn slice(&self, service: &str, ports: Value, endpoints: Value) {
@@ -60,7 +60,7 @@ impl World {
                 "labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
         });
-        self.slices.apply(serde_json::from_value(object).expect("an EndpointSlice"));
+        self.slices.apply(apimachinery::from_value(object).expect("an EndpointSlice"));
     }
 
     /// `web` with a ClusterIP, and headless `redis` with a named, an unnamed and an unready pod.

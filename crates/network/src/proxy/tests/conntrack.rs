@@ -1,6 +1,6 @@
 //! After which changes tracked flows are looked through.
 
-use serde_json::json;
+use apimachinery::json;
 
 use super::{endpoint, plan_into, service, slice};
 use crate::proxy::conntrack::may_be_stale;

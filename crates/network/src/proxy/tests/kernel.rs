@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use api::view::core::Service;
 use api::view::discovery::EndpointSlice;
+use apimachinery::{Value, json};
 use client::{CancellationToken, Informer};
 use parking_lot::RwLock;
 use proptest::prelude::*;
-use serde_json::{Value, json};
 
 use super::{endpoint, plan_into, service, set, slice};
 use crate::netlink::{Family, Socket};

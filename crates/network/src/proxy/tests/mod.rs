@@ -9,7 +9,7 @@ use std::sync::Arc;
 use api::view::core::Service;
 use api::view::discovery::EndpointSlice;
 use apimachinery::meta::NamespacedName;
-use serde_json::{Value, json};
+use apimachinery::{Value, json};
 
 use super::{Changes, Place, ServicePlan, Tables, plan};
 use crate::service::service_name;
@@ -24,7 +24,7 @@ fn service(name: &str, spec: Value) -> Arc<Service> {
         merged[key] = value.clone();
     }
     let object = json!({"metadata": {"namespace": "default", "name": name}, "spec": merged});
-    Arc::new(serde_json::from_value(object).expect("a Service"))
+    Arc::new(apimachinery::from_value(object).expect("a Service"))
 }
 
 /// A slice of a Service with target port 8080; each endpoint is an object such as
@@ -50,7 +50,7 @@ fn slice(service: &str, protocol: &str, endpoints: &[Value]) -> Arc<EndpointSlic
         "ports": [{"name": "", "port": 8080, "protocol": protocol}],
         "endpoints": endpoints,
     });
-    Arc::new(serde_json::from_value(object).expect("an EndpointSlice"))
+    Arc::new(apimachinery::from_value(object).expect("an EndpointSlice"))
 }
 
 fn endpoint(address: &str) -> Value {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::view::core::Service;
 use api::view::discovery::EndpointSlice;
-use serde_json::{Value, json};
+use apimachinery::{Value, json};
 
 use super::{endpoint, plan_into, service, slice};
 use crate::proxy::{Changes, NoEndpoints, Origin, Tables};

@@ -77,7 +77,7 @@ pub fn profiles_match(metadata: &At, spec: &At, errors: &mut ErrorList) {
     }
 }
 
-fn matches(annotations: &Map<String, Value>, key: &str, profile: &At, what: &str, errors: &mut ErrorList) {
+fn matches(annotations: &Map, key: &str, profile: &At, what: &str, errors: &mut ErrorList) {
     let Some(annotation) = annotations.get(key).and_then(Value::as_str).filter(|_| profile.is_set()) else {
         return;
     };

@@ -260,7 +260,7 @@ fn resized_pod(spec: &At, old: &Value, errors: &mut ErrorList) {
 }
 
 /// Whether something else than CPU and memory is asked for differently.
-fn changes_fixed_amount(new: &At, old: &apimachinery::Map<String, Value>) -> bool {
+fn changes_fixed_amount(new: &At, old: &apimachinery::Map) -> bool {
     let fixed = |name: &str| !matches!(name, "cpu" | "memory");
     new.entries().any(|(name, value)| fixed(name) && old.get(name) != Some(value.value))
 }
@@ -316,9 +316,9 @@ pub fn difference(old: &Value, new: &Value) -> String {
 fn differ(path: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
     match (old, new) {
         (Value::Object(a), Value::Object(b)) => {
-            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            let keys: std::collections::BTreeSet<&apimachinery::Text> = a.keys().chain(b.keys()).collect();
             for key in keys {
-                let side = |map: &apimachinery::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                let side = |map: &apimachinery::Map| map.get(key).cloned().unwrap_or_default();
                 differ(&format!("{path}.{key}"), &side(a), &side(b), lines);
             }
         }
