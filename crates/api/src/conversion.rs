@@ -44,8 +44,8 @@ pub fn convert(mut obj: Value, from: &Resource, to: &Resource) -> Value {
             map.entry(field).or_insert(Value::Null);
         }
     }
-    map.insert("apiVersion".to_owned(), to.api_version().into());
-    map.insert("kind".to_owned(), to.kind.into());
+    map.insert("apiVersion", to.api_version().into());
+    map.insert("kind", to.kind.into());
     obj
 }
 

@@ -269,6 +269,6 @@ fn set_generation(obj: &mut Value, generation: i64) {
         return;
     }
     if let Some(metadata) = obj.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.insert("generation".to_owned(), generation.into());
+        metadata.insert("generation", generation.into());
     }
 }

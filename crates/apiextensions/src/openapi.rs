@@ -123,7 +123,7 @@ fn require_nothing_nullable(fields: &mut Map) {
     if kept.is_empty() {
         fields.remove("required");
     } else {
-        fields.insert("required".to_owned(), kept.into());
+        fields.insert("required", kept.into());
     }
 }
 

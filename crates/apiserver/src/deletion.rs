@@ -210,8 +210,8 @@ fn mark_as_deleting(object: &mut Value, now: Timestamp) {
 
 fn set_deletion(object: &mut Value, at: Timestamp, seconds: i64) {
     if let Some(metadata) = metadata_mut(object) {
-        metadata.insert("deletionTimestamp".to_owned(), time::format_time(at).into());
-        metadata.insert("deletionGracePeriodSeconds".to_owned(), seconds.into());
+        metadata.insert("deletionTimestamp", time::format_time(at).into());
+        metadata.insert("deletionGracePeriodSeconds", seconds.into());
     }
 }
 
@@ -259,7 +259,7 @@ fn set_finalizers(object: &mut Value, finalizers: Vec<Value>) {
         if finalizers.is_empty() {
             metadata.remove("finalizers");
         } else {
-            metadata.insert("finalizers".to_owned(), finalizers.into());
+            metadata.insert("finalizers", finalizers.into());
         }
     }
 }
@@ -286,14 +286,14 @@ fn has_namespace_finalizers(object: &Value) -> bool {
 fn terminating(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) -> Value {
     let mut next = object.clone();
     if let Some(metadata) = metadata_mut(&mut next) {
-        metadata.insert("deletionTimestamp".to_owned(), time::format_time(now).into());
+        metadata.insert("deletionTimestamp", time::format_time(now).into());
     }
     if !is_namespace(kind) {
         return next;
     }
     match next.get_mut("status").and_then(Value::as_object_mut) {
         Some(status) => {
-            status.insert("phase".to_owned(), "Terminating".into());
+            status.insert("phase", "Terminating".into());
         }
         None => next["status"] = json!({"phase": "Terminating"}),
     }

@@ -228,7 +228,7 @@ fn aggregated_group(group: &str, versions: &[Version]) -> Value {
         .collect();
     let mut metadata = Map::new();
     if !group.is_empty() {
-        metadata.insert("name".to_owned(), group.into());
+        metadata.insert("name", group.into());
     }
     json!({"metadata": metadata, "versions": versions})
 }

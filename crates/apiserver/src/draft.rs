@@ -29,7 +29,7 @@ pub fn custom(object: &Value) -> Draft {
 pub fn encode_as(object: &Value, revision: store::Revision) -> Vec<u8> {
     let mut object = object.clone();
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.insert(RESOURCE_VERSION.to_owned(), revision.to_string().into());
+        metadata.insert(RESOURCE_VERSION, revision.to_string().into());
     }
     to_json(&object)
 }

@@ -209,6 +209,6 @@ fn expired(options: &ListOptions) -> Status {
          results. Continuing with the provided token results in an inconsistent list - objects that were created, \
          modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    status.metadata.insert("continue".to_owned(), fresh.into());
+    status.metadata.insert("continue", fresh.into());
     status
 }

@@ -33,7 +33,7 @@ pub fn settle_namespace(object: &mut Value, namespaced: bool, namespace: &str) -
     }
     let found = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
     if found.is_empty() {
-        metadata.insert("namespace".to_owned(), namespace.into());
+        metadata.insert("namespace", namespace.into());
         return Ok(());
     }
     if found == namespace {
@@ -51,8 +51,8 @@ pub fn fill_new(object: &mut Value, uid: String, now: Timestamp) -> Result<(), S
         forget_version(object)?;
     }
     let metadata = metadata_mut(object)?;
-    metadata.insert("uid".to_owned(), uid.into());
-    metadata.insert("creationTimestamp".to_owned(), time::format_time(now).into());
+    metadata.insert("uid", uid.into());
+    metadata.insert("creationTimestamp", time::format_time(now).into());
     // Before anybody comes to own what the kind takes out anyway.
     api::objectmeta::prepare_for_create(object);
     Ok(())
@@ -93,7 +93,7 @@ pub fn generate_name(object: &Value) -> Option<&str> {
 }
 
 pub fn set_name(object: &mut Value, name: &str) -> Result<(), Status> {
-    metadata_mut(object)?.insert("name".to_owned(), name.into());
+    metadata_mut(object)?.insert("name", name.into());
     Ok(())
 }
 

@@ -113,7 +113,7 @@ fn in_request_version(kind: &Kind, object: &mut Value, settle: impl FnOnce(&mut 
     settle(&mut shown);
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     match shown["metadata"].get_mut("managedFields").map(Value::take) {
-        Some(fields) => metadata.insert("managedFields".to_owned(), fields),
+        Some(fields) => metadata.insert("managedFields", fields),
         None => metadata.remove("managedFields"),
     };
 }

@@ -308,7 +308,7 @@ impl Untouched {
         if let (Some(fields), Some(metadata)) =
             (self.managed_fields, object.get_mut(METADATA).and_then(Value::as_object_mut))
         {
-            metadata.insert(MANAGED_FIELDS.to_owned(), fields);
+            metadata.insert(MANAGED_FIELDS, fields);
         }
     }
 }

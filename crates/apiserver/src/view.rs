@@ -52,13 +52,13 @@ impl ListMeta {
         let mut meta = Map::new();
         // What is computed is of no revision.
         if self.revision != Revision::default() {
-            meta.insert("resourceVersion".to_owned(), self.revision.to_string().into());
+            meta.insert("resourceVersion", self.revision.to_string().into());
         }
         if !self.continue_token.is_empty() {
-            meta.insert("continue".to_owned(), self.continue_token.as_str().into());
+            meta.insert("continue", self.continue_token.as_str().into());
         }
         if let Some(remaining) = self.remaining {
-            meta.insert("remainingItemCount".to_owned(), remaining.into());
+            meta.insert("remainingItemCount", remaining.into());
         }
         Value::Object(meta)
     }

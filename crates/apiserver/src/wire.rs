@@ -169,8 +169,8 @@ fn with_type(mut value: Value, expected: Expected<'_>) -> Result<Value, Status> 
     let Some(map) = value.as_object_mut() else {
         return Err(Status::bad_request("the request body is not an object"));
     };
-    map.insert("kind".to_owned(), expected.kind.into());
-    map.insert("apiVersion".to_owned(), expected.api_version.into());
+    map.insert("kind", expected.kind.into());
+    map.insert("apiVersion", expected.api_version.into());
     Ok(value)
 }
 

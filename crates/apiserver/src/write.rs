@@ -342,7 +342,7 @@ fn check_identity(place: &Place, object: &mut Value, old: &Value, verb: &str) ->
             let resource = &place.kind.resource;
             return Err(Status::invalid(&GroupKind::new(resource.group, resource.plural), &name, &[error]));
         }
-        metadata.insert("resourceVersion".to_owned(), current.into());
+        metadata.insert("resourceVersion", current.into());
     } else if version != current {
         return Err(place.modified());
     }

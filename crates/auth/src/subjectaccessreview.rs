@@ -11,16 +11,16 @@ pub fn spec(request: &Attributes<'_>) -> Value {
     put(&mut spec, "user", &user.name);
     put(&mut spec, "uid", &user.uid);
     if !user.groups.is_empty() {
-        spec.insert("groups".to_owned(), json!(user.groups));
+        spec.insert("groups", json!(user.groups));
     }
     if !user.extra.is_empty() {
-        spec.insert("extra".to_owned(), json!(user.extra));
+        spec.insert("extra", json!(user.extra));
     }
     if request.is_resource_request() {
-        spec.insert("resourceAttributes".to_owned(), Value::Object(resource(request)));
+        spec.insert("resourceAttributes", Value::Object(resource(request)));
     } else {
         let attributes = json!({"path": request.path, "verb": request.verb});
-        spec.insert("nonResourceAttributes".to_owned(), attributes);
+        spec.insert("nonResourceAttributes", attributes);
     }
     Value::Object(spec)
 }

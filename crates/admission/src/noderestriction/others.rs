@@ -61,7 +61,7 @@ pub(super) fn check_volume(node: &str, request: &Request<'_>, volume: &Value) ->
             if let Some(finalizers) = left.as_array_mut() {
                 finalizers.retain(|finalizer| finalizer != FINALIZER);
             }
-            metadata.insert("finalizers".to_owned(), left.as_array().cloned().unwrap_or_default().into());
+            metadata.insert("finalizers", left.as_array().cloned().unwrap_or_default().into());
         }
         volume
     };

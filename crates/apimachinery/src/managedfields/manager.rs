@@ -391,7 +391,7 @@ fn put_managed_fields(object: &mut Value, fields: Value) {
     if !fields.is_null()
         && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
     {
-        metadata.insert("managedFields".to_owned(), fields);
+        metadata.insert("managedFields", fields);
     }
 }
 
@@ -412,6 +412,6 @@ fn put_last_applied(object: &mut Value, config: &Value) {
     if text.len() > TOTAL_ANNOTATION_SIZE_MAX {
         annotations.remove(LAST_APPLIED_ANNOTATION);
     } else {
-        annotations.insert(LAST_APPLIED_ANNOTATION.to_owned(), text.into());
+        annotations.insert(LAST_APPLIED_ANNOTATION, text.into());
     }
 }

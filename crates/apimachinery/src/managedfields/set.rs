@@ -208,7 +208,7 @@ impl Node {
             && !self.children.is_empty()
             && let Value::Object(fields) = &mut fields
         {
-            fields.insert(".".to_owned(), Value::Object(Map::new()));
+            fields.insert(".", Value::Object(Map::new()));
         }
         fields
     }

@@ -105,7 +105,7 @@ pub fn path_item(item: &PathItem<'_>, dialect: Dialect) -> Value {
         out.insert(operation.method.to_owned(), rendered);
     }
     let parameters = item.parameters.iter().map(|p| parameter(p, dialect)).collect();
-    out.insert("parameters".to_owned(), parameters);
+    out.insert("parameters", parameters);
     Value::Object(out)
 }
 
@@ -170,7 +170,7 @@ fn responses(operation: &Operation<'_>, success: &Value) -> Value {
         });
         out.insert((*code).to_owned(), response);
     }
-    out.insert("401".to_owned(), json!({"description": "Unauthorized"}));
+    out.insert("401", json!({"description": "Unauthorized"}));
     Value::Object(out)
 }
 

@@ -79,7 +79,7 @@ fn review(version: &str, mut spec: Value) -> Value {
         && let Some(fields) = spec.as_object_mut()
         && let Some(groups) = fields.remove("groups")
     {
-        fields.insert("group".to_owned(), groups);
+        fields.insert("group", groups);
     }
     json!({"kind": "SubjectAccessReview", "apiVersion": format!("authorization.k8s.io/{version}"),
         "metadata": {}, "spec": spec, "status": {"allowed": false}})

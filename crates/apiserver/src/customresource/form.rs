@@ -120,7 +120,7 @@ fn coerce(custom: &CustomKind, value: &mut Value) -> Result<Vec<String>, codec::
 
 fn coerce_metadata(metadata: &mut Value, path: &str, issues: &mut Vec<String>) -> Result<(), codec::Error> {
     let mut object = Map::new();
-    object.insert("metadata".to_owned(), metadata.take());
+    object.insert("metadata", metadata.take());
     let root = api::schema::type_id(ANY_OBJECT);
     let mut decoded = api::schema().decode_value(root, Value::Object(object), Strictness::Warn)?;
     *metadata = match decoded.value.get_mut("metadata") {

@@ -45,7 +45,7 @@ fn convert_spec(spec: &mut Map) {
 fn convert_columns(columns: &mut Value) {
     for column in columns.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
         if let Some(path) = column.remove("JSONPath") {
-            column.insert("jsonPath".to_owned(), path);
+            column.insert("jsonPath", path);
         }
     }
 }
@@ -58,7 +58,7 @@ fn convert_conversion(conversion: &mut Map) {
         if let Some(review_versions) = review_versions {
             webhook["conversionReviewVersions"] = review_versions;
         }
-        conversion.insert("webhook".to_owned(), webhook);
+        conversion.insert("webhook", webhook);
     }
 }
 

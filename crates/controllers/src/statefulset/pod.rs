@@ -36,7 +36,7 @@ pub fn object(set: &StatefulSet, of: &ControllerRevision, ordinal: i32) -> Value
     let name = name(set, ordinal);
     let metadata = pod["metadata"].as_object_mut().expect("a pod has metadata");
     metadata.remove("generateName");
-    metadata.insert("name".to_owned(), name.as_str().into());
+    metadata.insert("name", name.as_str().into());
     let labels = &mut pod["metadata"]["labels"];
     labels[NAME_LABEL] = name.as_str().into();
     labels[INDEX_LABEL] = ordinal.to_string().into();

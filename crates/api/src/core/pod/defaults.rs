@@ -115,8 +115,8 @@ pub fn sync_service_account(spec: &mut Value) {
         (name, _) => name.to_owned(),
     };
     if let Some(map) = spec.as_object_mut() {
-        map.insert("serviceAccount".to_owned(), name.clone().into());
-        map.insert("serviceAccountName".to_owned(), name.into());
+        map.insert("serviceAccount", name.clone().into());
+        map.insert("serviceAccountName", name.into());
     }
 }
 
