@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use compact_str::format_compact;
 use serde_json::Number;
 
 use crate::{Map, Text, Value};
@@ -12,7 +13,7 @@ use crate::{Map, Text, Value};
 #[derive(Clone, Debug)]
 pub enum Scalar {
     Number(Number),
-    String(Box<str>),
+    String(Text),
     Bool(bool),
     Null,
 }
@@ -21,9 +22,9 @@ pub enum Scalar {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathElement {
     /// A field of an object, or a key of a map.
-    Field(Box<str>),
+    Field(Text),
     /// The list item whose fields have these values; sorted by field name.
-    Key(Vec<(Box<str>, Scalar)>),
+    Key(Vec<(Text, Scalar)>),
     /// The list item that is this value.
     Value(Scalar),
     /// The list item in this place.
@@ -39,7 +40,7 @@ impl Scalar {
     pub fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Number(number) => Some(Scalar::Number(number.clone())),
-            Value::String(text) => Some(Scalar::String(text.as_str().into())),
+            Value::String(text) => Some(Scalar::String(text.clone())),
             Value::Bool(flag) => Some(Scalar::Bool(*flag)),
             Value::Null => Some(Scalar::Null),
             Value::Array(_) | Value::Object(_) => None,
@@ -49,7 +50,7 @@ impl Scalar {
     fn to_value(&self) -> Value {
         match self {
             Scalar::Number(number) => Value::Number(number.clone()),
-            Scalar::String(text) => Value::from(&**text),
+            Scalar::String(text) => Value::String(text.clone()),
             Scalar::Bool(flag) => Value::Bool(*flag),
             Scalar::Null => Value::Null,
         }
@@ -114,16 +115,20 @@ impl PathElement {
     }
 
     /// The key under which FieldsV1 holds this element.
-    pub fn to_key(&self) -> String {
+    pub fn to_key(&self) -> Text {
         match self {
-            PathElement::Field(name) => ["f:", name].concat(),
+            PathElement::Field(name) => {
+                let mut key = Text::const_new("f:");
+                key.push_str(name);
+                key
+            }
             PathElement::Key(fields) => {
                 let fields: Map =
-                    fields.iter().map(|(name, value)| (name.to_string(), value.to_value())).collect();
-                format!("k:{}", Value::Object(fields))
+                    fields.iter().map(|(name, value)| (name.clone(), value.to_value())).collect();
+                format_compact!("k:{}", Value::Object(fields))
             }
-            PathElement::Value(value) => format!("v:{}", value.to_value()),
-            PathElement::Index(index) => format!("i:{index}"),
+            PathElement::Value(value) => format_compact!("v:{}", value.to_value()),
+            PathElement::Index(index) => format_compact!("i:{index}"),
         }
     }
 
@@ -138,7 +143,7 @@ impl PathElement {
             "k" => {
                 let Value::Object(fields) = json()? else { return Err(malformed()) };
                 let field =
-                    |(name, value): (&Text, &Value)| Some((name.as_str().into(), Scalar::from_value(value)?));
+                    |(name, value): (&Text, &Value)| Some((name.clone(), Scalar::from_value(value)?));
                 let mut fields: Vec<_> =
                     fields.iter().map(field).collect::<Option<_>>().ok_or_else(malformed)?;
                 fields.sort_unstable();

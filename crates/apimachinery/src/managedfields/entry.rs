@@ -169,7 +169,7 @@ fn decode_entry(index: usize, item: &Value) -> Result<Entry, DecodeError> {
 
 fn encode_entry(entry: &Entry) -> Value {
     let mut wire = Map::new();
-    let mut put = |field: &str, value: Value| wire.insert(field.to_owned(), value);
+    let mut put = |field: &str, value: Value| wire.insert(field, value);
     put("apiVersion", entry.api_version.as_str().into());
     put("fieldsType", FIELDS_TYPE.into());
     put("fieldsV1", entry.fields.to_fields_v1());

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::element::{Path, PathElement, Scalar};
 use super::set::Set;
 use crate::schema::{self, Field, ListType, MapType, Object, Presence, Schema, TypeId, TypeKind};
-use crate::{Map, Value};
+use crate::{Map, Text, Value};
 
 /// What is said of a field that the schema does not have.
 pub const NOT_DECLARED: &str = "field not declared in schema";
@@ -85,7 +85,7 @@ impl<'s> Typed<'s> {
                 .map(PathElement::Value);
         }
         let object = value.as_object()?;
-        let mut fields: Vec<(Box<str>, Scalar)> = Vec::with_capacity(keys.len());
+        let mut fields: Vec<(Text, Scalar)> = Vec::with_capacity(keys.len());
         for key in keys {
             let given = object.get(key.as_ref()).and_then(Scalar::from_value);
             if let Some(scalar) = given.or_else(|| self.key_default(item, key)) {
