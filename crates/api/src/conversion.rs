@@ -51,7 +51,7 @@ pub fn convert(mut obj: Value, from: &Resource, to: &Resource) -> Value {
 
 fn rename(map: &mut Map, from: &str, to: &str) {
     if let Some(value) = map.remove(from) {
-        map.insert(to.to_owned(), value);
+        map.insert(to, value);
     }
 }
 

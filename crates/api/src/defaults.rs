@@ -42,7 +42,7 @@ pub fn fill(obj: &mut Value, table: &[(&str, Fill)]) {
     let Some(map) = obj.as_object_mut() else { return };
     for (field, default) in table {
         if default.is_unset(map.get(*field)) {
-            map.insert((*field).to_owned(), default.value());
+            map.insert(*field, default.value());
         }
     }
 }

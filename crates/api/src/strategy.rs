@@ -222,7 +222,7 @@ pub fn keep(obj: &mut Value, old: &Value, field: &str) {
     match old.get(field) {
         Some(value) if map.get(field) == Some(value) => {}
         Some(value) => {
-            map.insert(field.to_owned(), value.clone());
+            map.insert(field, value.clone());
         }
         None => {
             map.remove(field);

@@ -91,7 +91,7 @@ fn keep_all_but(object: &mut Value, old: &Value, field: &str) {
     }
     if let Some(spec) = object["spec"].as_object_mut() {
         match wanted {
-            Some(value) => spec.insert(field.to_owned(), value),
+            Some(value) => spec.insert(field, value),
             None => spec.remove(field),
         };
     }
@@ -110,7 +110,7 @@ fn identity(object: &Value, old: &Value) -> Value {
     let mut metadata = old["metadata"].clone();
     for field in ["name", "namespace", "uid", "resourceVersion"] {
         if let (Some(map), Some(value)) = (metadata.as_object_mut(), object["metadata"].get(field)) {
-            map.insert(field.to_owned(), value.clone());
+            map.insert(field, value.clone());
         }
     }
     metadata

@@ -147,7 +147,7 @@ impl<'t> Scanner<'t> {
         }
         let mut value = Value::Null;
         self.value(shown, &mut value)?;
-        fields.insert(name.to_owned(), value);
+        fields.insert(name, value);
         Some(())
     }
 
@@ -260,8 +260,8 @@ fn lowest(word: u64, byte: u8) -> u64 {
 #[cfg(test)]
 mod tests {
     use api::shown::{ALL, ALL_BUT_MANAGED_FIELDS};
-    use apimachinery::json;
     use apimachinery::Text;
+    use apimachinery::json;
     use proptest::prelude::*;
 
     use super::*;

@@ -345,7 +345,7 @@ fn take(to: &mut Value, from: &Value, path: &[&str]) {
     let value = from.get(field).cloned().unwrap_or_default();
     let Some(map) = to.as_object_mut() else { return };
     if rest.is_empty() {
-        map.insert((*field).to_owned(), value);
+        map.insert(*field, value);
         return;
     }
     let inner = map.entry(*field).or_insert_with(|| Value::Object(Default::default()));

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
-use crate::{Map, Value};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::key::{Key, KeySeed};
 use super::{DEPTH_MAX, Empties, ISSUES_MAX, Strictness, scalar};
 use crate::schema::{Field, Object, Presence, Scalar, Schema, TypeId, TypeKind};
+use crate::{Map, Text, Value};
 
 /// The state of one decoding.
 pub struct Walk<'a> {
@@ -272,9 +272,7 @@ impl<'w> Seed<'w> {
             }
             let seed = Seed { walk: self.walk, ty: field.ty, owner };
             match self.walk.in_key(&field.name, || input.next_value_seed(seed))? {
-                Some(value) if self.walk.keeps(field, &value) => {
-                    out.insert(field.name.clone().into_owned(), value)
-                }
+                Some(value) if self.walk.keeps(field, &value) => out.insert(&*field.name, value),
                 _ => out.remove(field.name.as_ref()),
             };
         }
@@ -283,7 +281,7 @@ impl<'w> Seed<'w> {
 
     fn map<'de, A: MapAccess<'de>>(self, value: TypeId, mut input: A) -> Result<Value, A::Error> {
         let mut out = Map::new();
-        while let Some(key) = input.next_key::<String>()? {
+        while let Some(key) = input.next_key::<Text>()? {
             if out.contains_key(&key) {
                 self.walk.report_field("duplicate", &key);
             }

@@ -18,11 +18,11 @@ pub use error::Error;
 pub use syntax::{from_json, json_error, kind as json_kind};
 pub use untyped::decode_untyped;
 
-use crate::{Map, Value};
 use bytes::Bytes;
 use serde::de::DeserializeSeed;
 
 use crate::schema::{Schema, TypeId, TypeKind};
+use crate::{Map, Value};
 
 /// How deep objects and lists may nest: serde_json's own limit, held by every format.
 pub const DEPTH_MAX: usize = 128;

@@ -1,16 +1,17 @@
 //! The scalars with a form of their own: read leniently as upstream reads them, kept in the form upstream writes.
 
-use crate::Value;
 use crate::quantity;
 use crate::schema::{Scalar, Schema, TypeId, TypeKind};
 use crate::time::{format_micro_time, format_time, parse_time};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::Value;
+
 /// The canonical form of a string given for `scalar`; none when the scalar takes no strings at all.
 pub fn from_str(scalar: Scalar, text: &str) -> Option<Result<Value, String>> {
     let checked = match scalar {
-        Scalar::String | Scalar::IntOrString => Ok(text.to_owned()),
+        Scalar::String | Scalar::IntOrString => return Some(Ok(text.into())),
         Scalar::Bytes => check_base64(text),
         Scalar::Quantity => quantity::canonical(text).map(|q| q.into_owned()).map_err(|e| e.to_string()),
         Scalar::Time => parse(text, "2006-01-02T15:04:05Z07:00").map(format_time),

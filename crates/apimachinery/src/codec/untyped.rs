@@ -4,11 +4,11 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
-use crate::{Map, Value};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
 use super::{DEPTH_MAX, Error, Format, ISSUES_MAX, cbor, yaml};
+use crate::{Map, Value};
 
 /// The value, and `duplicate field "spec.foo"` for each field that stands twice; the later one counts.
 pub fn decode_untyped(format: Format, bytes: &[u8]) -> Result<(Value, Vec<String>), Error> {

@@ -1,12 +1,12 @@
 //! YAML as sigs.k8s.io/yaml takes it: any document that is JSON in other clothes.
 
-use crate::Value;
 use bytes::Bytes;
 use serde::de::DeserializeSeed;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::decode::Walk;
 use super::{Error, TypeMeta};
+use crate::Value;
 use crate::schema::TypeId;
 
 /// Decodes one document; the walk sees duplicate keys and reports them.

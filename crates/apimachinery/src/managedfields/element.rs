@@ -142,8 +142,7 @@ impl PathElement {
             "f" => PathElement::field(content),
             "k" => {
                 let Value::Object(fields) = json()? else { return Err(malformed()) };
-                let field =
-                    |(name, value): (&Text, &Value)| Some((name.clone(), Scalar::from_value(value)?));
+                let field = |(name, value): (&Text, &Value)| Some((name.clone(), Scalar::from_value(value)?));
                 let mut fields: Vec<_> =
                     fields.iter().map(field).collect::<Option<_>>().ok_or_else(malformed)?;
                 fields.sort_unstable();

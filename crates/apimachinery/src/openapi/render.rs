@@ -102,7 +102,7 @@ pub fn path_item(item: &PathItem<'_>, dialect: Dialect) -> Value {
             Dialect::V2 => operation_v2(operation),
             Dialect::V3 => operation_v3(operation),
         };
-        out.insert(operation.method.to_owned(), rendered);
+        out.insert(operation.method, rendered);
     }
     let parameters = item.parameters.iter().map(|p| parameter(p, dialect)).collect();
     out.insert("parameters", parameters);
@@ -168,7 +168,7 @@ fn responses(operation: &Operation<'_>, success: &Value) -> Value {
             "202" => "Accepted",
             _ => "OK",
         });
-        out.insert((*code).to_owned(), response);
+        out.insert(*code, response);
     }
     out.insert("401", json!({"description": "Unauthorized"}));
     Value::Object(out)

@@ -209,7 +209,7 @@ fn add(parent: &mut Value, key: &str, value: Value) -> Result<(), String> {
     match parent {
         Value::Array(items) if key == "-" => items.push(value),
         Value::Array(items) => items.insert(position(key, items.len() + 1)?, value),
-        Value::Object(fields) => drop(fields.insert(key.to_owned(), value)),
+        Value::Object(fields) => drop(fields.insert(key, value)),
         _ => unreachable!("only objects and lists are looked into"),
     }
     Ok(())
@@ -231,7 +231,7 @@ fn replace(parent: &mut Value, key: &str, value: Value) -> Result<(), String> {
             let at = position(key, items.len())?;
             items[at] = value;
         }
-        Value::Object(fields) => drop(fields.insert(key.to_owned(), value)),
+        Value::Object(fields) => drop(fields.insert(key, value)),
         _ => unreachable!("only objects and lists are looked into"),
     }
     Ok(())

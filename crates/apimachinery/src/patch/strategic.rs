@@ -195,7 +195,7 @@ impl<'s> Merge<'s> {
             }
         };
         let merged = list::arrange(merged, &order, &server_order, merge_key)?;
-        original.insert(key.to_owned(), Value::Array(merged));
+        original.insert(key, Value::Array(merged));
         Ok(())
     }
 

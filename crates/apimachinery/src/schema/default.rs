@@ -27,7 +27,7 @@ impl Schema {
             if let Some(default) = &field.default
                 && map.get(field.name.as_ref()).is_none_or(Value::is_null)
             {
-                map.insert(field.name.clone().into_owned(), default.to_value());
+                map.insert(&*field.name, default.to_value());
             }
         }
         for (key, value) in map {

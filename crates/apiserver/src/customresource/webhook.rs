@@ -134,7 +134,7 @@ fn take(original: &Value, mut converted: Value, to: &str) -> Result<Value, Strin
         let texts = answered.get(field).and_then(Value::as_object);
         let metadata = converted["metadata"].as_object_mut().expect("stored objects have metadata");
         match texts.filter(|texts| !texts.is_empty()) {
-            Some(texts) => metadata.insert(field.to_owned(), Value::Object(texts.clone())),
+            Some(texts) => metadata.insert(field, Value::Object(texts.clone())),
             None => metadata.remove(field),
         };
     }

@@ -42,7 +42,7 @@ fn settle(core: &Core) -> Option<Write> {
 /// What this server says of itself.
 fn own(core: &Core) -> Map {
     let mut data = Map::new();
-    let mut put = |key: &str, value: Value| data.insert(key.to_owned(), value);
+    let mut put = |key: &str, value: Value| data.insert(key, value);
     if let Some(authority) = &core.config.client_ca {
         put(CLIENT_CA, authority.as_str().into());
     }
@@ -101,7 +101,7 @@ fn combined(found: &Value, own: &Map, now: i64) -> Value {
         let pem = authorities(&found, &own, now);
         let is_there = !pem.is_empty();
         if is_there {
-            data.insert(key.to_owned(), pem.into());
+            data.insert(key, pem.into());
         }
         is_there
     };
@@ -110,7 +110,7 @@ fn combined(found: &Value, own: &Map, now: i64) -> Value {
         for key in LISTS {
             let (found, own) = both(key);
             let list = united(&found, &own);
-            data.insert(key.to_owned(), json!(list).to_string().into());
+            data.insert(key, json!(list).to_string().into());
         }
     }
     Value::Object(data)

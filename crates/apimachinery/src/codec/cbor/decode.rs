@@ -1,7 +1,6 @@
 //! CBOR as values: whatever has a form in JSON. Numbers that are none, keys that stand twice, and what nests too deep
 //! are refused; tags are passed over but for those that say how bytes and times are to be read.
 
-use crate::{Map, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::Timestamp;
@@ -9,6 +8,7 @@ use serde_json::Number;
 
 use super::{BREAK, INDEFINITE, major, simple};
 use crate::codec::{DEPTH_MAX, Error};
+use crate::{Map, Value};
 
 /// Tags that have a meaning here; any other is passed over.
 mod tag {

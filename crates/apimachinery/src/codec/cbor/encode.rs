@@ -1,10 +1,10 @@
 //! Values as CBOR: definite lengths, the shortest heads and floats, strings as byte strings.
 
-use crate::Value;
 use bytes::Bytes;
 use serde_json::Number;
 
 use super::{SELF_DESCRIBED, major, simple};
+use crate::Value;
 
 /// One object, with the tag that says what it is.
 pub fn encode(value: &Value) -> Bytes {

@@ -1,9 +1,9 @@
 //! The examples of RFC 8949 that JSON can hold, what upstream refuses, and that nothing gets lost.
 
-use crate::{Value, json};
 use proptest::prelude::*;
 
 use super::*;
+use crate::{Value, json};
 
 fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()

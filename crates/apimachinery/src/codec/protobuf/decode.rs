@@ -1,7 +1,6 @@
 //! From messages to values. A field that is not a pointer is always on the wire; where Go's JSON would then omit it,
 //! so do we.
 
-use crate::{Map, Value};
 use jiff::Timestamp;
 
 use super::wire::{Reader, Wire};
@@ -11,6 +10,7 @@ use crate::codec::{DEPTH_MAX, depth, scalar};
 use crate::quantity;
 use crate::schema::{Object, Presence, Scalar, Schema, TypeId, TypeKind};
 use crate::time::{format_micro_time, format_time};
+use crate::{Map, Value};
 
 /// Reads the message of an object of type `ty`.
 pub fn message(schema: &Schema, ty: TypeId, bytes: &[u8]) -> Result<Value, Error> {
@@ -78,7 +78,7 @@ impl Decoder<'_> {
             if let Some(field) = object.fields.iter().find(|f| f.tag == tag && f.wrap == wrap) {
                 let before = out.remove(field.name.as_ref()).unwrap_or(Value::Null);
                 let value = self.value(field.ty, before, wire)?;
-                out.insert(field.name.clone().into_owned(), value);
+                out.insert(&*field.name, value);
             } else if let Some(inner) = embedded(object, wrap, tag) {
                 self.fields(object, inner, wire.bytes()?, out)?;
             }

@@ -7,10 +7,10 @@ mod list;
 mod text;
 mod wire;
 
-use crate::Value;
 use bytes::Bytes;
 
 use super::{Error, TypeMeta};
+use crate::Value;
 use crate::gvk::{GroupVersion, GroupVersionKind};
 use crate::schema::{Schema, TypeId};
 pub use list::List;
@@ -91,7 +91,7 @@ pub fn decode(schema: &Schema, root: TypeId, bytes: &[u8]) -> Result<Value, Erro
         let TypeMeta { api_version, kind } = envelope.type_meta;
         for (key, text) in [("apiVersion", api_version), ("kind", kind)] {
             if !text.is_empty() && schema.field(root, key).is_some_and(|f| f.tag == 0) {
-                map.insert(key.to_owned(), text.into());
+                map.insert(key, text.into());
             }
         }
     }
