@@ -11,7 +11,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use apimachinery::Value;
-use apimachinery::field::ErrorList;
+use apimachinery::field::{self, ErrorList};
 use apimachinery::meta::str_at;
 use jiff::Timestamp;
 
@@ -185,30 +185,34 @@ impl Kind {
 
     /// The complaints about a new object; its name must have been generated.
     pub fn validate(&self, obj: &Value) -> ErrorList {
-        let mut metadata = objectmeta::validate(obj, self.resource.namespaced, self.strategy.name_rule());
-        metadata.extend(self.unqualified_finalizers(obj));
-        self.strategy.validate_new(obj, metadata)
+        field::found(|| {
+            let mut metadata = objectmeta::validate(obj, self.resource.namespaced, self.strategy.name_rule());
+            metadata.extend(self.unqualified_finalizers(obj));
+            self.strategy.validate_new(obj, metadata)
+        })
     }
 
     pub fn validate_update(&self, obj: &Value, old: &Value) -> ErrorList {
-        let mut errors = self.validate_metadata_update(obj, old);
-        errors.extend(self.strategy.validate_update(obj, old));
-        errors
+        self.validate_change(obj, old, || self.strategy.validate_update(obj, old))
     }
 
     pub fn validate_status_update(&self, obj: &Value, old: &Value) -> ErrorList {
-        let mut errors = self.validate_metadata_update(obj, old);
-        errors.extend(self.strategy.validate_status_update(obj, old));
-        errors
+        self.validate_change(obj, old, || self.strategy.validate_status_update(obj, old))
     }
 
     pub fn validate_subresource_update(&self, subresource: &str, obj: &Value, old: &Value) -> ErrorList {
-        let mut errors = self.validate_metadata_update(obj, old);
-        errors.extend(match subresource {
+        self.validate_change(obj, old, || match subresource {
             "status" => self.strategy.validate_status_update(obj, old),
             other => self.strategy.validate_subresource_update(other, obj, old),
-        });
-        errors
+        })
+    }
+
+    fn validate_change(&self, obj: &Value, old: &Value, of_kind: impl Fn() -> ErrorList) -> ErrorList {
+        field::found(|| {
+            let mut errors = self.validate_metadata_update(obj, old);
+            errors.extend(of_kind());
+            errors
+        })
     }
 
     /// Upstream checks changes of metadata for all kinds, and once more in most kinds' strategies; both complaints

@@ -1,41 +1,76 @@
 //! Field paths and validation errors, with upstream's wording (`k8s.io/apimachinery/pkg/util/validation/field`).
 
+use std::cell::Cell;
 use std::fmt::{self, Write as _};
 
-use crate::Value;
+use crate::{Text, Value};
 
-/// Where in an object something is: `spec.containers[0].name`, `metadata.labels[app]`.
+thread_local! {
+    /// Whether paths that begin now say where they are.
+    static PLACED: Cell<bool> = const { Cell::new(true) };
+}
+
+/// What a check finds. Most find nothing, and to say where nothing is wrong would take most of their time: paths are told
+/// in a second run, which is made when there is something to tell.
+pub fn found<T>(check: impl Fn() -> Vec<T>) -> Vec<T> {
+    struct Placed(bool);
+
+    impl Drop for Placed {
+        fn drop(&mut self) {
+            PLACED.set(self.0);
+        }
+    }
+
+    let before = Placed(PLACED.replace(false));
+    let finds_nothing = check().is_empty();
+    drop(before);
+    if finds_nothing { Vec::new() } else { check() }
+}
+
+/// Where in an object something is: `spec.containers[0].name`, `metadata.labels[app]`. Nothing where [`found`] only looks
+/// whether there is something to tell; what follows from there is nowhere either.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Path(String);
+pub struct Path(Option<Text>);
 
 impl Path {
     pub fn new(root: &str) -> Self {
-        Path(root.to_owned())
+        Path(PLACED.get().then(|| root.into()))
     }
 
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Path(name.to_owned()) } else { Path([&self.0, ".", name].concat()) }
+        let dot = if self.as_str().is_empty() { "" } else { "." };
+        self.extended(&[dot, name])
     }
 
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        self.key(&index.to_string())
+        match self.0 {
+            Some(_) => self.key(&index.to_string()),
+            None => Path(None),
+        }
     }
 
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Path([&self.0, "[", key, "]"].concat())
+        self.extended(&["[", key, "]"])
+    }
+
+    fn extended(&self, by: &[&str]) -> Self {
+        let Some(path) = &self.0 else { return Path(None) };
+        let mut path = path.clone();
+        path.extend(by.iter().copied());
+        Path(Some(path))
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "<nil>" } else { &self.0 })
+        f.write_str(if self.as_str().is_empty() { "<nil>" } else { self.as_str() })
     }
 }
 
@@ -197,7 +232,25 @@ fn push_value(out: &mut String, value: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+
+    #[test]
+    fn only_what_is_wrong_is_told_where() {
+        let seen = RefCell::new(Vec::new());
+        let check = |errors: usize| {
+            let path = Path::new("spec").child("list").index(1).key("k");
+            seen.borrow_mut().push(path.to_string());
+            vec![Error::required(&path, ""); errors]
+        };
+        assert_eq!(found(|| check(0)), []);
+        assert_eq!(seen.take(), ["<nil>"]);
+        assert_eq!(found(|| found(|| check(1))), check(1), "whoever else asks");
+        assert_eq!(seen.take().last().map(String::as_str), Some("spec.list[1][k]"));
+        std::panic::catch_unwind(|| found(|| -> Vec<Error> { panic!("amid a check") })).expect_err("panics");
+        assert_eq!(Path::new("spec").as_str(), "spec", "also after a panic");
+    }
 
     #[test]
     fn messages_read_as_upstreams() {

@@ -7,7 +7,7 @@ use admission::Operation;
 use api::Kind;
 use api::strategy::Writer;
 use apimachinery::meta::str_at;
-use apimachinery::{GroupKind, Status, Text, Value, json};
+use apimachinery::{GroupKind, Status, Text, Value, field, json};
 use bytes::Bytes;
 use store::{CommitError, Entry, Expected, Key, Op};
 
@@ -128,7 +128,7 @@ pub async fn create(
     admit::await_default_account(call, &place, &object).await;
     let asked = Asked { operation: Operation::Create, old: None, dry_run: options.dry_run };
     admit::mutate(call, &place, asked, &mut object).await?;
-    call.warnings.extend(stored.strategy.warnings_of_proposal(&object));
+    call.warnings.extend(field::found(|| stored.strategy.warnings_of_proposal(&object)));
     stored.prepare_for_create(&mut object);
     stamp(call, stored, Part::Main, &mut object, None);
     let reservation = call
@@ -141,7 +141,7 @@ pub async fn create(
         return Err(place.invalid(&object, &errors));
     }
     admit::validate(call, &place, asked, &object).await?;
-    call.warnings.extend(stored.strategy.warnings(&object, None));
+    call.warnings.extend(field::found(|| stored.strategy.warnings(&object, None)));
     stored.strategy.canonicalize(&mut object);
     settle(call, kind, &mut object, options.dry_run);
     let bytes = if options.dry_run {
@@ -301,7 +301,7 @@ async fn attempt(
     };
     // Who reports a status is not told what is odd about the rest.
     if place.part != Part::Status {
-        call.warnings.extend(stored.strategy.warnings(&object, Some(old)));
+        call.warnings.extend(field::found(|| stored.strategy.warnings(&object, Some(old))));
     }
     Ok(Attempt::Done(Written { bytes, created: false }))
 }

@@ -17,13 +17,21 @@ use crate::log::{Log, OpenError, Report, WriteError};
 use crate::queue::{CommitError, Expected, Item, Op, Queue};
 use crate::shared::Shared;
 
-/// How far apart two batches begin while several write at a time. To make a batch durable costs the processor as much as
-/// to serve one write (170 us on a virtual disk), however much is in it, and a fast disk would take them one by one.
-const GATHER_TIME: Duration = Duration::from_millis(1);
+/// How far apart two batches begin, at most, while many write at a time. To make a batch durable costs the processor as
+/// much as to serve one write (170 us on a virtual disk), however much is in it, and a fast disk would take them one by
+/// one.
+const GATHER_TIME_MAX: Duration = Duration::from_millis(2);
+
+/// How much longer to gather for each who writes: few are soon together.
+const GATHER_TIME_PER_WRITER: Duration = Duration::from_micros(250);
 
 /// How long to wait for others to join, when so many wrote since the last batch was begun. Nobody who writes alone waits.
 fn gather(writers: usize, since_begin: Duration) -> Duration {
-    if writers > 1 { GATHER_TIME.saturating_sub(since_begin) } else { Duration::ZERO }
+    let writers = u32::try_from(writers).unwrap_or(u32::MAX);
+    if writers < 2 {
+        return Duration::ZERO;
+    }
+    GATHER_TIME_PER_WRITER.saturating_mul(writers).min(GATHER_TIME_MAX).saturating_sub(since_begin)
 }
 
 /// Closes, after writing what is queued, when dropped.
@@ -186,7 +194,8 @@ mod tests {
         let us = Duration::from_micros;
         assert_eq!(gather(0, us(0)), us(0), "cleaning");
         assert_eq!(gather(1, us(0)), us(0));
-        assert_eq!(gather(2, us(300)), GATHER_TIME - us(300));
-        assert_eq!(gather(2, GATHER_TIME * 2), us(0), "a slow disk has gathered them already");
+        assert_eq!(gather(2, us(300)), GATHER_TIME_PER_WRITER * 2 - us(300));
+        assert_eq!(gather(usize::MAX, us(0)), GATHER_TIME_MAX);
+        assert_eq!(gather(2, GATHER_TIME_MAX), us(0), "a slow disk has gathered them already");
     }
 }
