@@ -135,7 +135,7 @@ impl Reader {
             GroupVersion::parse(reader.text()).expect("the overlay's group versions parse").with_kind(kind)
         });
         let fields = self.list(Reader::field);
-        Object { fields, map_type, preserve_unknown: false, gvk }
+        Object { fields, map_type, gvk, ..Object::default() }
     }
 
     fn list_type(&mut self) -> ListType {

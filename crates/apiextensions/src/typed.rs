@@ -89,6 +89,7 @@ impl Types<'_> {
             map_type: MapType::Granular,
             preserve_unknown: schema.preserve_unknown,
             gvk: vec![gvk.clone()],
+            ..Object::default()
         };
         let root = self.push(TypeKind::Object(object));
         self.types[root.index()].name = name.to_owned().into();
@@ -195,7 +196,7 @@ impl Types<'_> {
         }
         let preserve_unknown =
             schema.preserve_unknown || !matches!(schema.additional, structural::Additional::Unsaid);
-        TypeKind::Object(Object { fields, map_type, preserve_unknown, gvk: Vec::new() })
+        TypeKind::Object(Object { fields, map_type, preserve_unknown, ..Object::default() })
     }
 }
 

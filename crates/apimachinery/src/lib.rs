@@ -15,6 +15,7 @@ pub mod names;
 pub mod openapi;
 pub mod patch;
 pub mod percent;
+mod plain;
 pub mod quantity;
 pub mod schema;
 pub mod status;

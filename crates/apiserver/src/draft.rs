@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::catalogue::Kind;
 use apimachinery::meta::str_at;
+use apimachinery::value::{write_json, write_json_text};
 use apimachinery::{Map, Value};
 use store::{Draft, Meta};
 
@@ -51,7 +52,7 @@ fn encode_with_gap(object: &Value) -> (Vec<u8>, usize) {
     {
         out.push(b',');
         write_key(&mut out, key);
-        write_value(&mut out, value);
+        write_json(&mut out, value);
     }
     out.push(b'}');
     (out, gap)
@@ -70,19 +71,15 @@ fn write_metadata(out: &mut Vec<u8>, metadata: &Map) -> usize {
     for (key, value) in metadata.iter().filter(|(key, _)| *key != RESOURCE_VERSION) {
         out.push(b',');
         write_key(out, key);
-        write_value(out, value);
+        write_json(out, value);
     }
     out.push(b'}');
     gap
 }
 
 fn write_key(out: &mut Vec<u8>, key: &str) {
-    serde_json::to_writer(&mut *out, key).expect("text encodes into memory");
+    write_json_text(out, key);
     out.push(b':');
-}
-
-fn write_value(out: &mut Vec<u8>, value: &Value) {
-    serde_json::to_writer(out, value).expect("a value encodes into memory");
 }
 
 fn meta(object: &Value, fields: Vec<(&'static str, String)>) -> Meta {

@@ -30,9 +30,6 @@ impl Visitor<'_> for KeySeed<'_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key, E> {
-        match self.0.fields.binary_search_by(|f| f.name.as_ref().cmp(key)) {
-            Ok(at) => Ok(Key::Known(at)),
-            Err(_) => Ok(Key::Unknown(key.to_owned())),
-        }
+        Ok(self.0.position(key).map_or_else(|| Key::Unknown(key.to_owned()), Key::Known))
     }
 }

@@ -1,6 +1,9 @@
 //! Fields by name, for who reads many objects: what is asked of each is small and side by side, and two words tell nearly
 //! all names of a type apart.
 
+use std::ops::Range;
+use std::sync::OnceLock;
+
 use super::{Field, TypeId};
 
 /// The first eight bytes of a name, as a number. Heads are in the order of their names.
@@ -20,6 +23,19 @@ impl Head {
     pub fn of_first(first: [u8; 8], name_bytes: usize) -> Head {
         let beyond = u64::MAX.checked_shr(8 * name_bytes as u32).unwrap_or(0);
         Head(u64::from_be_bytes(first) & !beyond)
+    }
+}
+
+/// The heads of sorted names, side by side; made when first asked for, after which the names are to stay.
+#[derive(Clone, Debug, Default)]
+pub struct Heads(OnceLock<Box<[Head]>>);
+
+impl Heads {
+    /// Where among the names those are that have this head.
+    pub(super) fn places<'n>(&self, names: impl Iterator<Item = &'n [u8]>, head: Head) -> Range<usize> {
+        let heads = self.0.get_or_init(|| names.map(Head::of).collect());
+        let first = heads.partition_point(|other| *other < head);
+        first..first + heads[first..].iter().take_while(|other| **other == head).count()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::slot::{Head, Heads};
 use crate::Value;
-
 use crate::gvk::GroupVersionKind;
 
 /// A name or description: part of the binary for built-in kinds, owned for custom ones.
@@ -66,12 +66,19 @@ pub struct Object {
     pub preserve_unknown: bool,
     /// The kinds this type is the body of; empty for all but top-level types.
     pub gvk: Vec<GroupVersionKind>,
+    pub heads: Heads,
 }
 
 impl Object {
     pub fn field(&self, name: &str) -> Option<&Field> {
-        let at = self.fields.binary_search_by(|f| f.name.as_ref().cmp(name)).ok()?;
-        Some(&self.fields[at])
+        self.position(name).map(|at| &self.fields[at])
+    }
+
+    /// The place of the field `name`.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        let names = self.fields.iter().map(|field| field.name.as_bytes());
+        let mut alike = self.heads.places(names, Head::of(name.as_bytes()));
+        alike.find(|at| *self.fields[*at].name == *name)
     }
 }
 

@@ -14,7 +14,7 @@ use super::{Text, Value};
 const FEW: usize = 64;
 
 /// Among so few keys, which mostly differ in length, looking at each is quicker than halving.
-const SCANNED: usize = 8;
+const SCANNED: usize = 16;
 
 /// Keys and their values, in the order of the keys' bytes.
 #[derive(Clone)]

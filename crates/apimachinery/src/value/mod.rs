@@ -21,6 +21,7 @@ pub use map::{Entry, Map};
 #[doc(hidden)]
 pub use serde_json;
 pub use serde_json::Number;
+pub use serialize::{write_json, write_json_text};
 
 /// Any value of JSON.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]

@@ -17,7 +17,7 @@ fn any_model() -> impl Strategy<Value = Model> {
         any::<i64>().prop_map(Model::from),
         any::<u64>().prop_map(Model::from),
         (-1e9..1e9).prop_map(Model::from),
-        ".{0,40}".prop_map(Model::from),
+        r#"(?s).{0,40}|[ -~"\\]{0,40}"#.prop_map(Model::from),
     ];
     leaf.prop_recursive(4, 200, 80, |inner| {
         prop_oneof![
@@ -88,6 +88,9 @@ proptest! {
         let text = model.to_string();
         let (value, model): (Value, Model) = (text.parse().unwrap(), text.parse().unwrap());
         prop_assert_eq!(value.to_string(), model.to_string());
+        let mut written = Vec::new();
+        write_json(&mut written, &value);
+        prop_assert_eq!(String::from_utf8_lossy(&written), model.to_string());
         prop_assert_eq!(&format!("{value:#}"), &format!("{model:#}"));
         prop_assert_eq!(&Value::from(model.clone()), &value);
         prop_assert_eq!(serde_json::to_value(&value).unwrap(), model.clone());

@@ -151,14 +151,14 @@ fn raise(total: &mut ResourceList, floor: &ResourceList) {
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub fn qos_class(pod: &Value) -> &'static str {
     let spec = pod.get("spec").unwrap_or(&Value::Null);
-    let mut requests = ResourceList::new();
-    let mut limits = ResourceList::new();
+    let mut requests = QosAmounts::default();
+    let mut limits = QosAmounts::default();
     let mut all_limited = true;
     let mut account = |resources: Option<&Value>| {
-        let limited = computed(amounts(resources, "limits"));
-        all_limited &= limited.len() == QOS_RESOURCES.len();
-        add(&mut limits, &limited);
-        add(&mut requests, &computed(amounts(resources, "requests")));
+        let limited = qos_amounts(resources, "limits");
+        all_limited &= limited.iter().all(Option::is_some);
+        add_each(&mut limits, limited);
+        add_each(&mut requests, qos_amounts(resources, "requests"));
     };
     if let Some(resources) = spec.get("resources").filter(|r| !r.is_null()) {
         account(Some(resources));
@@ -170,7 +170,7 @@ pub fn qos_class(pod: &Value) -> &'static str {
         }
     }
     match () {
-        () if requests.is_empty() && limits.is_empty() => "BestEffort",
+        () if requests == QosAmounts::default() && limits == QosAmounts::default() => "BestEffort",
         () if all_limited && requests == limits => "Guaranteed",
         () => "Burstable",
     }
@@ -179,8 +179,25 @@ pub fn qos_class(pod: &Value) -> &'static str {
 /// The resources that decide the quality of service.
 const QOS_RESOURCES: [&str; 2] = ["cpu", "memory"];
 
-fn computed(list: ResourceList) -> ResourceList {
-    list.into_iter().filter(|(name, q)| QOS_RESOURCES.contains(&name.as_str()) && q.sign() > 0).collect()
+/// Of each of them, if it is there and more than nothing.
+type QosAmounts = [Option<Quantity>; QOS_RESOURCES.len()];
+
+fn qos_amounts(resources: Option<&Value>, field: &str) -> QosAmounts {
+    let list = resources.and_then(|resources| resources.get(field));
+    QOS_RESOURCES.map(|name| {
+        let amount: Quantity = list?.get(name)?.as_str()?.parse().ok()?;
+        (amount.sign() > 0).then_some(amount)
+    })
+}
+
+fn add_each(total: &mut QosAmounts, more: QosAmounts) {
+    for (total, more) in total.iter_mut().zip(more) {
+        match (total, more) {
+            (Some(total), Some(more)) => total.add(&more),
+            (total @ None, more) => *total = more,
+            (Some(_), None) => {}
+        }
+    }
 }
 
 #[cfg(test)]
