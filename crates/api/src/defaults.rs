@@ -41,7 +41,7 @@ impl Fill {
 pub fn fill(obj: &mut Value, table: &[(&str, Fill)]) {
     let Some(map) = obj.as_object_mut() else { return };
     for (field, default) in table {
-        if default.is_unset(map.get(*field)) {
+        if default.is_unset(map.get(field)) {
             map.insert(*field, default.value());
         }
     }

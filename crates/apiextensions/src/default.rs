@@ -23,7 +23,7 @@ fn default_fields(fields: &mut Map, schema: &Structural) {
     for (name, property) in schema.properties.iter() {
         let Some(default) = &property.default else { continue };
         if fields.get(name).is_none_or(|value| value.is_null() && !property.nullable) {
-            fields.insert(&*name, (**default).clone());
+            fields.insert(name, (**default).clone());
         }
     }
     for (name, value) in fields {

@@ -287,7 +287,7 @@ fn checks(schema: &Map, ty: Type, int_or_string: bool) -> Option<Box<Checks>> {
         "oneOf",
         "not",
     ];
-    if !KEYS.iter().any(|key| schema.contains_key(*key)) {
+    if !KEYS.iter().any(|key| schema.contains_key(key)) {
         return None;
     }
     let number = |key: &str| schema.get(key).and_then(Value::as_f64);

@@ -29,7 +29,7 @@ pub(super) fn forbidden(node: &Value, old: Option<&Value>) -> Vec<String> {
     };
     let (new, old) = (labels(Some(node)), labels(old));
     let changed: BTreeSet<&Text> =
-        new.keys().chain(old.keys()).filter(|key| new.get(*key) != old.get(*key)).collect();
+        new.keys().chain(old.keys()).filter(|key| new.get(key) != old.get(key)).collect();
     changed.into_iter().filter(|key| is_forbidden(key)).map(Text::to_string).collect()
 }
 

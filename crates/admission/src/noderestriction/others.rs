@@ -28,7 +28,7 @@ pub(super) fn check_claim(node: &str, request: &Request<'_>, claim: &Value) -> R
             [("status", CLAIM_STATUS.as_slice()), ("metadata", &["resourceVersion", "managedFields"])]
         {
             if let Some(map) = claim.get_mut(holder).and_then(Value::as_object_mut) {
-                fields.iter().for_each(|field| drop(map.remove(*field)));
+                fields.iter().for_each(|field| drop(map.remove(field)));
             }
         }
         if claim["status"].as_object().is_none_or(|status| status.is_empty()) {

@@ -174,7 +174,7 @@ fn same_but_for(spec: &Value, old: &Value, fields: &[&str]) -> bool {
     let rest = |spec: &Value| {
         let mut rest = spec.clone();
         if let Some(map) = rest.as_object_mut() {
-            fields.iter().for_each(|field| drop(map.remove(*field)));
+            fields.iter().for_each(|field| drop(map.remove(field)));
         }
         rest
     };

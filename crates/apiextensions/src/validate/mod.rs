@@ -207,7 +207,7 @@ fn object(fields: &Map, old: Option<&Value>, schema: &Structural, checks: &Check
             outcome.merge(node(value, before(name), property, &format!("{path}.{name}")));
         }
     }
-    for name in checks.required.iter().filter(|name| !fields.contains_key(&***name)) {
+    for name in checks.required.iter().filter(|name| !fields.contains_key(name)) {
         outcome.add(Complaint::required(&format!("{path}.{name}")));
     }
     outcome

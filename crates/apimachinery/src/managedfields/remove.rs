@@ -19,8 +19,8 @@ impl Typed<'_> {
                 for node in set.nodes() {
                     let PathElement::Field(name) = &node.element else { continue };
                     if node.member {
-                        fields.remove(&**name);
-                    } else if let Some(field) = fields.get_mut(&**name) {
+                        fields.remove(name);
+                    } else if let Some(field) = fields.get_mut(name) {
                         *field = self.remove(shape.child(name), field.take(), &node.children);
                     }
                 }

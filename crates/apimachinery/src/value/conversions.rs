@@ -99,7 +99,8 @@ macro_rules! equals {
     ($($scalar:ty)*) => {$(
         impl PartialEq<$scalar> for Value {
             fn eq(&self, other: &$scalar) -> bool {
-                *self == Value::from(*other)
+                let other = Value::from(*other);
+                *self == other
             }
         }
 

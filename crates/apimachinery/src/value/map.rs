@@ -24,6 +24,7 @@ pub struct Map(Fields);
 enum Fields {
     /// Sorted, each key once.
     Few(Vec<(Text, Value)>),
+    #[expect(clippy::box_collection, reason = "every value would be larger for the few maps that are")]
     Many(Box<BTreeMap<Text, Value>>),
 }
 

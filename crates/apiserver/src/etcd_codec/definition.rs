@@ -32,7 +32,7 @@ fn convert_spec(spec: &mut Map) {
         }
         for version in versions.iter_mut().filter_map(Value::as_object_mut) {
             for (field, value) in &shared {
-                if let (false, Some(value)) = (version.contains_key(*field), value) {
+                if let (false, Some(value)) = (version.contains_key(field), value) {
                     version.insert(*field, value.clone());
                 }
             }
