@@ -7,6 +7,7 @@ pub mod authentication;
 pub mod authorization;
 mod body;
 mod call;
+mod finish;
 mod flowcontrol;
 mod impersonation;
 mod kind;

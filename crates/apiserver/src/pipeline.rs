@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr};
-use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use crate::audit::{Incoming, Record};
 use crate::body::{self, Body};
 use crate::call::{self, Call, Waiting};
 use crate::core::Core;
+use crate::finish::Finish;
 use crate::flowcontrol::{self, Classified};
 use crate::impersonation;
 use crate::metadata;
@@ -236,7 +237,7 @@ async fn answer(
         let response = route(&mut call, payload, parts.uri).await?;
         Ok(sending::until(response, deadline, held))
     });
-    let in_time = async { if writes { to_its_end(work).await } else { work.await } };
+    let in_time = async { if writes { Finish::of(work).await } else { work.await } };
     let too_late = |_| Err(Status::timeout("request did not complete within the allotted timeout", 0));
     timeout_at(deadline, in_time).await.unwrap_or_else(too_late)
 }
@@ -361,17 +362,6 @@ async fn authorize(
 fn audit_id(parts: &Parts) -> Option<String> {
     let id = parts.headers.get(AUDIT_ID)?.to_str().ok()?;
     (!id.is_empty() && id.len() <= AUDIT_ID_MAX).then(|| id.to_owned())
-}
-
-/// Does a write to its end even when nobody waits for it any more: what it has queued for the log comes true, and what
-/// it holds besides, such as a Service's address, must follow that (upstream: `finisher.FinishRequest`).
-async fn to_its_end(
-    work: impl Future<Output = Result<Response<Body>, Status>> + Send + 'static,
-) -> Result<Response<Body>, Status> {
-    tokio::spawn(work).await.unwrap_or_else(|error| match error.try_into_panic() {
-        Ok(panic) => resume_unwind(panic),
-        Err(cancelled) => Err(Status::internal(cancelled)),
-    })
 }
 
 /// What is answered as long as the client listens, over WebSocket for one that wishes so.

@@ -96,6 +96,8 @@ async fn with_tokens() -> (Fixture, [String; 2]) {
     api.check("POST /api/v1/namespaces/default/serviceaccounts", account, 201, json!({})).await;
     api.check("POST /apis/rbac.authorization.k8s.io/v1/clusterroles", role, 201, json!({})).await;
     api.check("POST /apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding, 201, json!({})).await;
+    let account = UserInfo::new("system:serviceaccount:default:monitor", [""; 0]);
+    api.until_allowed(account, "GET /metrics").await;
     let mut tokens = Vec::new();
     for name in ["monitor", "default"] {
         let path = format!("POST /api/v1/namespaces/default/serviceaccounts/{name}/token");
