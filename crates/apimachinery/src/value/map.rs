@@ -30,6 +30,7 @@ enum Fields {
 
 use Fields::{Few, Many};
 
+/// Where the key is, or belongs.
 fn place(fields: &[(Text, Value)], key: &str) -> Result<usize, usize> {
     // Mostly fields come in their order.
     match fields.last() {
@@ -89,12 +90,12 @@ impl Map {
     /// The value that was there before.
     pub fn insert(&mut self, key: impl Into<Text>, value: Value) -> Option<Value> {
         let key = key.into();
+        self.make_room(&key);
         match &mut self.0 {
             Few(fields) => match place(fields, &key) {
                 Ok(at) => Some(mem::replace(&mut fields[at].1, value)),
                 Err(at) => {
                     fields.insert(at, (key, value));
-                    self.grow();
                     None
                 }
             },
@@ -102,10 +103,11 @@ impl Map {
         }
     }
 
-    /// Makes a tree of what are many.
-    fn grow(&mut self) {
+    /// Makes a tree of a list that this key would make too long.
+    fn make_room(&mut self, key: &str) {
         if let Few(fields) = &mut self.0
-            && fields.len() > FEW
+            && fields.len() == FEW
+            && find(fields, key).is_none()
         {
             self.0 = Many(Box::new(mem::take(fields).into_iter().collect()));
         }
@@ -178,13 +180,7 @@ impl<'m> Entry<'m> {
 
     pub fn or_insert_with(self, value: impl FnOnce() -> Value) -> &'m mut Value {
         let Entry { map, key } = self;
-        if let Few(fields) = &mut map.0
-            && fields.len() == FEW
-            && place(fields, &key).is_err()
-        {
-            map.insert(key.clone(), value());
-            return map.get_mut(&key).expect("it was just inserted");
-        }
+        map.make_room(&key);
         match &mut map.0 {
             Few(fields) => {
                 let at = place(fields, &key).unwrap_or_else(|at| {
