@@ -3,7 +3,6 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, btree_map};
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::{mem, ops, slice, vec};
 
 use either::Either;
@@ -65,8 +64,12 @@ impl Map {
         self.len() == 0
     }
 
+    /// A list keeps its room.
     pub fn clear(&mut self) {
-        *self = Map::new();
+        match &mut self.0 {
+            Few(fields) => fields.clear(),
+            Many(_) => *self = Map::new(),
+        }
     }
 
     pub fn contains_key(&self, key: &str) -> bool {
@@ -144,20 +147,11 @@ impl Map {
         self.iter_mut().map(|(_, value)| value)
     }
 
-    pub fn into_values(self) -> impl ExactSizeIterator<Item = Value> + DoubleEndedIterator {
-        self.into_iter().map(|(_, value)| value)
-    }
-
     pub fn retain(&mut self, mut keep: impl FnMut(&Text, &mut Value) -> bool) {
         match &mut self.0 {
             Few(fields) => fields.retain_mut(|(key, value)| keep(key, value)),
             Many(fields) => fields.retain(keep),
         }
-    }
-
-    /// Adds all of the other's; what has the same key is replaced.
-    pub fn append(&mut self, other: &mut Map) {
-        self.extend(mem::take(other));
     }
 }
 
@@ -228,14 +222,6 @@ impl<Q: Borrow<str> + ?Sized> ops::Index<&Q> for Map {
     fn index(&self, key: &Q) -> &Value {
         let key = key.borrow();
         self.get(key).unwrap_or_else(|| panic!("there is no key {key:?}"))
-    }
-}
-
-/// Panics when there is no such key.
-impl<Q: Borrow<str> + ?Sized> ops::IndexMut<&Q> for Map {
-    fn index_mut(&mut self, key: &Q) -> &mut Value {
-        let key = key.borrow();
-        self.get_mut(key).unwrap_or_else(|| panic!("there is no key {key:?}"))
     }
 }
 
@@ -341,13 +327,6 @@ impl PartialEq for Map {
 }
 
 impl Eq for Map {}
-
-impl Hash for Map {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.len().hash(state);
-        self.iter().for_each(|field| field.hash(state));
-    }
-}
 
 impl fmt::Debug for Map {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

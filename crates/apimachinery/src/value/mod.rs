@@ -24,7 +24,7 @@ pub use serde_json::Number;
 pub use serialize::{write_json, write_json_text};
 
 /// Any value of JSON.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub enum Value {
     #[default]
     Null,
@@ -60,10 +60,6 @@ impl Value {
 
     pub fn is_object(&self) -> bool {
         matches!(self, Value::Object(_))
-    }
-
-    pub fn is_i64(&self) -> bool {
-        self.as_number().is_some_and(Number::is_i64)
     }
 
     pub fn is_u64(&self) -> bool {
