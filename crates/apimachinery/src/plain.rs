@@ -3,7 +3,7 @@
 /// Where, from `at` on, plain text ends: at a quote, a backslash, a control character or the end. What it looks at goes
 /// over `seen`.
 #[inline]
-pub(crate) fn plain_until(text: &[u8], mut at: usize, seen: &mut u64) -> usize {
+pub fn plain_until(text: &[u8], mut at: usize, seen: &mut u64) -> usize {
     while let Some(word) = text[at..].first_chunk() {
         let word = u64::from_le_bytes(*word);
         *seen |= word;

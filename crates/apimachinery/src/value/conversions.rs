@@ -5,19 +5,6 @@ use std::str::FromStr;
 
 use super::{Map, Number, Text, Value};
 
-/// Written as in JSON, with Rust's expressions in it: `json!({"replicas": count})`.
-#[macro_export]
-macro_rules! json {
-    ($($json:tt)+) => {
-        $crate::Value::from($crate::value::serde_json::json!($($json)+))
-    };
-}
-
-/// A value of what can be serialized.
-pub fn to_value(value: impl serde::Serialize) -> Result<Value, serde_json::Error> {
-    serde_json::to_value(value).map(Value::from)
-}
-
 impl From<serde_json::Value> for Value {
     fn from(value: serde_json::Value) -> Value {
         match value {

@@ -5,8 +5,10 @@
 
 mod conversions;
 mod deserialize;
+mod literal;
 mod map;
 mod serialize;
+mod serializer;
 
 #[cfg(test)]
 mod tests;
@@ -14,14 +16,12 @@ mod tests;
 use std::fmt;
 use std::ops;
 
-pub use compact_str::CompactString as Text;
-pub use conversions::to_value;
+pub use compact_str::{CompactString as Text, format_compact};
 pub use deserialize::from_value;
 pub use map::{Entry, Map};
-#[doc(hidden)]
-pub use serde_json;
 pub use serde_json::Number;
 pub use serialize::{write_json, write_json_text};
+pub use serializer::to_value;
 
 /// Any value of JSON.
 #[derive(Clone, Default, PartialEq, Eq)]

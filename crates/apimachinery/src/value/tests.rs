@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::*;
 use crate::json;
@@ -94,6 +94,7 @@ proptest! {
         prop_assert_eq!(&format!("{value:#}"), &format!("{model:#}"));
         prop_assert_eq!(&Value::from(model.clone()), &value);
         prop_assert_eq!(serde_json::to_value(&value).unwrap(), model.clone());
+        prop_assert_eq!(&to_value(&model).unwrap(), &value);
         prop_assert_eq!(from_value::<Model>(value.clone()).unwrap(), model);
         prop_assert_eq!(from_value::<Value>(value.clone()).unwrap(), value);
     }
@@ -112,15 +113,16 @@ proptest! {
     }
 }
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Choice {
     Plain,
     Holding(u32),
+    Both(u8, Option<char>),
     Named { name: String },
 }
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
 struct Typed {
     choices: Vec<Choice>,
     some: Option<f64>,
@@ -129,18 +131,58 @@ struct Typed {
 }
 
 #[test]
-fn types_are_read_from_values() {
+fn types_are_read_from_values_and_become_values() {
     let value = json!({
-        "choices": ["plain", {"holding": 4}, {"named": {"name": "n"}}],
+        "choices": ["plain", {"holding": 4}, {"both": [1, "é"]}, {"named": {"name": "n"}}],
         "some": 1.5, "none": null, "map": {"a": {"b": [true]}},
     });
     let expect = Typed {
-        choices: vec![Choice::Plain, Choice::Holding(4), Choice::Named { name: "n".to_owned() }],
+        choices: vec![
+            Choice::Plain,
+            Choice::Holding(4),
+            Choice::Both(1, Some('é')),
+            Choice::Named { name: "n".to_owned() },
+        ],
         some: Some(1.5),
         none: None,
         map: HashMap::from([("a".to_owned(), Map::from([("b", json!([true]))]))]),
     };
-    assert_eq!(from_value::<Typed>(value).unwrap(), expect);
+    assert_eq!(from_value::<Typed>(value.clone()).unwrap(), expect);
+    assert_eq!(to_value(expect).unwrap(), value);
+}
+
+#[test]
+fn keys_are_text_as_far_as_serde_json_makes_them_text() {
+    fn check(map: impl Serialize) {
+        let model = serde_json::to_value(&map).map(Value::from).map_err(|error| error.to_string());
+        assert_eq!(to_value(map).map_err(|error| error.to_string()), model);
+    }
+    check(BTreeMap::from([(-1, 'a'), (2, 'b')]));
+    check(BTreeMap::from([(true, 1.5_f32)]));
+    check(BTreeMap::from([('c', ())]));
+    check(BTreeMap::from([("a", b"bytes")]));
+    check(BTreeMap::from([([1], 1)]));
+    check(BTreeMap::from([((), 1)]));
+}
+
+#[test]
+fn what_is_written_in_code_is_what_it_looks_like() {
+    const KEY: &str = "key";
+    let (owned, some) = (String::from("owned"), Some(2_u8));
+    let written = json!({
+        KEY: [null, [], {}, [1, -1.5], {"a": true}, owned, &owned[1..], some],
+        (format!("{KEY}-2")): {"nested": {"deeper": null}},
+        "sum": 1 + 1, "choice": if some.is_none() { "none" } else { "some" },
+        "text": "{\"not\": [JSON]}",
+        "list": [1, 2].map(|number| number * 2),
+    });
+    let expect = r#"{"choice":"some","key":[null,[],{},[1,-1.5],{"a":true},"owned","wned",2],"key-2":{"nested":{"deeper":null}},
+        "list":[2,4],"sum":2,"text":"{\"not\": [JSON]}"}"#;
+    assert_eq!(written, expect.parse::<Value>().unwrap());
+    assert_eq!(
+        [json!(null), json!([]), json!({}), json!(owned)],
+        [Value::Null, Value::Array(Vec::new()), Value::Object(Map::new()), Value::from("owned"),]
+    );
 }
 
 #[test]
