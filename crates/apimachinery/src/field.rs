@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt::{self, Write as _};
 
+use crate::quote::Quoted;
 use crate::{Text, Value};
 
 thread_local! {
@@ -181,7 +182,7 @@ impl Error {
 
     /// As [`Error::not_supported`], where upstream has a list and keeps its order.
     pub fn not_supported_of(field: &Path, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let list: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+        let list: Vec<String> = supported.iter().map(|s| Quoted(s).to_string()).collect();
         let detail =
             if list.is_empty() { String::new() } else { format!("supported values: {}", list.join(", ")) };
         Self::with(ErrorType::NotSupported, field, Some(value.into()), detail)
@@ -223,9 +224,13 @@ impl fmt::Display for Error {
 /// Strings are quoted as Go's `%q`, everything else is shown as JSON.
 fn push_value(out: &mut String, value: &Value) {
     let written = match value {
-        Value::String(text) => write!(out, "{text:?}"),
+        Value::String(text) => write!(out, "{}", Quoted(text)),
         Value::Null => write!(out, "null"),
-        other => write!(out, "{other}"),
+        other => other.to_string().chars().try_for_each(|c| match c {
+            // Go's JSON can stand in HTML.
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => write!(out, "\\u{:04x}", u32::from(c)),
+            c => out.write_char(c),
+        }),
     };
     written.expect("writing to a String does not fail");
 }
@@ -265,5 +270,8 @@ mod tests {
             "spec.type: Unsupported value: \"x\": supported values: \"a\", \"b\""
         );
         assert_eq!(Error::duplicate(&Path::new("a").key("k"), 3).to_string(), "a[k]: Duplicate value: 3");
+        let list: Value = serde_json::from_str(r#"["a<b", "\u0000"]"#).expect("is JSON");
+        assert_eq!(Error::duplicate(&path, list).body(), r#"Duplicate value: ["a\u003cb","\u0000"]"#);
+        assert_eq!(Error::duplicate(&path, "a<b\0").body(), r#"Duplicate value: "a<b\x00""#);
     }
 }

@@ -15,7 +15,7 @@ pub const GENERATE_NAME_PREFIX_MAX: usize = 63 - 5;
 const DNS1123_LABEL_MESSAGE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const DNS1123_SUBDOMAIN_MESSAGE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const DNS1035_LABEL_MESSAGE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
-const QUALIFIED_NAME_MESSAGE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const LABEL_KEY_MESSAGE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE_MESSAGE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const CONFIG_MAP_KEY_MESSAGE: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const PATH_SEGMENT_FORBIDDEN: [&str; 2] = [".", ".."];
@@ -55,7 +55,11 @@ pub fn is_dns1123_label(text: &str) -> Vec<String> {
     if text.len() > DNS1123_LABEL_MAX {
         complaints.push(too_long(DNS1123_LABEL_MAX));
     }
-    if !matches_dns1123_label(text) {
+    if text.split('.').all(matches_dns1123_label) {
+        if text.contains('.') {
+            complaints.push("must not contain dots".to_owned());
+        }
+    } else {
         complaints.push(DNS1123_LABEL_MESSAGE.to_owned());
     }
     complaints
@@ -102,13 +106,12 @@ pub fn is_qualified_name(text: &str) -> Vec<String> {
             if prefix.is_empty() {
                 complaints.push("prefix part must be non-empty".to_owned());
             } else {
-                complaints
-                    .extend(is_dns1123_subdomain(prefix).into_iter().map(|c| format!("prefix part {c}")));
+                complaints.extend(is_long_name(prefix).into_iter().map(|c| format!("prefix part {c}")));
             }
             name
         }
         _ => {
-            complaints.push(format!("a qualified {QUALIFIED_NAME_MESSAGE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"));
+            complaints.push(format!("a valid label key {LABEL_KEY_MESSAGE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"));
             return complaints;
         }
     };
@@ -118,7 +121,7 @@ pub fn is_qualified_name(text: &str) -> Vec<String> {
         complaints.push(format!("name part {}", too_many_bytes(LABEL_VALUE_MAX)));
     }
     if !matches_qualified(name) {
-        complaints.push(QUALIFIED_NAME_MESSAGE.to_owned());
+        complaints.push(format!("name part {LABEL_KEY_MESSAGE}"));
     }
     complaints
 }
@@ -193,6 +196,15 @@ mod tests {
         for bad in ["", "/a", "a/", "a/b/c", "Ex ample/a", "-a"] {
             assert!(!is_qualified_name(bad).is_empty(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_only_too_much_for_a_label_is_told_so() {
+        assert_eq!(is_dns1123_label("a.b"), ["must not contain dots"]);
+        assert_eq!(is_dns1123_label("A.b"), [DNS1123_LABEL_MESSAGE]);
+        assert!(is_qualified_name("a/b/c")[0].starts_with("a valid label key must consist of"));
+        let long = format!("{}/b", "a".repeat(254));
+        assert_eq!(is_qualified_name(&long), ["prefix part must be no more than 253 bytes"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::field;
 use crate::gvk::{GroupKind, GroupResource};
+use crate::quote::Quoted;
 
 /// One cause of a failure; for an invalid object one per field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,13 +132,14 @@ impl Status {
         } else if name.is_empty() {
             format!("{resource} is forbidden: {reason}")
         } else {
-            format!("{resource} {name:?} is forbidden: {reason}")
+            format!("{resource} {} is forbidden: {reason}", Quoted(name))
         };
         Status::failure(403, "Forbidden", message).about(resource, name)
     }
 
     pub fn not_found(resource: &GroupResource, name: &str) -> Self {
-        Status::failure(404, "NotFound", format!("{resource} {name:?} not found")).about(resource, name)
+        Status::failure(404, "NotFound", format!("{resource} {} not found", Quoted(name)))
+            .about(resource, name)
     }
 
     /// A path that names nothing this server knows.
@@ -186,7 +188,7 @@ impl Status {
     }
 
     pub fn already_exists(resource: &GroupResource, name: &str) -> Self {
-        Status::failure(409, "AlreadyExists", format!("{resource} {name:?} already exists"))
+        Status::failure(409, "AlreadyExists", format!("{resource} {} already exists", Quoted(name)))
             .about(resource, name)
     }
 
@@ -194,7 +196,7 @@ impl Status {
         Status::failure(
             409,
             "Conflict",
-            format!("Operation cannot be fulfilled on {resource} {name:?}: {why}"),
+            format!("Operation cannot be fulfilled on {resource} {}: {why}", Quoted(name)),
         )
         .about(resource, name)
     }
@@ -247,7 +249,7 @@ impl Status {
                 field: e.field.to_string(),
             })
             .collect();
-        Status::failure(422, "Invalid", format!("{kind} {name:?} is invalid: {all}")).with_details(
+        Status::failure(422, "Invalid", format!("{kind} {} is invalid: {all}", Quoted(name))).with_details(
             StatusDetails {
                 name: name.to_owned(),
                 group: kind.group.clone(),

@@ -4,6 +4,8 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
+pub mod layout;
+
 /// `2026-01-02T03:04:05Z`, the form of `metav1.Time`.
 pub fn format_time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

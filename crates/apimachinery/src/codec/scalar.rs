@@ -2,9 +2,10 @@
 
 use crate::quantity;
 use crate::schema::{Scalar, Schema, TypeId, TypeKind};
-use crate::time::{format_micro_time, format_time, parse_time};
+use crate::time::{format_micro_time, format_time, layout};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 
 use crate::Value;
 
@@ -14,8 +15,8 @@ pub fn from_str(scalar: Scalar, text: &str) -> Option<Result<Value, String>> {
         Scalar::String | Scalar::IntOrString => return Some(Ok(text.into())),
         Scalar::Bytes => check_base64(text),
         Scalar::Quantity => quantity::canonical(text).map(|q| q.into_owned()).map_err(|e| e.to_string()),
-        Scalar::Time => parse(text, "2006-01-02T15:04:05Z07:00").map(format_time),
-        Scalar::MicroTime => parse(text, "2006-01-02T15:04:05.000000Z07:00").map(format_micro_time),
+        Scalar::Time => layout::RFC3339.parse(text).map(format_time),
+        Scalar::MicroTime => layout::RFC3339_MICRO.parse(text).map(format_micro_time),
         Scalar::Duration => duration_to_nanos(text)
             .map(duration_from_nanos)
             .ok_or_else(|| format!("time: invalid duration {text:?}")),
@@ -24,21 +25,46 @@ pub fn from_str(scalar: Scalar, text: &str) -> Option<Result<Value, String>> {
     Some(checked.map(Value::from))
 }
 
-fn parse(text: &str, layout: &str) -> Result<jiff::Timestamp, String> {
-    parse_time(text)
-        .ok_or_else(|| format!("parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""))
+/// Go wants the padding, but no zeros in the bits that the last character has to spare.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
+
+/// Go ignores line breaks within base64.
+fn check_base64(text: &str) -> Result<String, String> {
+    let clean: String = text.chars().filter(|&c| !is_line_break(c)).collect();
+    match LENIENT.decode(&clean) {
+        Ok(bytes) if clean.ends_with('=') => Ok(STANDARD.encode(bytes)),
+        Ok(_) => Ok(clean),
+        Err(_) => Err(format!("illegal base64 data at input byte {}", illegal_at(text.as_bytes()))),
+    }
 }
 
-/// Go ignores line breaks within base64 and wants the padding.
-fn check_base64(text: &str) -> Result<String, String> {
-    let clean: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-    match STANDARD.decode(&clean) {
-        Ok(_) => Ok(clean),
-        Err(base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _)) => {
-            Err(format!("illegal base64 data at input byte {at}"))
+fn is_line_break(c: char) -> bool {
+    matches!(c, '\r' | '\n')
+}
+
+/// Where Go finds fault with what is not base64: at the first character that may not stand where it does, or, at an early
+/// end, as many bytes before it as the last quantum has characters (`decodeQuantum`).
+fn illegal_at(text: &[u8]) -> usize {
+    let mut in_quantum = 0;
+    let mut rest = text.iter().enumerate().filter(|(_, byte)| !is_line_break(char::from(**byte)));
+    while let Some((at, &byte)) = rest.next() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' => in_quantum = (in_quantum + 1) % 4,
+            b'=' if in_quantum == 2 => {
+                return match rest.next() {
+                    None => text.len(),
+                    Some((at, b'=')) => rest.next().map_or(at, |(at, _)| at),
+                    Some((at, _)) => at - 1,
+                };
+            }
+            b'=' if in_quantum == 3 => return rest.next().map_or(at, |(at, _)| at),
+            _ => return at,
         }
-        Err(_) => Err(format!("illegal base64 data at input byte {}", clean.len())),
     }
+    text.len() - in_quantum
 }
 
 pub fn base64_from_bytes(bytes: &[u8]) -> String {
@@ -158,8 +184,29 @@ mod tests {
         assert_eq!(canonical(Scalar::Time, "2026-01-02T03:04:05.6+01:00"), Ok("2026-01-02T02:04:05Z".into()));
         assert_eq!(canonical(Scalar::Quantity, "1000m"), Ok("1".into()));
         assert_eq!(canonical(Scalar::Bytes, "YQ=="), Ok("YQ==".into()));
-        assert!(canonical(Scalar::Bytes, "Y!==").expect_err("is no base64").contains("input byte 1"));
+        assert_eq!(canonical(Scalar::Bytes, "YR\n==\n"), Ok("YQ==".into()));
         assert!(canonical(Scalar::Time, "yesterday").is_err());
         assert!(from_str(Scalar::Bool, "true").is_none());
+    }
+
+    #[test]
+    fn what_is_no_base64_is_told_where() {
+        for (text, at) in [
+            ("-----", 0),
+            ("Y!==", 1),
+            ("YQ=", 3),
+            ("YQ", 0),
+            ("YWFhYQ", 4),
+            ("YWFhY", 4),
+            ("Y\nWF\n!", 5),
+            ("YQ=a", 2),
+            ("YQ==YQ==", 4),
+            ("YWE=YQ==", 4),
+            ("=", 0),
+            ("Y=", 1),
+        ] {
+            let expect = format!("illegal base64 data at input byte {at}");
+            assert_eq!(from_str(Scalar::Bytes, text), Some(Err(expect)), "{text:?}");
+        }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::Value;
 
-use super::{Object, Schema, TypeId, TypeKind};
+use super::{Object, Presence, Schema, TypeId, TypeKind};
+use crate::codec::scalar;
 
 impl Schema {
     /// Sets every absent field that has a default, in `value` and in whatever it holds. What is absent altogether
@@ -24,10 +25,13 @@ impl Schema {
 
     fn default_object(&self, object: &Object, map: &mut crate::Map) {
         for field in &object.fields {
-            if let Some(default) = &field.default
-                && map.get(field.name.as_ref()).is_none_or(Value::is_null)
-            {
-                map.insert(&*field.name, default.to_value());
+            let Some(default) = &field.default else { continue };
+            let default = default.to_value();
+            // What is left out when empty need not be made so.
+            let writes_nothing =
+                field.presence == Presence::OmitEmpty && scalar::is_empty(&default, &self[field.ty].kind);
+            if !writes_nothing && map.get(field.name.as_ref()).is_none_or(Value::is_null) {
+                map.insert(&*field.name, default);
             }
         }
         for (key, value) in map {

@@ -18,11 +18,12 @@ impl Head {
         Head(u64::from_be_bytes(first))
     }
 
-    /// Of a name of so many bytes that `first` begins with.
+    /// Of a name of so many bytes that `text` begins with. What follows the name spares counting its bytes.
     #[inline]
-    pub fn of_first(first: [u8; 8], name_bytes: usize) -> Head {
+    pub fn at_start(text: &[u8], name_bytes: usize) -> Head {
+        let Some(first) = text.first_chunk() else { return Head::of(&text[..name_bytes]) };
         let beyond = u64::MAX.checked_shr(8 * name_bytes as u32).unwrap_or(0);
-        Head(u64::from_be_bytes(first) & !beyond)
+        Head(u64::from_be_bytes(*first) & !beyond)
     }
 }
 
@@ -100,8 +101,9 @@ mod tests {
     fn what_follows_a_name_is_no_part_of_its_head() {
         for name in ["", "a", "podIP", "hostname", "hostnameOverride"] {
             let text = format!("{name}\": \"value\"");
-            let first = *text.as_bytes().first_chunk().expect("is longer");
-            assert_eq!(Head::of_first(first, name.len()), Head::of(name.as_bytes()), "{name}");
+            for text in [&text, name] {
+                assert_eq!(Head::at_start(text.as_bytes(), name.len()), Head::of(name.as_bytes()), "{text}");
+            }
         }
     }
 
