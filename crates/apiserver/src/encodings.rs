@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::vec::IntoIter;
 
 use apimachinery::Status;
-use apimachinery::codec::protobuf::{self, List};
+use apimachinery::codec::protobuf::{self, Alike, List};
 use apimachinery::schema::TypeId;
 use store::Entry;
 use tokio::task::yield_now;
@@ -68,27 +68,26 @@ impl Encodings {
         entries: Vec<Arc<Entry>>,
     ) -> Result<Pieces<Messages, IntoIter<Arc<Entry>>>, Status> {
         let mut list = List::new(api::schema(), types.list, empty).map_err(Status::internal)?;
-        let mut message = Vec::new();
+        let mut maker = Maker { item: types.item, alike: Alike::default(), message: Vec::new() };
         for turn in entries.chunks(TURN_ENTRIES) {
             for entry in turn {
-                list.expect(self.length(types.item, entry, &mut message)?);
+                list.expect(self.length(entry, &mut maker)?);
             }
             yield_now().await;
         }
         let head = list.head();
-        Ok(Pieces::new(Messages { list, item: types.item }, head, entries.into_iter()))
+        Ok(Pieces::new(Messages { list, maker }, head, entries.into_iter()))
     }
 
-    /// How long the entry's message is. `message` is room to make it in.
-    fn length(&self, item: TypeId, entry: &Entry, message: &mut Vec<u8>) -> Result<usize, Status> {
+    /// How long the entry's message is.
+    fn length(&self, entry: &Entry, maker: &mut Maker) -> Result<usize, Status> {
         if let Some(known) = entry.beside.get::<Known>() {
             return Ok(known.len());
         }
-        message.clear();
-        protobuf::append_message(api::schema(), item, &entry.bytes, message).map_err(Status::internal)?;
+        let message = maker.message(entry)?;
         let length = message.len();
         let known = match self.take(length) {
-            Some(left) => Known::Message(Kept { message: message.as_slice().into(), left }),
+            Some(left) => Known::Message(Kept { message: message.into(), left }),
             None => Known::Length(length),
         };
         entry.beside.keep(known);
@@ -110,10 +109,28 @@ pub struct ListTypes {
     pub item: TypeId,
 }
 
+/// Makes the messages of a list's items.
+struct Maker {
+    item: TypeId,
+    alike: Alike,
+    /// The last one made.
+    message: Vec<u8>,
+}
+
+impl Maker {
+    fn message(&mut self, entry: &Entry) -> Result<&[u8], Status> {
+        let Maker { item, alike, message } = self;
+        message.clear();
+        protobuf::append_message(api::schema(), *item, &entry.bytes, alike, message)
+            .map_err(Status::internal)?;
+        Ok(message)
+    }
+}
+
 /// A list in protobuf, all of whose items are known to be encodable.
 pub struct Messages {
     list: List,
-    item: TypeId,
+    maker: Maker,
 }
 
 impl Form for Messages {
@@ -123,8 +140,8 @@ impl Form for Messages {
         match entry.beside.get() {
             Some(Known::Message(kept)) => self.list.push_item(&kept.message, out),
             _ => {
-                let pushed = self.list.push_json(api::schema(), self.item, &entry.bytes, out);
-                pushed.expect("it was encoded before, for its length");
+                let message = self.maker.message(&entry);
+                self.list.push_item(message.expect("it was encoded before, for its length"), out);
             }
         }
     }

@@ -5,6 +5,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::alike::{Alike, Place};
 use super::text::{Malformed, Quoted, Text};
 use super::wire::Writer;
 use super::{Error, RAW, TypeMeta};
@@ -12,15 +13,23 @@ use crate::codec::scalar;
 use crate::schema::{Field, Head, Object, Scalar, Schema, Slot, TypeId, TypeKind, Union};
 use crate::time::parse_time;
 
-/// Appends the message of an object of type `root`; notes the kind it says it is.
+/// What is known of an object beside its text, and what is to be known of it.
+pub struct Context<'c> {
+    /// Where the kind goes that the object says it is.
+    pub type_meta: Option<&'c mut TypeMeta>,
+    /// What the objects before it were made of.
+    pub alike: Option<&'c mut Alike>,
+}
+
+/// Appends the message of an object of type `root`.
 pub fn message(
     schema: &Schema,
     root: TypeId,
     json: &[u8],
-    type_meta: Option<&mut TypeMeta>,
+    context: Context<'_>,
     out: &mut Writer,
 ) -> Result<(), Error> {
-    let mut encoder = Encoder { schema, text: Text::new(json), out, type_meta };
+    let mut encoder = Encoder { schema, text: Text::new(json), out, context };
     let encoded = encoder.root(root);
     if encoder.text.is_wide() || encoded.is_err() {
         // Checked once as a whole, not string by string.
@@ -79,8 +88,8 @@ struct Encoder<'a, 'w> {
     schema: &'a Schema,
     text: Text<'a>,
     out: &'w mut Writer,
-    /// Where the outermost object's `kind` and `apiVersion` go, until it has begun.
-    type_meta: Option<&'w mut TypeMeta>,
+    /// Its `type_meta` only until the outermost object has begun.
+    context: Context<'w>,
 }
 
 impl<'a> Encoder<'a, '_> {
@@ -124,7 +133,7 @@ impl<'a> Encoder<'a, '_> {
 
     fn object(&mut self, first: u8, ty: TypeId, object: &Object) -> Result<(), Fault> {
         self.check(first, b'{', ty)?;
-        let mut type_meta = self.type_meta.take();
+        let mut type_meta = self.context.type_meta.take();
         // Names mostly come in the order of the fields.
         let mut next = 0;
         let mut more = self.text.open(b'}')?;
@@ -135,7 +144,7 @@ impl<'a> Encoder<'a, '_> {
                     next = at + 1;
                     match slot.tag {
                         0 => self.note(&object.fields[at], &mut type_meta)?,
-                        _ => self.field(slot)?,
+                        _ => self.field(Place { of: ty, at }, slot)?,
                     }
                 }
                 None => self.text.skip()?,
@@ -176,9 +185,35 @@ impl<'a> Encoder<'a, '_> {
         Ok(())
     }
 
+    #[inline(always)]
+    fn field(&mut self, place: Place, slot: Slot) -> Result<(), Fault> {
+        match self.context.alike {
+            Some(_) if matches!(self.text.peek()?, b'{' | b'[') => self.field_alike(place, slot),
+            _ => self.wrapped(slot),
+        }
+    }
+
+    /// A field that may be as the one of the object before.
+    fn field_alike(&mut self, place: Place, slot: Slot) -> Result<(), Fault> {
+        if let Some(alike) = &mut self.context.alike
+            && alike.repeat(place, &mut self.text, self.out)
+        {
+            return Ok(());
+        }
+        let (from, start) = (self.text.at(), self.out.tail().len());
+        self.wrapped(slot)?;
+        // What is not all ASCII is not known to be text before all of it is read.
+        if let Some(alike) = &mut self.context.alike
+            && !self.text.is_wide()
+        {
+            alike.keep(place, self.text.depth(), self.text.since(from), &self.out.tail()[start..]);
+        }
+        Ok(())
+    }
+
     /// A field within the embedded messages that hold it. An embedded message may come in several pieces.
     #[inline(always)]
-    fn field(&mut self, Slot { ty, tag, wrap, .. }: Slot) -> Result<(), Fault> {
+    fn wrapped(&mut self, Slot { ty, tag, wrap, .. }: Slot) -> Result<(), Fault> {
         if wrap == [0; 2] {
             return self.value(ty, tag);
         }

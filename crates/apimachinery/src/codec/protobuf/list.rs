@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::encode::Context;
 use super::wire::Writer;
 use super::{Error, close_envelope, encode, known_or_only, open_envelope};
 use crate::codec::TypeMeta;
@@ -28,7 +29,8 @@ impl List {
         let items_tag = schema.field(root, ITEMS).ok_or_else(no_list)?.tag;
         let mut message = Writer::default();
         let mut found = TypeMeta::default();
-        encode::message(schema, root, json, Some(&mut found), &mut message)?;
+        let context = Context { type_meta: Some(&mut found), alike: None };
+        encode::message(schema, root, json, context, &mut message)?;
         let type_meta = known_or_only(schema, root, found);
         Ok(List { type_meta, message: message.finish(), items_tag, items_bytes: 0 })
     }
@@ -50,22 +52,6 @@ impl List {
         let mut writer = Writer::from(std::mem::take(out));
         writer.bytes(self.items_tag, message);
         *out = writer.into();
-    }
-
-    /// As `push_item`, of an item of type `item` that is JSON still.
-    pub fn push_json(
-        &self,
-        schema: &Schema,
-        item: TypeId,
-        json: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let mut writer = Writer::from(std::mem::take(out));
-        let start = writer.open(self.items_tag);
-        let pushed = encode::message(schema, item, json, None, &mut writer);
-        writer.close(start);
-        *out = writer.into();
-        pushed
     }
 
     /// Appends what comes after the last item.

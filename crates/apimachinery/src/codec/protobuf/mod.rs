@@ -1,6 +1,7 @@
 //! Kubernetes' protobuf: a message in an envelope that names its kind, behind four magic bytes. Follows
 //! `k8s.io/apimachinery/pkg/runtime/serializer/protobuf` and what gogo-proto writes.
 
+mod alike;
 mod decode;
 mod encode;
 mod list;
@@ -13,6 +14,8 @@ use super::{Error, TypeMeta};
 use crate::Value;
 use crate::gvk::{GroupVersion, GroupVersionKind};
 use crate::schema::{Schema, TypeId};
+pub use alike::Alike;
+use encode::Context;
 pub use list::List;
 use wire::Reader;
 pub(crate) use wire::Writer;
@@ -122,7 +125,8 @@ pub fn encode(schema: &Schema, root: TypeId, value: &Value) -> Result<Bytes, Err
 pub fn from_json(schema: &Schema, root: TypeId, json: &[u8]) -> Result<Bytes, Error> {
     let mut message = Writer::with_capacity(json.len());
     let mut found = TypeMeta::default();
-    encode::message(schema, root, json, Some(&mut found), &mut message)?;
+    let context = Context { type_meta: Some(&mut found), alike: None };
+    encode::message(schema, root, json, context, &mut message)?;
     let message = message.finish();
     let mut writer = open_envelope(&known_or_only(schema, root, found), message.len());
     writer.raw(&message);
@@ -148,9 +152,16 @@ fn close_envelope(writer: &mut Writer) {
 }
 
 /// Appends the message of an object of type `root`, without an envelope, of JSON text.
-pub fn append_message(schema: &Schema, root: TypeId, json: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+pub fn append_message(
+    schema: &Schema,
+    root: TypeId,
+    json: &[u8],
+    alike: &mut Alike,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
     let mut writer = Writer::from(std::mem::take(out));
-    let appended = encode::message(schema, root, json, None, &mut writer);
+    let context = Context { type_meta: None, alike: Some(alike) };
+    let appended = encode::message(schema, root, json, context, &mut writer);
     *out = writer.into();
     appended
 }

@@ -112,6 +112,20 @@ impl<'a> Text<'a> {
         &self.text[start..self.at]
     }
 
+    /// Objects and lists that are open here.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Goes past `value` if it is next: an object or a list, which ends by itself.
+    pub fn pass(&mut self, value: &[u8]) -> bool {
+        let is_next = self.text[self.at..].starts_with(value);
+        if is_next {
+            self.at += value.len();
+        }
+        is_next
+    }
+
     /// What the next token begins with.
     #[inline]
     pub fn peek(&mut self) -> Result<u8> {
@@ -184,11 +198,11 @@ impl<'a> Text<'a> {
     #[inline(always)]
     pub fn field(&mut self) -> Result<(Quoted<'a>, Head)> {
         self.peek()?;
-        let first = self.text[self.at..].get(1..9).and_then(<[u8]>::first_chunk);
+        let text = self.text.get(self.at + 1..).unwrap_or_default();
         let key = self.key()?;
-        let head = match (key.plain(), first) {
-            (Some(name), Some(first)) => Head::of_first(*first, name.len()),
-            _ => Head::of(&key.decode()?),
+        let head = match key.plain() {
+            Some(name) => Head::at_start(text, name.len()),
+            None => Head::of(&key.decode()?),
         };
         Ok((key, head))
     }
