@@ -1,7 +1,7 @@
 //! DefaultTolerationSeconds: pods stay on a node that is not ready or cannot be reached for five minutes, unless they
 //! say otherwise.
 
-use apimachinery::{Map, Status, Value, json};
+use apimachinery::{Status, Value, json};
 
 use crate::chain::Plugin;
 use crate::request::{Request, World};
@@ -28,20 +28,17 @@ impl Plugin for DefaultTolerationSeconds {
         let given = tolerations.len();
         for taint in TAINTS {
             if !tolerations[..given].iter().any(|toleration| tolerates(toleration, taint)) {
-                tolerations.push(default_toleration(taint).into());
+                tolerations.push(default_toleration(taint));
             }
         }
         Ok(())
     }
 }
 
-fn default_toleration(taint: &str) -> Map {
-    Map::from([
-        ("effect", "NoExecute".into()),
-        ("key", taint.into()),
-        ("operator", "Exists".into()),
-        ("tolerationSeconds", TOLERATION_SECONDS.into()),
-    ])
+fn default_toleration(taint: &str) -> Value {
+    json!({
+        "key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS,
+    })
 }
 
 /// Whether a toleration speaks of this taint with effect NoExecute; an empty key or effect speaks of all.

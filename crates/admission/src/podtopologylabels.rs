@@ -49,16 +49,16 @@ mod tests {
 
     #[test]
     fn bindings_and_bound_pods_carry_the_nodes_place() {
-        let node = json!({"metadata": {"name": "n", "labels": {LABELS[0]: "z", "other": "x"}}});
+        let node = json!({"metadata": {"name": "n", "labels": {(LABELS[0]): "z", "other": "x"}}});
         let world = Objects::default().with("nodes", node);
         let user = UserInfo::anonymous();
         let binding = json!({"metadata": {}, "target": {"kind": "Node", "name": "n"}});
         let create = request(&user, Operation::Create, "pods/binding", "p");
         let found = run(&PodTopologyLabels, &create, binding, &world).expect("is allowed");
-        assert_eq!(found["metadata"]["labels"], json!({LABELS[0]: "z"}));
+        assert_eq!(found["metadata"]["labels"], json!({(LABELS[0]): "z"}));
         let create = request(&user, Operation::Create, "pods", "p");
-        let pod = json!({"metadata": {"labels": {LABELS[0]: "y"}}, "spec": {"nodeName": "n"}});
+        let pod = json!({"metadata": {"labels": {(LABELS[0]): "y"}}, "spec": {"nodeName": "n"}});
         let found = run(&PodTopologyLabels, &create, pod, &world).expect("is allowed");
-        assert_eq!(found["metadata"]["labels"], json!({LABELS[0]: "z"}));
+        assert_eq!(found["metadata"]["labels"], json!({(LABELS[0]): "z"}));
     }
 }

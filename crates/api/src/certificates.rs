@@ -115,7 +115,7 @@ impl Strategy for CertificateSigningRequest {
         let signer = str_at(obj, &["spec", "signerName"]);
         let duration = match obj.pointer("/spec/expirationSeconds") {
             Some(_) => human_duration(count(obj, &["spec", "expirationSeconds"])),
-            None => NONE.to_owned(),
+            None => NONE.into(),
         };
         vec![
             name(obj),

@@ -1,7 +1,8 @@
 //! Cells that many kinds print, worded as upstream's printers (`k8s.io/kubernetes/pkg/printers/internalversion`).
 
 use apimachinery::meta::{str_at, value_at};
-use apimachinery::{Value, time};
+use apimachinery::value::format_compact;
+use apimachinery::{Text, Value, time};
 use jiff::Timestamp;
 
 use crate::strategy::Column;
@@ -64,40 +65,40 @@ pub fn created_at(obj: &Value) -> Value {
 }
 
 /// How long ago a time was; `<unknown>` when it is not set.
-pub fn since(at: Option<&Value>, now: Timestamp) -> String {
+pub fn since(at: Option<&Value>, now: Timestamp) -> Text {
     match at.and_then(Value::as_str).and_then(time::parse_time) {
         Some(at) => human_duration(now.as_second() - at.as_second()),
-        None => UNKNOWN.to_owned(),
+        None => UNKNOWN.into(),
     }
 }
 
 /// A duration in at most two units, coarser as it grows (follows `duration.HumanDuration`).
-pub fn human_duration(seconds: i64) -> String {
+pub fn human_duration(seconds: i64) -> Text {
     if seconds < -1 {
-        return "<invalid>".to_owned();
+        return "<invalid>".into();
     }
     let seconds = seconds.max(0);
     let minutes = seconds / SECONDS_PER_MINUTE;
     let hours = minutes / MINUTES_PER_HOUR;
     let days = hours / HOURS_PER_DAY;
     match () {
-        () if seconds < 2 * SECONDS_PER_MINUTE => format!("{seconds}s"),
+        () if seconds < 2 * SECONDS_PER_MINUTE => format_compact!("{seconds}s"),
         () if minutes < 10 => two_units(minutes, "m", seconds % SECONDS_PER_MINUTE, "s"),
-        () if minutes < 3 * MINUTES_PER_HOUR => format!("{minutes}m"),
+        () if minutes < 3 * MINUTES_PER_HOUR => format_compact!("{minutes}m"),
         () if hours < 8 => two_units(hours, "h", minutes % MINUTES_PER_HOUR, "m"),
-        () if hours < 2 * HOURS_PER_DAY => format!("{hours}h"),
+        () if hours < 2 * HOURS_PER_DAY => format_compact!("{hours}h"),
         () if hours < 8 * HOURS_PER_DAY => two_units(days, "d", hours % HOURS_PER_DAY, "h"),
-        () if hours < 2 * HOURS_PER_YEAR => format!("{days}d"),
+        () if hours < 2 * HOURS_PER_YEAR => format_compact!("{days}d"),
         () if hours < 8 * HOURS_PER_YEAR => two_units(days / 365, "y", days % 365, "d"),
-        () => format!("{}y", days / 365),
+        () => format_compact!("{}y", days / 365),
     }
 }
 
-fn two_units(major: i64, major_unit: &str, minor: i64, minor_unit: &str) -> String {
+fn two_units(major: i64, major_unit: &str, minor: i64, minor_unit: &str) -> Text {
     if minor == 0 {
-        format!("{major}{major_unit}")
+        format_compact!("{major}{major_unit}")
     } else {
-        format!("{major}{major_unit}{minor}{minor_unit}")
+        format_compact!("{major}{major_unit}{minor}{minor_unit}")
     }
 }
 

@@ -47,6 +47,15 @@ pub fn fill(obj: &mut Value, table: &[(&str, Fill)]) {
     }
 }
 
+/// Makes empty lists null: what upstream stores cannot tell them from none at all.
+pub fn store_as_none(obj: &mut Value, lists: &[&str]) {
+    for list in lists {
+        if let Some(list) = obj.get_mut(list).filter(|list| list.as_array().is_some_and(Vec::is_empty)) {
+            *list = Value::Null;
+        }
+    }
+}
+
 /// The object at a field, if there is one.
 pub fn object<'a>(obj: &'a mut Value, field: &str) -> Option<&'a mut Value> {
     obj.get_mut(field).filter(|value| value.is_object())
@@ -83,5 +92,12 @@ mod tests {
             ],
         );
         assert_eq!(obj, json!({"a": "A", "b": "x", "c": 3, "d": 0, "e": {}, "f": false}));
+    }
+
+    #[test]
+    fn a_list_of_nothing_is_stored_as_none() {
+        let mut obj = json!({"a": [], "b": [1]});
+        store_as_none(&mut obj, &["a", "b", "c"]);
+        assert_eq!(obj, json!({"a": null, "b": [1]}));
     }
 }

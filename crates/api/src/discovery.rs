@@ -9,7 +9,7 @@ use apimachinery::names;
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, items, name};
-use crate::defaults::{Fill, each, fill};
+use crate::defaults::{Fill, each, fill, store_as_none};
 use crate::strategy::{Column, NameRule, Strategy, advance_generation, drop_field, set_first_generation};
 use crate::validation::{
     At, PROTOCOLS, dns1123_label, dns1123_subdomain, ip, qualified_name, same, same_field,
@@ -39,12 +39,17 @@ pub struct EndpointSlice;
 
 impl Strategy for EndpointSlice {
     fn default(&self, obj: &mut Value) {
+        fill(obj, &[("endpoints", Fill::Null), ("ports", Fill::Null)]);
         for port in each(obj, "ports") {
             fill(port, PORT);
         }
         for endpoint in each(obj, "endpoints") {
             fill(endpoint, &[("conditions", Fill::Empty)]);
         }
+    }
+
+    fn canonicalize(&self, obj: &mut Value) {
+        store_as_none(obj, &["endpoints", "ports"]);
     }
 
     fn prepare_for_create(&self, obj: &mut Value) {

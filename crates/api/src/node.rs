@@ -6,10 +6,11 @@ use apimachinery::meta::str_at;
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, name};
+use crate::core::pod::validation::requirements;
 use crate::core::pod::validation::scheduling::tolerations;
 use crate::objectmeta::validate_labels;
 use crate::strategy::{Column, Strategy};
-use crate::validation::{At, dns1123_label, node_labels, resource_quantity, same_field};
+use crate::validation::{At, dns1123_label, node_labels, same_field};
 
 const TOLERATION_KEYS: [&str; 4] = ["key", "operator", "value", "effect"];
 
@@ -29,10 +30,7 @@ impl Strategy for RuntimeClass {
             dns1123_label(&handler, &mut errors);
         }
         let overhead = root.get("overhead");
-        for (resource, quantity) in overhead.get("podFixed").entries() {
-            let at = quantity.under(&overhead.path.child("limits").key(resource));
-            resource_quantity(resource, &at, &mut errors);
-        }
+        requirements::overhead(&overhead.get("podFixed").under(&overhead.path), &mut errors);
         if let Some(scheduling) = root.field("scheduling") {
             let selector = scheduling.get("nodeSelector");
             validate_labels(selector.value.as_object().map(|_| selector.value), &selector.path, &mut errors);
@@ -91,6 +89,10 @@ mod tests {
         check(json!({"handler": "gvisor", "overhead": {"podFixed": {"memory": "1Mi"}}}), &[]);
         check(json!({}), &["handler: Required value"]);
         check(json!({"handler": "A"}), &["handler: Invalid value: \"A\": a lowercase RFC 1123 label"]);
+        check(
+            json!({"handler": "h", "overhead": {"podFixed": {"pods": "1"}}}),
+            &["overhead.limits[pods]: Invalid value: \"pods\": must be a standard resource for containers"],
+        );
         check(
             json!({"handler": "h", "overhead": {"podFixed": {"memory": "-1"}}}),
             &["overhead.limits[memory]: Invalid value: \"-1\": must be greater than or equal to 0"],

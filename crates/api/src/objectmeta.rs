@@ -8,6 +8,7 @@ use apimachinery::{GroupVersion, Value, json, names};
 
 use crate::columns::items;
 use crate::strategy::{NameRule, keep_metadata};
+use crate::validation::At;
 
 /// What a field that may not change says when it does.
 pub const FIELD_IMMUTABLE: &str = "field is immutable";
@@ -184,6 +185,34 @@ pub fn validate_annotations(annotations: Option<&Value>, path: &Path, errors: &m
     }
 }
 
+/// The metadata that a template gives the objects made of it: labels and annotations, and nothing else (follows
+/// `ValidateTemplateObjectMeta`).
+pub fn validate_template(metadata: &At, errors: &mut ErrorList) {
+    const NOT_OF_A_TEMPLATE: [&str; 13] = [
+        "name",
+        "generateName",
+        "namespace",
+        "selfLink",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "ownerReferences",
+        "finalizers",
+        "managedFields",
+    ];
+    let field = |name: &str| metadata.value.get(name);
+    validate_annotations(field("annotations"), &metadata.path.child("annotations"), errors);
+    validate_labels(field("labels"), &metadata.path.child("labels"), errors);
+    for name in
+        NOT_OF_A_TEMPLATE.iter().filter(|name| !is_unset(field(name)) && field(name) != Some(&Value::from(0)))
+    {
+        errors.push(Error::forbidden(&metadata.path.child(name), "cannot be set"));
+    }
+}
+
 fn validate_owner_references(metadata: &Value, path: &Path, errors: &mut ErrorList) {
     let owners = items(metadata, &["ownerReferences"]);
     let mut controller: Option<String> = None;
@@ -349,7 +378,7 @@ mod tests {
         check(
             base("labels", json!({"a/b/c": "x"})),
             true,
-            &["metadata.labels: Invalid value: \"a/b/c\": a qualified name"],
+            &["metadata.labels: Invalid value: \"a/b/c\": a valid label key"],
         );
         check(
             base("labels", json!({"a": "-"})),

@@ -6,7 +6,7 @@ use apimachinery::{Value, names};
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, items, name, wide};
-use crate::defaults::{Fill, each, fill, object_or_new};
+use crate::defaults::{Fill, each, fill, object_or_new, store_as_none};
 use crate::strategy::{Column, NameRule, Strategy};
 use crate::validation::{At, dns1123_subdomain, label_selector, same_field};
 
@@ -37,9 +37,7 @@ impl Strategy for Role {
 
     /// No rules are stored as none at all.
     fn canonicalize(&self, obj: &mut Value) {
-        if obj["rules"].as_array().is_some_and(Vec::is_empty) {
-            obj["rules"] = Value::Null;
-        }
+        store_as_none(obj, &["rules"]);
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

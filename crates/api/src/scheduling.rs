@@ -57,7 +57,7 @@ impl Strategy for PriorityClass {
             errors.push(Error::forbidden(&Path::new("value"), detail));
         }
         if let Some(policy) = At::root(obj).field("preemptionPolicy") {
-            policy.check_enum(&PREEMPTION_POLICIES, &mut errors);
+            policy.check_enum_of(&PREEMPTION_POLICIES, &mut errors);
         }
         errors
     }

@@ -2,13 +2,32 @@
 
 use std::sync::LazyLock;
 
+use apimachinery::schema::Head;
+
 /// Fields of an object, or of each item of a list, and what is meant of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
     /// In order of their names.
-    named: Vec<(Box<str>, Shown)>,
+    named: Vec<Named>,
     /// Whether all of the fields that are not named are meant.
     others: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Named {
+    head: Head,
+    name: Box<str>,
+    below: Shown,
+}
+
+impl Named {
+    fn new(name: &str, below: Shown) -> Named {
+        Named { head: Head::of(name.as_bytes()), name: name.into(), below }
+    }
+
+    fn is(&self, name: &[u8], head: Head) -> bool {
+        self.head == head && self.name.as_bytes() == name
+    }
 }
 
 /// All there is.
@@ -16,8 +35,8 @@ pub static ALL: Shown = Shown { named: Vec::new(), others: true };
 
 /// All but who owns which field: no built-in kind shows that, and it is often half of the text.
 pub static ALL_BUT_MANAGED_FIELDS: LazyLock<Shown> = LazyLock::new(|| {
-    let metadata = Shown { named: vec![("managedFields".into(), Shown::default())], others: true };
-    Shown { named: vec![("metadata".into(), metadata)], others: true }
+    let metadata = Shown { named: vec![Named::new("managedFields", Shown::default())], others: true };
+    Shown { named: vec![Named::new("metadata", metadata)], others: true }
 });
 
 impl Shown {
@@ -41,11 +60,11 @@ impl Shown {
             return;
         };
         let name = name.as_ref();
-        let at = self.named.binary_search_by(|(field, _)| (**field).cmp(name)).unwrap_or_else(|at| {
-            self.named.insert(at, (name.into(), Shown::default()));
+        let at = self.named.binary_search_by(|named| (*named.name).cmp(name)).unwrap_or_else(|at| {
+            self.named.insert(at, Named::new(name, Shown::default()));
             at
         });
-        self.named[at].1.add(path);
+        self.named[at].below.add(path);
     }
 
     pub fn is_all(&self) -> bool {
@@ -56,16 +75,16 @@ impl Shown {
         !self.others && self.named.is_empty()
     }
 
-    /// Whether no field is meant that comes after this name.
-    pub fn ends_at(&self, name: impl AsRef<[u8]>) -> bool {
-        !self.others && self.named.last().is_none_or(|(field, _)| field.as_bytes() <= name.as_ref())
+    /// Whether no field is meant that comes after the one of this name, which has this head.
+    pub fn ends_at(&self, name: &[u8], head: Head) -> bool {
+        let is_last = |last: &Named| last.head < head || last.head == head && last.name.as_bytes() <= name;
+        !self.others && self.named.last().is_none_or(is_last)
     }
 
-    /// What is meant of a field, if anything is.
-    pub fn field(&self, name: impl AsRef<[u8]>) -> Option<&Shown> {
-        let name = name.as_ref();
-        match self.named.iter().find(|(field, _)| field.as_bytes() == name) {
-            Some((_, below)) => Some(below).filter(|below| !below.is_nothing()),
+    /// What is meant of the field of this name, which has this head, if anything is.
+    pub fn field(&self, name: &[u8], head: Head) -> Option<&Shown> {
+        match self.named.iter().find(|named| named.is(name, head)) {
+            Some(Named { below, .. }) => Some(below).filter(|below| !below.is_nothing()),
             None => self.others.then_some(&ALL),
         }
     }
@@ -75,24 +94,34 @@ impl Shown {
 mod tests {
     use super::*;
 
+    fn field<'s>(shown: &'s Shown, name: &str) -> Option<&'s Shown> {
+        shown.field(name.as_bytes(), Head::of(name.as_bytes()))
+    }
+
     #[test]
     fn paths_show_what_they_lead_to_and_nothing_beside_it() {
         let shown = Shown::of(["a.b", "a.c.d", "e", "e.f"].map(|path| path.split('.')));
         let below =
-            |path: &[&str]| path.iter().try_fold(&shown, |shown, name| shown.field(name)).map(Shown::is_all);
+            |path: &[&str]| path.iter().try_fold(&shown, |shown, name| field(shown, name)).map(Shown::is_all);
         assert_eq!(below(&["a"]), Some(false));
         assert_eq!([below(&["a", "b"]), below(&["a", "c", "d"]), below(&["e", "g"])], [Some(true); 3]);
         assert_eq!([below(&["x"]), below(&["a", "x"]), below(&["a", "c", "x"])], [None; 3]);
         assert!(Shown::of([std::iter::empty::<&str>()]).is_all());
-        assert_eq!(["d", "e", "f"].map(|name| shown.ends_at(name)), [false, true, true]);
-        assert!(!ALL.ends_at("z"));
+        let ends = |shown: &Shown, name: &str| shown.ends_at(name.as_bytes(), Head::of(name.as_bytes()));
+        assert_eq!(["d", "e", "f"].map(|name| ends(&shown, name)), [false, true, true]);
+        assert!(!ends(&ALL, "z"));
+        let long = Shown::of([["managedFields"]]);
+        assert_eq!(
+            ["managed", "managedA", "managedFields", "managedG"].map(|name| ends(&long, name)),
+            [false, false, true, true]
+        );
     }
 
     #[test]
     fn managed_fields_are_left_out_at_their_place_alone() {
-        let metadata = ALL_BUT_MANAGED_FIELDS.field("metadata").expect("is shown");
-        assert!(metadata.field("managedFields").is_none());
-        assert!(metadata.field("labels").is_some_and(Shown::is_all));
-        assert!(ALL_BUT_MANAGED_FIELDS.field("managedFields").is_some_and(Shown::is_all));
+        let metadata = field(&ALL_BUT_MANAGED_FIELDS, "metadata").expect("is shown");
+        assert!(field(metadata, "managedFields").is_none());
+        assert!(field(metadata, "labels").is_some_and(Shown::is_all));
+        assert!(field(&ALL_BUT_MANAGED_FIELDS, "managedFields").is_some_and(Shown::is_all));
     }
 }

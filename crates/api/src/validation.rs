@@ -187,6 +187,13 @@ impl<'a> At<'a> {
         }
     }
 
+    /// As [`At::check_optional_enum`], where upstream has a list and keeps its order.
+    pub fn check_optional_enum_of(&self, supported: &[&str], errors: &mut ErrorList) {
+        if self.is_set() && !supported.contains(&self.text()) {
+            errors.push(self.not_supported_of(supported));
+        }
+    }
+
     /// One of a set of texts, if it is given.
     pub fn check_optional_enum(&self, supported: &[&str], errors: &mut ErrorList) {
         if self.is_set() && !supported.contains(&self.text()) {

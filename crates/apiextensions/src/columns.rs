@@ -1,7 +1,6 @@
 //! The columns that a definition has its instances printed in. Follows `registry/customresource/tableconvertor`.
 
-use apimachinery::Value;
-use apimachinery::json;
+use apimachinery::{Text, Value, json};
 
 use crate::definition;
 use crate::jsonpath::JsonPath;
@@ -15,7 +14,7 @@ pub struct Column {
 }
 
 /// How a cell shows how long ago a time was.
-pub type HumanAge<'a> = &'a dyn Fn(&Value) -> String;
+pub type HumanAge<'a> = &'a dyn Fn(&Value) -> Text;
 
 impl Column {
     /// The columns of a version; without any it has the age alone.
@@ -108,7 +107,7 @@ mod tests {
                 ..definition::Column::default()
             };
             let column = Column { path: JsonPath::parse(path).ok(), definition };
-            assert_eq!(column.cell(&object, &|_| "5d".to_owned()), expect, "{path}");
+            assert_eq!(column.cell(&object, &|_| "5d".into()), expect, "{path}");
         }
     }
 }

@@ -135,11 +135,21 @@ fn check_route(call: &Call, kind: &Kind) -> Result<(), Status> {
 }
 
 pub async fn get(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {
+    refuse_export(call)?;
     if let StartRevision::At(revision) = list::start_revision(call.query.text("resourceVersion"))? {
         list::refuse_future(&call.core, revision)?;
     }
     let entry = Place::of(call, kind, Part::Main).current(call)?;
     call.respond_object(200, kind, &entry.bytes, Some(entry.revision)).await
+}
+
+/// Objects without what a cluster adds to them are not had any more.
+fn refuse_export(call: &Call) -> Result<(), Status> {
+    if call.query.flag("export") {
+        let why = "the export parameter, deprecated since v1.14, is no longer supported";
+        return Err(Status::bad_request(why));
+    }
+    Ok(())
 }
 
 /// The object in a body, defaulted, in the version the store keeps.

@@ -6,6 +6,8 @@ mod nested;
 use std::borrow::Cow;
 
 use api::shown::Shown;
+use apimachinery::plain::plain_until;
+use apimachinery::schema::Head;
 use apimachinery::{Map, Value};
 
 use self::nested::past_nested;
@@ -30,7 +32,7 @@ pub fn metadata(json: &[u8]) -> &[u8] {
     let mut scanner = Scanner { text: json, at: 0 };
     let mut found = None;
     // It stands before nearly everything else: what comes after it is not looked at.
-    scanner.fields(|scanner, key| {
+    scanner.fields(|scanner, key, _| {
         let value = scanner.skipped()?;
         found = (*key == *METADATA).then_some(value);
         found.is_none().then_some(())
@@ -87,16 +89,21 @@ impl<'t> Scanner<'t> {
         Some(true)
     }
 
-    /// Calls `each` with the key of every field of an object; it is to go past the value.
-    fn fields(&mut self, mut each: impl FnMut(&mut Self, Cow<'t, [u8]>) -> Option<()>) -> Option<()> {
+    /// Calls `each` with the key of every field of an object and the key's head; it is to go past the value.
+    fn fields(&mut self, mut each: impl FnMut(&mut Self, Cow<'t, [u8]>, Head) -> Option<()>) -> Option<()> {
         self.eat(b'{')?;
         if self.peek()? == b'}' {
             return self.eat(b'}');
         }
         loop {
+            let text = self.text.get(self.at + 1..)?;
             let key = self.string()?;
+            let head = match &key {
+                Cow::Borrowed(name) => Head::at_start(text, name.len()),
+                Cow::Owned(name) => Head::of(name),
+            };
             self.eat(b':')?;
-            each(self, key)?;
+            each(self, key, head)?;
             if !self.goes_on(b'}')? {
                 return Some(());
             }
@@ -118,15 +125,15 @@ impl<'t> Scanner<'t> {
         let fields = value.as_object_mut()?;
         let (begin, mut count) = (self.at, 0);
         let mut in_order = false;
-        self.fields(|scanner, key| {
+        self.fields(|scanner, key, head| {
             let from = scanner.at;
             let may_end = std::mem::replace(&mut in_order, order == Order::ByName);
-            match shown.field(&key) {
+            match shown.field(&key, head) {
                 Some(below) => {
                     scanner.field(std::str::from_utf8(&key).ok()?, below, fields)?;
                     count += 1;
                 }
-                None if may_end && shown.ends_at(&key) => return scanner.skip_rest(),
+                None if may_end && shown.ends_at(&key, head) => return scanner.skip_rest(),
                 None => drop(scanner.skipped()?),
             }
             each(&key, scanner.text.get(from..scanner.at)?);
@@ -194,8 +201,8 @@ impl<'t> Scanner<'t> {
     fn string(&mut self) -> Option<Cow<'t, [u8]>> {
         let quoted = &self.text[self.at..];
         let text = quoted.strip_prefix(b"\"")?;
-        let end = past_plain(text, 0)?;
-        if text[end] == b'"' {
+        let end = plain_until(text, 0, &mut 0);
+        if *text.get(end)? == b'"' {
             self.at += end + 2;
             return Some(Cow::Borrowed(&text[..end]));
         }
@@ -224,37 +231,15 @@ impl<'t> Scanner<'t> {
 
 /// Where the string ends that `at` is in, its closing quote included.
 fn past_string(text: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        at = past_plain(text, at)?;
-        if text[at] == b'"' {
+    while at < text.len() {
+        at = plain_until(text, at, &mut 0);
+        if *text.get(at)? == b'"' {
             return Some(at + 1);
         }
+        // What is not plain is an escape: this server writes no control characters.
         at += 2;
     }
-}
-
-/// Where the next quote or backslash is. Eight bytes are looked at together: most of what is passed over is strings, and
-/// few of them are long.
-fn past_plain(text: &[u8], mut at: usize) -> Option<usize> {
-    const WORD: usize = size_of::<u64>();
-    while let Some(word) = text.get(at..at + WORD) {
-        let word = u64::from_le_bytes(word.try_into().ok()?);
-        let found = lowest(word, b'"') | lowest(word, b'\\');
-        if found != 0 {
-            return Some(at + (found.trailing_zeros() / u8::BITS) as usize);
-        }
-        at += WORD;
-    }
-    let rest = text.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'));
-    Some(at + rest?)
-}
-
-/// A word whose lowest bit that is set is the highest one of the first byte of `word` that is `byte`; 0 if none is.
-fn lowest(word: u64, byte: u8) -> u64 {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
-    let differing = word ^ (ONES * u64::from(byte));
-    differing.wrapping_sub(ONES) & !differing & HIGH
+    None
 }
 
 #[cfg(test)]
@@ -370,8 +355,9 @@ mod tests {
     fn kept(value: &Value, shown: &Shown) -> Value {
         match value {
             Value::Object(fields) => {
-                let kept =
-                    |(key, value): (&Text, &Value)| Some((key.clone(), kept(value, shown.field(key)?)));
+                let kept = |(key, value): (&Text, &Value)| {
+                    Some((key.clone(), kept(value, shown.field(key.as_bytes(), Head::of(key.as_bytes()))?)))
+                };
                 fields.iter().filter_map(kept).collect::<Map>().into()
             }
             Value::Array(items) => items.iter().map(|item| kept(item, shown)).collect(),

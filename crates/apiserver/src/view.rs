@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use apimachinery::value::write_json;
 use apimachinery::{Map, Status, Value, json};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -167,7 +168,7 @@ impl View {
     fn push_row(&self, reader: &mut row::Reader, metadata_head: &str, bytes: &[u8], out: &mut Vec<u8>) {
         let (object, metadata) = reader.read(bytes, self.kind.strategy.shown());
         out.extend_from_slice(b"{\"cells\":");
-        serde_json::to_writer(&mut *out, &self.kind.row(object, self.now)).expect("cells encode into memory");
+        write_json(out, &Value::Array(self.kind.row(object, self.now)));
         out.extend_from_slice(b",\"object\":");
         match self.include {
             IncludeObject::None => out.extend_from_slice(b"null"),

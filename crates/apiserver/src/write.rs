@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use admission::Operation;
-use api::Kind;
+use api::dynamicresource::adminaccess;
 use api::strategy::Writer;
+use api::{Kind, resource};
+use apimachinery::field::ErrorList;
 use apimachinery::meta::str_at;
 use apimachinery::{GroupKind, Status, Text, Value, field, json};
 use bytes::Bytes;
@@ -136,7 +138,8 @@ pub async fn create(
         .services
         .reserve(&call.core.store, stored, &mut object, None)
         .map_err(|e| place.invalid(&object, &e))?;
-    let errors = kind.judge().validate(&object);
+    let mut errors = admin_access(call, &place, &object, None);
+    errors.extend(kind.judge().validate(&object));
     if !errors.is_empty() {
         return Err(place.invalid(&object, &errors));
     }
@@ -171,6 +174,13 @@ fn settle(call: &Call, kind: &KindRef, object: &mut Value, dry_run: bool) {
     if object["status"] != before["status"] {
         ownership::reported(kind, &before, object, call.now);
     }
+}
+
+/// Devices are had as their administrator only where the namespace lets that be.
+fn admin_access(call: &Call, place: &Place, object: &Value, old: Option<&Value>) -> ErrorList {
+    adminaccess::validate(&place.kind.resource, object, old, || {
+        call.core.object(resource::NAMESPACES, "", &place.key.namespace)
+    })
 }
 
 /// Lets the kind set what depends on who writes, and when.
@@ -272,7 +282,8 @@ async fn attempt(
         .services
         .reserve(&call.core.store, stored, &mut object, Some(old))
         .map_err(|e| place.invalid(old, &e))?;
-    let errors = place.part.validate(place.kind.judge(), &object, old);
+    let mut errors = admin_access(call, place, &object, Some(old));
+    errors.extend(place.part.validate(place.kind.judge(), &object, old));
     if !errors.is_empty() {
         return Err(place.invalid(&object, &errors));
     }
@@ -309,7 +320,9 @@ async fn attempt(
 /// A body that names an object names that of the path.
 pub fn check_name(name: &str, path: &str) -> Result<(), Status> {
     if name.is_empty() {
-        return Err(Status::bad_request("name must be provided"));
+        return Err(Status::bad_request(format!(
+            "the name of the object ({path} based on URL) was undeterminable: name must be provided"
+        )));
     }
     if name != path {
         return Err(Status::bad_request(format!(

@@ -161,7 +161,7 @@ fn spec(config: &Config) -> Value {
 fn annotations(config: &Config) -> Value {
     json!({
         "volumes.kubernetes.io/controller-managed-attach-detach": "true",
-        localpath::ROOT: config.local_path_root,
+        (localpath::ROOT): config.local_path_root,
     })
 }
 

@@ -16,7 +16,7 @@ use crate::strategy::{Column, Strategy, bump_generation, set_first_generation};
 use crate::validation::{At, dns1123_subdomain, label_selector};
 
 const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
-const NOT_FOUND_ACTIONS: [&str; 2] = ["Allow", "Deny"];
+const NOT_FOUND_ACTIONS: [&str; 2] = ["Deny", "Allow"];
 const EXCLUSIVE: &str = "name and selector are mutually exclusive";
 
 const COLUMNS: [Column; 4] = [
@@ -126,7 +126,7 @@ fn param_ref(reference: &At, errors: &mut ErrorList) {
         }
         None => {}
     }
-    reference.get("parameterNotFoundAction").check_enum(&NOT_FOUND_ACTIONS, errors);
+    reference.get("parameterNotFoundAction").check_enum_of(&NOT_FOUND_ACTIONS, errors);
 }
 
 fn actions(list: &At, errors: &mut ErrorList) {

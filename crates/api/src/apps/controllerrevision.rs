@@ -6,6 +6,8 @@ use apimachinery::meta::str_at;
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, NONE, age, column, count, items, name};
+use crate::defaults::{Fill, fill};
+use crate::objectmeta::FIELD_IMMUTABLE;
 use crate::strategy::{Column, Strategy};
 use crate::validation::At;
 
@@ -19,16 +21,20 @@ const COLUMNS: [Column; 4] = [
 pub struct ControllerRevision;
 
 impl Strategy for ControllerRevision {
+    fn default(&self, obj: &mut Value) {
+        fill(obj, &[("revision", Fill::Int(0))]);
+    }
+
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let root = At::root(obj);
+        root.get("revision").check_nonnegative(&mut errors);
         let data = root.get("data");
         if !data.is_set() {
             errors.push(data.required("data is mandatory"));
         } else if data.map().is_none() {
             errors.push(data.required("data must be a valid JSON object"));
         }
-        root.get("revision").check_nonnegative(&mut errors);
         errors
     }
 
@@ -36,7 +42,11 @@ impl Strategy for ControllerRevision {
         let mut errors = ErrorList::new();
         let root = At::root(obj);
         root.get("revision").check_nonnegative(&mut errors);
-        root.get("data").check_unchanged(&At::root(old).get("data"), &mut errors);
+        // What only the controller understands is the same only if nothing of it differs.
+        let data = root.get("data");
+        if data.value != At::root(old).get("data").value {
+            errors.push(data.invalid(FIELD_IMMUTABLE));
+        }
         errors
     }
 
@@ -74,7 +84,7 @@ mod tests {
         expect_errors(&ControllerRevision.validate(&old), &[]);
         expect_errors(
             &ControllerRevision.validate(&json!({"revision": -1})),
-            &["data: Required value: data is mandatory", "revision: Invalid value: -1"],
+            &["revision: Invalid value: -1", "data: Required value: data is mandatory"],
         );
         expect_errors(
             &ControllerRevision.validate(&json!({"data": 7})),
@@ -84,6 +94,11 @@ mod tests {
         expect_errors(
             &ControllerRevision.validate_update(&new, &old),
             &["data: Invalid value: {\"spec\":2}: field is immutable"],
+        );
+        let empty = json!({"data": {}});
+        expect_errors(
+            &ControllerRevision.validate_update(&json!({}), &empty),
+            &["data: Invalid value: null: field is immutable"],
         );
     }
 

@@ -170,10 +170,10 @@ fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
         "OnDelete" => {}
         "RollingUpdate" if !rolling_update.is_set() => errors.push(rolling_update.required("")),
         "RollingUpdate" => validate_rolling_update(&rolling_update, errors),
-        _ => errors.push(Error::not_supported(
+        _ => errors.push(Error::not_supported_of(
             &strategy.path,
             strategy.value.clone(),
-            &["OnDelete", "RollingUpdate"],
+            &["RollingUpdate", "OnDelete"],
         )),
     }
 }

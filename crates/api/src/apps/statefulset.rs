@@ -14,6 +14,7 @@ use crate::strategy::{
 use crate::validation::{At, dns1123_label, int_or_percent, same, same_field};
 
 const SPEC: &[(&str, Fill)] = &[
+    ("serviceName", Fill::Text("")),
     ("podManagementPolicy", Fill::Text("OrderedReady")),
     ("updateStrategy", Fill::Empty),
     ("persistentVolumeClaimRetentionPolicy", Fill::Empty),
@@ -64,6 +65,9 @@ impl Strategy for StatefulSet {
         let Some(spec) = object(obj, "spec") else { return };
         default_workload(spec);
         fill(spec, SPEC);
+        if let Some(ordinals) = object(spec, "ordinals") {
+            fill(ordinals, &[("start", Fill::Int(0))]);
+        }
         if let Some(strategy) = object(spec, "updateStrategy") {
             default_strategy(strategy);
         }
@@ -102,14 +106,15 @@ impl Strategy for StatefulSet {
         if !name.text().is_empty() {
             dns1123_label(&name, &mut errors);
         }
-        validate_spec(&spec, &mut errors);
+        validate_spec(&spec, &spec.get("volumeClaimTemplates"), &mut errors);
         errors
     }
 
     fn validate_update(&self, obj: &Value, old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let spec = At::root(obj).get("spec");
-        validate_spec(&spec, &mut errors);
+        // Claims cannot change, and older ones may be what would be refused today.
+        validate_spec(&spec, &At::new(&Value::Null, spec.path.clone()), &mut errors);
         if !same_but_for(spec.value, &old["spec"], &MUTABLE) {
             errors.push(spec.forbidden(IMMUTABLE));
         }
@@ -181,7 +186,7 @@ fn same_but_for(spec: &Value, old: &Value, fields: &[&str]) -> bool {
     same(&rest(spec), &rest(old))
 }
 
-fn validate_spec(spec: &At, errors: &mut ErrorList) {
+fn validate_spec(spec: &At, new_claims: &At, errors: &mut ErrorList) {
     let policy = spec.get("podManagementPolicy");
     if !matches!(policy.text(), "OrderedReady" | "Parallel") {
         errors.push(policy.invalid("must be 'OrderedReady' or 'Parallel'"));
@@ -189,8 +194,12 @@ fn validate_spec(spec: &At, errors: &mut ErrorList) {
     validate_strategy(&spec.get("updateStrategy"), errors);
     if let Some(retention) = spec.field("persistentVolumeClaimRetentionPolicy") {
         for field in ["whenDeleted", "whenScaled"] {
-            retention.get(field).check_enum(&RETENTION_POLICIES, errors);
+            retention.get(field).check_enum_of(&RETENTION_POLICIES, errors);
         }
+    }
+    for claim in new_claims.items() {
+        let lenience = persistentvolumeclaim::validation::Lenience::default();
+        persistentvolumeclaim::validation::validate_spec(&claim.get("spec"), lenience, errors);
     }
     spec.get("replicas").check_nonnegative(errors);
     spec.get("minReadySeconds").check_nonnegative(errors);
@@ -331,7 +340,21 @@ mod tests {
             &[("template", template.clone())],
             &["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"data\""],
         );
-        check(&[("template", template), ("volumeClaimTemplates", json!([claim]))], &[]);
+        check(&[("template", template.clone()), ("volumeClaimTemplates", json!([claim]))], &[]);
+        let bare = json!({"metadata": {"name": "data"}, "spec": {}});
+        let at = "spec.volumeClaimTemplates[0].spec";
+        check(
+            &[
+                ("template", template),
+                ("volumeClaimTemplates", json!([bare])),
+                ("minReadySeconds", json!(-1)),
+            ],
+            &[
+                &format!("{at}.accessModes: Required value"),
+                &format!("{at}.resources[storage]: Required value"),
+                "spec.minReadySeconds: Invalid value: -1",
+            ],
+        );
     }
 
     #[test]

@@ -8,9 +8,10 @@ use apimachinery::{GroupVersion, Value, json};
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, NONE, UNKNOWN, age, column, count, items, name};
+use crate::core::pod::validation::requirements::container_resource_name;
 use crate::defaults::{Fill, fill, object};
 use crate::strategy::{Column, Strategy, keep};
-use crate::validation::{At, basic_quantity, label_selector, positive_quantity};
+use crate::validation::{At, basic_quantity, dns1123_label, positive_quantity};
 
 /// What a metric source is called in a spec, by its type.
 pub const SOURCES: [(&str, &str); 5] = [
@@ -215,21 +216,24 @@ fn validate_metric(metric: &At, errors: &mut ErrorList) {
     if kind.text().is_empty() {
         errors.push(kind.required("must specify a metric source type"));
     }
-    let Some((_, expected)) = SOURCES.iter().find(|(name, _)| *name == kind.text()) else {
-        errors.push(kind.not_supported(&SOURCE_TYPES));
-        return;
-    };
+    let expected = SOURCES.iter().find(|(name, _)| *name == kind.text()).map(|(_, field)| *field);
+    // Upstream looks at the type before the sources and once more after them.
+    let unknown = expected.is_none().then(|| kind.not_supported(&SOURCE_TYPES));
+    errors.extend(unknown.clone());
     let given: Vec<&str> =
         SOURCES.iter().map(|(_, field)| *field).filter(|field| metric.get(field).is_set()).collect();
     if let Some(first) = given.first() {
         validate_source(first, &metric.get(first), errors);
     }
-    if !given.contains(expected) {
+    errors.extend(unknown);
+    if let Some(missing) = expected.filter(|expected| !given.contains(expected)) {
         let detail = "must populate information for the given metric source";
-        errors.push(metric.get(expected).required(detail));
+        errors.push(metric.get(missing).required(detail));
     }
-    for field in given.iter().filter(|field| *field != expected) {
-        errors.push(metric.get(field).forbidden("must populate the given metric source only"));
+    if given.len() > 1 {
+        for field in given.iter().filter(|field| Some(**field) != expected) {
+            errors.push(metric.get(field).forbidden("must populate the given metric source only"));
+        }
     }
 }
 
@@ -268,6 +272,10 @@ fn validate_source(kind: &str, source: &At, errors: &mut ErrorList) {
                 if at.text().is_empty() {
                     let what = if *field == "name" { "a resource name" } else { "a container" };
                     errors.push(at.required(format!("must specify {what}")));
+                } else if *field == "container" {
+                    dns1123_label(&at, errors);
+                } else if kind != "resource" {
+                    container_resource_name(at.text(), &at, errors);
                 }
             }
             validate_target(&target, errors);
@@ -296,7 +304,6 @@ fn metric_identifier(metric: &At, errors: &mut ErrorList) {
     } else {
         name.check(apimachinery::names::is_path_segment_name, errors);
     }
-    label_selector(&metric.get("selector"), errors);
 }
 
 fn validate_target(target: &At, errors: &mut ErrorList) {
@@ -456,9 +463,25 @@ mod tests {
                 "spec.metrics[0].resource.target.averageUtilization: Required value: must set either a target raw value",
             ],
         );
+        let unknown = "spec.metrics[0].type: Unsupported value: \"Moon\"";
+        let target = json!({"type": "Moon", "averageValue": "0"});
         check(
-            &[("metrics", json!([{"type": "Moon"}]))],
-            &["spec.metrics[0].type: Unsupported value: \"Moon\""],
+            &[("metrics", json!([{"type": "Moon", "pods": {"metric": {"name": "m"}, "target": target}}]))],
+            &[
+                unknown,
+                "spec.metrics[0].pods.target.type: Invalid value: \"Moon\": must be either",
+                "spec.metrics[0].pods.target.averageValue: Invalid value: \"0\": must be positive",
+                unknown,
+            ],
+        );
+        let contained = json!({"name": "pods", "container": "C", "target": {"type": "Utilization", "averageUtilization": 1}});
+        check(
+            &[("metrics", json!([{"type": "Pods", "containerResource": contained}]))],
+            &[
+                "spec.metrics[0].containerResource.name: Invalid value: \"pods\": must be a standard resource for containers",
+                "spec.metrics[0].containerResource.container: Invalid value: \"C\"",
+                "spec.metrics[0].pods: Required value: must populate information",
+            ],
         );
         check(
             &[(

@@ -112,7 +112,7 @@ impl Strategy for CronJob {
             spec["timeZone"].as_str().unwrap_or(NONE).into(),
             suspend.into(),
             items(obj, &["status", "active"]).len().into(),
-            last.map_or(NONE.to_owned(), |time| since(Some(time), now)).into(),
+            last.map_or(NONE.into(), |time| since(Some(time), now)).into(),
             age(obj, now),
             containers.into(),
             images.into(),
@@ -141,7 +141,7 @@ fn validate_spec(spec: &At, old: Option<&Value>, errors: &mut ErrorList) {
     }
     let manual = job.get("manualSelector");
     if manual.is_true() {
-        errors.push(manual.not_supported(&["nil", "false"]));
+        errors.push(manual.not_supported_of(&["nil", "false"]));
     }
     spec.get("successfulJobsHistoryLimit").check_nonnegative(errors);
     spec.get("failedJobsHistoryLimit").check_nonnegative(errors);

@@ -2,7 +2,7 @@
 
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::meta::str_at;
-use apimachinery::{Value, json, names};
+use apimachinery::{Text, Value, json, names};
 use jiff::Timestamp;
 
 use super::status::is_true;
@@ -311,10 +311,10 @@ fn completions(obj: &Value) -> String {
 }
 
 /// From its start to its completion, or until now; nothing before it starts.
-fn took(status: &Value, now: Timestamp) -> String {
+fn took(status: &Value, now: Timestamp) -> Text {
     let time = |field: &str| status[field].as_str().and_then(apimachinery::time::parse_time);
     match (time("startTime"), time("completionTime")) {
-        (None, _) => String::new(),
+        (None, _) => Text::default(),
         (Some(_), None) => since(status.get("startTime"), now),
         (Some(start), Some(end)) => human_duration(end.as_second() - start.as_second()),
     }

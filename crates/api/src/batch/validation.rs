@@ -87,7 +87,7 @@ fn managed_by(spec: &At, errors: &mut ErrorList) {
 
 fn completion_mode(spec: &At, errors: &mut ErrorList) {
     let (per_index, failed) = (spec.get("backoffLimitPerIndex"), spec.get("maxFailedIndexes"));
-    spec.get("completionMode").check_optional_enum(&COMPLETION_MODES, errors);
+    spec.get("completionMode").check_optional_enum_of(&COMPLETION_MODES, errors);
     if !is_indexed(spec) {
         for at in [&per_index, &failed] {
             if at.is_set() {
@@ -277,7 +277,7 @@ fn restart_policy(spec: &At, policy: &At, errors: &mut ErrorList) {
             errors.push(policy.invalid("only \"Never\" is supported when podFailurePolicy is specified"));
         }
         "OnFailure" | "Never" => {}
-        _ => errors.push(policy.not_supported(&["Never", "OnFailure"])),
+        _ => errors.push(policy.not_supported_of(&["OnFailure", "Never"])),
     }
 }
 

@@ -8,7 +8,7 @@ use apimachinery::names;
 use apimachinery::quantity::Quantity;
 
 use crate::core::pod::validation::requirements::{container_resource_name, resource_name};
-use crate::defaults::{Fill, each, fill, object_or_new};
+use crate::defaults::{Fill, each, fill, object_or_new, store_as_none};
 use crate::strategy::Strategy;
 use crate::validation::{At, is_huge_page_resource, is_native_resource};
 
@@ -27,6 +27,10 @@ impl Strategy for LimitRange {
             fill_from(limit, "defaultRequest", "default");
             fill_from(limit, "defaultRequest", "min");
         }
+    }
+
+    fn canonicalize(&self, obj: &mut Value) {
+        store_as_none(&mut obj["spec"], &["limits"]);
     }
 
     fn allow_create_on_update(&self) -> bool {

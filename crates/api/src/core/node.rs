@@ -156,12 +156,13 @@ impl Strategy for Node {
     }
 }
 
-/// `podCIDR` is the first of `podCIDRs`; whichever is given fills the other.
+/// `podCIDR` is the first of `podCIDRs`; whichever is given fills the other, and where they disagree the one stands for
+/// all.
 fn sync_pod_cidrs(spec: &mut Value) {
     let first = items(spec, &["podCIDRs"]).first().cloned();
     let single = spec.get("podCIDR").filter(|cidr| cidr.as_str() != Some("") && !cidr.is_null()).cloned();
     match (single, first) {
-        (Some(cidr), None) => spec["podCIDRs"] = Value::Array(vec![cidr]),
+        (Some(cidr), first) if first.as_ref() != Some(&cidr) => spec["podCIDRs"] = Value::Array(vec![cidr]),
         (None, Some(cidr)) => spec["podCIDR"] = cidr,
         _ => {}
     }
@@ -184,7 +185,7 @@ fn taints(obj: &Value, errors: &mut ErrorList) {
         if !complaints.is_empty() {
             errors.push(Error::invalid(&value.path, value.text(), complaints.join(";")));
         }
-        effect.check_enum(&TAINT_EFFECTS, errors);
+        effect.check_enum_of(&TAINT_EFFECTS, errors);
         if !seen.insert((key.text(), effect.text())) {
             let mut error = taint.duplicate();
             error.detail = "taints must be unique by key and effect pair".to_owned();
@@ -296,6 +297,9 @@ mod tests {
         let mut obj = json!({"status": {"capacity": {"cpu": "2"}}, "spec": {"podCIDR": "10.0.0.0/24"}});
         Node.default(&mut obj);
         assert_eq!(obj["status"]["allocatable"], json!({"cpu": "2"}));
+        assert_eq!(obj["spec"]["podCIDRs"], json!(["10.0.0.0/24"]));
+        obj["spec"]["podCIDRs"] = json!(["10.0.1.0/24", "fd00::/64"]);
+        Node.default(&mut obj);
         assert_eq!(obj["spec"]["podCIDRs"], json!(["10.0.0.0/24"]));
     }
 

@@ -1,6 +1,6 @@
 //! PersistentVolume (follows `pkg/registry/core/persistentvolume`).
 
-mod sources;
+pub mod sources;
 pub mod validation;
 
 use apimachinery::Value;

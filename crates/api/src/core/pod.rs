@@ -22,7 +22,7 @@ use crate::strategy::{Column, Strategy, advance_generation, keep, keep_metadata,
 use crate::validation::same_field;
 pub use warnings::for_template as template_warnings;
 
-const SELECTABLE: [&str; 8] = [
+const SELECTABLE: [&str; 9] = [
     "spec.nodeName",
     "spec.restartPolicy",
     "spec.schedulerName",
@@ -30,6 +30,8 @@ const SELECTABLE: [&str; 8] = [
     "spec.hostNetwork",
     "status.phase",
     "status.podIP",
+    // Upstream takes it, but has no text for it: no pod has any.
+    "status.podIPs",
     "status.nominatedNodeName",
 ];
 
@@ -388,6 +390,7 @@ mod tests {
         let get = |name: &str| fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
         assert_eq!(get("spec.nodeName"), Some("n1"));
         assert_eq!(get("status.podIP"), Some("10.0.0.1"));
+        assert_eq!(get("status.podIPs"), Some(""));
         assert_eq!(get("spec.hostNetwork"), Some("false"));
     }
 }

@@ -127,7 +127,7 @@ fn validate_pods(selector: &At, template: &At, errors: &mut ErrorList) {
         return;
     }
     let labels = template.at(&["metadata", "labels"]);
-    let matches = selector.entries().all(|(key, value)| labels.get(key).text() == value.text());
+    let matches = selector.entries().all(|(key, value)| labels.value.get(key) == Some(value.value));
     if !matches {
         errors.push(labels.invalid("`selector` does not match template `labels`"));
     }
@@ -163,6 +163,11 @@ mod tests {
             &[
                 "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`",
             ],
+        );
+        obj["spec"]["selector"] = json!({"a": "b", "missing": ""});
+        expect_errors(
+            &ReplicationController.validate(&obj),
+            &["spec.template.metadata.labels: Invalid value"],
         );
         expect_errors(
             &ReplicationController.validate(&json!({"spec": {"replicas": 1}})),

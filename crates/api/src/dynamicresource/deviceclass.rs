@@ -7,10 +7,13 @@ use jiff::Timestamp;
 use crate::columns::{AGE, NAME, age, name};
 use crate::defaults::{Fill, fill};
 use crate::dynamicresource::selector;
+use crate::dynamicresource::validation::{configuration, fits};
 use crate::strategy::{Column, NameRule, Strategy, bump_generation, set_first_generation};
 use crate::validation::{At, is_extended_resource};
 
 const COLUMNS: [Column; 2] = [NAME, AGE];
+/// Upstream: `DeviceConfigMaxSize`.
+const CONFIG_MAX: usize = 32;
 
 pub struct DeviceClass;
 
@@ -35,6 +38,10 @@ impl Strategy for DeviceClass {
         let mut errors = ErrorList::new();
         let spec = At::root(obj).get("spec");
         selector::validate(&spec.get("selectors"), &mut errors);
+        let configs = spec.get("config");
+        if fits(&configs, CONFIG_MAX, &mut errors) {
+            configs.items().for_each(|config| configuration(&config, &mut errors));
+        }
         let resource = spec.get("extendedResourceName");
         if resource.is_set() && !is_extended_resource(resource.text()) {
             errors.push(resource.invalid("must be a valid extended resource name"));

@@ -1,23 +1,18 @@
 //! ResourceClaim and ResourceClaimTemplate (follow `pkg/registry/resource/resourceclaim` and
 //! `resourceclaimtemplate`).
 
-use std::collections::BTreeSet;
+mod validation;
 
 use apimachinery::Value;
-use apimachinery::field::{Error, ErrorList};
+use apimachinery::field::ErrorList;
 use apimachinery::managedfields::{Set, reset_fields_and_metadata};
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, items, name};
-use crate::defaults::{Fill, each, fill, object, object_or_new};
-use crate::dynamicresource::selector;
+use crate::defaults::{Fill, each, fill, object, object_or_new, store_as_none};
+use crate::objectmeta::validate_template;
 use crate::strategy::{Column, Strategy, drop_field, keep, keep_all_metadata};
-use crate::validation::{At, dns1123_label, dns1123_subdomain};
-
-/// Requests of one claim, and alternatives of one request.
-const REQUESTS_MAX: usize = 32;
-const SUB_REQUESTS_MAX: usize = 8;
-const ALLOCATION_MODES: [&str; 2] = ["All", "ExactCount"];
+use crate::validation::At;
 
 const CLAIM_COLUMNS: [Column; 3] = [NAME, column("State", "string", "How far the claim has come."), AGE];
 const TEMPLATE_COLUMNS: [Column; 2] = [NAME, AGE];
@@ -30,6 +25,10 @@ impl Strategy for ResourceClaim {
         if let Some(spec) = object_or_new(obj, "spec") {
             default_spec(spec);
         }
+    }
+
+    fn canonicalize(&self, obj: &mut Value) {
+        store_as_none(&mut obj["spec"]["devices"], &["requests"]);
     }
 
     fn prepare_for_create(&self, obj: &mut Value) {
@@ -57,7 +56,7 @@ impl Strategy for ResourceClaim {
 
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        requests(&At::root(obj).at(&["spec", "devices", "requests"]), &mut errors);
+        validation::spec(&At::root(obj).get("spec"), &mut errors);
         errors
     }
 
@@ -89,7 +88,9 @@ impl Strategy for ResourceClaimTemplate {
 
     fn validate(&self, obj: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        requests(&At::root(obj).at(&["spec", "spec", "devices", "requests"]), &mut errors);
+        let template = At::root(obj).get("spec");
+        validate_template(&template.get("metadata"), &mut errors);
+        validation::spec(&template.get("spec"), &mut errors);
         errors
     }
 
@@ -97,6 +98,10 @@ impl Strategy for ResourceClaimTemplate {
         let mut errors = ErrorList::new();
         At::root(obj).get("spec").check_unchanged(&At::root(old).get("spec"), &mut errors);
         errors
+    }
+
+    fn canonicalize(&self, obj: &mut Value) {
+        store_as_none(&mut obj["spec"]["spec"]["devices"], &["requests"]);
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -111,6 +116,7 @@ impl Strategy for ResourceClaimTemplate {
 /// One device exactly, unless a request says otherwise.
 fn default_spec(spec: &mut Value) {
     let Some(devices) = object_or_new(spec, "devices") else { return };
+    fill(devices, &[("requests", Fill::Null)]);
     for request in each(devices, "requests") {
         if let Some(exactly) = object(request, "exactly") {
             default_count(exactly);
@@ -138,72 +144,6 @@ fn state(obj: &Value) -> String {
         (reserved, "reserved"),
     ];
     states.iter().filter(|(is, _)| *is).map(|(_, state)| *state).collect::<Vec<_>>().join(",")
-}
-
-fn requests(list: &At, errors: &mut ErrorList) {
-    if list.len() > REQUESTS_MAX {
-        errors.push(Error::too_many(&list.path, list.len(), REQUESTS_MAX));
-    }
-    let mut seen = BTreeSet::new();
-    for request in list.items() {
-        named(&request, &mut seen, errors);
-        let (exactly, alternatives) = (request.field("exactly"), request.get("firstAvailable"));
-        match (&exactly, alternatives.is_empty()) {
-            (Some(_), false) => errors.push(Error::invalid(
-                &request.path,
-                request.value.clone(),
-                "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
-            )),
-            (None, true) => {
-                errors.push(request.required("exactly one of `exactly` or `firstAvailable` is required"));
-            }
-            _ => {}
-        }
-        if let Some(exactly) = exactly {
-            wanted(&exactly, errors);
-        }
-        if alternatives.len() > SUB_REQUESTS_MAX {
-            errors.push(Error::too_many(&alternatives.path, alternatives.len(), SUB_REQUESTS_MAX));
-        }
-        let mut seen = BTreeSet::new();
-        for alternative in alternatives.items() {
-            named(&alternative, &mut seen, errors);
-            wanted(&alternative, errors);
-        }
-    }
-}
-
-fn named<'a>(request: &At<'a>, seen: &mut BTreeSet<&'a str>, errors: &mut ErrorList) {
-    let name = request.get("name");
-    if name.is_empty() {
-        errors.push(name.required(""));
-        return;
-    }
-    dns1123_label(&name, errors);
-    if !seen.insert(name.text()) {
-        errors.push(Error::duplicate(&request.path, name.text()));
-    }
-}
-
-/// What kind of device is wanted, and how many.
-fn wanted(request: &At, errors: &mut ErrorList) {
-    let (class, mode, count) =
-        (request.get("deviceClassName"), request.get("allocationMode"), request.get("count"));
-    if class.is_empty() {
-        errors.push(class.required(""));
-    } else {
-        dns1123_subdomain(&class, errors);
-    }
-    selector::validate(&request.get("selectors"), errors);
-    match mode.text() {
-        "All" if count.int() != 0 => {
-            let detail = "must not be specified when allocationMode is 'All'";
-            errors.push(count.invalid(detail));
-        }
-        "ExactCount" if count.int() <= 0 => errors.push(count.invalid("must be greater than zero")),
-        "All" | "ExactCount" => {}
-        _ => errors.push(mode.not_supported(&ALLOCATION_MODES)),
-    }
 }
 
 #[cfg(test)]
@@ -240,6 +180,54 @@ mod tests {
             (claim(json!([])), claim(json!([{"name": "r", "exactly": {"deviceClassName": "c"}}])));
         expect_errors(&ResourceClaim.validate_update(&new, &old), &["spec: Invalid value"]);
         assert_eq!(new["spec"]["devices"]["requests"][0]["exactly"]["count"], 1);
+    }
+
+    #[test]
+    fn constraints_and_settings_are_for_requests_of_the_claim() {
+        let check = |devices: Value, expect: &[&str]| {
+            let mut obj =
+                claim(json!([{"name": "r", "firstAvailable": [{"name": "s", "deviceClassName": "c"}]}]));
+            for (key, value) in devices.as_object().expect("an object") {
+                obj["spec"]["devices"][key] = value.clone();
+            }
+            expect_errors(&ResourceClaim.validate(&obj), expect);
+        };
+        check(
+            json!({"constraints": [{"requests": ["r", "r/s"], "matchAttribute": "d/a"}],
+                "config": [{"requests": ["r"], "opaque": {"driver": "d", "parameters": {}}}]}),
+            &[],
+        );
+        let unknown = "must be the name of a request in the claim";
+        check(
+            json!({"constraints": [{"requests": ["r", "r", "r/t", "a/b/c"]}]}),
+            &[
+                &format!("spec.devices.constraints[0].requests[2]: Invalid value: \"r/t\": {unknown}"),
+                &format!("spec.devices.constraints[0].requests[3]: Invalid value: \"a/b/c\": {unknown}"),
+                "spec.devices.constraints[0].requests[1]: Duplicate value: \"r\"",
+                "spec.devices.constraints[0]: Required value: exactly one of \"matchAttribute\"",
+            ],
+        );
+        check(
+            json!({"config": [{"requests": ["A"]}]}),
+            &[
+                "spec.devices.config[0].requests[0]: Invalid value: \"A\": a lowercase RFC 1123 label",
+                &format!("spec.devices.config[0].requests[0]: Invalid value: \"A\": {unknown}"),
+                "spec.devices.config[0].opaque: Required value",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_template_gives_its_claims_labels_and_annotations_only() {
+        let mut obj = json!({"spec": {"metadata": {"labels": {"a": "b"}, "name": "n", "uid": "", "finalizers": ["f/g"]}}});
+        ResourceClaimTemplate.default(&mut obj);
+        expect_errors(
+            &ResourceClaimTemplate.validate(&obj),
+            &[
+                "spec.metadata.name: Forbidden: cannot be set",
+                "spec.metadata.finalizers: Forbidden: cannot be set",
+            ],
+        );
     }
 
     #[test]

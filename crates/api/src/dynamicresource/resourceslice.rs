@@ -1,15 +1,25 @@
 //! ResourceSlice (follows `pkg/registry/resource/resourceslice`).
 
+mod device;
+
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::meta::str_at;
 use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, age, column, name};
+use crate::core::pod::validation::affinity::node_selector;
 use crate::defaults::{Fill, fill, object_or_new};
+use crate::dynamicresource::validation::{pool_name, set};
 use crate::storage::csi_driver_name;
 use crate::strategy::{Column, Strategy, Writer, bump_generation, set_first_generation};
-use crate::validation::At;
+use crate::validation::{At, dns1123_subdomain};
+
+/// Upstream: `ResourceSliceMaxDevices` and `ResourceSliceMaxDevicesWithAdvancedFeatures`.
+const DEVICES_MAX: usize = 128;
+const ADVANCED_DEVICES_MAX: usize = 64;
+/// Upstream: `ResourceSliceMaxCounterSets`.
+const COUNTER_SETS_MAX: usize = 8;
 
 const COLUMNS: [Column; 5] = [
     NAME,
@@ -52,18 +62,19 @@ impl Strategy for ResourceSlice {
         let spec = At::root(obj).get("spec");
         csi_driver_name(&spec.get("driver"), &mut errors);
         let pool = spec.get("pool");
-        if pool.get("name").is_empty() {
-            errors.push(pool.get("name").required(""));
-        }
+        pool_name(&pool.get("name"), &mut errors);
         pool.get("resourceSliceCount").check_positive(&mut errors);
-        pool.get("generation").check_nonnegative(&mut errors);
-        node_choice(&spec, &mut errors);
+        if pool.get("generation").int() < 0 {
+            errors.push(pool.get("generation").invalid("must be greater than or equal to zero"));
+        }
+        reached_from(&spec, &mut errors);
+        devices(&spec, &mut errors);
         errors
     }
 
     fn validate_update(&self, obj: &Value, old: &Value) -> ErrorList {
         let mut errors = self.validate(obj);
-        for path in [&["spec", "driver"][..], &["spec", "pool", "name"], &["spec", "nodeName"]] {
+        for path in [&["spec", "pool", "name"][..], &["spec", "driver"], &["spec", "nodeName"]] {
             At::root(obj).at(path).check_unchanged(&At::root(old).at(path), &mut errors);
         }
         errors
@@ -103,28 +114,76 @@ impl Strategy for ResourceSlice {
     }
 }
 
-/// Exactly one way to say from which nodes the devices can be reached.
-fn node_choice(spec: &At, errors: &mut ErrorList) {
-    const CHOICES: &str =
+/// From which nodes the devices can be reached: exactly one way to say it.
+fn reached_from(spec: &At, errors: &mut ErrorList) {
+    const CHOICES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
+    const ONE_OF: &str =
         "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
-    let is_chosen = |name: &&str| match spec.get(name).value {
-        Value::Null => false,
-        Value::Bool(chosen) => *chosen,
-        _ => true,
-    };
-    let chosen: Vec<String> = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"]
-        .iter()
-        .filter(|name| is_chosen(name))
-        .map(|name| format!("`{name}`"))
-        .collect();
+    if let Some(name) = spec.field("nodeName") {
+        if name.is_empty() {
+            errors.push(name.invalid("must be either unset or set to a non-empty string"));
+        } else {
+            dns1123_subdomain(&name, errors);
+        }
+    }
+    if let Some(selector) = spec.field("nodeSelector") {
+        node_selector(&selector, true, errors);
+        let terms = selector.get("nodeSelectorTerms");
+        if terms.len() != 1 {
+            errors.push(terms.invalid("must have exactly one node selector term"));
+        }
+    }
+    for flag in ["allNodes", "perDeviceNodeSelection"] {
+        if let Some(flag) = spec.field(flag).filter(|flag| !flag.is_true()) {
+            errors.push(flag.invalid("must be either unset or set to true"));
+        }
+    }
+    let chosen = chosen(spec, &CHOICES);
     match chosen.len() {
-        0 => errors.push(spec.required(CHOICES)),
+        0 => errors.push(spec.required(ONE_OF)),
         1 => {}
         _ => {
-            let why = format!("{CHOICES}, but multiple fields are set");
+            let why = format!("{ONE_OF}, but multiple fields are set");
             errors.push(Error::invalid(&spec.path, format!("{{{}}}", chosen.join(", ")), why));
         }
     }
+}
+
+/// The fields that choose something, as messages name them.
+fn chosen(of: &At, fields: &[&str]) -> Vec<String> {
+    let chooses = |field: &&&str| match of.get(field).value {
+        Value::Null => false,
+        Value::Bool(chosen) => *chosen,
+        Value::String(name) => !name.is_empty(),
+        _ => true,
+    };
+    fields.iter().filter(chooses).map(|name| format!("`{name}`")).collect()
+}
+
+/// Devices, or the counters that devices of other slices of the pool share.
+fn devices(spec: &At, errors: &mut ErrorList) {
+    let (devices, counters) = (spec.get("devices"), spec.get("sharedCounters"));
+    if devices.is_set() && counters.is_set() {
+        let why = "only one of `sharedCounters` or `devices` is allowed";
+        errors.push(Error::invalid(&spec.path, "", why));
+    }
+    let max =
+        if devices.items().any(|device| is_advanced(&device)) { ADVANCED_DEVICES_MAX } else { DEVICES_MAX };
+    let reached_apart = spec.get("perDeviceNodeSelection").is_true();
+    let check = |it: &At, errors: &mut ErrorList| device::validate(it, reached_apart, errors);
+    set(&devices, max, |it| it.get("name").text(), check, errors);
+    let check = |it: &At, errors: &mut ErrorList| device::counters(it, "name", errors);
+    set(&counters, COUNTER_SETS_MAX, |it| it.get("name").text(), check, errors);
+}
+
+/// Taints, counters and lists make devices larger, and so fewer.
+fn is_advanced(device: &At) -> bool {
+    let lists = |attribute: &At| {
+        ["bools", "ints", "strings", "versions"].iter().any(|list| attribute.field(list).is_some())
+    };
+    !device.get("taints").is_empty()
+        || !device.get("consumesCounters").is_empty()
+        || device.get("attributes").entries().any(|(_, attribute)| lists(&attribute))
 }
 
 #[cfg(test)]
@@ -157,8 +216,33 @@ mod tests {
             expect_errors(&ResourceSlice.validate(&obj), expect);
         };
         check(json!({"nodeName": "n"}), &[]);
-        check(json!({"allNodes": false}), &["spec: Required value: exactly one of `nodeName`"]);
+        check(
+            json!({"allNodes": false}),
+            &[
+                "spec.allNodes: Invalid value: false: must be either unset or set to true",
+                "spec: Required value: exactly one of `nodeName`",
+            ],
+        );
+        check(
+            json!({"nodeSelector": {"nodeSelectorTerms": []}}),
+            &[
+                "spec.nodeSelector.nodeSelectorTerms: Required value",
+                "spec.nodeSelector.nodeSelectorTerms: Invalid value: []: must have exactly one node selector term",
+            ],
+        );
         let both = "spec: Invalid value: \"{`nodeName`, `allNodes`}\": exactly one of";
         check(json!({"nodeName": "n", "allNodes": true}), &[both]);
+        check(
+            json!({"nodeName": "n", "devices": [{"name": "d"}, {"name": "d"}], "sharedCounters": [{"name": "s"}]}),
+            &[
+                "spec: Invalid value: \"\": only one of `sharedCounters` or `devices` is allowed",
+                "spec.devices[1]: Duplicate value: \"d\"",
+                "spec.sharedCounters[0].counters: Required value",
+            ],
+        );
+        let many = |devices: usize, device: Value| json!({"nodeName": "n", "devices": vec![device; devices]});
+        check(many(129, json!({"name": "d"})), &["spec.devices: Too many: 129: must have at most 128 items"]);
+        let tainted = json!({"name": "d", "taints": [{"key": "a", "effect": "None"}]});
+        check(many(65, tainted), &["spec.devices: Too many: 65: must have at most 64 items"]);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use apimachinery::field::{Error, ErrorList};
 use cel::{Bindings, Env, Key, ObjectType, Program, Struct, Text, Type, Val};
 
+use crate::dynamicresource::validation::fits;
 use crate::validation::At;
 use crate::view::dynamicresource::{Device, DeviceAttribute};
 
@@ -105,8 +106,8 @@ fn attribute_value(attribute: &DeviceAttribute) -> Result<Val<'_>, String> {
 
 /// Checks the list `selectors` of a class or a request.
 pub fn validate(selectors: &At, errors: &mut ErrorList) {
-    if selectors.len() > SELECTORS_MAX {
-        errors.push(Error::too_many(&selectors.path, selectors.len(), SELECTORS_MAX));
+    if !fits(selectors, SELECTORS_MAX, errors) {
+        return;
     }
     for selector in selectors.items() {
         let Some(cel) = selector.field("cel") else {

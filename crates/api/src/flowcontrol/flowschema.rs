@@ -3,7 +3,7 @@
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::managedfields::{Set, reset_fields_and_metadata};
 use apimachinery::meta::str_at;
-use apimachinery::{Value, names};
+use apimachinery::{Value, json, names};
 use jiff::Timestamp;
 
 use super::{conditions, mandatory};
@@ -113,8 +113,11 @@ fn spec(spec: &At, name: &str, errors: &mut ErrorList) {
     if precedence.int() == 1 && name != "exempt" {
         errors.push(precedence.invalid("only the schema named 'exempt' may have matchingPrecedence 1"));
     }
-    if let Some(method) = spec.field("distinguisherMethod") {
-        method.get("type").check_optional_enum(&DISTINGUISHERS, errors);
+    let method = spec.field("distinguisherMethod").map(|method| method.get("type"));
+    if let Some(method) = method.filter(|method| !DISTINGUISHERS.contains(&method.text())) {
+        // Upstream shows its inner type.
+        let shown = json!({"Type": method.text()});
+        errors.push(Error::not_supported(&method.path, shown, &DISTINGUISHERS));
     }
     let level = spec.at(&["priorityLevelConfiguration", "name"]);
     if level.is_empty() {

@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use crate::columns::{AGE, NAME, age, column, format_label_selector, items, name};
 use crate::defaults::{Fill, each, fill, object_or_new};
 use crate::strategy::{Column, Strategy, bump_generation, set_first_generation};
-use crate::validation::{At, PROTOCOLS, ip, label_selector, port_name, port_number};
+use crate::validation::{At, ip, label_selector, port_name, port_number};
 
+/// In the order in which messages name them.
+const PORT_PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 const POLICY_TYPES: [&str; 2] = ["Ingress", "Egress"];
 /// Directions, and where their peers stand.
 const DIRECTIONS: [(&str, &str); 2] = [("ingress", "from"), ("egress", "to")];
@@ -108,7 +110,7 @@ fn validate(obj: &Value, known: &[&str]) -> ErrorList {
 }
 
 fn port(at: &At, errors: &mut ErrorList) {
-    at.get("protocol").check_optional_enum(&PROTOCOLS, errors);
+    at.get("protocol").check_optional_enum_of(&PORT_PROTOCOLS, errors);
     let (port, end) = (at.get("port"), at.field("endPort"));
     match (port.value, end) {
         (Value::Null, Some(end)) => {
@@ -208,7 +210,7 @@ mod tests {
             (
                 port(json!({"protocol": "ICMP"})),
                 &[
-                    "spec.ingress[0].ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+                    "spec.ingress[0].ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"TCP\", \"UDP\", \"SCTP\"",
                 ],
             ),
             (from(json!({})), &["spec.ingress[0].from[0]: Required value: must specify a peer"]),

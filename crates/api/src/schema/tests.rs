@@ -477,6 +477,27 @@ fn what_protobuf_cannot_carry_is_refused() {
     assert_eq!(refusal(POD, deep.as_bytes()), "recursion limit exceeded at line 1 column 138");
 }
 
+#[test]
+fn what_was_before_an_object_excuses_nothing_in_it() {
+    let types = type_id("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps");
+    let mut alike = protobuf::Alike::default();
+    let mut append =
+        |text: &[u8]| protobuf::append_message(schema(), types, text, &mut alike, &mut Vec::new());
+    let bad: &[u8] = b"{\"items\":{\"description\":\"\xff, and this is a text that is long enough\"}}";
+    assert_eq!([append(bad).is_err(), append(bad).is_err()], [true; 2]);
+    // As deep as it may be, and then one level deeper.
+    let nested = |levels: usize| {
+        format!(
+            "{}{{\"items\":{{\"type\":\"object, or so\"}}}}{}",
+            "{\"not\":".repeat(levels),
+            "}".repeat(levels)
+        )
+    };
+    let deepest = (0..).find(|levels| append(nested(*levels).as_bytes()).is_err()).expect("there is an end");
+    assert!(append(nested(deepest - 1).as_bytes()).is_ok());
+    assert!(append(nested(deepest).as_bytes()).is_err());
+}
+
 /// The field numbers an independent decoder with upstream's own descriptors makes nothing of, bar what 1.36 added.
 fn unexplained(pool: &DescriptorPool, message: &DynamicMessage) -> Vec<String> {
     let name = message.descriptor().full_name().to_owned();
@@ -522,6 +543,29 @@ proptest! {
         for text in [serde_json::to_string_pretty(&object).expect("encodes"), escaped(&object)] {
             let bytes = protobuf::from_json(schema(), type_id(&ty.name), text.as_bytes()).expect("encodes");
             prop_assert_eq!(&decode(&ty.name, Format::Protobuf, &bytes, Strictness::Strict).expect("decodes"), &object);
+        }
+    }
+
+    #[test]
+    fn an_object_is_encoded_the_same_whatever_was_before_it(
+        pods in proptest::collection::vec(arbitrary(type_id(POD), 4), 2),
+        order in proptest::collection::vec((any::<[bool; 4]>(), any::<bool>()), 1..8),
+    ) {
+        let mut alike = protobuf::Alike::default();
+        for (parts, is_broken) in order {
+            // Parts of the one and parts of the other.
+            let part = |(name, other): (&'static str, bool)| Some((name, pods[usize::from(other)].get(name)?.clone()));
+            let names = ["metadata", "spec", "status"].into_iter();
+            let pod: Value = names.zip(parts).filter_map(part).collect::<apimachinery::Map>().into();
+            let mut text = pod.to_string().into_bytes();
+            if is_broken {
+                text.truncate(text.len() / 2);
+            }
+            let (mut alone, mut after) = (Vec::new(), Vec::new());
+            let expected = protobuf::append_message(schema(), type_id(POD), &text, &mut protobuf::Alike::default(), &mut alone);
+            let encoded = protobuf::append_message(schema(), type_id(POD), &text, &mut alike, &mut after);
+            prop_assert_eq!(encoded.map_err(|error| error.to_string()), expected.map_err(|error| error.to_string()));
+            prop_assert_eq!(after, alone);
         }
     }
 

@@ -8,12 +8,12 @@ use jiff::Timestamp;
 
 use crate::columns::{AGE, NAME, NONE, age, column, name};
 use crate::core::persistentvolume::UNSET;
-use crate::defaults::{Fill, fill, object_or_new};
+use crate::defaults::{Fill, each, fill, object_or_new};
 use crate::strategy::{Column, Strategy, bump_generation};
 use crate::validation::{At, same_field};
 
 const FS_GROUP_POLICIES: [&str; 3] = ["File", "None", "ReadWriteOnceWithFSType"];
-const LIFECYCLE_MODES: [&str; 2] = ["Ephemeral", "Persistent"];
+const LIFECYCLE_MODES: [&str; 2] = ["Persistent", "Ephemeral"];
 /// A token lives between ten minutes and 2^32 seconds.
 const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
@@ -45,6 +45,9 @@ impl Strategy for CSIDriver {
     fn default(&self, obj: &mut Value) {
         let Some(spec) = object_or_new(obj, "spec") else { return };
         fill(spec, SPEC);
+        for request in each(spec, "tokenRequests") {
+            fill(request, &[("audience", Fill::Text(""))]);
+        }
         if At::root(spec).get("volumeLifecycleModes").is_empty() {
             spec["volumeLifecycleModes"] = json!(["Persistent"]);
         }
@@ -122,7 +125,7 @@ fn validate_spec(spec: &At, errors: &mut ErrorList) {
     token_requests(&spec.get("tokenRequests"), errors);
     let modes = spec.get("volumeLifecycleModes");
     for mode in modes.texts().into_iter().filter(|mode| !LIFECYCLE_MODES.contains(mode)) {
-        errors.push(Error::not_supported(&modes.path, mode, &LIFECYCLE_MODES));
+        errors.push(Error::not_supported_of(&modes.path, mode, &LIFECYCLE_MODES));
     }
     required_flag(spec, "seLinuxMount", &spec.path.child("seLinuxMount"), errors);
     let period = spec.get("nodeAllocatableUpdatePeriodSeconds");

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::csi_driver_name;
 use crate::columns::{AGE, NAME, age, column, items, name};
-use crate::defaults::{Fill, each, fill, object_or_new};
+use crate::defaults::{Fill, each, fill, object, object_or_new, store_as_none};
 use crate::strategy::{Column, Strategy, drop_field};
 use crate::validation::{At, same};
 
@@ -35,11 +35,9 @@ impl Strategy for CSINode {
 
     /// The protobuf that upstream stores cannot tell an empty list from none.
     fn canonicalize(&self, obj: &mut Value) {
-        if let Some(drivers) = obj.pointer_mut("/spec/drivers")
-            && drivers.as_array().is_some_and(Vec::is_empty)
-        {
-            *drivers = Value::Null;
-        }
+        let Some(spec) = object(obj, "spec") else { return };
+        store_as_none(spec, &["drivers"]);
+        each(spec, "drivers").for_each(|driver| store_as_none(driver, &["topologyKeys"]));
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

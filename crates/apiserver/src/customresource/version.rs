@@ -262,7 +262,7 @@ impl Strategy for Version {
     fn row(&self, obj: &Value, now: Timestamp) -> Vec<Value> {
         let age = |at: &Value| match at.as_str().and_then(apimachinery::time::parse_time) {
             Some(_) => api::columns::since(Some(at), now),
-            None => "<invalid>".to_owned(),
+            None => "<invalid>".into(),
         };
         let cells = self.columns.iter().map(|column| column.cell(obj, &age));
         std::iter::once(api::columns::name(obj)).chain(cells).collect()

@@ -1,8 +1,9 @@
 //! Whether an access review asks a question that can be answered. Follows `authorization/validation`.
 
+use api::validation::At;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::meta::str_at;
-use apimachinery::{GroupKind, Status, Value, json};
+use apimachinery::{GroupKind, Status, Value, json, names};
 
 /// Whom a review asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,32 @@ fn selector(selector: Option<&Value>, path: &Path, errors: &mut ErrorList) {
         )),
         _ => {}
     }
+    for requirement in At::new(selector, path.clone()).get("requirements").items() {
+        of_requirement(&requirement, errors);
+    }
+}
+
+/// Operators that are not known here may be known to newer authorizers.
+fn of_requirement(requirement: &At, errors: &mut ErrorList) {
+    let (key, values) = (requirement.get("key"), requirement.get("values"));
+    let is_label = requirement.path.as_str().contains("labelSelector");
+    if !is_label && key.is_empty() {
+        errors.push(key.required("must be specified"));
+    }
+    match requirement.get("operator").text() {
+        "In" | "NotIn" if values.is_empty() => {
+            errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            errors
+                .push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+        }
+        _ => {}
+    }
+    if is_label {
+        key.check(names::is_qualified_name, errors);
+        values.items().for_each(|value| value.check(names::is_label_value, errors));
+    }
 }
 
 /// Attributes of a path, whose fields upstream's inner type calls so.
@@ -164,5 +191,8 @@ mod tests {
         assert!(asks(json!({"rawSelector": "a"})).is_empty());
         assert_eq!(asks(json!({})).len(), 1);
         assert_eq!(asks(json!({"rawSelector": "a", "requirements": [{"key": "a"}]})).len(), 1);
+        let requirements = json!([
+            {"key": "", "operator": "In"}, {"key": "a", "operator": "Exists", "values": ["b"]}, {"key": "a", "operator": "Near"}]);
+        assert_eq!(asks(json!({"requirements": requirements})).len(), 4);
     }
 }

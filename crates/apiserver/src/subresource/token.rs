@@ -1,5 +1,6 @@
 //! Issuing tokens for service accounts. Follows `TokenREST.Create`.
 
+use api::defaults::{Fill, fill};
 use api::resource;
 use apimachinery::field::{Error, Path};
 use apimachinery::meta::str_at;
@@ -55,6 +56,8 @@ pub async fn request(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Re
                                  "creationTimestamp": time::format_time(call.now)});
     request["spec"]["expirationSeconds"] = expiration.into();
     request["spec"]["audiences"] = json!(token.audiences);
+    // Upstream always writes what a token is bound to, be it nothing.
+    fill(&mut request["spec"], &[("boundObjectRef", Fill::Null)]);
     request["status"] =
         json!({"token": token.token, "expirationTimestamp": time::format_time(token.expires_at)});
     call.target = call.target.plain();
@@ -82,13 +85,15 @@ fn binding(call: &Call, account: &Value, request: &Value) -> Result<Binding, Sta
         return Ok(Binding::Account);
     };
     let text = |field: &str| str_at(bound, &[field]);
-    let (resource, namespace) = match (text("apiVersion"), text("kind")) {
-        ("v1", "Pod") => (resource::PODS, call.info.namespace.as_str()),
-        ("v1", "Secret") => (resource::SECRETS, call.info.namespace.as_str()),
-        ("v1", "Node") => (resource::NODES, ""),
-        (version, kind) => {
+    // Whatever the version, there is but one kind of that name in the group.
+    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+    let (resource, namespace) = match (group, text("kind")) {
+        ("", "Pod") => (resource::PODS, call.info.namespace.as_str()),
+        ("", "Secret") => (resource::SECRETS, call.info.namespace.as_str()),
+        ("", "Node") => (resource::NODES, ""),
+        (group, kind) => {
             return Err(Status::bad_request(format!(
-                "cannot bind token to object of type {version}, Kind={kind}"
+                "cannot bind token to object of type {group}/{version}, Kind={kind}"
             )));
         }
     };

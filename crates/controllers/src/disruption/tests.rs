@@ -157,7 +157,7 @@ proptest! {
         is_max in any::<bool>(),
     ) {
         let pods: Vec<Value> = ready.iter().enumerate().map(|(n, ready)| pod(&format!("p{n}"), "rs", *ready)).collect();
-        let mut cluster = cluster(json!({if is_max { "maxUnavailable" } else { "minAvailable" }: limit}), &pods);
+        let mut cluster = cluster(json!({(if is_max { "maxUnavailable" } else { "minAvailable" }): limit}), &pods);
         let plan = decide(&cluster, &[("rs", size)]);
         cluster.apply(&plan);
         prop_assert!(decide(&cluster, &[("rs", size)]).steps.is_empty());

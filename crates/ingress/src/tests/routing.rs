@@ -145,7 +145,7 @@ fn http_goes_to_https_where_the_host_has_tls() {
         let table = cluster().ingress(spec).table();
         table.find("a.example.org", "/").unwrap().redirects_to_https
     };
-    let says = |key: &str, value: &str| json!({format!("nginx.ingress.kubernetes.io/{key}"): value});
+    let says = |key: &str, value: &str| json!({(format!("nginx.ingress.kubernetes.io/{key}")): value});
     assert!(!redirects(json!([]), json!({})));
     assert!(redirects(json!([{"hosts": ["A.example.org"], "secretName": "s"}]), json!({})));
     assert!(redirects(json!([{"hosts": ["*.example.org"]}]), json!({})));

@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn an_annotation_asks_as_the_field_does() {
         let annotated = |value: &str, app_armor: bool| {
-            let annotations = json!({api::core::pod::apparmor::annotation_key("a"): value});
+            let annotations = json!({(api::core::pod::apparmor::annotation_key("a")): value});
             let pod =
                 json!({"metadata": {"annotations": annotations}, "spec": {"containers": [{"name": "a"}]}});
             admit(&apimachinery::from_value(pod).expect("a pod"), app_armor).is_ok()

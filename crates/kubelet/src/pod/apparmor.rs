@@ -38,7 +38,7 @@ mod tests {
     fn a_containers_field_goes_before_its_annotation_and_that_before_its_pods_field() {
         let check = |own: Value, annotation: &str, of_pod: Value, expect: Option<(&str, &str)>| {
             let container = json!({"name": "c", "securityContext": {"appArmorProfile": own}});
-            let annotations = json!({apparmor::annotation_key("c"): annotation});
+            let annotations = json!({(apparmor::annotation_key("c")): annotation});
             let pod = json!({"metadata": {"annotations": annotations}, "spec": {
                 "securityContext": {"appArmorProfile": of_pod}, "containers": [container]}});
             let pod: Pod = apimachinery::from_value(pod).expect("a pod");

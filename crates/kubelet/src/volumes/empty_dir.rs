@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn pages_are_of_the_size_that_is_named_or_the_only_one_asked_for() {
         let asks = |names: &[&str]| {
-            let lists: Vec<_> = names.iter().map(|name| json!({"requests": {*name: "4Mi"}})).collect();
+            let lists: Vec<_> = names.iter().map(|name| json!({"requests": {(*name): "4Mi"}})).collect();
             pod(&lists)
         };
         let (small, both) = (asks(&["hugepages-2Mi", "cpu"]), asks(&["hugepages-2Mi", "hugepages-1Gi"]));

@@ -1,9 +1,10 @@
-//! The sources of a PersistentVolume, each with its defaults and checks (follows `ValidatePersistentVolumeSpec`).
+//! The sources of a PersistentVolume, each with its defaults and checks (follows `ValidatePersistentVolumeSpec`). What a
+//! pod's volume may have in the same form is checked for it as well.
 
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::names;
 
-use crate::core::pod::validation::volume::{host_path, nfs, no_backsteps, required};
+use crate::core::pod::validation::volume::{host_path, named_secret, nfs, no_backsteps, required};
 use crate::defaults::Fill;
 use crate::storage::csi_driver_name;
 use crate::validation::{At, dns1123_label, dns1123_subdomain, inclusive_range};
@@ -77,14 +78,14 @@ pub const SOURCES: [Source; 22] = [
     ("csi", "csi", csi),
 ];
 
-fn gce_persistent_disk(source: &At, errors: &mut ErrorList) {
+pub fn gce_persistent_disk(source: &At, errors: &mut ErrorList) {
     // Upstream names the field as it once was.
     let source = source.under(&crate::validation::parent(&source.path).child("persistentDisk"));
     required(&source, "pdName", errors);
     partition(&source, errors);
 }
 
-fn aws_elastic_block_store(source: &At, errors: &mut ErrorList) {
+pub fn aws_elastic_block_store(source: &At, errors: &mut ErrorList) {
     required(source, "volumeID", errors);
     partition(source, errors);
 }
@@ -96,7 +97,7 @@ fn partition(source: &At, errors: &mut ErrorList) {
     }
 }
 
-fn glusterfs(source: &At, errors: &mut ErrorList) {
+pub fn glusterfs(source: &At, errors: &mut ErrorList) {
     required(source, "endpoints", errors);
     required(source, "path", errors);
     let Some(namespace) = source.field("endpointsNamespace") else { return };
@@ -107,7 +108,7 @@ fn glusterfs(source: &At, errors: &mut ErrorList) {
     }
 }
 
-fn flocker(source: &At, errors: &mut ErrorList) {
+pub fn flocker(source: &At, errors: &mut ErrorList) {
     let (name, uuid) = (source.get("datasetName"), source.get("datasetUUID"));
     if name.is_empty() && uuid.is_empty() {
         errors.push(source.required("one of datasetName and datasetUUID is required"));
@@ -121,12 +122,12 @@ fn flocker(source: &At, errors: &mut ErrorList) {
     }
 }
 
-fn rbd(source: &At, errors: &mut ErrorList) {
+pub fn rbd(source: &At, errors: &mut ErrorList) {
     required(source, "monitors", errors);
     required(source, "image", errors);
 }
 
-fn quobyte(source: &At, errors: &mut ErrorList) {
+pub fn quobyte(source: &At, errors: &mut ErrorList) {
     let registry = source.get("registry");
     if registry.is_empty() {
         errors.push(registry.required(HOST_PORTS));
@@ -146,44 +147,62 @@ fn is_host(host: &str) -> bool {
     !host.contains(':') || (host.starts_with('[') && host.ends_with(']'))
 }
 
-fn cephfs(source: &At, errors: &mut ErrorList) {
+pub fn cephfs(source: &At, errors: &mut ErrorList) {
     required(source, "monitors", errors);
 }
 
 fn iscsi(source: &At, errors: &mut ErrorList) {
+    iscsi_target(source, errors);
+    named_secret(source, errors);
+    iscsi_initiator(source, errors);
+}
+
+pub fn iscsi_target(source: &At, errors: &mut ErrorList) {
     required(source, "targetPortal", errors);
     let iqn = source.get("iqn");
     if iqn.is_empty() {
         errors.push(iqn.required(""));
-    } else if !is_iscsi_name(iqn.text()) {
-        errors.push(iqn.invalid(VALID_FORMAT));
+    } else {
+        iqn.check(iscsi_name, errors);
     }
     let lun = source.get("lun");
     if !(0..=NUMBER_MAX).contains(&lun.int()) {
-        errors.push(lun.invalid(inclusive_range(0, NUMBER_MAX)));
+        errors.push(Error::invalid(&lun.path, lun.int(), inclusive_range(0, NUMBER_MAX)));
     }
     let secret = source.get("secretRef");
     let authenticates = source.get("chapAuthDiscovery").is_true() || source.get("chapAuthSession").is_true();
     if authenticates && !secret.is_set() {
         errors.push(secret.required(""));
     }
-    if secret.is_set() {
-        required(&secret, "name", errors);
-    }
-    if let Some(initiator) = source.field("initiatorName")
-        && !is_iscsi_name(initiator.text())
-    {
-        errors.push(initiator.under(&source.path.child("initiatorname")).invalid(VALID_FORMAT));
+}
+
+pub fn iscsi_initiator(source: &At, errors: &mut ErrorList) {
+    if let Some(initiator) = source.field("initiatorName") {
+        initiator.under(&source.path.child("initiatorname")).check(iscsi_name, errors);
     }
 }
 
 /// The length of a portal with the volume's name, which iscsiadm limits.
 pub fn iscsi_portal(volume: &str, source: &At, errors: &mut ErrorList) {
     let portal = source.get("targetPortal");
-    if source.get("initiatorName").is_set() && volume.len() + 1 + portal.len() > PORTAL_MAX {
-        let detail = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
-        errors.push(portal.under(&source.path.child("targetportal")).invalid(detail));
+    if is_portal_too_long(volume, source) {
+        errors.push(portal.under(&source.path.child("targetportal")).invalid(PORTAL_TOO_LONG));
     }
+}
+
+pub const PORTAL_TOO_LONG: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+
+pub fn is_portal_too_long(volume: &str, source: &At) -> bool {
+    source.get("initiatorName").is_set() && volume.len() + 1 + source.get("targetPortal").len() > PORTAL_MAX
+}
+
+fn iscsi_name(name: &str) -> Vec<String> {
+    let complaint = match name.get(..3) {
+        Some("iqn" | "eui" | "naa") if is_iscsi_name(name) => return Vec::new(),
+        Some("iqn" | "eui" | "naa") => VALID_FORMAT.to_owned(),
+        _ => format!("{VALID_FORMAT} starting with iqn, eui, or naa"),
+    };
+    vec![complaint]
 }
 
 /// An iSCSI name of RFC 3720: `iqn.2026-01.com.example:disk`, or `eui.` and `naa.` with hexadecimal digits.
@@ -224,7 +243,7 @@ fn namespaced_secret(source: &At, errors: &mut ErrorList) {
     }
 }
 
-fn fc(source: &At, errors: &mut ErrorList) {
+pub fn fc(source: &At, errors: &mut ErrorList) {
     let (names, ids, lun) = (source.get("targetWWNs"), source.get("wwids"), source.get("lun"));
     if names.is_empty() && ids.is_empty() {
         errors.push(names.required("must specify either targetWWNs or wwids, but not both"));
@@ -242,7 +261,7 @@ fn fc(source: &At, errors: &mut ErrorList) {
     }
 }
 
-fn flex_volume(source: &At, errors: &mut ErrorList) {
+pub fn flex_volume(source: &At, errors: &mut ErrorList) {
     required(source, "driver", errors);
     for (key, option) in source.get("options").entries() {
         let domain = key.split_once('/').map_or(key, |(domain, _)| domain);
@@ -254,7 +273,7 @@ fn flex_volume(source: &At, errors: &mut ErrorList) {
     }
 }
 
-fn azure_file(source: &At, errors: &mut ErrorList) {
+pub fn azure_file(source: &At, errors: &mut ErrorList) {
     required(source, "secretName", errors);
     required(source, "shareName", errors);
     if source.get("secretNamespace").is_set() {
@@ -262,19 +281,19 @@ fn azure_file(source: &At, errors: &mut ErrorList) {
     }
 }
 
-fn vsphere_volume(source: &At, errors: &mut ErrorList) {
+pub fn vsphere_volume(source: &At, errors: &mut ErrorList) {
     required(source, "volumePath", errors);
 }
 
-fn photon_persistent_disk(source: &At, errors: &mut ErrorList) {
+pub fn photon_persistent_disk(source: &At, errors: &mut ErrorList) {
     required(source, "pdID", errors);
 }
 
-fn portworx_volume(source: &At, errors: &mut ErrorList) {
+pub fn portworx_volume(source: &At, errors: &mut ErrorList) {
     required(source, "volumeID", errors);
 }
 
-fn azure_disk(source: &At, errors: &mut ErrorList) {
+pub fn azure_disk(source: &At, errors: &mut ErrorList) {
     required(source, "diskName", errors);
     required(source, "diskURI", errors);
     source.get("cachingMode").check_optional_enum(&CACHING_MODES, errors);
@@ -289,7 +308,7 @@ fn azure_disk(source: &At, errors: &mut ErrorList) {
     }
 }
 
-fn scale_io(source: &At, errors: &mut ErrorList) {
+pub fn scale_io(source: &At, errors: &mut ErrorList) {
     for field in ["gateway", "system", "volumeName"] {
         required(source, field, errors);
     }
@@ -305,6 +324,11 @@ fn local(source: &At, errors: &mut ErrorList) {
 }
 
 fn storageos(source: &At, errors: &mut ErrorList) {
+    storageos_volume(source, errors);
+    namespaced_secret(source, errors);
+}
+
+pub fn storageos_volume(source: &At, errors: &mut ErrorList) {
     let (name, namespace) = (source.get("volumeName"), source.get("volumeNamespace"));
     if name.is_empty() {
         errors.push(name.required(""));
@@ -314,7 +338,6 @@ fn storageos(source: &At, errors: &mut ErrorList) {
     if !namespace.is_empty() {
         dns1123_label(&namespace, errors);
     }
-    namespaced_secret(source, errors);
 }
 
 fn csi(source: &At, errors: &mut ErrorList) {

@@ -106,7 +106,7 @@ mod tests {
         let check = |annotation: &str, of_pod: Value, own: Value, expect: Value, warns: bool| {
             let key = annotation_key("c");
             let container = json!({"name": "c", "securityContext": {"appArmorProfile": own}});
-            let mut pod = json!({"metadata": {"annotations": {&key: annotation}}, "spec": {
+            let mut pod = json!({"metadata": {"annotations": {(&key): annotation}}, "spec": {
                 "securityContext": {"appArmorProfile": of_pod}, "initContainers": [container]}});
             let warned = warnings(&pod);
             sync(&mut pod);
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_container_without_a_context_gets_one() {
         let key = annotation_key("c");
-        let mut pod = json!({"metadata": {"annotations": {&key: "unconfined"}}, "spec": {
+        let mut pod = json!({"metadata": {"annotations": {(&key): "unconfined"}}, "spec": {
             "containers": [{"name": "c"}, {"name": "d"}]}});
         let mut windows = pod.clone();
         windows["spec"]["os"] = json!({"name": "windows"});

@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use apimachinery::meta::{str_at, value_at};
-use apimachinery::{Value, time};
+use apimachinery::value::format_compact;
+use apimachinery::{Text, Value, time};
 use jiff::Timestamp;
 
 use super::resources::is_sidecar;
@@ -69,7 +70,7 @@ pub fn row(pod: &Value, now: Timestamp) -> Vec<Value> {
     let ip = items(status, &["podIPs"]).first().map_or("", |ip| str_at(ip, &["ip"]));
     vec![
         name(pod),
-        format!("{}/{}", summary.ready, summary.total).into(),
+        format_compact!("{}/{}", summary.ready, summary.total).into(),
         summary.reason.into(),
         restarts.into(),
         age(pod, now),
@@ -86,7 +87,7 @@ struct Summary {
     total: usize,
     restarts: i64,
     last_restart: Option<Timestamp>,
-    reason: String,
+    reason: Text,
 }
 
 impl Summary {
@@ -140,10 +141,10 @@ impl Summary {
                     self.ready += usize::from(is_ready(status));
                     continue;
                 }
-                Some(state) => self.reason = format!("Init:{}", termination_reason(state)),
+                Some(state) => self.reason = format_compact!("Init:{}", termination_reason(state)),
                 None => match str_at(status, &["state", "waiting", "reason"]) {
-                    "" | "PodInitializing" => self.reason = format!("Init:{index}/{total}"),
-                    reason => self.reason = format!("Init:{reason}"),
+                    "" | "PodInitializing" => self.reason = format_compact!("Init:{index}/{total}"),
+                    reason => self.reason = format_compact!("Init:{reason}"),
                 },
             }
             return true;
@@ -158,7 +159,7 @@ impl Summary {
             self.add_restarts(status);
             let waiting = str_at(status, &["state", "waiting", "reason"]);
             if !waiting.is_empty() {
-                self.reason = waiting.to_owned();
+                self.reason = waiting.into();
             } else if let Some(state) = value_at(status, &["state", "terminated"]) {
                 self.reason = termination_reason(state);
                 if count(state, &["exitCode"]) != 0 {
@@ -171,9 +172,9 @@ impl Summary {
         }
         if self.reason == "Completed" {
             match error {
-                _ if running && has_true_condition(pod_status, "Ready") => self.reason = "Running".to_owned(),
+                _ if running && has_true_condition(pod_status, "Ready") => self.reason = "Running".into(),
                 Some(error) => self.reason = error,
-                None if running => self.reason = "NotReady".to_owned(),
+                None if running => self.reason = "NotReady".into(),
                 None => {}
             }
         }
@@ -186,38 +187,42 @@ impl Summary {
 
     fn consider_deletion(&mut self, status: &Value) {
         if str_at(status, &["reason"]) == NODE_LOST {
-            self.reason = "Unknown".to_owned();
+            self.reason = "Unknown".into();
         } else if !matches!(str_at(status, &["phase"]), "Succeeded" | "Failed") {
-            self.reason = "Terminating".to_owned();
+            self.reason = "Terminating".into();
         }
     }
 
-    fn restarts_text(&self, now: Timestamp) -> String {
+    fn restarts_text(&self, now: Timestamp) -> Text {
         match self.last_restart {
             Some(at) if self.restarts != 0 => {
-                format!("{} ({} ago)", self.restarts, human_duration(now.as_second() - at.as_second()))
+                format_compact!(
+                    "{} ({} ago)",
+                    self.restarts,
+                    human_duration(now.as_second() - at.as_second())
+                )
             }
-            _ => self.restarts.to_string(),
+            _ => format_compact!("{}", self.restarts),
         }
     }
 }
 
-fn initial_reason(status: &Value) -> String {
+fn initial_reason(status: &Value) -> Text {
     let gated = items(status, &["conditions"])
         .iter()
         .any(|c| str_at(c, &["type"]) == "PodScheduled" && str_at(c, &["reason"]) == GATED);
     match str_at(status, &["reason"]) {
-        _ if gated => GATED.to_owned(),
-        "" => str_at(status, &["phase"]).to_owned(),
-        reason => reason.to_owned(),
+        _ if gated => GATED.into(),
+        "" => str_at(status, &["phase"]).into(),
+        reason => reason.into(),
     }
 }
 
-fn termination_reason(state: &Value) -> String {
+fn termination_reason(state: &Value) -> Text {
     match (str_at(state, &["reason"]), count(state, &["signal"])) {
-        ("", 0) => format!("ExitCode:{}", count(state, &["exitCode"])),
-        ("", signal) => format!("Signal:{signal}"),
-        (reason, _) => reason.to_owned(),
+        ("", 0) => format_compact!("ExitCode:{}", count(state, &["exitCode"])),
+        ("", signal) => format_compact!("Signal:{signal}"),
+        (reason, _) => reason.into(),
     }
 }
 
@@ -235,14 +240,14 @@ fn has_true_condition(status: &Value, kind: &str) -> bool {
         .any(|c| str_at(c, &["type"]) == kind && str_at(c, &["status"]) == "True")
 }
 
-fn readiness_gates(spec: &Value, status: &Value) -> String {
+fn readiness_gates(spec: &Value, status: &Value) -> Text {
     let gates = items(spec, &["readinessGates"]);
     if gates.is_empty() {
-        return NONE.to_owned();
+        return NONE.into();
     }
     let met =
         gates.iter().filter(|gate| has_true_condition(status, str_at(gate, &["conditionType"]))).count();
-    format!("{met}/{}", gates.len())
+    format_compact!("{met}/{}", gates.len())
 }
 
 #[cfg(test)]

@@ -192,13 +192,14 @@ fn default_downward_api(source: &mut Value) {
     }
 }
 
-/// `Always` for the tag `latest`, written or implied; `IfNotPresent` for any other tag or a digest.
+/// `Always` for the tag `latest`, written or implied; `IfNotPresent` for any other tag or a digest, and for what is no
+/// reference to an image.
 fn pull_policy(image: &str) -> &'static str {
     let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
     let last = name.rsplit('/').next().unwrap_or_default();
     let tag = match (last.split_once(':'), digest) {
         (Some((_, tag)), _) => tag,
-        (None, None) if !name.is_empty() => "latest",
+        (None, None) if is_repository(name) => "latest",
         _ => "",
     };
     if tag == "latest" { "Always" } else { "IfNotPresent" }
@@ -250,6 +251,26 @@ fn host_network_ports(spec: &mut Value) {
     }
 }
 
+/// Whether a name without a tag can be that of a repository: a registry, which may be left out, and components of lower
+/// case.
+fn is_repository(name: &str) -> bool {
+    let path = match name.split_once('/') {
+        Some((first, path))
+            if first.contains(['.', ':']) || first == "localhost" || first != first.to_lowercase() =>
+        {
+            path
+        }
+        _ => name,
+    };
+    let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    path.split('/').all(|component| {
+        let bytes = component.as_bytes();
+        bytes.first().is_some_and(|b| is_letter(*b))
+            && bytes.last().is_some_and(|b| is_letter(*b))
+            && bytes.iter().all(|&b| is_letter(b) || matches!(b, b'.' | b'_' | b'-'))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,7 +285,11 @@ mod tests {
             ("host:5000/nginx", "Always"),
             ("host:5000/nginx:1", "IfNotPresent"),
             ("nginx@sha256:abc", "IfNotPresent"),
+            ("Host/a.b/c-d_e", "Always"),
             ("", "IfNotPresent"),
+            ("Nginx", "IfNotPresent"),
+            ("a b", "IfNotPresent"),
+            ("a//b", "IfNotPresent"),
         ];
         for (image, expect) in table {
             assert_eq!(pull_policy(image), expect, "{image}");

@@ -169,7 +169,7 @@ fn validate_classes(spec: &At, errors: &mut ErrorList) {
         dns1123_subdomain(&class, errors);
     }
     if let Some(policy) = spec.field("preemptionPolicy") {
-        policy.check_enum(&PREEMPTION_POLICIES, errors);
+        policy.check_enum_of(&PREEMPTION_POLICIES, errors);
     }
 }
 

@@ -18,7 +18,7 @@ const SESSION_AFFINITIES: [&str; 2] = ["ClientIP", "None"];
 const IP_FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 const IP_FAMILY_POLICIES: [&str; 3] = ["PreferDualStack", "RequireDualStack", "SingleStack"];
 const TRAFFIC_POLICIES: [&str; 2] = ["Cluster", "Local"];
-const TRAFFIC_DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+const TRAFFIC_DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameZone", "PreferSameNode"];
 const IP_MODES: [&str; 2] = ["Proxy", "VIP"];
 /// One day.
 const CLIENT_IP_TIMEOUT_SECONDS_MAX: i64 = 86_400;
@@ -371,5 +371,5 @@ fn traffic(spec: &At, kind: &str, errors: &mut ErrorList) {
         errors.push(internal.required(""));
     }
     internal.check_optional_enum(&TRAFFIC_POLICIES, errors);
-    spec.get("trafficDistribution").check_optional_enum(&TRAFFIC_DISTRIBUTIONS, errors);
+    spec.get("trafficDistribution").check_optional_enum_of(&TRAFFIC_DISTRIBUTIONS, errors);
 }

@@ -10,7 +10,7 @@ use crate::core::pod::resources::is_sidecar;
 use crate::validation::{At, PROTOCOLS, dns1123_label, port_name, port_number};
 
 pub const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
-const TERMINATION_MESSAGE_POLICIES: [&str; 2] = ["FallbackToLogsOnError", "File"];
+const TERMINATION_MESSAGE_POLICIES: [&str; 2] = ["File", "FallbackToLogsOnError"];
 const CONTAINER_RESTART_POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
 const RESTART_RULE_ACTIONS: [&str; 2] = ["Restart", "RestartAllContainers"];
 const EXIT_CODE_OPERATORS: [&str; 2] = ["In", "NotIn"];
@@ -153,7 +153,7 @@ fn common(container: &At, context: &Context, errors: &mut ErrorList) {
     if container.get("image").is_empty() {
         errors.push(container.get("image").required(""));
     }
-    container.get("terminationMessagePolicy").check_enum(&TERMINATION_MESSAGE_POLICIES, errors);
+    container.get("terminationMessagePolicy").check_enum_of(&TERMINATION_MESSAGE_POLICIES, errors);
     ports(&container.get("ports"), errors);
     env::variables(&container.get("env"), errors);
     env::sources(&container.get("envFrom"), errors);

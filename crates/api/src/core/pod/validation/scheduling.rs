@@ -9,11 +9,11 @@ use apimachinery::names;
 use crate::objectmeta::validate_label_name;
 use crate::validation::{At, label_selector, qualified_name};
 
-pub const TAINT_EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
-pub const PREEMPTION_POLICIES: [&str; 2] = ["Never", "PreemptLowerPriority"];
+pub const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+pub const PREEMPTION_POLICIES: [&str; 2] = ["PreemptLowerPriority", "Never"];
 const TOLERATION_OPERATORS: [&str; 2] = ["Equal", "Exists"];
 /// What an operator behind a disabled feature is told is supported.
-const COMPARISON_OPERATORS: [&str; 4] = ["Equal", "Exists", "Gt", "Lt"];
+const COMPARISON_OPERATORS: [&str; 4] = ["Equal", "Exists", "Lt", "Gt"];
 const SCHEDULE_ACTIONS: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
 const NODE_INCLUSION_POLICIES: [&str; 2] = ["Honor", "Ignore"];
 
@@ -50,11 +50,11 @@ fn toleration(toleration: &At, errors: &mut ErrorList) {
                 errors.push(Error::invalid(&operator.path, value.text(), detail));
             }
         }
-        "Lt" | "Gt" => errors.push(operator.not_supported(&COMPARISON_OPERATORS)),
+        "Lt" | "Gt" => errors.push(operator.not_supported_of(&COMPARISON_OPERATORS)),
         _ => errors.push(operator.not_supported(&TOLERATION_OPERATORS)),
     }
     if !effect.is_empty() {
-        effect.check_optional_enum(&TAINT_EFFECTS, errors);
+        effect.check_optional_enum_of(&TAINT_EFFECTS, errors);
     }
 }
 

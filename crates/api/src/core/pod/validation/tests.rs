@@ -135,6 +135,52 @@ fn variables_have_one_source() {
 }
 
 #[test]
+fn sources_of_volumes_are_checked_field_by_field() {
+    let check = |source: Value, expect: &[&str]| {
+        let mut volume = source;
+        volume["name"] = "v".into();
+        let expect: Vec<String> = expect.iter().map(|e| format!("spec.volumes[0].{e}")).collect();
+        let expect: Vec<&str> = expect.iter().map(String::as_str).collect();
+        expect_errors(&validate_create(&with(&[("volumes", json!([volume]))])), &expect);
+    };
+    let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    check(
+        json!({"ephemeral": {"volumeClaimTemplate": {"metadata": {"labels": {"a": "b"}}, "spec": claim}}}),
+        &[],
+    );
+    check(
+        json!({"ephemeral": {"volumeClaimTemplate": {"metadata": {"name": "n"}, "spec": {}}}}),
+        &[
+            "ephemeral.volumeClaimTemplate.metadata.name: Forbidden: cannot be set",
+            "ephemeral.volumeClaimTemplate.spec.accessModes: Required value",
+            "ephemeral.volumeClaimTemplate.spec.resources[storage]: Required value",
+        ],
+    );
+    check(
+        json!({"csi": {"driver": "-", "nodePublishSecretRef": {"name": "S"}}}),
+        &["csi.driver: Invalid value: \"-\"", "csi.name: Invalid value: \"S\""],
+    );
+    check(
+        json!({"iscsi": {"iqn": "x", "lun": 300, "chapAuthSession": true}}),
+        &[
+            "iscsi.targetPortal: Required value",
+            "iscsi.iqn: Invalid value: \"x\": must be valid format starting with iqn, eui, or naa",
+            "iscsi.lun: Invalid value: 300: must be between 0 and 255, inclusive",
+            "iscsi.secretRef: Required value",
+        ],
+    );
+    check(
+        json!({"cinder": {"secretRef": {}}}),
+        &["cinder.volumeID: Required value", "cinder.secretRef.name: Required value"],
+    );
+    check(
+        json!({"gcePersistentDisk": {"partition": 256}}),
+        &["persistentDisk.pdName: Required", "persistentDisk.partition: Invalid"],
+    );
+    check(json!({"azureFile": {"secretName": "a", "shareName": "b"}}), &[]);
+}
+
+#[test]
 fn volumes_have_one_source_and_mounts_a_volume() {
     check(
         "volumes",

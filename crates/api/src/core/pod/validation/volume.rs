@@ -1,7 +1,6 @@
 //! Volumes, and how containers mount them (follows `ValidateVolumes`, `ValidateVolumeMounts`).
 //!
-//! Sources that this cluster can mount are checked in full; the retired in-tree drivers are checked for being the
-//! only source.
+//! The sources of the retired in-tree drivers are checked as those of PersistentVolumes are.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +8,11 @@ use apimachinery::field::{Error, ErrorList, Path};
 
 use super::container::PULL_POLICIES;
 use super::{Context, Scope, env};
-use crate::validation::{At, dns1123_label};
+use crate::core::persistentvolume::sources;
+use crate::core::persistentvolumeclaim::validation::{Lenience, validate_spec};
+use crate::objectmeta::validate_template;
+use crate::storage::csi_driver_name;
+use crate::validation::{At, dns1123_label, dns1123_subdomain};
 
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const FILE_MODE_MAX: i64 = 0o777;
@@ -26,35 +29,35 @@ const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 
 type Check = fn(&At, &mut ErrorList);
 
-/// Every source in upstream's order; those without a check of their own are only counted.
+/// Every source in upstream's order.
 const SOURCES: [(&str, Check); 30] = [
     ("emptyDir", empty_dir),
     ("hostPath", host_path),
     ("gitRepo", git_repo),
-    ("gcePersistentDisk", no_check),
-    ("awsElasticBlockStore", no_check),
+    ("gcePersistentDisk", sources::gce_persistent_disk),
+    ("awsElasticBlockStore", sources::aws_elastic_block_store),
     ("secret", secret),
     ("nfs", nfs),
-    ("iscsi", no_check),
-    ("glusterfs", no_check),
-    ("flocker", no_check),
+    ("iscsi", iscsi),
+    ("glusterfs", sources::glusterfs),
+    ("flocker", sources::flocker),
     ("persistentVolumeClaim", persistent_volume_claim),
-    ("rbd", no_check),
-    ("cinder", no_check),
-    ("cephfs", no_check),
-    ("quobyte", no_check),
+    ("rbd", sources::rbd),
+    ("cinder", cinder),
+    ("cephfs", sources::cephfs),
+    ("quobyte", sources::quobyte),
     ("downwardAPI", downward_api),
-    ("fc", no_check),
-    ("flexVolume", flex_volume),
+    ("fc", sources::fc),
+    ("flexVolume", sources::flex_volume),
     ("configMap", config_map),
-    ("azureFile", no_check),
-    ("vsphereVolume", no_check),
-    ("photonPersistentDisk", no_check),
-    ("portworxVolume", no_check),
-    ("azureDisk", no_check),
-    ("storageos", no_check),
+    ("azureFile", sources::azure_file),
+    ("vsphereVolume", sources::vsphere_volume),
+    ("photonPersistentDisk", sources::photon_persistent_disk),
+    ("portworxVolume", sources::portworx_volume),
+    ("azureDisk", sources::azure_disk),
+    ("storageos", storageos),
     ("projected", projected),
-    ("scaleIO", no_check),
+    ("scaleIO", sources::scale_io),
     ("csi", csi),
     ("ephemeral", ephemeral),
     ("image", image),
@@ -95,13 +98,14 @@ fn source(volume: &At, scope: Scope, errors: &mut ErrorList) {
             errors.push(at.get("reference").required(""));
         }
         check(&at, errors);
+        if field == "iscsi" && sources::is_portal_too_long(volume.get("name").text(), &at) {
+            errors.push(volume.get("name").under(&at.path.child("name")).invalid(sources::PORTAL_TOO_LONG));
+        }
     }
     if !found {
         errors.push(volume.required("must specify a volume type"));
     }
 }
-
-fn no_check(_: &At, _: &mut ErrorList) {}
 
 pub fn required(source: &At, field: &str, errors: &mut ErrorList) {
     if source.get(field).is_empty() {
@@ -144,19 +148,47 @@ fn persistent_volume_claim(source: &At, errors: &mut ErrorList) {
     required(source, "claimName", errors);
 }
 
-fn flex_volume(source: &At, errors: &mut ErrorList) {
-    required(source, "driver", errors);
+fn iscsi(source: &At, errors: &mut ErrorList) {
+    sources::iscsi_target(source, errors);
+    sources::iscsi_initiator(source, errors);
+}
+
+fn cinder(source: &At, errors: &mut ErrorList) {
+    required(source, "volumeID", errors);
+    named_secret(source, errors);
+}
+
+fn storageos(source: &At, errors: &mut ErrorList) {
+    sources::storageos_volume(source, errors);
+    named_secret(source, errors);
+}
+
+pub fn named_secret(source: &At, errors: &mut ErrorList) {
+    if let Some(secret) = source.field("secretRef") {
+        required(&secret, "name", errors);
+    }
 }
 
 fn csi(source: &At, errors: &mut ErrorList) {
-    required(source, "driver", errors);
+    csi_driver_name(&source.get("driver"), errors);
+    let Some(secret) = source.field("nodePublishSecretRef") else { return };
+    let name = secret.get("name");
+    if name.is_empty() {
+        errors.push(name.required(""));
+    } else {
+        // Upstream tells the name without the field that holds it.
+        dns1123_subdomain(&name.under(&source.path.child("name")), errors);
+    }
 }
 
 fn ephemeral(source: &At, errors: &mut ErrorList) {
     let template = source.get("volumeClaimTemplate");
     if !template.is_set() {
         errors.push(template.required(""));
+        return;
     }
+    validate_template(&template.get("metadata"), errors);
+    validate_spec(&template.get("spec"), Lenience::default(), errors);
 }
 
 fn image(source: &At, errors: &mut ErrorList) {
