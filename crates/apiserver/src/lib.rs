@@ -51,6 +51,7 @@ mod encodings;
 mod etcd_codec;
 mod forward;
 mod frames;
+mod gathered;
 mod gzip;
 mod metadata;
 mod metrics;

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::{self, Body, BoxError, WireBody};
 use crate::core::Core;
+use crate::gathered::Gathered;
 use crate::lasting::{self, Handover};
 use crate::pipeline::{self, Peer};
 use crate::stall::{Handle, Impatient};
@@ -234,7 +235,7 @@ async fn serve_http2<A: Answers>(
     peer: Peer,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
-    let stream = Impatient::new(stream, STALL_TIMEOUT);
+    let stream = Gathered::new(Impatient::new(stream, STALL_TIMEOUT));
     let service = service_fn(move |request| answer(answers.clone(), request, peer.clone(), None));
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -243,12 +244,17 @@ async fn serve_http2<A: Answers>(
         .max_header_list_size(HEADER_BYTES_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        result = connection.as_mut() => return Ok(result?),
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    Ok(connection.await?)
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream.share()), service));
+    let mut stopped = pin!(stop.cancelled());
+    let mut stopping = false;
+    let ended = poll_fn(|cx| {
+        if !stopping && stopped.as_mut().poll(cx).is_ready() {
+            stopping = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx).map_err(BoxError::from)
+    });
+    stream.drive(ended).await
 }
 
 /// What the answer to a request over HTTP/1.1 may make of its connection.

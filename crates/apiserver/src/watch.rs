@@ -172,13 +172,13 @@ impl Watching {
             return Some(first);
         }
         let Some(second) = self.ready_frame().await else { return Some(first) };
-        let mut piece = [first, second].concat();
-        while piece.len() < CHUNK_BYTES
+        let mut frames = vec![first, second];
+        while frames.iter().map(Bytes::len).sum::<usize>() < CHUNK_BYTES
             && let Some(frame) = self.ready_frame().await
         {
-            piece.extend_from_slice(&frame);
+            frames.push(frame);
         }
-        Some(piece.into())
+        Some(frames.concat().into())
     }
 
     async fn next_frame(&mut self) -> Option<Bytes> {

@@ -112,6 +112,8 @@ async fn revisions_are_exact_newer_or_refused() {
         .await;
     assert_eq!(future["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
     api.check(&format!("GET {MAPS}?resourceVersion=x"), json!(null), 400, json!({})).await;
+    let why = "the export parameter, deprecated since v1.14, is no longer supported";
+    api.check(&format!("GET {MAPS}/a?export=true"), json!(null), 400, json!({"message": why})).await;
 }
 
 #[tokio::test]
