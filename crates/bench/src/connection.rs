@@ -1,14 +1,18 @@
-//! One kept-alive HTTP/1.1 connection to the API server, and the watches that run over one.
+//! One kept-alive connection to the API server, and the watches that run over one.
 
-use anyhow::{Context, Result, bail};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::uri::Scheme;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -17,33 +21,74 @@ use crate::kubeconfig::Target;
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
+/// HTTP/2 as TLS negotiates it (RFC 9113, section 3.2).
+const HTTP2: &[u8] = b"h2";
+
 /// The longest line of a watch; an object is 1.5 MiB at most upstream.
 const WATCH_LINE_BYTES_MAX: usize = 8 << 20;
 
 /// How much of an answer is repeated in an error message.
 const ERROR_BODY_CHARS_MAX: usize = 500;
 
+/// What a server may send before we have read it, as Go's client allows (transportDefaultStreamFlow and
+/// transportDefaultConnFlow of golang.org/x/net/http2).
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 1 << 30;
+
 #[derive(Debug)]
 pub struct Connection {
     target: Target,
     accept: &'static str,
-    sender: SendRequest<Full<Bytes>>,
+    sender: Sender,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+/// A TCP connection to the API server.
+pub async fn dial(target: &Target) -> Result<TcpStream> {
+    let stream = TcpStream::connect((target.host.as_str(), target.port))
+        .await
+        .with_context(|| format!("cannot connect to {}:{}", target.host, target.port))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 impl Connection {
     pub async fn open(target: &Target) -> Result<Connection> {
-        let stream = TcpStream::connect((target.host.as_str(), target.port))
-            .await
-            .with_context(|| format!("cannot connect to {}:{}", target.host, target.port))?;
-        stream.set_nodelay(true)?;
+        Connection::http1(target, dial(target).await?).await
+    }
+
+    /// One request at a time.
+    pub async fn http1(
+        target: &Target,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Connection> {
         let stream = TlsConnector::from(target.tls.clone()).connect(target.name.clone(), stream).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                eprintln!("connection lost: {error}");
-            }
-        });
-        Ok(Connection { target: target.clone(), accept: JSON, sender })
+        tokio::spawn(drive(connection));
+        Ok(Connection { target: target.clone(), accept: JSON, sender: Sender::Http1(sender) })
+    }
+
+    /// Many requests at a time.
+    pub async fn http2(
+        target: &Target,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Connection> {
+        let connector = TlsConnector::from(target.tls.clone());
+        let connector = connector.with_alpn(vec![HTTP2.to_vec()]);
+        let stream = connector.connect(target.name.clone(), stream).await?;
+        ensure!(stream.get_ref().1.alpn_protocol() == Some(HTTP2), "the server does not speak HTTP/2");
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        tokio::spawn(drive(connection));
+        Ok(Connection { target: target.clone(), accept: JSON, sender: Sender::Http2(sender) })
     }
 
     /// The same connection, asking for answers of another media type than JSON.
@@ -91,10 +136,25 @@ impl Connection {
 
     /// Gives the connection over to a watch.
     pub async fn watch(mut self, path: &str) -> Result<Watch> {
+        let body = self.begin_watch(path).await?;
+        Ok(Watch::new(Arc::new(self), body))
+    }
+
+    /// Gives the connection over to several watches; more than one need HTTP/2.
+    pub async fn watches(mut self, path: &str, count: usize) -> Result<Vec<Watch>> {
+        let mut bodies = Vec::new();
+        for _ in 0..count {
+            bodies.push(self.begin_watch(path).await?);
+        }
+        let connection = Arc::new(self);
+        Ok(bodies.into_iter().map(|body| Watch::new(connection.clone(), body)).collect())
+    }
+
+    async fn begin_watch(&mut self, path: &str) -> Result<Incoming> {
         let response = self.send(Method::GET, path, Bytes::new()).await?;
         let (status, body) = (response.status(), response.into_body());
         if status == StatusCode::OK {
-            return Ok(Watch { _connection: self, body, buffer: BytesMut::new(), searched: 0 });
+            return Ok(body);
         }
         let body = body.collect().await?.to_bytes();
         bail!("{path} is no watch: {status}: {}", excerpt(&body))
@@ -102,19 +162,34 @@ impl Connection {
 
     /// Whether another request can be sent.
     pub fn is_open(&self) -> bool {
-        !self.sender.is_closed()
+        match &self.sender {
+            Sender::Http1(sender) => !sender.is_closed(),
+            Sender::Http2(sender) => !sender.is_closed(),
+        }
     }
 
     /// Sends a request of the caller's making; who we are is added where it does not say so itself.
     pub async fn exchange(&mut self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
         let Target { host, port, token, .. } = &self.target;
+        let authority = format!("{host}:{port}");
         let headers = request.headers_mut();
-        headers.insert(HOST, HeaderValue::try_from(format!("{host}:{port}"))?);
         if let Some(token) = token.as_ref().filter(|_| !headers.contains_key(AUTHORIZATION)) {
             headers.insert(AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}"))?);
         }
-        self.sender.ready().await?;
-        Ok(self.sender.send_request(request).await?)
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                request.headers_mut().insert(HOST, HeaderValue::try_from(authority)?);
+                sender.ready().await?;
+                Ok(sender.send_request(request).await?)
+            }
+            Sender::Http2(sender) => {
+                let path = request.uri().path_and_query().context("a request needs a path")?.clone();
+                let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path);
+                *request.uri_mut() = uri.build()?;
+                sender.ready().await?;
+                Ok(sender.send_request(request).await?)
+            }
+        }
     }
 
     async fn request(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
@@ -128,6 +203,12 @@ impl Connection {
         let content = if method == Method::PATCH { MERGE_PATCH } else { JSON };
         let request = Request::builder().method(method).uri(path).header(ACCEPT, self.accept);
         self.exchange(request.header(CONTENT_TYPE, content).body(Full::new(body))?).await
+    }
+}
+
+async fn drive(connection: impl Future<Output = hyper::Result<()>>) {
+    if let Err(error) = connection.await {
+        eprintln!("connection lost: {error}");
     }
 }
 
@@ -146,7 +227,7 @@ fn excerpt(body: &Bytes) -> String {
 #[derive(Debug)]
 pub struct Watch {
     /// The connection lives as long as its sender.
-    _connection: Connection,
+    _connection: Arc<Connection>,
     body: Incoming,
     buffer: BytesMut,
     /// So far the buffer holds no end of a line.
@@ -154,6 +235,10 @@ pub struct Watch {
 }
 
 impl Watch {
+    fn new(connection: Arc<Connection>, body: Incoming) -> Watch {
+        Watch { _connection: connection, body, buffer: BytesMut::new(), searched: 0 }
+    }
+
     /// The next line as it came.
     pub async fn line(&mut self) -> Result<Bytes> {
         loop {

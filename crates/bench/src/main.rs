@@ -2,6 +2,8 @@
 //!
 //! It knows nothing of Coxswain but the command line of `cox up`; every other benchmark runs the same against upstream.
 
+mod arrival;
+mod background;
 mod commands;
 mod connection;
 mod cri;
@@ -20,6 +22,7 @@ mod sandbox;
 mod services;
 #[cfg(test)]
 mod tests;
+mod watches;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -58,7 +58,8 @@ const LIST: &[Figure] = &[
 const DELIVERY: &[Figure] =
     &[("server CPU per delivery", Less, Some(8.0)), ("deliveries per second", More, None)];
 /// With as many changes as both servers keep up with: whoever takes more changes has more to tell of.
-const LAG: &[Figure] = &[("create to seen, median", Less, None), ("create to seen, p99", Less, Some(5.0))];
+const LAG: &[Figure] =
+    &[("create to arrival, median", Less, None), ("create to arrival, p99", Less, Some(5.0))];
 
 /// In the order in which they run: those that leave the server large come last.
 const CASES: &[Case] = &[
@@ -70,6 +71,11 @@ const CASES: &[Case] = &[
             ("PSS per watch", Less, Some(5.0)),
             ("PSS per stored pod", Less, Some(4.0)),
         ],
+    },
+    Case {
+        title: "1,000 watches, 100 on a connection",
+        command: "memory --watchers 1000 --share 100 --pods 0",
+        figures: &[("PSS per watch", Less, None)],
     },
     Case {
         title: "durable pod create, 32 connections",
@@ -116,6 +122,16 @@ const CASES: &[Case] = &[
         title: "watch, 100 watchers beside 20 stalled",
         command: "watch-fanout --events 200 --stalled 20",
         figures: DELIVERY,
+    },
+    Case {
+        title: "watch, 10 connections of 100 watchers",
+        command: "watch-fanout --watchers 1000 --share 100 --events 50",
+        figures: DELIVERY,
+    },
+    Case {
+        title: "watch, 10 connections of 100 watchers, 5 changes a second",
+        command: "watch-fanout --watchers 1000 --share 100 --events 50 --per-second 5",
+        figures: LAG,
     },
     Case { title: "LIST of 100,000 pods", command: "list-pods --objects 100000 --rounds 3", figures: LIST },
     Case {

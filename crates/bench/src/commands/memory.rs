@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use futures_util::future::try_join_all;
 
 use crate::Cluster;
 use crate::pods;
 use crate::process::settled_pss_bytes;
 use crate::report::Report;
 use crate::sandbox::with_sandbox;
+use crate::watches::Sharing;
 
 /// Of so many watches the first is opened beforehand: what the first ones bring into memory, such as code, serves all.
 const AMONG: usize = 10;
@@ -19,9 +19,10 @@ const CREATE_CONCURRENCY: usize = 32;
 
 #[derive(Debug, clap::Args)]
 pub struct Memory {
-    /// Watches, each over a connection of its own
     #[arg(long, default_value_t = 500)]
     watchers: usize,
+    #[command(flatten)]
+    sharing: Sharing,
     #[arg(long, default_value_t = 10_000)]
     pods: usize,
     /// How long the server rests before its memory is read
@@ -36,10 +37,10 @@ impl Memory {
         with_sandbox(cluster.target()?, async |sandbox| {
             let idle = settled_pss_bytes(pids, rest).await?;
             let path = format!("{}?watch=true", sandbox.path("configmaps"));
-            let open = async |_| sandbox.connect().await?.watch(&path).await;
-            let _first = try_join_all((0..self.watchers.div_ceil(AMONG)).map(open)).await?;
+            let open = |count| self.sharing.open(&sandbox.target, &path, count);
+            let _first = open(self.watchers.div_ceil(AMONG)).await?;
             let begun = settled_pss_bytes(pids, rest).await?;
-            let watches = try_join_all((0..self.watchers).map(open)).await?;
+            let watches = open(self.watchers).await?;
             let watched = settled_pss_bytes(pids, rest).await?;
             drop(watches);
             let before = settled_pss_bytes(pids, rest).await?;

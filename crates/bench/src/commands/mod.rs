@@ -34,7 +34,6 @@ pub enum Command {
     Operations(operations::Operations),
     /// LIST of many pods
     ListPods(list_pods::ListPods),
-    /// Many watchers of the same pods
     WatchFanout(watch_fanout::WatchFanout),
     /// Many CustomResourceDefinitions: memory, time until served, discovery
     CustomKinds(custom_kinds::CustomKinds),

@@ -5,6 +5,7 @@ mod server;
 
 use clap::Parser;
 
+use crate::arrival::tests::stamped;
 use crate::report::Report;
 use crate::{Arguments, Cluster};
 use server::Server;
@@ -66,6 +67,7 @@ async fn custom_kinds_are_removed_again() {
 
 #[tokio::test]
 async fn two_servers_are_compared_figure_by_figure() {
+    let _stamping = stamped().await;
     let (ours, upstream) = (Server::start().await, Server::start().await);
     let arguments = format!(
         "compare --upstream {} --upstream-pid {} --rounds 2 --only stalled",
@@ -80,8 +82,19 @@ async fn two_servers_are_compared_figure_by_figure() {
 
 #[tokio::test]
 async fn watch_fanout_waits_until_every_watcher_has_seen_every_pod() {
+    let _stamping = stamped().await;
     check("watch-fanout --watchers 5 --events 4", 4, &[("watchers", 5.0), ("events", 4.0)]).await;
     check("watch-fanout --watchers 2 --events 4 --per-second 500", 4, &[("watchers", 2.0)]).await;
+}
+
+#[tokio::test]
+async fn watches_share_connections_and_get_what_is_theirs() {
+    let _stamping = stamped().await;
+    let server = Server::start().await;
+    run(&server, "watch-fanout --watchers 5 --share 2 --events 4").await.unwrap();
+    assert_eq!((server.created(), server.shared()), (4, 3));
+    run(&server, "memory --watchers 4 --share 2 --pods 0 --settle-seconds 0").await.unwrap();
+    assert_eq!(server.shared(), 3 + 1 + 2);
 }
 
 #[tokio::test]

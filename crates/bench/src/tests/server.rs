@@ -13,7 +13,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -32,6 +33,8 @@ struct State {
     /// By path.
     objects: BTreeMap<String, Value>,
     created_pods: usize,
+    /// Connections over HTTP/2.
+    shared: usize,
     watchers: Vec<mpsc::UnboundedSender<Bytes>>,
 }
 
@@ -39,10 +42,11 @@ impl Server {
     pub async fn start() -> Server {
         let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
-        let tls = tls::server()
+        let mut tls = tls::server()
             .with_no_client_auth()
             .with_single_cert(vec![certified.cert.der().clone()], key)
             .unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let kubeconfig = write_kubeconfig(port, &certified.cert.pem());
@@ -58,6 +62,11 @@ impl Server {
     /// How many pods were ever created.
     pub fn created(&self) -> usize {
         self.state.lock().unwrap().created_pods
+    }
+
+    /// How many connections were made over HTTP/2.
+    pub fn shared(&self) -> usize {
+        self.state.lock().unwrap().shared
     }
 
     /// The paths of what is there, but for what a real server removes with the namespace.
@@ -95,10 +104,14 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Arc<Mutex<State>>
     while let Ok((stream, _)) = listener.accept().await {
         let (tls, state) = (tls.clone(), state.clone());
         tokio::spawn(async move {
-            let stream = TokioIo::new(tls.accept(stream).await.unwrap());
+            let stream = tls.accept(stream).await.unwrap();
+            state.lock().unwrap().shared += usize::from(stream.get_ref().1.alpn_protocol() == Some(b"h2"));
             let service = service_fn(|request| answer(request, state.clone()));
             // A client that has what it wants may just go.
-            hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await.ok();
+            auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await
+                .ok();
         });
     }
 }
