@@ -73,15 +73,20 @@ pub async fn serve(
 }
 
 async fn answer(request: Request<Incoming>, runtime: Option<Arc<Runtime>>) -> Response<Full<Bytes>> {
-    let result = match (request.method(), request.uri().path(), runtime) {
+    let (head, body) = request.into_parts();
+    let result = match (&head.method, head.uri.path(), runtime) {
         (&Method::POST, IMAGES_PATH, Some(runtime)) => {
-            let pin = request.uri().query() == Some(PIN);
-            import(request.into_body(), runtime, pin).await
+            import(body, runtime, head.uri.query() == Some(PIN)).await
         }
-        (&Method::POST, IMAGES_PATH, None) => {
-            Err("the container runtime is not the built-in one: import with its own tool".to_owned())
+        (method, path, _) => {
+            read_to_end(body).await;
+            Err(match (method, path) {
+                (&Method::POST, IMAGES_PATH) => {
+                    "the container runtime is not the built-in one: import with its own tool".to_owned()
+                }
+                _ => format!("{path} is not known"),
+            })
         }
-        (_, path, _) => Err(format!("{path} is not known")),
     };
     let (code, text) = match result {
         Ok(text) => (StatusCode::OK, text),
@@ -92,13 +97,22 @@ async fn answer(request: Request<Incoming>, runtime: Option<Arc<Runtime>>) -> Re
     response
 }
 
+/// Reads a body for nothing: who is still sending it when it is answered hears that the connection broke, and no answer.
+async fn read_to_end(mut body: Incoming) {
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
 /// Takes an archive as the body; answers with the names of its images, a line each.
 async fn import(body: Incoming, runtime: Arc<Runtime>, pin: bool) -> Result<String, String> {
     let chunks = TryStreamExt::map_err(BodyStream::new(body), std::io::Error::other)
         .try_filter_map(|frame| async move { Ok(frame.into_data().ok()) });
     let reader = StreamReader::new(Box::pin(chunks));
     let import = tokio::task::spawn_blocking(move || {
-        let images = runtime::images::import(runtime.images(), SyncIoBridge::new(reader))?;
+        let mut archive = SyncIoBridge::new(reader);
+        let images = runtime::images::import(runtime.images(), &mut archive);
+        // To the body's end, for the same reason as in `read_to_end`: archives are padded, and may be refused half read.
+        drop(std::io::copy(&mut archive, &mut std::io::sink()));
+        let images = images?;
         for image in images.iter().filter(|_| pin) {
             runtime.images().set_pinned(&image.id, true)?;
         }
@@ -133,4 +147,30 @@ pub async fn send_archive(
         bail!("{text}");
     }
     Ok(text.lines().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than what waits in a socket's buffers.
+    const BODY_BYTES: usize = 1 << 20;
+    const ATTEMPTS: usize = 50;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_sends_much_for_nothing_hears_why() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let socket = dir.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(serve(listener, None, stop.clone()));
+        // Whether the answer or the broken connection is heard first is a matter of chance.
+        for _ in 0..ATTEMPTS {
+            let refused = send_archive(&socket, false, std::io::Cursor::new(vec![0; BODY_BYTES])).await;
+            let why = format!("{:#}", refused.expect_err("there is no runtime"));
+            assert!(why.contains("not the built-in one"), "{why}");
+        }
+        stop.cancel();
+        served.await.expect("no panic").expect("served");
+    }
 }

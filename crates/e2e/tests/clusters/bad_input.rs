@@ -114,18 +114,28 @@ fn a_damaged_archive_is_refused_whole() -> anyhow::Result<()> {
     // In the midst of the layer, which is nearly all of the archive.
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0xff;
-    let damaged =
-        [("cut", whole[..whole.len() / 2].to_vec()), ("flipped", flipped), ("garbage", vec![7; 4096])];
-    for (name, bytes) in damaged {
+    let import = |name: &str, bytes: &[u8]| {
         let path = cluster.scratch()?.join(name);
         fs::write(&path, bytes)?;
-        let said = cluster.cox(&["image", "import"], &[&path.display().to_string()])?.failure()?;
-        ensure!(said.contains("was not imported"), "{name}: {said}");
+        cluster.cox(&["image", "import"], &[&path.display().to_string()])
+    };
+    let damaged: [(&str, &[u8], &str); 3] = [
+        ("cut", &whole[..whole.len() / 2], ""),
+        ("flipped", &flipped, ""),
+        ("garbage", &[7; 8 << 20], "archive is not valid"),
+    ];
+    for (name, bytes, why) in damaged {
+        let said = import(name, bytes)?.failure()?;
+        ensure!(said.contains("was not imported") && said.contains(why), "{name}: {said}");
     }
     let missing = cluster.cox(&["image", "import"], &["/nowhere.tar"])?.failure()?;
     ensure!(missing.contains("/nowhere.tar cannot be opened"), "{missing}");
     let list = cluster.cox(&["image", "list"], &["--output", "json"])?.success()?;
     ensure!(list.trim() == "[]", "{list}");
+
+    // What follows an archive's end, such as the rest of a tape's block, is no part of it.
+    let padded = [whole, vec![0; 8 << 20]].concat();
+    ensure!(import("padded", &padded)?.success()?.contains("test.local/busybox:1"), "the image has no name");
     cluster.finish()
 }
 
