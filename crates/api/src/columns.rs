@@ -1,7 +1,7 @@
 //! Cells that many kinds print, worded as upstream's printers (`k8s.io/kubernetes/pkg/printers/internalversion`).
 
 use apimachinery::meta::{str_at, value_at};
-use apimachinery::value::format_compact;
+use apimachinery::value::ToCompactString;
 use apimachinery::{Text, Value, time};
 use jiff::Timestamp;
 
@@ -82,24 +82,30 @@ pub fn human_duration(seconds: i64) -> Text {
     let hours = minutes / MINUTES_PER_HOUR;
     let days = hours / HOURS_PER_DAY;
     match () {
-        () if seconds < 2 * SECONDS_PER_MINUTE => format_compact!("{seconds}s"),
+        () if seconds < 2 * SECONDS_PER_MINUTE => units([(seconds, "s")]),
         () if minutes < 10 => two_units(minutes, "m", seconds % SECONDS_PER_MINUTE, "s"),
-        () if minutes < 3 * MINUTES_PER_HOUR => format_compact!("{minutes}m"),
+        () if minutes < 3 * MINUTES_PER_HOUR => units([(minutes, "m")]),
         () if hours < 8 => two_units(hours, "h", minutes % MINUTES_PER_HOUR, "m"),
-        () if hours < 2 * HOURS_PER_DAY => format_compact!("{hours}h"),
+        () if hours < 2 * HOURS_PER_DAY => units([(hours, "h")]),
         () if hours < 8 * HOURS_PER_DAY => two_units(days, "d", hours % HOURS_PER_DAY, "h"),
-        () if hours < 2 * HOURS_PER_YEAR => format_compact!("{days}d"),
+        () if hours < 2 * HOURS_PER_YEAR => units([(days, "d")]),
         () if hours < 8 * HOURS_PER_YEAR => two_units(days / 365, "y", days % 365, "d"),
-        () => format_compact!("{}y", days / 365),
+        () => units([(days / 365, "y")]),
     }
 }
 
 fn two_units(major: i64, major_unit: &str, minor: i64, minor_unit: &str) -> Text {
-    if minor == 0 {
-        format_compact!("{major}{major_unit}")
-    } else {
-        format_compact!("{major}{major_unit}{minor}{minor_unit}")
+    if minor == 0 { units([(major, major_unit)]) } else { units([(major, major_unit), (minor, minor_unit)]) }
+}
+
+/// Numbers, each followed by its unit; without a formatter, since lists have many rows.
+pub fn units<T: ToCompactString, const N: usize>(parts: [(T, &str); N]) -> Text {
+    let mut text = Text::default();
+    for (number, unit) in parts {
+        text.push_str(&number.to_compact_string());
+        text.push_str(unit);
     }
+    text
 }
 
 /// `a=1,b=2` in key order, or `<none>` (follows `labels.FormatLabels`).

@@ -145,7 +145,6 @@ impl Call {
         {
             entries.sort_by_cached_key(|entry| rank(&conversion::decode(&entry.bytes)));
         }
-        let stored = |entry: Arc<Entry>| entry.bytes.clone();
         let is_audited = self.audit.as_ref().is_some_and(|record| record.wants_response());
         match self.target {
             Target { shape: Shape::Metadata, .. } if entries.is_empty() => {
@@ -153,7 +152,7 @@ impl Call {
                 self.respond(200, Document { type_name: view.type_name(true), json })
             }
             Target { format: Format::Json, pretty: false, .. } if !is_audited => {
-                self.respond_pieces(200, view.list(entries.into_iter().map(stored), meta))
+                self.respond_pieces(200, view.list(entries.into_iter(), meta))
             }
             Target { format: Format::Protobuf, shape: Shape::Object, .. }
                 if !is_audited && conversion::is_stored_version(&view.kind) =>
@@ -162,12 +161,12 @@ impl Call {
                     list: wire::type_id(&view.type_name(true))?,
                     item: wire::type_id(&view.type_name(false))?,
                 };
-                let empty: Vec<Bytes> = view.list(std::iter::empty(), meta).collect();
+                let empty: Vec<Bytes> = view.list(std::iter::empty::<Bytes>(), meta).collect();
                 let list = self.core.encodings.list(types, &wire::join(&empty), entries).await?;
                 self.respond_pieces(200, list)
             }
             _ => {
-                let json = view.list(entries.into_iter().map(stored), meta).collect();
+                let json = view.list(entries.into_iter(), meta).collect();
                 self.respond(200, Document { type_name: view.type_name(true), json })
             }
         }

@@ -133,9 +133,7 @@ pub struct Messages {
     maker: Maker,
 }
 
-impl Form for Messages {
-    type Item = Arc<Entry>;
-
+impl Form<Arc<Entry>> for Messages {
     fn push(&mut self, entry: Arc<Entry>, _first: bool, out: &mut Vec<u8>) {
         match entry.beside.get() {
             Some(Known::Message(kept)) => self.list.push_item(&kept.message, out),

@@ -9,11 +9,9 @@ use crate::body::CHUNK_BYTES;
 const LAST_ITEM_BYTES: usize = 16 << 10;
 
 /// How the items of a list become one text.
-pub trait Form {
-    type Item;
-
+pub trait Form<Item> {
     /// Appends an item; `first` tells whether none came before.
-    fn push(&mut self, item: Self::Item, first: bool, out: &mut Vec<u8>);
+    fn push(&mut self, item: Item, first: bool, out: &mut Vec<u8>);
 
     /// Appends what comes after the last item.
     fn finish(&self, out: &mut Vec<u8>);
@@ -29,13 +27,13 @@ pub struct Pieces<F, I> {
     ended: bool,
 }
 
-impl<F: Form, I: Iterator<Item = F::Item>> Pieces<F, I> {
+impl<F: Form<I::Item>, I: Iterator> Pieces<F, I> {
     pub fn new(form: F, head: Vec<u8>, items: I) -> Pieces<F, I> {
         Pieces { form, items, head, begun: false, ended: false }
     }
 }
 
-impl<F: Form, I: Iterator<Item = F::Item>> Iterator for Pieces<F, I> {
+impl<F: Form<I::Item>, I: Iterator> Iterator for Pieces<F, I> {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
@@ -63,9 +61,7 @@ mod tests {
 
     struct Numbers;
 
-    impl Form for Numbers {
-        type Item = u64;
-
+    impl Form<u64> for Numbers {
         fn push(&mut self, item: u64, first: bool, out: &mut Vec<u8>) {
             let comma = if first { "" } else { "," };
             out.extend_from_slice(format!("{comma}{item}").as_bytes());

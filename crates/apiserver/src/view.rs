@@ -2,13 +2,14 @@
 //! only what a table's cells need.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use apimachinery::value::write_json;
 use apimachinery::{Map, Status, Value, json};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
-use store::Revision;
+use store::{Entry, Revision};
 
 use crate::conversion;
 use crate::draft::{to_json, type_prefix};
@@ -101,7 +102,7 @@ impl View {
     /// The JSON of a list of stored objects.
     pub fn list<I>(&self, stored: I, meta: &ListMeta) -> Pieces<Listed, I>
     where
-        I: Iterator<Item = Bytes>,
+        I: Iterator<Item: Stored>,
     {
         let head = match self.target.shape {
             Shape::Object => self.list_head(&self.kind.resource.api_version(), self.kind.list_kind, meta),
@@ -194,18 +195,40 @@ pub struct Listed {
     reader: row::Reader,
 }
 
-impl Form for Listed {
-    type Item = Bytes;
+/// What has an object as the store keeps it.
+pub trait Stored {
+    fn bytes(&self) -> &Bytes;
+}
 
-    fn push(&mut self, stored: Bytes, first: bool, out: &mut Vec<u8>) {
-        let bytes = if self.converts { conversion::bytes_for(&self.view.kind, &stored) } else { stored };
+impl Stored for Bytes {
+    fn bytes(&self) -> &Bytes {
+        self
+    }
+}
+
+/// Without another owner of the bytes: to count one up and down costs as much as to find a cell.
+impl Stored for Arc<Entry> {
+    fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl<S: Stored> Form<S> for Listed {
+    fn push(&mut self, stored: S, first: bool, out: &mut Vec<u8>) {
+        let converted;
+        let bytes = if self.converts {
+            converted = conversion::bytes_for(&self.view.kind, stored.bytes());
+            &converted
+        } else {
+            stored.bytes()
+        };
         if !first {
             out.push(b',');
         }
         match self.view.target.shape {
-            Shape::Object => push_item(&bytes, self.item_head.as_bytes(), out),
-            Shape::Metadata => push_metadata(&self.item_head, row::metadata(&bytes), out),
-            Shape::Table => self.view.push_row(&mut self.reader, &self.item_head, &bytes, out),
+            Shape::Object => push_item(bytes, self.item_head.as_bytes(), out),
+            Shape::Metadata => push_metadata(&self.item_head, row::metadata(bytes), out),
+            Shape::Table => self.view.push_row(&mut self.reader, &self.item_head, bytes, out),
         }
     }
 

@@ -16,7 +16,7 @@ mod tests;
 use std::fmt;
 use std::ops;
 
-pub use compact_str::{CompactString as Text, format_compact};
+pub use compact_str::{CompactString as Text, ToCompactString, format_compact};
 pub use deserialize::from_value;
 pub use map::{Entry, Map};
 pub use serde_json::Number;

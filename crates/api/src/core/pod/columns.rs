@@ -8,7 +8,7 @@ use apimachinery::{Text, Value, time};
 use jiff::Timestamp;
 
 use super::resources::is_sidecar;
-use crate::columns::{AGE, NAME, NONE, age, column, count, human_duration, items, name, wide};
+use crate::columns::{AGE, NAME, NONE, age, column, count, human_duration, items, name, units, wide};
 use crate::shown::Shown;
 use crate::strategy::Column;
 
@@ -70,7 +70,7 @@ pub fn row(pod: &Value, now: Timestamp) -> Vec<Value> {
     let ip = items(status, &["podIPs"]).first().map_or("", |ip| str_at(ip, &["ip"]));
     vec![
         name(pod),
-        format_compact!("{}/{}", summary.ready, summary.total).into(),
+        units([(summary.ready, "/"), (summary.total, "")]).into(),
         summary.reason.into(),
         restarts.into(),
         age(pod, now),
@@ -202,7 +202,7 @@ impl Summary {
                     human_duration(now.as_second() - at.as_second())
                 )
             }
-            _ => format_compact!("{}", self.restarts),
+            _ => units([(self.restarts, "")]),
         }
     }
 }
