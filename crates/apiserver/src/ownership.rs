@@ -16,6 +16,7 @@ use crate::conversion;
 use crate::kind::KindRef;
 use crate::part::Part;
 use crate::query::WriteOptions;
+use crate::wire::Expected;
 use crate::write::Place;
 
 /// As whom this server owns fields.
@@ -79,6 +80,30 @@ pub fn created(call: &Call, kind: &KindRef, object: &mut Value, options: &WriteO
     in_request_version(kind, object, |object| {
         manage(kind, Part::Main, |fields| fields.create(&empty, object, &manager, call.now));
     });
+}
+
+/// Who posts something to a subresource, of another kind than the object's own, owns all they have set of it.
+pub fn posted(call: &Call, expected: &Expected, object: &mut Value, options: &WriteOptions) {
+    let manager = call.field_manager(&options.field_manager);
+    let root = api::schema::type_id(expected.type_name);
+    of_one_version(root, expected.api_version, &call.info.subresource).create(
+        &api::schema().empty(root),
+        object,
+        &manager,
+        call.now,
+    );
+}
+
+/// The field manager of a built-in kind that is known in this version alone.
+fn of_one_version<'a>(root: TypeId, api_version: &'a str, subresource: &'a str) -> FieldManager<'a> {
+    FieldManager {
+        schema: api::schema(),
+        root,
+        api_version,
+        subresource,
+        reset_fields: reset_fields(subresource),
+        versions: &OneVersion,
+    }
 }
 
 /// The writer owns all that differs from the old object.
@@ -168,14 +193,8 @@ pub fn applied_to_scale(
     options: &WriteOptions,
     now: Timestamp,
 ) -> Result<Value, Status> {
-    let fields = FieldManager {
-        schema: api::schema(),
-        root: api::schema::type_id(SCALES.type_name),
-        api_version: SCALE_VERSION,
-        subresource: Part::Scale.subresource(),
-        reset_fields: reset_fields(Part::Scale.subresource()),
-        versions: &OneVersion,
-    };
+    let root = api::schema::type_id(SCALES.type_name);
+    let fields = of_one_version(root, SCALE_VERSION, Part::Scale.subresource());
     fields.check_declared(config)?;
     let force = options.force.unwrap_or_default();
     fields.apply(Some(scale), config, &options.field_manager, force, now)

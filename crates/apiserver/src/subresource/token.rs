@@ -16,6 +16,7 @@ use crate::conversion;
 use crate::kind::KindRef;
 use crate::metadata;
 use crate::negotiation::format_of_request;
+use crate::ownership;
 use crate::part::Part;
 use crate::query::WriteOptions;
 use crate::wire::{self, Document, Expected};
@@ -36,11 +37,20 @@ pub async fn request(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Re
     let mut request =
         wire::decode_body(EXPECTED, format, body, options.field_validation, &mut call.warnings)?;
     call.audit_request(&request);
+    metadata::settle_namespace(&mut request, true, &call.info.namespace)?;
+    metadata::forget_version(&mut request)?;
+    fill(&mut request, &[("spec", Fill::Empty)]);
+    fill(&mut request["spec"], &[("expirationSeconds", Fill::Int(EXPIRATION_SECONDS))]);
+    ownership::posted(call, &EXPECTED, &mut request, &options);
+    check_name(call, &request)?;
     let place = Place::of(call, kind, Part::Main);
     let account = conversion::decode(&place.current(call)?.bytes);
+    check_uid(call, &account, &request)?;
+    request["metadata"]["name"] = account["metadata"]["name"].clone();
+    request["metadata"]["uid"] = account["metadata"]["uid"].clone();
+    request["metadata"]["creationTimestamp"] = time::format_time(call.now).into();
     admit::posted(call, &place, "token", &mut request, options.dry_run).await?;
-    let expiration =
-        request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(EXPIRATION_SECONDS);
+    let expiration = request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or_default();
     check_expiration(expiration)?;
     let audiences = request.pointer("/spec/audiences").and_then(Value::as_array);
     let spec = TokenSpec {
@@ -52,9 +62,6 @@ pub async fn request(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Re
     };
     let id = metadata::new_uid(&call.core.config.random);
     let token = call.core.authenticator.issuer().issue(&spec, id, call.now).map_err(Status::internal)?;
-    request["metadata"] = json!({"name": call.info.name, "namespace": call.info.namespace,
-                                 "creationTimestamp": time::format_time(call.now)});
-    request["spec"]["expirationSeconds"] = expiration.into();
     request["spec"]["audiences"] = json!(token.audiences);
     // Upstream always writes what a token is bound to, be it nothing.
     fill(&mut request["spec"], &[("boundObjectRef", Fill::Null)]);
@@ -62,6 +69,10 @@ pub async fn request(call: &mut Call, kind: &KindRef, body: &Bytes) -> Result<Re
         json!({"token": token.token, "expirationTimestamp": time::format_time(token.expires_at)});
     call.target = call.target.plain();
     call.respond(201, Document::value(EXPECTED.type_name, &request))
+}
+
+fn kind() -> GroupKind {
+    GroupKind::new("authentication.k8s.io", EXPECTED.kind)
 }
 
 fn check_expiration(seconds: i64) -> Result<(), Status> {
@@ -72,7 +83,30 @@ fn check_expiration(seconds: i64) -> Result<(), Status> {
         _ => return Ok(()),
     };
     let error = Error::invalid(&path, seconds, why);
-    Err(Status::invalid(&GroupKind::new("authentication.k8s.io", "TokenRequest"), "", &[error]))
+    Err(Status::invalid(&kind(), "", &[error]))
+}
+
+/// Who names an account in the request, too, must mean that of the path.
+fn check_name(call: &Call, request: &Value) -> Result<(), Status> {
+    let name = str_at(request, &["metadata", "name"]);
+    if name.is_empty() || name == call.info.name {
+        return Ok(());
+    }
+    let why = "must match the service account name if specified";
+    let error = Error::invalid(&Path::new("metadata").child("name"), name, why);
+    Err(Status::invalid(&kind(), &call.info.name, &[error]))
+}
+
+/// The same of its UID.
+fn check_uid(call: &Call, account: &Value, request: &Value) -> Result<(), Status> {
+    let [asked, is] = [request, account].map(|object| str_at(object, &["metadata", "uid"]));
+    if asked.is_empty() || asked == is {
+        return Ok(());
+    }
+    let why = format!(
+        "the UID in the token request ({asked}) does not match the UID of the service account ({is})"
+    );
+    Err(Status::conflict(&GroupResource::new(kind().group, EXPECTED.kind), &call.info.name, why))
 }
 
 fn reference(object: &Value) -> Reference {
@@ -100,18 +134,19 @@ fn binding(call: &Call, account: &Value, request: &Value) -> Result<Binding, Sta
     let found = call.core.object(resource, namespace, text("name"));
     let object = found.ok_or_else(|| Status::not_found(&resource.group_resource(), text("name")))?;
     let target = reference(&object);
+    let binding = match resource {
+        resource::SECRETS => Binding::Secret(target.clone()),
+        resource::NODES => Binding::Node(target.clone()),
+        _ => pod_binding(call, account, &object, target.clone())?,
+    };
     if !text("uid").is_empty() && text("uid") != target.uid {
         let why = format!(
             "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
             text("uid")
         );
-        return Err(Status::conflict(&GroupResource::new("", resource.plural), &target.name, why));
+        return Err(Status::conflict(&GroupResource::new("", resource.kind), &target.name, why));
     }
-    match resource {
-        resource::SECRETS => Ok(Binding::Secret(target)),
-        resource::NODES => Ok(Binding::Node(target)),
-        _ => pod_binding(call, account, &object, target),
-    }
+    Ok(binding)
 }
 
 fn pod_binding(call: &Call, account: &Value, pod: &Value, target: Reference) -> Result<Binding, Status> {

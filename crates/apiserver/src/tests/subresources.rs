@@ -1,6 +1,6 @@
 //! Status, scale, binding, eviction, tokens, reviews.
 
-use apimachinery::json;
+use apimachinery::{Value, json};
 use auth::UserInfo;
 
 use super::fixture::{Fixture, pod};
@@ -165,6 +165,39 @@ async fn a_service_account_token_is_issued_and_reviewed() {
     .await;
     let short = json!({"spec": {"expirationSeconds": 10}});
     api.check("POST /api/v1/namespaces/default/serviceaccounts/default/token", short, 422, json!({})).await;
+}
+
+#[tokio::test]
+async fn a_token_request_is_of_the_account_in_its_path() {
+    let api = Fixture::new().await;
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    let post = format!("POST {account}/token");
+    let uid = api.send(&format!("GET {account}"), "").await.json()["metadata"]["uid"].clone();
+    let with = |metadata: Value| json!({"metadata": metadata, "spec": {"audiences": ["a"]}});
+    let made = api.check(&post, with(json!({"labels": {"a": "b"}})), 201, json!({})).await;
+    let metadata = &made["metadata"];
+    assert_eq!((&metadata["name"], &metadata["uid"]), (&json!("default"), &uid));
+    assert_eq!(metadata["labels"], json!({"a": "b"}));
+    let owned = json!({"f:metadata": {"f:labels": {".": {}, "f:a": {}}},
+                       "f:spec": {"f:audiences": {}, "f:expirationSeconds": {}}});
+    assert_eq!(metadata["managedFields"][0]["fieldsV1"], owned);
+    assert_eq!(metadata["managedFields"][0]["subresource"], "token");
+
+    let name = json!({"message": "TokenRequest.authentication.k8s.io \"default\" is invalid: metadata.name: Invalid value: \"x\": must match the service account name if specified"});
+    api.check(&post, with(json!({"name": "x"})), 422, name).await;
+    api.check(&post, with(json!({"namespace": "x"})), 400, json!({"reason": "BadRequest"})).await;
+    let message = format!(
+        "Operation cannot be fulfilled on TokenRequest.authentication.k8s.io \"default\": the UID in the token request (x) does not match the UID of the service account ({})",
+        uid.as_str().expect("text")
+    );
+    api.check(&post, with(json!({"uid": "x"})), 409, json!({"message": message})).await;
+
+    let secret = json!({"metadata": {"name": "s"}});
+    api.check("POST /api/v1/namespaces/default/secrets", secret, 201, json!({})).await;
+    let mut bound = with(json!({}));
+    bound["spec"]["boundObjectRef"] = json!({"apiVersion": "v1", "kind": "Secret", "name": "s", "uid": "x"});
+    let refused = api.check(&post, bound, 409, json!({"details": {"kind": "Secret", "name": "s"}})).await;
+    assert!(refused["message"].as_str().expect("text").contains("on Secret \"s\": the UID in the bound"));
 }
 
 #[tokio::test]
