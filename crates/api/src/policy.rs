@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::columns::{AGE, NAME, age, column, count, name};
 use crate::defaults::{Fill, fill};
 use crate::strategy::{Column, NameRule, Strategy, advance_generation, keep, set_first_generation};
+use crate::validation::conditions::conditions;
 use crate::validation::{At, int_or_percent, label_selector, same_field};
 
 const EVICTION_POLICIES: [&str; 2] = ["AlwaysAllow", "IfHealthyBudget"];
@@ -68,6 +69,7 @@ impl Strategy for PodDisruptionBudget {
     fn validate_status_update(&self, obj: &Value, _old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let status = At::root(obj).get("status");
+        conditions(&status.get("conditions"), &mut errors);
         COUNTS.iter().for_each(|count| status.get(count).check_nonnegative(&mut errors));
         errors
     }

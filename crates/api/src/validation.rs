@@ -7,6 +7,7 @@ use apimachinery::{Map, Value, names};
 
 use crate::objectmeta::{IS_NEGATIVE, validate_label_name, validate_labels};
 
+pub mod conditions;
 pub mod domain;
 pub mod ip;
 pub mod node_labels;
@@ -166,6 +167,13 @@ impl<'a> At<'a> {
     pub fn check(&self, rule: impl Fn(&str) -> Vec<String>, errors: &mut ErrorList) {
         for complaint in rule(self.text()) {
             errors.push(Error::invalid(&self.path, self.text(), complaint));
+        }
+    }
+
+    /// No more bytes than a text may have.
+    pub fn check_bytes(&self, max: usize, errors: &mut ErrorList) {
+        if self.text().len() > max {
+            errors.push(Error::too_long(&self.path, max));
         }
     }
 

@@ -18,6 +18,7 @@ use crate::defaults::{Fill, fill, object, object_or_new};
 use crate::strategy::{
     Column, Strategy, bump_generation, drop_field, keep, keep_all_metadata, set_first_generation,
 };
+use crate::validation::conditions::conditions;
 use crate::validation::{At, same_field};
 
 const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
@@ -134,13 +135,15 @@ impl Strategy for ValidatingAdmissionPolicy {
 
     fn validate_status_update(&self, obj: &Value, _old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        for warning in At::root(obj).at(&["status", "typeChecking", "expressionWarnings"]).items() {
+        let status = At::root(obj).get("status");
+        for warning in status.at(&["typeChecking", "expressionWarnings"]).items() {
             for field in ["warning", "fieldRef"] {
                 if warning.get(field).text().trim().is_empty() {
                     errors.push(warning.get(field).required(""));
                 }
             }
         }
+        conditions(&status.get("conditions"), &mut errors);
         errors
     }
 

@@ -1,6 +1,7 @@
 //! ResourceClaim and ResourceClaimTemplate (follow `pkg/registry/resource/resourceclaim` and
 //! `resourceclaimtemplate`).
 
+mod status;
 mod validation;
 
 use apimachinery::Value;
@@ -64,6 +65,10 @@ impl Strategy for ResourceClaim {
         let mut errors = ErrorList::new();
         At::root(obj).get("spec").check_unchanged(&At::root(old).get("spec"), &mut errors);
         errors
+    }
+
+    fn validate_status_update(&self, obj: &Value, old: &Value) -> ErrorList {
+        status::validate_update(obj, old)
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -29,10 +29,10 @@ pub fn fits(list: &At, max: usize, errors: &mut ErrorList) -> bool {
 }
 
 /// Checks each item of a list, and then that no two have one key (follows `validateSet`).
-pub fn set<'a>(
+pub fn set<'a, K: Ord + Clone + Into<Value>>(
     list: &At<'a>,
     max: usize,
-    key: impl Fn(&At<'a>) -> &'a str,
+    key: impl Fn(&At<'a>) -> K,
     check: impl Fn(&At<'a>, &mut ErrorList),
     errors: &mut ErrorList,
 ) {
@@ -43,7 +43,7 @@ pub fn set<'a>(
     let mut seen = BTreeSet::new();
     for item in list.items() {
         let key = key(&item);
-        if !seen.insert(key) {
+        if !seen.insert(key.clone()) {
             errors.push(Error::duplicate(&item.path, key));
         }
     }

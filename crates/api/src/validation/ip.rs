@@ -122,6 +122,19 @@ pub fn strict_cidr(at: &At, errors: &mut ErrorList) {
     }
 }
 
+/// An address together with the subnet it is in, in canonical form (follows `IsValidInterfaceAddress`).
+pub fn of_interface(at: &At, errors: &mut ErrorList) {
+    let Some(Subnet { address, length }) = Subnet::parse(at.text()) else {
+        errors.push(at.invalid("must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)"));
+        return;
+    };
+    let plain = address.to_canonical();
+    let canonical = format!("{plain}/{}", length.saturating_sub(width(address) - width(plain)));
+    if canonical != at.text() {
+        errors.push(at.invalid(format!("must be in canonical form ({canonical:?})")));
+    }
+}
+
 /// The warnings about a subnet that is not what it should be (follows `GetWarningsForCIDR`).
 pub fn cidr_warnings(at: &At) -> Vec<String> {
     let (text, path) = (at.text(), &at.path);

@@ -10,11 +10,11 @@ use crate::dynamicresource::validation::{configuration, fits, fully_qualified_na
 use crate::validation::{At, dns1123_label, dns1123_subdomain};
 
 /// Requests of one claim, and alternatives of one request.
-const REQUESTS_MAX: usize = 32;
+pub const REQUESTS_MAX: usize = 32;
 const SUB_REQUESTS_MAX: usize = 8;
 /// Upstream: `DeviceConstraintsMaxSize` and `DeviceConfigMaxSize`.
 const CONSTRAINTS_MAX: usize = 32;
-const CONFIG_MAX: usize = 32;
+pub const CONFIG_MAX: usize = 32;
 /// Upstream: `DeviceTolerationsMaxLength`.
 const TOLERATIONS_MAX: usize = 16;
 const ALLOCATION_MODES: [&str; 2] = ["All", "ExactCount"];
@@ -42,10 +42,10 @@ fn name_of<'a>(request: &At<'a>) -> &'a str {
 }
 
 /// The requests of a claim by name, each with its alternatives.
-struct RequestNames<'a>(BTreeMap<&'a str, BTreeSet<&'a str>>);
+pub struct RequestNames<'a>(BTreeMap<&'a str, BTreeSet<&'a str>>);
 
 impl<'a> RequestNames<'a> {
-    fn of(devices: &At<'a>) -> Self {
+    pub fn of(devices: &At<'a>) -> Self {
         let requests = devices.get("requests");
         let alternatives =
             |request: &At<'a>| request.get("firstAvailable").items().map(|it| name_of(&it)).collect();
@@ -61,11 +61,11 @@ impl<'a> RequestNames<'a> {
     }
 
     /// Which requests a constraint or a configuration is for.
-    fn check_references(&self, list: &At, errors: &mut ErrorList) {
+    pub fn check_references(&self, list: &At, errors: &mut ErrorList) {
         set(list, REQUESTS_MAX, |it| it.text(), |it, errors| self.check_reference(it, errors), errors);
     }
 
-    fn check_reference(&self, reference: &At, errors: &mut ErrorList) {
+    pub fn check_reference(&self, reference: &At, errors: &mut ErrorList) {
         let segments: Vec<Value> = reference.text().split('/').map(Value::from).collect();
         if segments.len() <= 2 {
             for segment in &segments {
