@@ -2,7 +2,7 @@
 
 mod json;
 mod merge;
-mod shown;
+pub(crate) mod shown;
 mod strategic;
 
 pub use json::{JsonPatchError, OPERATIONS_MAX, json_patch, json_patch_operations, undecodable};

@@ -43,9 +43,9 @@ pub async fn serve(call: &mut Call, body: Body) -> Result<Response<Body>, Status
     }
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     match segments.as_slice() {
-        [] => text("application/json", json!({"paths": paths(&call.core)}).to_string()),
+        [] => text("application/json", indented(&json!({"paths": paths(&call.core)}))),
         [check @ ("healthz" | "livez" | "readyz"), rest @ ..] => health::serve(call, check, rest).await,
-        ["version"] => text("application/json", version::version().to_string()),
+        ["version"] => text("application/json", indented(&version::version())),
         ["metrics"] => {
             let core = &call.core;
             let audit = core.config.auditor.as_ref().map(|auditor| auditor.render()).unwrap_or_default();
@@ -105,6 +105,11 @@ pub fn page_not_found() -> Result<Response<Body>, Status> {
     *response.status_mut() = StatusCode::NOT_FOUND;
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok(response)
+}
+
+/// As upstream writes what is not an object of a kind.
+fn indented(document: &Value) -> String {
+    format!("{document:#}")
 }
 
 /// `/api` and `/apis`: everything at once for clients that ask for it, else what leads to the rest.

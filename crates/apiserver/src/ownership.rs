@@ -143,7 +143,7 @@ fn in_request_version(kind: &Kind, object: &mut Value, settle: impl FnOnce(&mut 
     };
 }
 
-/// Refuses a configuration, as it was written, that names fields its kind does not have.
+/// Refuses a configuration, as it was written, that does not fit its kind.
 pub fn check_declared(place: &Place, config: &Value) -> Result<(), Status> {
     manage(&place.kind, place.part, |fields| fields.check_declared(config))
 }

@@ -1,7 +1,7 @@
 //! The patch verb: JSON patch, merge patch, strategic merge patch, and apply. Follows `PatchResource`.
 
 use api::catalogue::Kind;
-use apimachinery::codec::{self, Format, Strictness, decode_untyped};
+use apimachinery::codec::{self, Format, Source, Strictness, decode_untyped};
 use apimachinery::field::{self, Path};
 use apimachinery::meta::str_at;
 use apimachinery::patch::{go_value, json_patch, merge_patch, strategic_merge_patch, undecodable};
@@ -74,24 +74,53 @@ impl Patch {
 
     /// The patch as an object, for the types that are one.
     fn object(&self) -> Result<Value, Status> {
-        let object: Result<Map, String> = codec::from_json(&self.body, "map[string]interface {}");
-        object.map(Value::Object).map_err(|why| undecodable(&why))
+        let is_strategic = self.patch_type == PatchType::Strategic;
+        let object: Result<Option<Map>, String> = codec::from_json(&self.body, "map[string]interface {}");
+        match object {
+            Ok(Some(object)) => Ok(Value::Object(object)),
+            Ok(None) if is_strategic => Ok(Value::Object(Map::new())),
+            Ok(None) => Err(Status::bad_request("Invalid JSON Patch")),
+            Err(why) if is_strategic => Err(Status::bad_request(why)),
+            Err(why) => Err(undecodable(&why)),
+        }
+    }
+
+    /// What is said of fields that stand twice in the patch itself, for the types that are an object.
+    fn doubles(&self, strictness: Strictness) -> Vec<String> {
+        match self.patch_type {
+            PatchType::Merge | PatchType::Strategic if strictness != Strictness::Ignore => {
+                decode_untyped(self.format, &self.body).map(|(_, doubles)| doubles).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Where upstream reads the patched object from.
+    fn source(&self) -> Source {
+        if self.patch_type == PatchType::Strategic { Source::Tree } else { Source::Text }
     }
 
     /// The patched document, of the expected type, not yet checked. Not for apply.
-    fn patched(&self, mut document: Value, type_name: &str) -> Result<Value, Status> {
+    fn patched(&self, mut document: Value, expected: Expected<'_>) -> Result<Value, Status> {
         match self.patch_type {
             PatchType::Json => json_patch(document, &self.body),
             PatchType::Merge => {
                 merge_patch(&mut document, self.object()?);
                 Ok(document)
             }
-            PatchType::Strategic => strategic_merge_patch(
-                api::schema(),
-                api::schema::type_id(type_name),
-                document,
-                self.object()?,
-            ),
+            PatchType::Strategic => {
+                let root = api::schema::type_id(expected.type_name);
+                let mut patched = strategic_merge_patch(api::schema(), root, document, self.object()?)?;
+                // Nobody asks what it says it is.
+                if let Some(fields) = patched.as_object_mut() {
+                    for (name, own) in [("apiVersion", expected.api_version), ("kind", expected.kind)] {
+                        if fields.get(name).is_none_or(Value::is_string) {
+                            fields.insert(name, own.into());
+                        }
+                    }
+                }
+                Ok(patched)
+            }
             PatchType::Apply => Err(Status::no_such_body()),
         }
     }
@@ -102,12 +131,12 @@ impl Patch {
 
     /// The patched document, for objects that are not stored themselves. Not for apply.
     pub fn apply_plain(&self, document: &Value, expected: Expected<'_>) -> Result<Value, Status> {
-        let patched = self.patched(document.clone(), expected.type_name)?;
-        let refused = |why: &str| match self.patched(document.clone(), expected.type_name) {
+        let patched = self.patched(document.clone(), expected)?;
+        let refused = |why: &str| match self.patched(document.clone(), expected) {
             Ok(patched) => self.refused(why, &patched),
             Err(status) => status,
         };
-        wire::decode_patched(expected, patched, Strictness::Ignore, &mut Vec::new(), refused)
+        wire::decode_patched(expected, self.source(), patched, Strictness::Ignore, &mut Vec::new(), refused)
     }
 
     /// The options that such a patch comes with.
@@ -204,9 +233,10 @@ async fn change(
     let expected =
         Expected { type_name: kind.type_name, api_version: &api_version, kind: kind.resource.kind };
     let warnings = Mutex::new(Vec::new());
+    let doubles = patch.doubles(options.field_validation);
     let change = |old: &Value| {
-        let patched = || patch.patched(conversion::from_stored(kind, old.clone()), kind.type_name);
-        let mut found = Vec::new();
+        let patched = || patch.patched(conversion::from_stored(kind, old.clone()), expected);
+        let mut found = doubles.clone();
         let strictness = options.field_validation;
         let object = match kind.custom() {
             None => {
@@ -216,7 +246,8 @@ async fn change(
                 };
                 let mut patched = patched()?;
                 let untouched = Untouched::take(kind, &mut patched, old);
-                let mut object = wire::decode_patched(expected, patched, strictness, &mut found, refused)?;
+                let mut object =
+                    wire::decode_patched(expected, patch.source(), patched, strictness, &mut found, refused)?;
                 untouched.put_back(&mut object);
                 object
             }
@@ -226,11 +257,11 @@ async fn change(
         Ok(Proposal { object: defaulted(kind, object), owned: false })
     };
     let before = call.warnings.len();
-    let written = write::update(call, place, options, &change).await?;
+    let written = write::update(call, place, options, &change).await;
     // What is said about the body comes before what is said about the object.
     let about_object = call.warnings.split_off(before);
     call.warnings.extend(warnings.into_inner().into_iter().chain(about_object));
-    Ok(written)
+    written
 }
 
 async fn apply(

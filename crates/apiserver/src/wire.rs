@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use apimachinery::codec::{Decoded, Strictness, cbor, peek_type_meta, protobuf};
+use apimachinery::codec::{self, Decoded, Source, Strictness, cbor, peek_type_meta, protobuf};
 use apimachinery::schema::{Schema, TypeId};
 use apimachinery::{Status, Value, json};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -129,9 +129,10 @@ pub fn decode_applied(expected: Expected<'_>, value: Value) -> Result<Value, Sta
     with_type(value, expected)
 }
 
-/// Prunes and normalises what a patch has made. `refused` says how a document is refused that does not fit the kind.
+/// Prunes and normalises what a patch has made. `warnings` holds what is said of the patch itself; `refused` says how a document is refused that does not fit the kind.
 pub fn decode_patched(
     expected: Expected<'_>,
+    source: Source,
     value: Value,
     strictness: Strictness,
     warnings: &mut Vec<String>,
@@ -143,8 +144,20 @@ pub fn decode_patched(
         return Err(refused(&why));
     }
     expected.check(&api_version, &kind)?;
-    let decoded = api::schema().decode_value(type_id(expected.type_name)?, value, strictness);
-    let Decoded { value, warnings: found } = decoded.map_err(|error| refused(&error.to_string()))?;
+    let decoded = api::schema().decode_from(source, type_id(expected.type_name)?, value, strictness);
+    let decoded = match decoded {
+        Err(codec::Error::Strict(issues)) => {
+            Err(codec::Error::Strict(warnings.drain(..).chain(issues).collect()))
+        }
+        Ok(_) if strictness == Strictness::Strict && !warnings.is_empty() => {
+            Err(codec::Error::Strict(std::mem::take(warnings)))
+        }
+        decoded => decoded,
+    };
+    let Decoded { value, warnings: mut found } = decoded.map_err(|error| refused(&error.to_string()))?;
+    if source == Source::Tree {
+        found.sort_unstable();
+    }
     warnings.extend(found);
     with_type(value, expected)
 }

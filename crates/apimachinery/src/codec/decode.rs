@@ -10,6 +10,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::key::{Key, KeySeed};
+use super::misfit::{Found, Source, fitted, misfit_in_tree, without_indexes, wording};
 use super::{DEPTH_MAX, Empties, ISSUES_MAX, Strictness, scalar};
 use crate::schema::{Field, Object, Presence, Scalar, Schema, TypeId, TypeKind};
 use crate::{Map, Text, Value};
@@ -19,6 +20,7 @@ pub struct Walk<'a> {
     schema: &'a Schema,
     strictness: Strictness,
     empties: Empties,
+    source: Source,
     /// Where the walk is: `spec.containers[0].name`.
     path: RefCell<String>,
     /// Where in the path keys of maps stand, which Go leaves out when a value does not fit.
@@ -30,11 +32,12 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(schema: &'a Schema, strictness: Strictness, empties: Empties) -> Self {
+    pub fn new(schema: &'a Schema, strictness: Strictness, empties: Empties, source: Source) -> Self {
         Walk {
             schema,
             strictness,
             empties,
+            source,
             path: RefCell::default(),
             map_keys: RefCell::default(),
             depth: Cell::default(),
@@ -127,14 +130,10 @@ impl<'a> Walk<'a> {
         E::custom("a value does not fit its field")
     }
 
-    /// `json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type []v1.Container`.
-    fn mismatch<E: serde::de::Error>(&self, found: &str, ty: TypeId, owner: &str) -> E {
-        let path = without_indexes(&self.path_of_fields());
-        let go_type = go_type(self.schema, ty);
-        self.fail(if path.is_empty() {
-            format!("json: cannot unmarshal {found} into Go value of type {go_type}")
-        } else {
-            format!("json: cannot unmarshal {found} into Go struct field {owner}.{path} of type {go_type}")
+    fn mismatch<E: serde::de::Error>(&self, found: &Found<'_>, ty: TypeId, owner: &str) -> E {
+        self.fail(match self.source {
+            Source::Tree => misfit_in_tree(self.schema, ty, found),
+            Source::Text => wording(self.schema, ty, found, owner, &without_indexes(&self.path_of_fields())),
         })
     }
 
@@ -147,46 +146,18 @@ impl<'a> Walk<'a> {
         path
     }
 
+    /// What a null leaves of a value of this type, inside a list or map.
+    fn nothing(&self, ty: TypeId) -> Value {
+        match self.empties {
+            Empties::Keep => Value::Null,
+            Empties::Drop => scalar::zero(self.schema, ty),
+        }
+    }
+
     fn keeps(&self, field: &Field, value: &Value) -> bool {
         self.empties == Empties::Keep
             || field.presence != Presence::OmitEmpty
             || !scalar::is_empty(value, &self.schema[field.ty].kind)
-    }
-}
-
-/// Go leaves list positions out of a field's path.
-fn without_indexes(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    let mut within = false;
-    for c in path.chars() {
-        match c {
-            '[' => within = true,
-            ']' => within = false,
-            c if !within => out.push(c),
-            _ => {}
-        }
-    }
-    out
-}
-
-/// How Go names a type in messages: `[]v1.Container`, `map[string]string`.
-fn go_type(schema: &Schema, ty: TypeId) -> String {
-    let ty = &schema[ty];
-    if !ty.name.is_empty() {
-        let mut parts = ty.name.rsplit('.');
-        let name = parts.next().unwrap_or_default();
-        return format!("{}.{name}", parts.next().unwrap_or_default());
-    }
-    match &ty.kind {
-        TypeKind::List(list) => format!("[]{}", go_type(schema, list.item)),
-        TypeKind::Map(map) => format!("map[string]{}", go_type(schema, map.value)),
-        TypeKind::Scalar(Scalar::Bytes) => "[]uint8".to_owned(),
-        TypeKind::Scalar(Scalar::Bool) => "bool".to_owned(),
-        TypeKind::Scalar(Scalar::Int32) => "int32".to_owned(),
-        TypeKind::Scalar(Scalar::Int64) => "int64".to_owned(),
-        TypeKind::Scalar(Scalar::Double) => "float64".to_owned(),
-        TypeKind::Scalar(_) => "string".to_owned(),
-        TypeKind::Object(_) | TypeKind::Union(_) | TypeKind::Any => "map[string]interface {}".to_owned(),
     }
 }
 
@@ -212,7 +183,7 @@ impl<'w> Seed<'w> {
         &self.walk.schema[self.ty].kind
     }
 
-    fn mismatch<E: serde::de::Error>(&self, found: &str) -> E {
+    fn mismatch<E: serde::de::Error>(&self, found: &Found<'_>) -> E {
         self.walk.mismatch(found, self.ty, self.owner)
     }
 
@@ -221,6 +192,10 @@ impl<'w> Seed<'w> {
     }
 
     fn number<E: serde::de::Error>(self, number: serde_json::Number) -> Result<Option<Value>, E> {
+        let number = match self.walk.source {
+            Source::Tree => fitted(self.kind(), number),
+            Source::Text => number,
+        };
         let integer = number.as_i64();
         match self.kind() {
             TypeKind::Scalar(Scalar::Int64) if integer.is_some() => {}
@@ -228,11 +203,7 @@ impl<'w> Seed<'w> {
                 if integer.is_some_and(|n| i32::try_from(n).is_ok()) => {}
             TypeKind::Scalar(Scalar::Double) | TypeKind::Any => {}
             TypeKind::Scalar(Scalar::Quantity) => return self.text(&number.to_string()),
-            // Go says which number it was only where it wanted another.
-            TypeKind::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::IntOrString) => {
-                return Err(self.mismatch(&format!("number {number}")));
-            }
-            _ => return Err(self.mismatch("number")),
+            _ => return Err(self.mismatch(&Found::Number(&number))),
         }
         Ok(Some(Value::Number(number)))
     }
@@ -241,12 +212,12 @@ impl<'w> Seed<'w> {
         let scalar = match self.kind() {
             TypeKind::Scalar(scalar) => *scalar,
             TypeKind::Any => return Ok(Some(text.into())),
-            _ => return Err(self.mismatch("string")),
+            _ => return Err(self.mismatch(&Found::String)),
         };
         match scalar::from_str(scalar, text) {
             Some(Ok(value)) => Ok(Some(value)),
             Some(Err(message)) => Err(self.walk.fail(message)),
-            None => Err(self.mismatch("string")),
+            None => Err(self.mismatch(&Found::String)),
         }
     }
 
@@ -273,6 +244,7 @@ impl<'w> Seed<'w> {
             let seed = Seed { walk: self.walk, ty: field.ty, owner };
             match self.walk.in_key(&field.name, || input.next_value_seed(seed))? {
                 Some(value) if self.walk.keeps(field, &value) => out.insert(&*field.name, value),
+                None if self.walk.empties == Empties::Keep => out.insert(&*field.name, Value::Null),
                 _ => out.remove(field.name.as_ref()),
             };
         }
@@ -287,7 +259,7 @@ impl<'w> Seed<'w> {
             }
             let seed = self.retyped(value);
             let item = self.walk.in_map_key(&key, || input.next_value_seed(seed))?;
-            out.insert(key, item.unwrap_or_else(|| scalar::zero(self.walk.schema, value)));
+            out.insert(key, item.unwrap_or_else(|| self.walk.nothing(value)));
         }
         Ok(Value::Object(out))
     }
@@ -296,7 +268,7 @@ impl<'w> Seed<'w> {
         let mut out = Vec::new();
         let seed = self.retyped(item);
         while let Some(value) = self.walk.in_item(out.len(), || input.next_element_seed(seed))? {
-            out.push(value.unwrap_or_else(|| scalar::zero(self.walk.schema, item)));
+            out.push(value.unwrap_or_else(|| self.walk.nothing(item)));
         }
         Ok(Value::Array(out))
     }
@@ -325,7 +297,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         match self.kind() {
             TypeKind::Scalar(Scalar::Bool) | TypeKind::Any => Ok(Some(value.into())),
             TypeKind::Union(union) => self.retyped(union.other).visit_bool(value),
-            _ => Err(self.mismatch("bool")),
+            _ => Err(self.mismatch(&Found::Bool)),
         }
     }
 
@@ -351,7 +323,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             TypeKind::List(list) => self.list(list.item, input).map(Some),
             TypeKind::Union(union) => self.retyped(union.other).visit_seq(input),
             TypeKind::Any => Value::deserialize(SeqAccessDeserializer::new(input)).map(Some),
-            _ => Err(self.mismatch("array")),
+            _ => Err(self.mismatch(&Found::Array)),
         }
     }
 
@@ -361,7 +333,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             TypeKind::Map(map) => self.map(map.value, input).map(Some),
             TypeKind::Union(union) => self.retyped(union.object).visit_map(input),
             TypeKind::Any => Value::deserialize(MapAccessDeserializer::new(input)).map(Some),
-            TypeKind::List(_) | TypeKind::Scalar(_) => Err(self.mismatch("object")),
+            TypeKind::List(_) | TypeKind::Scalar(_) => Err(self.mismatch(&Found::Object)),
         }
     }
 }

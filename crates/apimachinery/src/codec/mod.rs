@@ -8,6 +8,7 @@ mod decode;
 mod empty;
 mod error;
 mod key;
+mod misfit;
 pub mod protobuf;
 pub(crate) mod scalar;
 mod syntax;
@@ -15,6 +16,7 @@ mod untyped;
 pub mod yaml;
 
 pub use error::Error;
+pub use misfit::Source;
 pub use syntax::{from_json, json_error, kind as json_kind};
 pub use untyped::decode_untyped;
 
@@ -132,7 +134,7 @@ pub fn peek_type_meta(format: Format, bytes: &[u8]) -> Result<TypeMeta, Error> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Empties {
     Drop,
-    /// An applied configuration owns `false` and `""` where it says so.
+    /// An applied configuration owns `false`, `""` and null where it says so.
     Keep,
 }
 
@@ -146,7 +148,7 @@ impl Schema {
         bytes: &[u8],
         strictness: Strictness,
     ) -> Result<Decoded, Error> {
-        let walk = decode::Walk::new(self, strictness, Empties::Drop);
+        let walk = decode::Walk::new(self, strictness, Empties::Drop, Source::Text);
         match format {
             Format::Json => {
                 let mut input = serde_json::Deserializer::from_slice(bytes);
@@ -180,14 +182,25 @@ impl Schema {
 
     /// As `decode_value`, but zero values stay: an applied configuration owns whatever it names.
     pub fn decode_applied(&self, root: TypeId, value: Value) -> Result<Decoded, Error> {
-        let walk = decode::Walk::new(self, Strictness::Ignore, Empties::Keep);
+        let walk = decode::Walk::new(self, Strictness::Ignore, Empties::Keep, Source::Text);
         let result = walk.root(root).deserialize(&value);
         self.finish(root, walk, result)
     }
 
     /// As `decode`, of an object that is a value already, such as the result of a patch.
     pub fn decode_value(&self, root: TypeId, value: Value, strictness: Strictness) -> Result<Decoded, Error> {
-        let walk = decode::Walk::new(self, strictness, Empties::Drop);
+        self.decode_from(Source::Text, root, value, strictness)
+    }
+
+    /// As `decode_value`, saying what upstream says that reads the object from such a source.
+    pub fn decode_from(
+        &self,
+        source: Source,
+        root: TypeId,
+        value: Value,
+        strictness: Strictness,
+    ) -> Result<Decoded, Error> {
+        let walk = decode::Walk::new(self, strictness, Empties::Drop, source);
         let result = walk.root(root).deserialize(&value);
         self.finish(root, walk, result)
     }

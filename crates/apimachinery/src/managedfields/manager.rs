@@ -10,7 +10,7 @@ use super::compare::Comparison;
 use super::conflict::{Conflict, conflict_status, conflicts_with};
 use super::entry::{Entry, ManagedFields, Operation};
 use super::set::Set;
-use super::typed::{EMPTY_OBJECT, NOT_DECLARED, TypeRef, Typed};
+use super::typed::{EMPTY_OBJECT, TypeRef, Typed};
 use super::versions::{Comparisons, Differences, Versions};
 use crate::gvk::GroupVersion;
 use crate::meta::{str_at, value_at};
@@ -251,12 +251,10 @@ impl<'a> FieldManager<'a> {
         refuse(config, &self.typed().complaints(self.root(), config))
     }
 
-    /// Refuses a configuration that names fields the kind does not have. Asked before it is brought into form, which
-    /// would drop them.
+    /// Refuses a configuration, as it was written, that does not fit the kind's schema or names fields it does not have.
+    /// Asked before it is brought into form, which would drop those.
     pub fn check_declared(&self, config: &Value) -> Result<(), Status> {
-        let mut complaints = self.typed().complaints(self.root(), config);
-        complaints.retain(|complaint| complaint.ends_with(NOT_DECLARED));
-        refuse(config, &complaints)
+        refuse(config, &self.typed().complaints(self.root(), config))
     }
 
     fn merge(

@@ -158,7 +158,7 @@ impl Set {
         false
     }
 
-    /// All members; a field comes before those below it.
+    /// All members. The members of a level come before those below it, as upstream walks a set.
     pub fn paths(&self) -> Vec<Path> {
         let mut paths = Vec::new();
         self.collect_paths(&mut Path::default(), &mut paths);
@@ -166,11 +166,13 @@ impl Set {
     }
 
     fn collect_paths(&self, prefix: &mut Path, paths: &mut Vec<Path>) {
+        for node in self.nodes.iter().filter(|node| node.member) {
+            prefix.0.push(node.element.clone());
+            paths.push(prefix.clone());
+            prefix.0.pop();
+        }
         for node in &self.nodes {
             prefix.0.push(node.element.clone());
-            if node.member {
-                paths.push(prefix.clone());
-            }
             node.children.collect_paths(prefix, paths);
             prefix.0.pop();
         }

@@ -4,11 +4,12 @@ use std::sync::LazyLock;
 
 use super::element::{Path, PathElement, Scalar};
 use super::set::Set;
+use crate::patch::shown::{go_literal, go_type, go_value};
 use crate::schema::{self, Field, ListType, MapType, Object, Presence, Schema, TypeId, TypeKind};
 use crate::{Map, Text, Value};
 
 /// What is said of a field that the schema does not have.
-pub const NOT_DECLARED: &str = "field not declared in schema";
+const NOT_DECLARED: &str = "field not declared in schema";
 
 /// A type as one place uses it.
 #[derive(Clone, Copy, Debug)]
@@ -213,26 +214,34 @@ impl<'s> Typed<'s> {
     }
 
     /// Why this value cannot be of its type.
-    fn mismatch(&self, ty: TypeRef, value: &Value) -> Option<&'static str> {
+    fn mismatch(&self, ty: TypeRef, value: &Value) -> Option<String> {
         use schema::Scalar as Type;
         let TypeRef::Known { id, .. } = ty else { return None };
         let is_scalar = !value.is_object() && !value.is_array();
         let (fits, expected) = match &self.schema.get(id).kind {
-            TypeKind::Object(_) | TypeKind::Map(_) => {
-                (value.is_object(), "expected map, got a different type")
-            }
-            TypeKind::List(_) => (value.is_array(), "expected list, got a different type"),
-            TypeKind::Scalar(Type::Bool) => (value.is_boolean(), "expected boolean, got a different type"),
-            TypeKind::Scalar(Type::Int32 | Type::Int64 | Type::Double) => {
-                (value.is_number(), "expected numeric (int or float), got a different type")
-            }
-            TypeKind::Scalar(Type::Quantity | Type::IntOrString) => (is_scalar, "expected any scalar"),
-            TypeKind::Scalar(_) => (value.is_string(), "expected string, got a different type"),
+            TypeKind::Object(_) | TypeKind::Map(_) => (value.is_object(), "map"),
+            TypeKind::List(_) => (value.is_array(), "list"),
+            TypeKind::Scalar(Type::Bool) => (value.is_boolean(), "boolean"),
+            TypeKind::Scalar(Type::Int32 | Type::Int64 | Type::Double) => (value.is_number(), NUMERIC),
+            TypeKind::Scalar(Type::Quantity | Type::IntOrString) => (is_scalar, "any scalar"),
+            TypeKind::Scalar(_) => (value.is_string(), STRING),
             TypeKind::Union(_) | TypeKind::Any => (true, ""),
         };
-        (!fits && !value.is_null()).then_some(expected)
+        if fits || value.is_null() {
+            return None;
+        }
+        // Each shows what it found in its own way.
+        let got = match expected {
+            NUMERIC => go_type(value).to_owned(),
+            STRING => format!("&value.valueUnstructured{{Value:{}}}", go_literal(value)),
+            _ => format!("&{{{}}}", go_value(value)),
+        };
+        Some(format!("expected {expected}, got {got}"))
     }
 }
+
+const NUMERIC: &str = "numeric (int or float)";
+const STRING: &str = "string";
 
 fn unidentified(keys: &[schema::Text], value: &Value) -> String {
     match value {

@@ -3,7 +3,7 @@
 
 mod list;
 
-use super::shown::go_value;
+use super::shown::{GO_LIST, go_text, go_type, go_value};
 use crate::schema::{Field, Schema, TypeId, TypeKind};
 use crate::status::Status;
 use crate::{Map, Text, Value};
@@ -22,25 +22,27 @@ type Object = Map;
 /// Why a patch does not apply; the wording is upstream's.
 #[derive(Debug, PartialEq, thiserror::Error)]
 enum Error {
-    #[error("invalid patch format of primitive list")]
-    PrimitiveList,
     #[error("invalid patch format of retainKeys")]
     RetainKeys,
     #[error("lists of lists are not supported")]
     ListOfLists,
-    #[error("unknown patch type: {} in map: {}", go_value(.directive), go_value(.map))]
-    PatchType { directive: Value, map: Value },
+    #[error("unknown patch type: {} in map: {}", go_text(.0.get(DIRECTIVE)), go_value(.0))]
+    PatchType(Value),
     #[error("map: {} does not contain declared merge key: {key}", go_value(.map))]
     NoMergeKey { map: Value, key: String },
-    #[error("list element types are not identical: {0}")]
-    MixedList(Value),
+    #[error("list element types are not identical: {}", go_value(.0))]
+    MixedLists(Value),
     #[error("cannot merge lists without merge key for {0}")]
     NoDeclaredMergeKey(String),
     #[error("merging lists cannot yet be specified in the patch")]
     MergeDirective,
     #[error("expected a {expected}, but received a {found}")]
     Kind { expected: &'static str, found: &'static str },
-    #[error("The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n")]
+    #[error(
+        "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+        go_value(.patch),
+        go_value(.order)
+    )]
     Order { patch: Value, order: Value },
     #[error("unable to find api field in struct {ty} for the json field {field:?}")]
     NoField { ty: String, field: String },
@@ -49,7 +51,7 @@ enum Error {
 impl Error {
     fn status(&self) -> Status {
         match self {
-            Error::PrimitiveList | Error::RetainKeys => Status::bad_request(self.to_string()),
+            Error::RetainKeys => Status::bad_request(self.to_string()),
             Error::ListOfLists => Status::failure(422, "Invalid", self.to_string()),
             _ => Status::failure(500, "", self.to_string()),
         }
@@ -76,17 +78,6 @@ struct Merge<'s> {
     schema: &'s Schema,
 }
 
-fn kind_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nil",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "slice",
-        Value::Object(_) => "map",
-    }
-}
-
 fn list(value: Value, otherwise: Error) -> Result<Vec<Value>, Error> {
     match value {
         Value::Array(items) => Ok(items),
@@ -95,8 +86,8 @@ fn list(value: Value, otherwise: Error) -> Result<Vec<Value>, Error> {
 }
 
 fn as_list(value: Value) -> Result<Vec<Value>, Error> {
-    let found = kind_name(&value);
-    list(value, Error::Kind { expected: "slice", found })
+    let found = go_type(&value);
+    list(value, Error::Kind { expected: GO_LIST, found })
 }
 
 impl<'s> Merge<'s> {
@@ -117,11 +108,14 @@ impl<'s> Merge<'s> {
     }
 
     fn objects(&self, mut original: Object, mut patch: Object, ty: Option<TypeId>) -> Result<Object, Error> {
-        if let Some(directive) = patch.remove(DIRECTIVE) {
+        if let Some(directive) = patch.get(DIRECTIVE) {
             return match directive.as_str() {
-                Some("replace") => Ok(patch),
+                Some("replace") => {
+                    patch.remove(DIRECTIVE);
+                    Ok(patch)
+                }
                 Some("delete") => Ok(Object::new()),
-                _ => Err(Error::PatchType { directive, map: Value::Object(patch) }),
+                _ => Err(Error::PatchType(Value::Object(patch))),
             };
         }
         if let Some(keys) = patch.remove(RETAIN_KEYS) {
@@ -135,7 +129,7 @@ impl<'s> Merge<'s> {
         }
         for (key, value) in patch {
             match key.strip_prefix(DELETE_FROM_PRIMITIVE_LIST) {
-                Some(key) => delete_scalars(&mut original, key, value)?,
+                Some(key) => delete_scalars(&mut original, key, &value),
                 None => self.entry(&mut original, key, value, ty)?,
             }
         }
@@ -240,7 +234,7 @@ impl<'s> Merge<'s> {
                 }
                 Some("replace") => replace = true,
                 Some("merge") => return Err(Error::MergeDirective),
-                Some(_) => return Err(Error::PatchType { directive: value[DIRECTIVE].clone(), map: value }),
+                Some(_) => return Err(Error::PatchType(value)),
             }
         }
         if replace {
@@ -277,12 +271,13 @@ fn retain_keys(original: &mut Object, patch: &Object, keys: Value) -> Result<(),
     Ok(())
 }
 
-fn delete_scalars(original: &mut Object, key: &str, scalars: Value) -> Result<(), Error> {
-    let scalars = list(scalars, Error::PrimitiveList)?;
-    if let Some(Value::Array(items)) = original.get_mut(key) {
-        items.retain(|item| !scalars.contains(item));
+/// Takes scalars out of a list; what is no list on either side stays as it is, and null removes the list.
+fn delete_scalars(original: &mut Object, key: &str, scalars: &Value) {
+    match (original.get_mut(key), scalars) {
+        (Some(Value::Array(items)), Value::Array(scalars)) => items.retain(|item| !scalars.contains(item)),
+        (Some(_), Value::Null) => drop(original.remove(key)),
+        _ => {}
     }
-    Ok(())
 }
 
 /// A patch's value as it stands where nothing was before: without nulls, and without parts that carry directives.

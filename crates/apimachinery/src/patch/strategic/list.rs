@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
+use super::super::shown::{GO_MAP, go_type};
 use super::{DIRECTIVE, Error};
 use crate::Value;
 
 /// The value of an item's merge key.
 pub(super) fn key_of<'v>(item: &'v Value, key: &str) -> Result<&'v Value, Error> {
     let Value::Object(fields) = item else {
-        return Err(Error::Kind { expected: "map", found: super::kind_name(item) });
+        return Err(Error::Kind { expected: GO_MAP, found: go_type(item) });
     };
     fields.get(key).ok_or_else(|| Error::NoMergeKey { map: item.clone(), key: key.to_owned() })
 }
@@ -27,7 +28,7 @@ pub(super) fn holds_objects(old: &[Value], new: &[Value]) -> Result<bool, Error>
         return Err(Error::ListOfLists);
     }
     if items.any(|item| kind(item) != kind(first)) {
-        return Err(Error::MixedList(old.iter().chain(new).cloned().collect()));
+        return Err(Error::MixedLists(Value::Array(vec![old.to_vec().into(), new.to_vec().into()])));
     }
     Ok(first.is_object())
 }

@@ -125,7 +125,7 @@ fn element_order_places_items_and_keeps_those_only_on_the_server() {
         two_containers(),
         json!({"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "c"}]}),
         500,
-        "The order in patch list:\n[{\"name\":\"c\"}]\n doesn't match $setElementOrder list:\n[{\"name\":\"a\"}]\n",
+        "The order in patch list:\n[map[name:c]]\n doesn't match $setElementOrder list:\n[map[name:a]]\n",
     );
 }
 
@@ -165,21 +165,21 @@ fn malformed_patches_are_refused_in_upstreams_words() {
         two_containers(),
         json!({"containers": ["x"]}),
         500,
-        "list element types are not identical: [{\"image\":\"1\",\"name\":\"a\"},{\"image\":\"2\",\"name\":\"b\"},\"x\"]",
+        "list element types are not identical: [[map[image:1 name:a] map[image:2 name:b]] [x]]",
     );
-    check_refused(json!({}), json!({"$patch": "bogus"}), 500, "unknown patch type: bogus in map: map[]");
+    check_refused(
+        json!({}),
+        json!({"$patch": "bogus"}),
+        500,
+        "unknown patch type: bogus in map: map[$patch:bogus]",
+    );
     check_refused(
         json!({}),
         json!({"$setElementOrder/nothing": []}),
         500,
         "unable to find api field in struct  for the json field \"nothing\"",
     );
-    check_refused(
-        json!({}),
-        json!({"$deleteFromPrimitiveList/finalizers": "x"}),
-        400,
-        "invalid patch format of primitive list",
-    );
+    check(json!({}), json!({"$deleteFromPrimitiveList/finalizers": "x"}), json!({}));
 }
 
 /// JSON of the words of documents and patches, directives included, in places where they belong and where not.
