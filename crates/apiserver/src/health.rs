@@ -95,7 +95,12 @@ impl<'a> Asked<'a> {
     /// `rest` follows the endpoint in the path.
     pub fn new(endpoint: &'a str, rest: &[&str], query: &'a Query) -> Asked<'a> {
         let excluded = query.all("exclude").collect();
-        Asked { endpoint, single: rest.join("/"), excluded, verbose: query.get("verbose").is_some() }
+        Asked {
+            endpoint,
+            single: rest.join("/"),
+            excluded,
+            verbose: rest.is_empty() && query.get("verbose").is_some(),
+        }
     }
 
     /// Whether the answer is to tell of a check.

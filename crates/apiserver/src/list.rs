@@ -78,12 +78,12 @@ pub async fn wanted(
 
 fn start(core: &Core, kind: &Kind, options: &ListOptions) -> Result<Start, Status> {
     if !options.continue_token.is_empty() {
+        let token = Continue::decode(&options.continue_token)?;
         if !matches!(options.resource_version.as_str(), "" | "0") {
             return Err(Status::bad_request(
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let token = Continue::decode(&options.continue_token)?;
         let after = Some(Key::new(kind.storage, token.namespace, token.name));
         return Ok(Start { at: token.revision, after });
     }

@@ -5,14 +5,14 @@ use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::core::Core;
 use crate::discovery::Served;
 use crate::metrics::Metrics;
-use crate::negotiation::{Format, Target, accept, alternatives};
+use crate::negotiation::{Alternative, Format, Target, accept, alternatives};
 use crate::wire::Document;
 use crate::{debug, health, version};
 
@@ -20,7 +20,7 @@ use crate::{debug, health, version};
 const JWKS_PATH: &str = "/openid/v1/jwks";
 
 /// The text form of Prometheus.
-pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4";
+pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
 /// The form in which all groups, versions and resources come at once.
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -30,9 +30,6 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 /// `body` is what a request that sets something brings.
 pub async fn serve(call: &mut Call, body: Body) -> Result<Response<Body>, Status> {
     let path = call.info.path.clone();
-    if !matches!(call.info.verb, "get" | "head") && !debug::takes(&path, &call.method) {
-        return Err(apimachinery::Status::no_such_method());
-    }
     if path.contains("//") {
         return page_not_found();
     }
@@ -42,8 +39,36 @@ pub async fn serve(call: &mut Call, body: Body) -> Result<Response<Body>, Status
         return Ok(uncached(call.core.pages.answer(page, paths, &call.headers, call.now)));
     }
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-    match segments.as_slice() {
-        [] => text("application/json", indented(&json!({"paths": paths(&call.core)}))),
+    if path.ends_with('/') && !takes_slash(&segments) {
+        return match segments.as_slice() {
+            ["openapi", "v3", ..] => crate::openapi::serve(call, &["v3", ""]).await,
+            _ => page_not_found(),
+        };
+    }
+    let answer = page(call, &segments, body).await?;
+    if is_document(&segments) && call.method != Method::GET && answer.status() != StatusCode::NOT_FOUND {
+        return Err(Status::no_such_method());
+    }
+    Ok(answer)
+}
+
+/// What upstream serves as it serves resources: to be read by GET alone, with a slash at its end or without.
+fn is_document(segments: &[&str]) -> bool {
+    matches!(
+        segments,
+        ["api"] | ["api", _] | ["apis", _, _] | ["version"] | [".well-known", _] | ["openid", ..]
+    )
+}
+
+/// Whether a path may end with a slash.
+fn takes_slash(segments: &[&str]) -> bool {
+    matches!(segments, [] | ["apis"] | ["apis", _] | ["debug", ..]) || is_document(segments)
+}
+
+/// What there is at a path; all methods but those of [`is_document`] are as good as GET.
+async fn page(call: &mut Call, segments: &[&str], body: Body) -> Result<Response<Body>, Status> {
+    match segments {
+        [] | ["index.html"] => text("application/json", indented(&json!({"paths": paths(&call.core)}))),
         [check @ ("healthz" | "livez" | "readyz"), rest @ ..] => health::serve(call, check, rest).await,
         ["version"] => text("application/json", indented(&version::version())),
         ["metrics"] => {
@@ -61,6 +86,11 @@ pub async fn serve(call: &mut Call, body: Body) -> Result<Response<Body>, Status
             text(METRICS_CONTENT_TYPE, page)
         }
         ["metrics", "slis"] => text(METRICS_CONTENT_TYPE, call.core.health.render(call.now)),
+        ["debug", ..]
+            if !matches!(call.info.verb, "get" | "head") && !debug::takes(&call.info.path, &call.method) =>
+        {
+            Err(Status::no_such_method())
+        }
         ["debug", rest @ ..] => debug::serve(call, rest, body).await,
         ["api"] => group_document(call, true),
         ["apis"] => group_document(call, false),
@@ -73,10 +103,10 @@ pub async fn serve(call: &mut Call, body: Body) -> Result<Response<Body>, Status
         [".well-known", "openid-configuration"] => {
             let jwks = format!("https://{}{JWKS_PATH}", call.core.config.advertise);
             let document = call.core.authenticator.issuer().openid_configuration(&jwks);
-            keys("application/json", &document)
+            keys(call, "application/json", &document)
         }
         ["openid", "v1", "jwks"] => {
-            keys("application/jwk-set+json", &call.core.authenticator.issuer().jwks())
+            keys(call, "application/jwk-set+json", &call.core.authenticator.issuer().jwks())
         }
         ["openapi", rest @ ..] => crate::openapi::serve(call, rest).await,
         _ => page_not_found(),
@@ -84,7 +114,14 @@ pub async fn serve(call: &mut Call, body: Body) -> Result<Response<Body>, Status
 }
 
 /// What relying parties may keep for a while (upstream: `cacheControl` of `OpenIDMetadataServer`).
-fn keys(content_type: &str, document: &Value) -> Result<Response<Body>, Status> {
+fn keys(call: &Call, content_type: &str, document: &Value) -> Result<Response<Body>, Status> {
+    let produced = Some(content_type);
+    let takes = |wanted: &Alternative<'_>| {
+        matches!(wanted.essence, "*/*" | "application/*") || Some(wanted.essence) == produced
+    };
+    if !alternatives(accept(&call.headers).unwrap_or("*/*")).iter().any(takes) {
+        return Err(Status::no_representation(content_type));
+    }
     let mut response = text(content_type, document.to_string())?;
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
     Ok(response)

@@ -8,7 +8,7 @@ use api::catalogue::Kind;
 use apiextensions::typed::Typed;
 use apimachinery::openapi::{self, Foreign, Resource, Subresource, V2_PROTOBUF};
 use apimachinery::{GroupVersion, Status};
-use http::header::{CACHE_CONTROL, LOCATION, VARY};
+use http::header::{ACCEPT_RANGES, CACHE_CONTROL, LOCATION, VARY};
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::aggregation;
@@ -35,10 +35,13 @@ pub async fn serve(call: &Call, path: &[&str]) -> Result<Response<Body>, Status>
         ["v3"] => {
             let hashes = all_hashes(&call.core);
             let index = openapi::v3_index(hashes.iter().map(|(version, hash)| (version, hash.as_str())));
-            text("text/plain; charset=utf-8", index.to_string())
+            let mut response = text("text/plain; charset=utf-8", index.to_string())?;
+            response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+            Ok(response)
         }
         ["v3", "api", version] => v3(call, &GroupVersion::new("", *version)),
         ["v3", "apis", group, version] => v3(call, &GroupVersion::new(*group, *version)),
+        ["v3", ..] => Ok(bare(StatusCode::NOT_FOUND)),
         _ => page_not_found(),
     }
 }
@@ -80,6 +83,7 @@ fn bare(code: StatusCode) -> Response<Body> {
 /// Caches are told that the document's form is negotiated in two ways.
 fn v2_headers(mut response: Response<Body>) -> Result<Response<Body>, Status> {
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     Ok(response)
 }

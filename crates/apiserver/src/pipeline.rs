@@ -11,7 +11,7 @@ use apimachinery::Status;
 use auth::user::SERVICE_ACCOUNT_USER_PREFIX;
 use auth::{Attributes, Decision, Presented, UserInfo};
 use futures_util::FutureExt as _;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue, UPGRADE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Uri};
 use hyper::upgrade::OnUpgrade;
@@ -180,6 +180,9 @@ async fn answer(
         return Err(Status::service_unavailable("the server is shutting down"));
     }
     let now = (core.config.clock)();
+    if head.info.is_cut_short {
+        return undetermined(&head.parts.uri);
+    }
     let (address, is_remote) = (peer.address(), matches!(peer, Peer::Connection { .. }));
     let author = authenticate_counting(&core, &head, peer, now).await;
     if let Some(proxies) = &core.config.authentication.request_header {
@@ -240,6 +243,18 @@ async fn answer(
     let in_time = async { if writes { Finish::of(work).await } else { work.await } };
     let too_late = |_| Err(Status::timeout("request did not complete within the allotted timeout", 0));
     timeout_at(deadline, in_time).await.unwrap_or_else(too_late)
+}
+
+/// What is said of a path that does not tell what it is about (upstream: `WithRequestInfo`).
+fn undetermined(uri: &Uri) -> Result<Response<Body>, Status> {
+    let (path, whole) = (uri.path(), uri.path_and_query().map_or(uri.path(), |whole| whole.as_str()));
+    let why = format!("unable to determine kind and namespace from url, {path}");
+    let text = format!("Internal Server Error: {whole:?}: failed to create RequestInfo: {why}\n");
+    let response = Response::builder()
+        .status(StatusCode::INTERNAL_SERVER_ERROR)
+        .header(CONTENT_TYPE, "text/plain; charset=utf-8")
+        .header(X_CONTENT_TYPE_OPTIONS, "nosniff");
+    response.body(body::full(text)).map_err(Status::internal)
 }
 
 /// What the request may take: what its sender says, if that is less than the server's own limit (upstream:

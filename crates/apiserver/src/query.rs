@@ -1,5 +1,6 @@
 //! The query string as pairs of text, and the option types clients put there.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::time::Duration;
 
 use apimachinery::codec::Strictness;
@@ -17,7 +18,7 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn parse(text: &str) -> Query {
-        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty() && is_readable(pair)).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (percent::decode(key, true), percent::decode(value, true))
         });
@@ -45,11 +46,25 @@ impl Query {
     pub fn number(&self, key: &str) -> Result<Option<i64>, Status> {
         match self.get(key) {
             None => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| {
-                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+            Some(text) => text.parse().map(Some).map_err(|error: ParseIntError| {
+                let why = match error.kind() {
+                    IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
             }),
         }
     }
+}
+
+/// Whether Go's `ParseQuery` takes a pair: it leaves out those with a semicolon or a stray `%`.
+fn is_readable(pair: &str) -> bool {
+    let is_escape = |at: usize| pair.as_bytes().get(at + 1..at + 3).is_some_and(is_hex);
+    !pair.contains(';') && pair.match_indices('%').all(|(at, _)| is_escape(at))
+}
+
+fn is_hex(digits: &[u8]) -> bool {
+    digits.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// How the resourceVersion of a list or watch is meant.
@@ -242,7 +257,7 @@ mod tests {
         let query = Query::parse("a=b%20c+d&watch&x=%zz&a=second");
         assert_eq!(query.get("a"), Some("b c d"));
         assert!(query.flag("watch"));
-        assert_eq!(query.get("x"), Some("%zz"));
+        assert_eq!(query.get("x"), None, "what cannot be read is left out");
         assert!(!Query::parse("watch=false").flag("watch"));
     }
 

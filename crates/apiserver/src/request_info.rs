@@ -16,6 +16,8 @@ pub struct RequestInfo {
     /// An API verb for resource requests, else the HTTP method in lower case.
     pub verb: &'static str,
     pub is_resource: bool,
+    /// The path ends at `watch` or `proxy`, before it says of what.
+    pub is_cut_short: bool,
     pub group: String,
     pub version: String,
     pub namespace: String,
@@ -35,7 +37,7 @@ impl RequestInfo {
     pub fn parse(method: &Method, path: &str, query: &Query) -> RequestInfo {
         let mut info =
             RequestInfo { path: path.to_owned(), verb: method_verb(method), ..RequestInfo::default() };
-        let segments: Vec<&str> = path.trim_matches('/').split('/').filter(|s| !s.is_empty()).collect();
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         let rest = match segments.as_slice() {
             ["api", version, rest @ ..] if !rest.is_empty() => {
                 info.version = (*version).to_owned();
@@ -55,9 +57,13 @@ impl RequestInfo {
                 info.verb = "watch";
                 rest
             }
-            ["proxy", rest @ ..] if rest.len() > 1 => {
+            ["proxy", rest @ ..] if !rest.is_empty() => {
                 info.verb = "proxy";
                 rest
+            }
+            ["watch" | "proxy"] => {
+                info.is_cut_short = true;
+                return info;
             }
             rest => rest,
         };
@@ -98,8 +104,6 @@ impl RequestInfo {
                 "delete" => self.verb = "deletecollection",
                 _ => {}
             }
-        } else if self.verb == "get" && self.subresource.is_empty() && query.flag("watch") {
-            self.verb = "watch";
         }
         if matches!(self.verb, "list" | "watch" | "deletecollection") {
             self.fields = fields::parse(query.text("fieldSelector")).unwrap_or_default();
@@ -198,6 +202,10 @@ mod tests {
         check(get(), "/api/v1/watch/pods", "watch /v1 - pods - - -");
         check(get(), "/api/v1/watch/namespaces/a/pods/p", "watch /v1 a pods p - -");
         check(get(), "/api/v1/pods?watch=true", "watch /v1 - pods - - -");
+        check(get(), "/api/v1/namespaces/a/pods/p?watch=true", "get /v1 a pods p - -");
+        check(get(), "/api/v1//pods", "get /v1 - - pods - -");
+        check(get(), "/api//v1", "list / - v1 - - -");
+        check(get(), "/api/v1/proxy/x", "proxy /v1 - x - - -");
         check(get(), "/api/v1/pods?watch=0", "list /v1 - pods - - -");
         check(get(), "/api/v1/pods?watch=1&fieldSelector=metadata.name%3Dx", "watch /v1 - pods x - -");
         check(Method::DELETE, "/api/v1/namespaces/a/pods", "deletecollection /v1 a pods - - -");
@@ -207,6 +215,17 @@ mod tests {
             "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
             "get rbac.authorization.k8s.io/v1 - clusterroles system:node - -",
         );
+    }
+
+    #[test]
+    fn a_path_must_say_what_to_watch() {
+        let check = |path: &str, expect: bool| {
+            let info = RequestInfo::parse(&Method::GET, path, &Query::default());
+            assert_eq!(info.is_cut_short, expect, "{path}");
+        };
+        check("/api/v1/watch", true);
+        check("/apis/apps/v1/proxy/", true);
+        check("/api/v1/watch/pods", false);
     }
 
     #[test]

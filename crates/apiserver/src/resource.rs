@@ -1,8 +1,8 @@
 //! From a resource path to what serves it: the verbs on objects and collections, which are the same for every kind.
 
-use api::catalogue::Kind;
 use apimachinery::meta::str_at;
-use apimachinery::{Status, Value};
+use apimachinery::quote::Quoted;
+use apimachinery::{Status, Value, names};
 use bytes::Bytes;
 use http::{Method, Response, Uri};
 
@@ -115,13 +115,21 @@ fn prepare_custom(call: &mut Call, custom: &CustomKind) -> Result<(), Status> {
 
 /// What paths and methods there are: a single object of a namespaced kind is reached through its namespace only, one of
 /// a cluster-wide kind through none; all namespaces together can only be read; writes name an object, or create one.
-fn check_route(call: &Call, kind: &Kind) -> Result<(), Status> {
+fn check_route(call: &Call, kind: &KindRef) -> Result<(), Status> {
     let info = &call.info;
     let is_collection = info.path_name.is_empty();
     let everywhere = kind.resource.namespaced && info.namespace.is_empty();
     let misplaced =
         !kind.resource.namespaced && !info.namespace.is_empty() && kind.resource != api::resource::NAMESPACES;
-    if misplaced || (everywhere && !is_collection) {
+    let nowhere = match is_collection {
+        true => everywhere && !kind.supports("list"),
+        false => !kind.supports("get") && info.subresource.is_empty(),
+    };
+    // Of custom objects all paths lead to one handler, which looks for the object first.
+    let no_part = kind.custom().is_none()
+        && !info.subresource.is_empty()
+        && kind.subresource(&info.subresource).is_none();
+    if misplaced || nowhere || no_part || (everywhere && !is_collection) {
         return Err(Status::path_not_found());
     }
     let has_method = match call.method {
@@ -131,7 +139,15 @@ fn check_route(call: &Call, kind: &Kind) -> Result<(), Status> {
         Method::PUT | Method::PATCH => !is_collection,
         _ => info.is_long_running(),
     };
-    if has_method { Ok(()) } else { Err(Status::no_such_method()) }
+    if !has_method {
+        return Err(Status::no_such_method());
+    }
+    let errors = names::is_path_segment_name(&info.path_name);
+    if is_collection || errors.is_empty() {
+        return Ok(());
+    }
+    let why = format!("Name parameter invalid: {}: {}", Quoted(&info.path_name), errors.join(";"));
+    Err(Status::bad_request(why))
 }
 
 pub async fn get(call: &Call, kind: &KindRef) -> Result<Response<Body>, Status> {

@@ -133,7 +133,7 @@ async fn both_http_versions_are_served() {
         let response = response.expect("answers");
         assert_eq!(response.status(), 200);
         let body = response.into_body().collect().await.expect("a body").to_bytes();
-        assert!(String::from_utf8_lossy(&body).contains("\"minor\":\"36\""));
+        assert!(String::from_utf8_lossy(&body).contains("\"minor\": \"36\""));
     }
     let mut nobody = request();
     *nobody.uri_mut() = "https://localhost/api/v1/pods".parse().expect("a path");
