@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::table::{Field, Kind, ListType, Type};
+use crate::table::{Embedded, Field, Kind, ListType, Type};
 
 pub fn write(types: &[Type]) -> Vec<u8> {
     let mut writer = Writer::default();
@@ -66,13 +66,18 @@ impl Writer {
         self.text(&ty.name);
         self.text(&ty.description);
         match &ty.kind {
-            Kind::Object { atomic, group_versions, fields } => {
+            Kind::Object { atomic, group_versions, fields, embedded } => {
                 self.number(0u8);
                 self.number(*atomic);
                 self.texts(group_versions);
                 self.number(fields.len());
                 for field in fields {
                     self.field(field);
+                }
+                self.number(embedded.len());
+                for Embedded { wrap, name } in embedded {
+                    wrap.iter().for_each(|tag| self.number(*tag));
+                    self.text(name);
                 }
             }
             Kind::Map { value, atomic } => {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::comments::Comment;
 use crate::overlay::{FieldFacts, Overlay, TypeFacts};
 use crate::sources::{Element, Message, Messages, ProtoField, Shape};
-use crate::table::{Field, Kind, ListType, Scalar, Type};
+use crate::table::{Embedded, Field, Kind, ListType, Scalar, Type};
 
 const META: &str = "apimachinery.pkg.apis.meta.v1";
 const JSON_SCHEMA: &str = "apiextensions_apiserver.pkg.apis.apiextensions.v1";
@@ -17,6 +17,13 @@ pub fn join(messages: &Messages, overlay: &Overlay) -> Vec<Type> {
         joiner.message(&root);
     }
     joiner.types
+}
+
+/// What a message holds: fields of its own and of messages embedded in it.
+#[derive(Default)]
+struct Inside {
+    fields: Vec<Field>,
+    embedded: Vec<Embedded>,
 }
 
 struct Joiner<'a> {
@@ -103,13 +110,14 @@ impl Joiner<'_> {
     fn object(&mut self, name: &str, message: &Message, comment: &Comment) -> Kind {
         let no_facts = TypeFacts::default();
         let facts = self.overlay.facts(name).unwrap_or(&no_facts);
-        let mut fields = Vec::new();
-        self.fields(name, message, facts, [0, 0], &mut fields);
+        let mut inside = Inside::default();
+        self.fields(name, message, facts, &Embedded::default(), &mut inside);
+        let Inside { mut fields, embedded } = inside;
         if facts.type_meta {
             fields.extend(self.type_meta());
         }
         let atomic = comment.marker("structType").or(comment.marker("mapType")) == Some("atomic");
-        Kind::Object { atomic, group_versions: facts.root.iter().cloned().collect(), fields }
+        Kind::Object { atomic, group_versions: facts.root.iter().cloned().collect(), fields, embedded }
     }
 
     fn fields(
@@ -117,8 +125,8 @@ impl Joiner<'_> {
         name: &str,
         message: &Message,
         facts: &TypeFacts,
-        wrap: [u8; 2],
-        out: &mut Vec<Field>,
+        within: &Embedded,
+        out: &mut Inside,
     ) {
         for proto in &message.fields {
             let field_facts = facts.field(&proto.name);
@@ -126,28 +134,30 @@ impl Joiner<'_> {
                 continue;
             }
             if field_facts.inline {
-                self.inline(proto, wrap, out);
+                self.inline(proto, within, out);
             } else {
-                out.push(self.field(name, proto, &field_facts, wrap));
+                out.fields.push(self.field(name, proto, &field_facts, within.wrap));
             }
         }
     }
 
     /// The fields of an embedded message, which JSON has in the embedding object.
-    fn inline(&mut self, proto: &ProtoField, wrap: [u8; 2], out: &mut Vec<Field>) {
+    fn inline(&mut self, proto: &ProtoField, within: &Embedded, out: &mut Inside) {
         let Shape::One(Element::Message(inner)) = &proto.shape else {
             panic!("only a single message can be inline, not {}", proto.name);
         };
         let tag = u8::try_from(proto.tag).expect("tags of embedded messages are small");
-        let wrap = match wrap {
-            [0, 0] => [tag, 0],
-            [outer, 0] => [outer, tag],
+        let type_name = inner.rsplit('.').next().unwrap_or_default();
+        let embedded = match within.wrap {
+            [0, 0] => Embedded { wrap: [tag, 0], name: type_name.to_owned() },
+            [outer, 0] => Embedded { wrap: [outer, tag], name: format!("{}.{type_name}", within.name) },
             _ => panic!("{} is embedded too deeply", proto.name),
         };
         let no_facts = TypeFacts::default();
         let facts = self.overlay.facts(inner).unwrap_or(&no_facts);
         let messages = self.messages;
-        self.fields(inner, &messages[inner.as_str()], facts, wrap, out);
+        self.fields(inner, &messages[inner.as_str()], facts, &embedded, out);
+        out.embedded.push(embedded);
     }
 
     fn field(&mut self, message: &str, proto: &ProtoField, facts: &FieldFacts, wrap: [u8; 2]) -> Field {

@@ -2,7 +2,7 @@
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Kind {
-    Object { atomic: bool, group_versions: Vec<String>, fields: Vec<Field> },
+    Object { atomic: bool, group_versions: Vec<String>, fields: Vec<Field>, embedded: Vec<Embedded> },
     Map { value: u32, atomic: bool },
     List { item: u32, list_type: ListType, wrapped: bool },
     Scalar(Scalar),
@@ -39,6 +39,12 @@ pub struct Type {
     pub name: String,
     pub description: String,
     pub kind: Kind,
+}
+
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Embedded {
+    pub wrap: [u8; 2],
+    pub name: String,
 }
 
 #[derive(Clone, Default, PartialEq, Eq, Hash)]

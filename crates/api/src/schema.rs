@@ -6,8 +6,8 @@ pub mod openapi;
 use std::sync::LazyLock;
 
 use apimachinery::schema::{
-    Field, List, ListType, Literal, Map, MapType, Object, Presence, Scalar, Schema, Text, Type, TypeId,
-    TypeKind, Union,
+    Embedded, Field, List, ListType, Literal, Map, MapType, Object, Presence, Scalar, Schema, Text, Type,
+    TypeId, TypeKind, Union,
 };
 use apimachinery::{GroupVersion, Value};
 
@@ -135,7 +135,9 @@ impl Reader {
             GroupVersion::parse(reader.text()).expect("the overlay's group versions parse").with_kind(kind)
         });
         let fields = self.list(Reader::field);
-        Object { fields, map_type, gvk, ..Object::default() }
+        let embedded = self
+            .list(|reader| Embedded { wrap: [reader.small(), reader.small()], name: reader.text().into() });
+        Object { fields, map_type, gvk, embedded, ..Object::default() }
     }
 
     fn list_type(&mut self) -> ListType {

@@ -250,6 +250,14 @@ fn a_value_that_does_not_fit_is_refused_in_upstreams_words() {
             "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
         ),
         ("[]", "json: cannot unmarshal array into Go value of type v1.Pod"),
+        (
+            r#"{"spec":{"volumes":[{"name":"v"},{"secret":{"items":"x"}}]}}"#,
+            "json: cannot unmarshal string into Go struct field SecretVolumeSource.spec.volumes.VolumeSource.secret.items of type []v1.KeyToPath",
+        ),
+        (
+            r#"{"spec":{"ephemeralContainers":[{"livenessProbe":{"tcpSocket":[]}}]}}"#,
+            "json: cannot unmarshal array into Go struct field Probe.spec.ephemeralContainers.EphemeralContainerCommon.livenessProbe.ProbeHandler.tcpSocket of type v1.TCPSocketAction",
+        ),
     ] {
         let error = decode(POD, Format::Json, given.as_bytes(), Strictness::Warn).expect_err(given);
         assert_eq!(error.to_string(), expect);
@@ -261,6 +269,46 @@ fn a_value_that_does_not_fit_is_refused_in_upstreams_words() {
             .message
             .starts_with("Pod in version \"v1\" cannot be handled as a Pod: ")
     );
+}
+
+#[test]
+fn of_several_misfits_the_first_is_told_unless_a_type_refuses_to_read_itself() {
+    let volumes = r#""volumes":[{"secret":{"items":{"a":[1]}}},{"name":{}}]"#;
+    let items = "json: cannot unmarshal object into Go struct field SecretVolumeSource.spec.volumes.VolumeSource.secret.items of type []v1.KeyToPath";
+    for (rest, expect) in [
+        (r#""nodeName":1"#, items),
+        (r#""priority":"x","overhead":{"cpu":"1"}"#, items),
+        (
+            r#""overhead":{"cpu":"one"}"#,
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+        (
+            r#""containers":[{"ports":[{"containerPort":1.5}],"livenessProbe":{"httpGet":{"port":true}}}]"#,
+            "json: cannot unmarshal bool into Go struct field HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32",
+        ),
+    ] {
+        let given = format!(r#"{{"spec":{{{volumes},{rest}}}}}"#);
+        let error = decode(POD, Format::Json, given.as_bytes(), Strictness::Strict).expect_err(&given);
+        assert_eq!(error.to_string(), expect);
+        let error = decode(POD, Format::Yaml, given.as_bytes(), Strictness::Warn).expect_err(&given);
+        assert_eq!(error.to_string(), expect);
+    }
+    let unended = br#"{"spec":{"nodeName":1}"#;
+    let error = decode(POD, Format::Json, unended, Strictness::Warn).expect_err("is no JSON");
+    assert!(!error.to_string().contains("nodeName"), "{error}");
+}
+
+#[test]
+fn a_schema_or_something_else_is_read_as_upstream_reads_it() {
+    let schema = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+    let read = |given: &str| decode(schema, Format::Json, given.as_bytes(), Strictness::Strict);
+    for what in ["1", r#""x""#, "[]"] {
+        let error = read(&format!(r#"{{"additionalProperties":{what}}}"#)).expect_err(what);
+        assert_eq!(error.to_string(), "boolean or JSON schema expected");
+    }
+    assert_eq!(read(r#"{"items":1,"dependencies":{"a":true}}"#), Ok(json!({"dependencies": {"a": null}})));
+    assert_eq!(read(r#"{"items":[{}]}"#), Ok(json!({"items": [{}]})));
+    assert_eq!(read(r#"{"additionalProperties":false}"#), Ok(json!({"additionalProperties": false})));
 }
 
 #[test]
@@ -376,7 +424,7 @@ fn arbitrary(ty: TypeId, depth: u32) -> BoxedStrategy<Value> {
         TypeKind::List(list) => {
             proptest::collection::vec(arbitrary(list.item, depth), 1..3).prop_map(Value::Array).boxed()
         }
-        TypeKind::Union(_) => Just(json!(true)).boxed(),
+        TypeKind::Union(union) => arbitrary(union.other, depth),
         TypeKind::Any => Just(json!({"any": [1, "x", null]})).boxed(),
         TypeKind::Scalar(scalar) => arbitrary_scalar(*scalar),
     }

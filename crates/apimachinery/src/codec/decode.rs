@@ -11,7 +11,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAcces
 
 use super::key::{Key, KeySeed};
 use super::misfit::{Found, Source, fitted, misfit_in_tree, without_indexes, wording};
-use super::{DEPTH_MAX, Empties, ISSUES_MAX, Strictness, scalar};
+use super::{DEPTH_MAX, Empties, Error, ISSUES_MAX, Strictness, scalar};
 use crate::schema::{Field, Object, Presence, Scalar, Schema, TypeId, TypeKind};
 use crate::{Map, Text, Value};
 
@@ -23,12 +23,20 @@ pub struct Walk<'a> {
     source: Source,
     /// Where the walk is: `spec.containers[0].name`.
     path: RefCell<String>,
-    /// Where in the path keys of maps stand, which Go leaves out when a value does not fit.
-    map_keys: RefCell<Vec<Range<usize>>>,
+    /// What Go writes otherwise in the path of a value that does not fit, in the path's order.
+    in_go: RefCell<Vec<Otherwise<'a>>>,
     depth: Cell<usize>,
     issues: RefCell<Vec<String>>,
-    /// The first value that does not fit, in upstream's words; the error that ends the walk says nothing.
+    /// The first value that does not fit, in upstream's words. Go reads on behind it.
+    misfit: RefCell<Option<String>>,
+    /// What ended the walk, in upstream's words; the error itself says nothing.
     failure: RefCell<Option<String>>,
+}
+
+/// A part of the path, and what stands for it in Go's: keys of maps are left out, embedded structs named.
+struct Otherwise<'a> {
+    part: Range<usize>,
+    name: &'a str,
 }
 
 impl<'a> Walk<'a> {
@@ -39,20 +47,31 @@ impl<'a> Walk<'a> {
             empties,
             source,
             path: RefCell::default(),
-            map_keys: RefCell::default(),
+            in_go: RefCell::default(),
             depth: Cell::default(),
             issues: RefCell::default(),
+            misfit: RefCell::default(),
             failure: RefCell::default(),
         }
     }
 
     /// The seed that decodes a whole object; none when the input is null.
-    pub fn root(&self, ty: TypeId) -> Seed<'_> {
+    pub fn root(&self, ty: TypeId) -> Seed<'_, 'a> {
         Seed { walk: self, ty, owner: "" }
     }
 
-    pub fn finish(self) -> (Strictness, Vec<String>, Option<String>) {
-        (self.strictness, self.issues.into_inner(), self.failure.into_inner())
+    /// What the walk came to: its result, or in upstream's words why there is none, and the issues beside it.
+    pub fn finish<T, E: fmt::Display>(self, result: Result<T, E>) -> (Result<T, Error>, Vec<String>) {
+        let outcome = match (result, self.failure.into_inner(), self.misfit.into_inner()) {
+            (_, Some(failure), _) => Err(Error::Type(failure)),
+            (Err(error), ..) => Err(Error::Syntax(error.to_string())),
+            (Ok(_), _, Some(misfit)) => Err(Error::Type(misfit)),
+            (Ok(_), ..) if self.strictness == Strictness::Strict && !self.issues.borrow().is_empty() => {
+                Err(Error::Strict(self.issues.take()))
+            }
+            (Ok(value), ..) => Ok(value),
+        };
+        (outcome, self.issues.into_inner())
     }
 
     /// Notes an issue once, unless nobody wants to know.
@@ -92,9 +111,30 @@ impl<'a> Walk<'a> {
         inner: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let start = self.path.borrow().len();
-        self.map_keys.borrow_mut().push(start..start + usize::from(start > 0) + key.len());
-        let result = self.in_key(key, inner)?;
-        self.map_keys.borrow_mut().pop();
+        let part = start..start + usize::from(start > 0) + key.len();
+        self.otherwise(Otherwise { part, name: "" }, || self.in_key(key, inner))
+    }
+
+    /// As `in_key`, under a field of `object`.
+    fn in_field<T, E: serde::de::Error>(
+        &self,
+        object: &'a Object,
+        field: &Field,
+        inner: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let Some(name) = object.embedded(field) else { return self.in_key(&field.name, inner) };
+        let end = self.path.borrow().len();
+        self.otherwise(Otherwise { part: end..end, name }, || self.in_key(&field.name, inner))
+    }
+
+    fn otherwise<T, E>(
+        &self,
+        otherwise: Otherwise<'a>,
+        inner: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.in_go.borrow_mut().push(otherwise);
+        let result = inner()?;
+        self.in_go.borrow_mut().pop();
         Ok(result)
     }
 
@@ -130,18 +170,45 @@ impl<'a> Walk<'a> {
         E::custom("a value does not fit its field")
     }
 
-    fn mismatch<E: serde::de::Error>(&self, found: &Found<'_>, ty: TypeId, owner: &str) -> E {
-        self.fail(match self.source {
-            Source::Tree => misfit_in_tree(self.schema, ty, found),
-            Source::Text => wording(self.schema, ty, found, owner, &without_indexes(&self.path_of_fields())),
-        })
+    /// Nothing is kept of a value that does not fit. Go goes on behind it, unless a decoder of the type's own said so.
+    fn mismatch<E: serde::de::Error>(
+        &self,
+        found: &Found<'_>,
+        ty: TypeId,
+        owner: &str,
+    ) -> Result<Option<Value>, E> {
+        match self.source {
+            Source::Tree => Err(self.fail(misfit_in_tree(self.schema, ty, found))),
+            Source::Text => {
+                let message = || wording(self.schema, ty, found, owner, &without_indexes(&self.path_in_go()));
+                match &self.schema[ty].kind {
+                    TypeKind::Scalar(scalar) if scalar.has_own_decoder() => Err(self.fail(message())),
+                    TypeKind::Union(union) => match &self.schema[union.other].kind {
+                        TypeKind::Scalar(_) => Err(self.fail("boolean or JSON schema expected".to_owned())),
+                        // Upstream's decoders of these look for an object or a list, and for nothing else.
+                        _ => Ok(None),
+                    },
+                    _ => Ok(self.note(message)),
+                }
+            }
+        }
     }
 
-    /// The path without keys of maps.
-    fn path_of_fields(&self) -> String {
+    /// Keeps in mind that something does not fit, unless something before it did not.
+    fn note(&self, message: impl FnOnce() -> String) -> Option<Value> {
+        self.misfit.borrow_mut().get_or_insert_with(message);
+        None
+    }
+
+    fn path_in_go(&self) -> String {
         let mut path = self.path.borrow().clone();
-        for key in self.map_keys.borrow().iter().rev() {
-            path.replace_range(key.clone(), "");
+        for Otherwise { part, name } in self.in_go.borrow().iter().rev() {
+            let text = match (*name, part.start) {
+                ("", _) => String::new(),
+                (name, 0) => format!("{name}."),
+                (name, _) => format!(".{name}"),
+            };
+            path.replace_range(part.clone(), &text);
         }
         path
     }
@@ -163,14 +230,14 @@ impl<'a> Walk<'a> {
 
 /// Decodes a value of one type; none for null.
 #[derive(Clone, Copy)]
-pub struct Seed<'w> {
-    walk: &'w Walk<'w>,
+pub struct Seed<'w, 's> {
+    walk: &'w Walk<'s>,
     ty: TypeId,
     /// The short name of the object type that holds this value, for messages.
-    owner: &'w str,
+    owner: &'s str,
 }
 
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
+impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
     type Value = Option<Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Option<Value>, D::Error> {
@@ -178,13 +245,17 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
     }
 }
 
-impl<'w> Seed<'w> {
-    fn kind(&self) -> &'w TypeKind {
+impl<'s> Seed<'_, 's> {
+    fn kind(&self) -> &'s TypeKind {
         &self.walk.schema[self.ty].kind
     }
 
-    fn mismatch<E: serde::de::Error>(&self, found: &Found<'_>) -> E {
+    fn mismatch<E: serde::de::Error>(&self, found: &Found<'_>) -> Result<Option<Value>, E> {
         self.walk.mismatch(found, self.ty, self.owner)
+    }
+
+    fn is_bool(&self, ty: TypeId) -> bool {
+        matches!(self.walk.schema[ty].kind, TypeKind::Scalar(Scalar::Bool))
     }
 
     fn retyped(self, ty: TypeId) -> Self {
@@ -203,7 +274,7 @@ impl<'w> Seed<'w> {
                 if integer.is_some_and(|n| i32::try_from(n).is_ok()) => {}
             TypeKind::Scalar(Scalar::Double) | TypeKind::Any => {}
             TypeKind::Scalar(Scalar::Quantity) => return self.text(&number.to_string()),
-            _ => return Err(self.mismatch(&Found::Number(&number))),
+            _ => return self.mismatch(&Found::Number(&number)),
         }
         Ok(Some(Value::Number(number)))
     }
@@ -212,16 +283,17 @@ impl<'w> Seed<'w> {
         let scalar = match self.kind() {
             TypeKind::Scalar(scalar) => *scalar,
             TypeKind::Any => return Ok(Some(text.into())),
-            _ => return Err(self.mismatch(&Found::String)),
+            _ => return self.mismatch(&Found::String),
         };
         match scalar::from_str(scalar, text) {
             Some(Ok(value)) => Ok(Some(value)),
-            Some(Err(message)) => Err(self.walk.fail(message)),
-            None => Err(self.mismatch(&Found::String)),
+            Some(Err(message)) if scalar.has_own_decoder() => Err(self.walk.fail(message)),
+            Some(Err(message)) => Ok(self.walk.note(|| message)),
+            None => self.mismatch(&Found::String),
         }
     }
 
-    fn object<'de, A: MapAccess<'de>>(self, object: &'w Object, mut input: A) -> Result<Value, A::Error> {
+    fn object<'de, A: MapAccess<'de>>(self, object: &'s Object, mut input: A) -> Result<Value, A::Error> {
         let owner = self.walk.schema[self.ty].short_name();
         let mut out = Map::new();
         let mut seen = Seen::default();
@@ -242,7 +314,7 @@ impl<'w> Seed<'w> {
                 self.walk.report_field("duplicate", &field.name);
             }
             let seed = Seed { walk: self.walk, ty: field.ty, owner };
-            match self.walk.in_key(&field.name, || input.next_value_seed(seed))? {
+            match self.walk.in_field(object, field, || input.next_value_seed(seed))? {
                 Some(value) if self.walk.keeps(field, &value) => out.insert(&*field.name, value),
                 None if self.walk.empties == Empties::Keep => out.insert(&*field.name, Value::Null),
                 _ => out.remove(field.name.as_ref()),
@@ -274,7 +346,7 @@ impl<'w> Seed<'w> {
     }
 }
 
-impl<'de> Visitor<'de> for Seed<'_> {
+impl<'de> Visitor<'de> for Seed<'_, '_> {
     type Value = Option<Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -296,8 +368,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Option<Value>, E> {
         match self.kind() {
             TypeKind::Scalar(Scalar::Bool) | TypeKind::Any => Ok(Some(value.into())),
-            TypeKind::Union(union) => self.retyped(union.other).visit_bool(value),
-            _ => Err(self.mismatch(&Found::Bool)),
+            TypeKind::Union(union) if self.is_bool(union.other) => {
+                self.retyped(union.other).visit_bool(value)
+            }
+            _ => self.mismatch(&Found::Bool),
         }
     }
 
@@ -318,22 +392,32 @@ impl<'de> Visitor<'de> for Seed<'_> {
         self.text(value)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, input: A) -> Result<Option<Value>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut input: A) -> Result<Option<Value>, A::Error> {
         match self.kind() {
             TypeKind::List(list) => self.list(list.item, input).map(Some),
-            TypeKind::Union(union) => self.retyped(union.other).visit_seq(input),
+            TypeKind::Union(union) if !self.is_bool(union.other) => {
+                self.retyped(union.other).visit_seq(input)
+            }
             TypeKind::Any => Value::deserialize(SeqAccessDeserializer::new(input)).map(Some),
-            _ => Err(self.mismatch(&Found::Array)),
+            _ => {
+                let nothing = self.mismatch(&Found::Array)?;
+                while input.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(nothing)
+            }
         }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, input: A) -> Result<Option<Value>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut input: A) -> Result<Option<Value>, A::Error> {
         match self.kind() {
             TypeKind::Object(object) => self.object(object, input).map(Some),
             TypeKind::Map(map) => self.map(map.value, input).map(Some),
             TypeKind::Union(union) => self.retyped(union.object).visit_map(input),
             TypeKind::Any => Value::deserialize(MapAccessDeserializer::new(input)).map(Some),
-            TypeKind::List(_) | TypeKind::Scalar(_) => Err(self.mismatch(&Found::Object)),
+            TypeKind::List(_) | TypeKind::Scalar(_) => {
+                let nothing = self.mismatch(&Found::Object)?;
+                while input.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(nothing)
+            }
         }
     }
 }

@@ -49,6 +49,13 @@ impl Found<'_> {
     }
 }
 
+impl Scalar {
+    /// Whether upstream's type reads itself from JSON (`UnmarshalJSON`): what that refuses ends the reading.
+    pub(super) fn has_own_decoder(self) -> bool {
+        self == Scalar::Quantity || read_as(self).is_some()
+    }
+}
+
 /// The type that Go's own decoder of a scalar reads, where the scalar brings one with it.
 fn read_as(scalar: Scalar) -> Option<&'static str> {
     match scalar {
@@ -83,7 +90,7 @@ pub fn misfit_in_tree(schema: &Schema, ty: TypeId, found: &Found<'_>) -> String 
         TypeKind::List(_) | TypeKind::Scalar(Scalar::Bytes) => {
             return format!("cannot restore slice from {from}");
         }
-        TypeKind::Scalar(scalar) if *scalar == Scalar::Quantity || read_as(*scalar).is_some() => {
+        TypeKind::Scalar(scalar) if scalar.has_own_decoder() => {
             return wording(schema, ty, found, "", "");
         }
         TypeKind::Scalar(_) | TypeKind::Union(_) | TypeKind::Any => go_type(schema, ty),

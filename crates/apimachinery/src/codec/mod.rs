@@ -211,17 +211,10 @@ impl Schema {
         walk: decode::Walk<'_>,
         result: Result<Option<Value>, E>,
     ) -> Result<Decoded, Error> {
-        let (strictness, issues, failure) = walk.finish();
-        let mut value = match (failure, result) {
-            (Some(failure), _) => return Err(Error::Type(failure)),
-            (None, Err(error)) => return Err(Error::Syntax(error.to_string())),
-            (None, Ok(value)) => value.unwrap_or_else(|| Value::Object(crate::Map::new())),
-        };
-        if strictness == Strictness::Strict && !issues.is_empty() {
-            return Err(Error::Strict(issues));
-        }
+        let (outcome, warnings) = walk.finish(result);
+        let mut value = outcome?.unwrap_or_else(|| Value::Object(crate::Map::new()));
         self.set_type_meta(root, &mut value);
-        Ok(Decoded { value, warnings: issues })
+        Ok(Decoded { value, warnings })
     }
 
     fn set_type_meta(&self, root: TypeId, value: &mut Value) {

@@ -10,8 +10,8 @@ mod types;
 
 pub use slot::{Head, Slot};
 pub use types::{
-    Field, List, ListType, Literal, Map, MapType, Object, Presence, Scalar, Text, Type, TypeId, TypeKind,
-    Union,
+    Embedded, Field, List, ListType, Literal, Map, MapType, Object, Presence, Scalar, Text, Type, TypeId,
+    TypeKind, Union,
 };
 
 use std::ops::Index;

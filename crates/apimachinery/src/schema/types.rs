@@ -67,9 +67,26 @@ pub struct Object {
     /// The kinds this type is the body of; empty for all but top-level types.
     pub gvk: Vec<GroupVersionKind>,
     pub heads: Heads,
+    /// The structs embedded in upstream's Go type; empty for most.
+    pub embedded: Vec<Embedded>,
+}
+
+/// A struct whose fields stand inline in JSON, and which has neither a name there.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    /// As its fields have it.
+    pub wrap: [u8; 2],
+    /// Its name in Go, after those of the structs around it: `RuleWithOperations.Rule`.
+    pub name: Text,
 }
 
 impl Object {
+    /// The name in Go of the struct that holds a field of this object; none where it is the object's own.
+    pub fn embedded(&self, field: &Field) -> Option<&str> {
+        let embedded = self.embedded.iter().find(|embedded| embedded.wrap == field.wrap)?;
+        Some(&embedded.name)
+    }
+
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.position(name).map(|at| &self.fields[at])
     }
