@@ -19,7 +19,7 @@ mod nodetaint;
 mod ownerreferences;
 mod persistentvolumeclaimresize;
 mod podresize;
-mod podsecurity;
+pub mod podsecurity;
 mod podtopologylabels;
 mod priority;
 pub mod resourcequota;

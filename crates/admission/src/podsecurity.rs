@@ -2,6 +2,7 @@
 //! are warned about and noted, never refused. Follows `k8s.io/pod-security-admission`.
 
 mod checks;
+mod finding;
 mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use apimachinery::{GroupKind, GroupResource, Status, Value};
 use crate::chain::Plugin;
 use crate::request::{Operation, Request, World};
 use checks::{Pod, Violation, violations};
+pub use finding::{Finding, Mode};
 use policy::{Level, LevelVersion, Policy, is_labelled};
 
 const ANNOTATIONS: &str = "pod-security.kubernetes.io";
@@ -117,11 +119,13 @@ impl PodSecurity {
             return Ok(());
         }
         let Some(namespace) = world.get("namespaces", "", request.namespace) else {
+            request.notes.find(Finding::Failed { fatal: true });
             let why = format!("failed to lookup namespace {:?}", request.namespace);
             return Err(Status::internal(why));
         };
         let (policy, errors) = Policy::of_namespace(&namespace, &self.defaults);
         if errors.is_empty() && policy.is_privileged() {
+            request.notes.find(Finding::evaluated(policy.enforce, Mode::Enforce, true));
             request.notes.annotate(ANNOTATIONS, "enforce-policy", policy.enforce.to_string());
             return Ok(());
         }
@@ -143,6 +147,7 @@ impl PodSecurity {
             return;
         }
         let Some(namespace) = world.get("namespaces", "", request.namespace) else {
+            request.notes.find(Finding::Failed { fatal: true });
             let why = format!("failed to lookup namespace {:?}: not found", request.namespace);
             request.notes.annotate(ANNOTATIONS, "error", why);
             return;
@@ -169,10 +174,12 @@ impl PodSecurity {
         let note = |key: &str, text: String| request.notes.annotate(ANNOTATIONS, key, text);
         let class = str_at(pod.spec, &["runtimeClassName"]);
         if self.exemptions.runtime_classes.iter().any(|exempt| exempt == class) {
+            request.notes.find(Finding::Exempt);
             note("exempt", "runtimeClass".to_owned());
             return Ok(());
         }
         if !errors.is_empty() {
+            request.notes.find(Finding::Failed { fatal: false });
             let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
             note("error", format!("Failed to parse policy: {}", crate::aggregate(&all)));
         }
@@ -180,6 +187,7 @@ impl PodSecurity {
         if enforce {
             note("enforce-policy", policy.enforce.to_string());
             let found = violations(policy.enforce, pod);
+            request.notes.find(Finding::evaluated(policy.enforce, Mode::Enforce, found.is_empty()));
             if !found.is_empty() {
                 let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, details(&found));
                 let resource = GroupResource::new(request.group, request.resource);
@@ -192,11 +200,13 @@ impl PodSecurity {
             (!found.is_empty()).then(text)
         };
         if let Some(text) = would(policy.audit) {
+            request.notes.find(Finding::evaluated(policy.audit, Mode::Audit, false));
             note("audit-violations", text);
         }
         if verdict.is_ok()
             && let Some(text) = would(policy.warn)
         {
+            request.notes.find(Finding::evaluated(policy.warn, Mode::Warn, false));
             request.notes.warn(text);
         }
         verdict
@@ -211,6 +221,7 @@ impl PodSecurity {
         } else {
             return false;
         };
+        request.notes.find(Finding::Exempt);
         request.notes.annotate(ANNOTATIONS, "exempt", why.to_owned());
         true
     }

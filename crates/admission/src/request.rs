@@ -7,6 +7,8 @@ use apimachinery::meta::str_at;
 use apimachinery::{GroupResource, Status, Value};
 use auth::{Attributes, Decision, UserInfo};
 
+use crate::podsecurity::Finding;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Create,
@@ -56,6 +58,8 @@ pub struct Said {
     pub warnings: Vec<String>,
     /// For the audit log; keys carry the plugin's domain.
     pub annotations: BTreeMap<String, String>,
+    /// For the metrics.
+    pub findings: Vec<Finding>,
 }
 
 impl Notes {
@@ -67,6 +71,10 @@ impl Notes {
     pub fn annotate(&self, domain: &str, key: &str, text: String) {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         said.annotations.entry(format!("{domain}/{key}")).or_insert(text);
+    }
+
+    pub fn find(&self, finding: Finding) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).findings.push(finding);
     }
 
     pub fn take(&self) -> Said {

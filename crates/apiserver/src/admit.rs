@@ -250,6 +250,9 @@ impl<'a> Admission<'a> {
         if let Some(record) = &call.audit {
             record.annotate(said.annotations);
         }
+        let request = self.request(call, notes);
+        let counted = &call.core.metrics.pod_security;
+        said.findings.into_iter().for_each(|finding| counted.found(finding, &request));
         call.core.admission_metrics.step(step, self.asked.operation.name(), rejected, started.elapsed());
     }
 

@@ -4,6 +4,7 @@ mod commits;
 pub mod expressions;
 mod gates;
 mod lists;
+mod podsecurity;
 pub mod process;
 mod stored;
 mod watches;
@@ -22,6 +23,7 @@ use crate::metrics::commits::Commits;
 pub use crate::metrics::commits::operation;
 pub use crate::metrics::gates::Gates;
 use crate::metrics::lists::Lists;
+use crate::metrics::podsecurity::PodSecurity;
 use crate::metrics::watches::{Sent, Watches};
 use crate::prometheus::{Histogram, Histograms, Label, Metric, head};
 use crate::request_info::RequestInfo;
@@ -53,6 +55,8 @@ const fn body_buckets() -> [f64; 31] {
     bounds
 }
 
+const DURATIONS: &str = "apiserver_request_duration_seconds";
+
 /// What is shown of the requests with the same labels.
 struct Distribution {
     name: &'static str,
@@ -61,13 +65,7 @@ struct Distribution {
     of: fn(&Requests) -> &Histogram,
 }
 
-const DISTRIBUTIONS: [Distribution; 3] = [
-    Distribution {
-        name: "apiserver_request_duration_seconds",
-        help: "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
-        bounds: &DURATION_BUCKETS,
-        of: |requests| &requests.all,
-    },
+const DISTRIBUTIONS: [Distribution; 2] = [
     Distribution {
         name: "apiserver_request_sli_duration_seconds",
         help: "[ALPHA] Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component.",
@@ -86,16 +84,16 @@ const DISTRIBUTIONS: [Distribution; 3] = [
 const SERIES_MAX: usize = 4096;
 
 /// Paths that are no resources and are counted by name.
-const PATHS: [&str; 8] = [
-    "/healthz",
-    "/livez",
-    "/metrics",
-    "/openapi/v2",
-    "/openapi/v3",
-    "/readyz",
-    "/version",
-    "/.well-known/openid-configuration",
-];
+const PATHS: [&str; 3] = ["/healthz", "/livez", "/readyz"];
+
+/// Of a path that is no resource, or of nothing that is served: the name under which it is counted, if it has one.
+fn path_label(path: &str) -> &'static str {
+    match path.strip_prefix("/openapi/v3") {
+        Some("") => "openapi/v3",
+        Some(rest) if rest.starts_with('/') => "openapi/v3/",
+        _ => PATHS.into_iter().find(|known| *known == path).unwrap_or_default(),
+    }
+}
 
 /// What a request is counted under.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,8 +110,7 @@ impl Labels {
     /// `known` tells whether the path names something that is served; other paths share one label set.
     fn of(info: &RequestInfo, known: bool) -> Labels {
         if !known {
-            let path = PATHS.into_iter().find(|path| !info.is_resource && *path == info.path);
-            let subresource = path.unwrap_or_default().to_owned();
+            let subresource = path_label(&info.path).to_owned();
             return Labels { verb: info.verb.to_uppercase(), subresource, ..Labels::default() };
         }
         Labels {
@@ -128,9 +125,19 @@ impl Labels {
 
     fn text(&self) -> String {
         format!(
-            "component=\"apiserver\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
-            self.group, self.resource, self.scope, self.subresource, self.verb, self.version
+            "component=\"{}\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
+            if self.resource.is_empty() { "" } else { "apiserver" },
+            self.group,
+            self.resource,
+            self.scope,
+            self.subresource,
+            self.verb,
+            self.version
         )
+    }
+
+    fn with_dry_run(&self, dry_run: bool) -> String {
+        format!("dry_run=\"{}\",{}", if dry_run { "All" } else { "" }, self.text())
     }
 }
 
@@ -173,7 +180,8 @@ struct Requests {
     total: BTreeMap<(u16, bool), u64>,
     /// Those that this server cut off to protect itself, by the code of the answer.
     terminations: BTreeMap<u16, u64>,
-    all: Histogram,
+    /// Those that were meant, and dry runs.
+    all: [Histogram; 2],
     /// Without what was not this server's own work.
     own: Histogram,
     /// Of answers to those that read.
@@ -190,6 +198,7 @@ pub struct Metrics {
     pub commits: Commits,
     pub rules: Arc<expressions::Rules>,
     pub policies: expressions::Policies,
+    pub pod_security: PodSecurity,
     watches: Watches,
 }
 
@@ -214,6 +223,7 @@ impl Default for Metrics {
             commits: Commits::default(),
             rules: Arc::default(),
             policies: expressions::Policies::default(),
+            pod_security: PodSecurity::default(),
             watches: Watches::default(),
         }
     }
@@ -281,7 +291,7 @@ impl Metrics {
         if info.is_long_running() {
             return;
         }
-        requests.all.observe(&DURATION_BUCKETS, took.as_secs_f64());
+        requests.all[usize::from(request.dry_run)].observe(&DURATION_BUCKETS, took.as_secs_f64());
         requests.own.observe(&SLI_BUCKETS, took.saturating_sub(request.waited).as_secs_f64());
         if matches!(info.verb, "get" | "list") {
             requests.sizes.observe(&SIZE_BUCKETS, request.bytes as f64);
@@ -324,7 +334,7 @@ impl Metrics {
         let mut out = String::new();
         let metrics = &core.metrics;
         let encryption = &core.config.encryption;
-        let parts: [&dyn Fn(&mut String) -> std::fmt::Result; 12] = [
+        let parts: [&dyn Fn(&mut String) -> std::fmt::Result; 13] = [
             &|out| metrics.counts.lock().write(out),
             &|out| metrics.field_validations.write(out),
             &|out| metrics.bodies.write(out),
@@ -333,6 +343,7 @@ impl Metrics {
             &|out| metrics.commits.write(out),
             &|out| metrics.rules.write(out),
             &|out| metrics.policies.write(out),
+            &|out| metrics.pod_security.write(out),
             &|out| metrics.watches.write(out),
             &|out| stored::write(out, core),
             &|out| encryption.iter().try_for_each(|encryption| encryption.write_metrics(out)),
@@ -353,11 +364,8 @@ impl Counts {
         )?;
         for (labels, requests) in &self.finished {
             for ((code, dry_run), count) in &requests.total {
-                let (dry_run, labels) = (if *dry_run { "All" } else { "" }, labels.text());
-                writeln!(
-                    out,
-                    "apiserver_request_total{{code=\"{code}\",dry_run=\"{dry_run}\",{labels}}} {count}"
-                )?;
+                let labels = labels.with_dry_run(*dry_run);
+                writeln!(out, "apiserver_request_total{{code=\"{code}\",{labels}}} {count}")?;
             }
         }
         let terminations = "apiserver_request_terminations_total";
@@ -366,6 +374,15 @@ impl Counts {
         for (labels, requests) in &self.finished {
             for (code, count) in &requests.terminations {
                 writeln!(out, "{terminations}{{code=\"{code}\",{}}} {count}", labels.text())?;
+            }
+        }
+        let help = "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.";
+        head(out, DURATIONS, "histogram", help)?;
+        for (labels, requests) in &self.finished {
+            for (histogram, dry_run) in requests.all.iter().zip([false, true]) {
+                if !histogram.is_empty() {
+                    histogram.write(out, DURATIONS, &DURATION_BUCKETS, &labels.with_dry_run(dry_run))?;
+                }
             }
         }
         for Distribution { name, help, bounds, of } in &DISTRIBUTIONS {
@@ -412,6 +429,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_resource_is_counted_by_a_few_names() {
+        for (path, expect) in [
+            ("/readyz", "/readyz"),
+            ("/readyz/ping", ""),
+            ("/openapi/v3", "openapi/v3"),
+            ("/openapi/v3/apis/apps/v1", "openapi/v3/"),
+            ("/openapi/v30", ""),
+            ("/made/up", ""),
+        ] {
+            assert_eq!(path_label(path), expect, "{path}");
+        }
+    }
+
+    #[test]
     fn a_slow_request_is_counted_in_every_bucket_above_it() {
         let metrics = Metrics::default();
         let info = RequestInfo {
@@ -435,14 +466,14 @@ mod tests {
         metrics.counts.lock().write(&mut text).expect("renders");
         metrics.field_validations.write(&mut text).expect("renders");
         assert!(text.contains("apiserver_request_total{code=\"201\",dry_run=\"\",component=\"apiserver\",group=\"\",resource=\"pods\""), "{text}");
-        let labels = "component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"cluster\",subresource=\"\",verb=\"POST\",version=\"\"";
-        for (name, bound, count) in [
-            ("apiserver_request_duration_seconds", "0.05", 0),
-            ("apiserver_request_duration_seconds", "0.1", 1),
+        let labels = "component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"\"";
+        for (name, dry_run, bound, count) in [
+            ("apiserver_request_duration_seconds", "dry_run=\"\",", "0.05", 0),
+            ("apiserver_request_duration_seconds", "dry_run=\"\",", "0.1", 1),
             // What it waited for others does not count.
-            ("apiserver_request_sli_duration_seconds", "0.05", 1),
+            ("apiserver_request_sli_duration_seconds", "", "0.05", 1),
         ] {
-            let line = format!("{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
+            let line = format!("{name}_bucket{{{dry_run}{labels},le=\"{bound}\"}} {count}");
             assert!(text.contains(&line), "{line}: {text}");
         }
         assert!(!text.contains("apiserver_response_sizes_bucket"), "writes have no size");

@@ -124,11 +124,11 @@ impl RequestInfo {
         !matches!(self.verb, "get" | "list" | "watch" | "head" | "options")
     }
 
-    /// Upstream's metric label.
+    /// Upstream's metric label (`CleanScope`).
     pub fn scope(&self) -> &'static str {
         match () {
             () if !self.is_resource => "",
-            () if !self.name.is_empty() => "resource",
+            () if !self.name.is_empty() || self.verb == "create" => "resource",
             () if !self.namespace.is_empty() => "namespace",
             () => "cluster",
         }

@@ -22,6 +22,16 @@ pub fn write(text: &mut String, now: Timestamp) {
     tell("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", seconds);
     tell("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", memory("VmRSS:"));
     tell("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", memory("VmSize:"));
+    // Without a limit the largest number there is stands for it, as in every Prometheus client.
+    let limit = number(&read("/proc/self/limits"), "Max address space").unwrap_or(u64::MAX as f64);
+    let help = "Maximum amount of virtual memory available in bytes.";
+    tell("process_virtual_memory_max_bytes", "gauge", help, Some(limit));
+    let network = read("/proc/self/net/netstat");
+    let octets = |field: &str| column(&network, "IpExt:", field);
+    let help = "Number of bytes received by the process over the network.";
+    tell("process_network_receive_bytes_total", "counter", help, octets("InOctets"));
+    let help = "Number of bytes sent by the process over the network.";
+    tell("process_network_transmit_bytes_total", "counter", help, octets("OutOctets"));
     let files = std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64);
     tell("process_open_fds", "gauge", "Number of open file descriptors.", files);
     let limit = number(&read("/proc/self/limits"), "Max open files");
@@ -79,6 +89,13 @@ fn number(text: &str, label: &str) -> Option<f64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
+/// The number under a heading, where a line of headings stands above one of numbers and both begin with a label.
+fn column(text: &str, label: &str, heading: &str) -> Option<f64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(label)).map(str::split_whitespace);
+    let place = lines.next()?.position(|found| found == heading)?;
+    lines.next()?.nth(place)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +107,9 @@ mod tests {
         assert_eq!((stat.cpu_seconds(), stat.start_ticks), (2.0, 900.0));
         assert_eq!(number("VmPeak:\t 9 kB\nVmRSS:\t  12 kB\n", "VmRSS:"), Some(12.0));
         assert!(Stat::parse("").is_none());
+        let netstat = "TcpExt: A InOctets\nTcpExt: 1 2\nIpExt: A InOctets B\nIpExt: 3 4 5\n";
+        assert_eq!(column(netstat, "IpExt:", "InOctets"), Some(4.0));
+        assert_eq!(column(netstat, "IpExt:", "OutOctets"), None);
     }
 
     #[test]

@@ -170,3 +170,60 @@ fn only_new_images_count_in_an_update() {
     new["spec"]["containers"][0]["image"] = json!("y");
     assert!(run(&PodSecurity::default(), &update, new, &world).is_err());
 }
+
+#[test]
+fn what_is_found_is_told_for_the_metrics() {
+    let label = |mode: &str| format!("pod-security.kubernetes.io/{mode}");
+    let evaluated = |level, minor, mode, allowed| Finding::Evaluated { level, minor, mode, allowed };
+    let check = |labels: &[(&str, &str)], resource, spec: Value, expect: &[Finding]| {
+        let labels: Value = labels.iter().map(|(mode, level)| (label(mode), Value::from(*level))).collect();
+        let world =
+            Objects::default().with("namespaces", json!({"metadata": {"name": "ns", "labels": labels}}));
+        let user = UserInfo::anonymous();
+        let create = request(&user, Operation::Create, resource, "p");
+        let plugin = PodSecurity {
+            exemptions: Exemptions { runtime_classes: vec!["free".to_owned()], ..Exemptions::default() },
+            ..PodSecurity::default()
+        };
+        // Whether it is refused is for other tests.
+        let _refused = run(&plugin, &create, spec, &world).is_err();
+        assert_eq!(create.notes.take().findings, expect, "{labels:?} {resource}");
+    };
+    let bad = || pod(json!({"hostPID": true}));
+    check(&[], "pods", bad(), &[evaluated("privileged", None, Mode::Enforce, true)]);
+    check(
+        &[
+            ("enforce", "baseline"),
+            ("enforce-version", "v1.30"),
+            ("warn", "restricted"),
+            ("audit", "baseline"),
+        ],
+        "pods",
+        bad(),
+        &[
+            evaluated("baseline", Some(30), Mode::Enforce, false),
+            evaluated("baseline", None, Mode::Audit, false),
+        ],
+    );
+    check(
+        &[("warn", "baseline")],
+        "pods",
+        bad(),
+        &[evaluated("privileged", None, Mode::Enforce, true), evaluated("baseline", None, Mode::Warn, false)],
+    );
+    let free = pod(json!({"hostPID": true, "runtimeClassName": "free"}));
+    check(&[("enforce", "baseline")], "pods", free, &[Finding::Exempt]);
+    let template = json!({"spec": {"template": bad()}});
+    check(
+        &[("warn", "baseline")],
+        "deployments.apps",
+        template,
+        &[evaluated("baseline", None, Mode::Warn, false)],
+    );
+    check(
+        &[("enforce", "strictest")],
+        "pods",
+        bad(),
+        &[Finding::Failed { fatal: false }, evaluated("restricted", None, Mode::Enforce, false)],
+    );
+}

@@ -19,6 +19,9 @@ const NANOSECONDS: f64 = 1e9;
 /// More pairs of schema and level than this share one set of counts: their names are what users make them.
 const SERIES_MAX: usize = 1024;
 
+/// Of a watch only its beginning takes a seat.
+const TYPES: [&str; 2] = ["regular", "watch"];
+
 const REASONS: [Reason; 4] =
     [Reason::QueueFull, Reason::ConcurrencyLimit, Reason::TimeOut, Reason::Cancelled];
 
@@ -33,7 +36,8 @@ pub struct Counts {
     seats: AtomicI64,
     waited: SharedHistogram<{ DURATION_BUCKETS.len() }>,
     waited_in_vain: SharedHistogram<{ DURATION_BUCKETS.len() }>,
-    took: SharedHistogram<{ DURATION_BUCKETS.len() }>,
+    /// In the order of [`TYPES`].
+    took: [SharedHistogram<{ DURATION_BUCKETS.len() }>; TYPES.len()],
     widths: SharedHistogram<{ SEATS_BUCKETS.len() }>,
 }
 
@@ -47,7 +51,7 @@ impl Default for Counts {
             seats: AtomicI64::new(0),
             waited: SharedHistogram::new(&DURATION_BUCKETS, NANOSECONDS),
             waited_in_vain: SharedHistogram::new(&DURATION_BUCKETS, NANOSECONDS),
-            took: SharedHistogram::new(&DURATION_BUCKETS, NANOSECONDS),
+            took: TYPES.map(|_| SharedHistogram::new(&DURATION_BUCKETS, NANOSECONDS)),
             widths: SharedHistogram::new(&SEATS_BUCKETS, 1.0),
         }
     }
@@ -73,10 +77,10 @@ impl Counts {
         self.waited.observe(waited_seconds);
     }
 
-    pub fn ended(&self, grant: &Grant, took_seconds: f64) {
+    pub fn ended(&self, grant: &Grant, is_watch: bool, took_seconds: f64) {
         self.running.fetch_sub(1, Ordering::Relaxed);
         self.seats.fetch_sub(i64::from(grant.width()), Ordering::Relaxed);
-        self.took.observe(took_seconds);
+        self.took[usize::from(is_watch)].observe(took_seconds);
     }
 
     pub fn rejected(&self, reason: Reason, waited_seconds: f64) {
@@ -240,7 +244,9 @@ fn write_histograms(out: &mut String, all: &[(String, Arc<Counts>)]) -> std::fmt
     let help = "[ALPHA] Duration of initial stage (for a WATCH) or any (for a non-WATCH) stage of request execution in the API Priority and Fairness subsystem";
     head(out, name, "histogram", help)?;
     for (labels, counts) in all {
-        counts.took.write(out, name, labels)?;
+        for (took, kind) in counts.took.iter().zip(TYPES) {
+            took.write(out, name, &format!("{labels},type=\"{kind}\""))?;
+        }
     }
     let name = "apiserver_flowcontrol_work_estimated_seats";
     let help = "[ALPHA] Number of estimated seats (maximum of initial and final seats) associated with requests in API Priority and Fairness";

@@ -94,6 +94,7 @@ pub struct Seat {
     shared: Arc<Shared>,
     rule: Arc<Rule>,
     grant: Grant,
+    is_watch: bool,
 }
 
 impl Classified {
@@ -189,7 +190,7 @@ impl FlowControl {
         drop(seats);
         rule.counts.estimated(width);
         let entry = match (arrival, turn) {
-            (Arrival::Admitted(grant), _) => Entry::Seat(Seat::new(shared, rule, grant)),
+            (Arrival::Admitted(grant), _) => Entry::Seat(Seat::new(shared, rule, grant, info)),
             (Arrival::Waits(ticket), Some(turn)) => {
                 rule.counts.queued();
                 let (shared, rule) = (shared.clone(), rule.clone());
@@ -234,7 +235,7 @@ impl Shared {
 fn wake(shared: &Arc<Shared>, dispatched: Dispatched<Waiter>) {
     for (waiter, grant) in dispatched {
         waiter.rule.counts.left_queue();
-        let seat = Seat::new(shared, &waiter.rule, grant);
+        let seat = Seat::new(shared, &waiter.rule, grant, &waiter.digest.info);
         if let Err(unwanted) = waiter.turn.send(seat) {
             drop(unwanted);
         }
@@ -242,16 +243,16 @@ fn wake(shared: &Arc<Shared>, dispatched: Dispatched<Waiter>) {
 }
 
 impl Seat {
-    fn new(shared: &Arc<Shared>, rule: &Arc<Rule>, grant: Grant) -> Seat {
+    fn new(shared: &Arc<Shared>, rule: &Arc<Rule>, grant: Grant, info: &RequestInfo) -> Seat {
         rule.counts.started(&grant, seconds(grant.since, grant.at));
-        Seat { shared: shared.clone(), rule: rule.clone(), grant }
+        Seat { shared: shared.clone(), rule: rule.clone(), grant, is_watch: info.verb == "watch" }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let (now, mut out) = (self.shared.now(), Vec::new());
-        self.rule.counts.ended(&self.grant, seconds(self.grant.at, now));
+        self.rule.counts.ended(&self.grant, self.is_watch, seconds(self.grant.at, now));
         self.shared.seats.lock().leave(&self.grant, now, &mut out);
         wake(&self.shared, out);
     }
