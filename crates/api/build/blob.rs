@@ -119,7 +119,7 @@ impl Writer {
             self.number(number);
         }
         self.number(field.presence);
-        for flag in [field.required, field.patch_merge, field.patch_retain_keys] {
+        for flag in [field.required, field.off, field.patch_merge, field.patch_retain_keys] {
             self.number(flag);
         }
         self.number(match field.atomic {

@@ -172,6 +172,7 @@ impl Joiner<'_> {
             tag: proto.tag,
             wrap,
             required: facts.required,
+            off: facts.off,
             presence: presence(proto, facts),
             default: comment.marker("default").map(default),
             atomic: atomic.map(|a| a == "atomic"),

@@ -34,6 +34,7 @@ pub struct FieldFacts {
     pub value: bool,
     pub inline: bool,
     pub gone: bool,
+    pub off: bool,
     pub json_name: Option<String>,
 }
 
@@ -120,6 +121,7 @@ fn parse_field(text: &str) -> (String, FieldFacts) {
             '=' => facts.value = true,
             '+' => facts.inline = true,
             '-' => facts.gone = true,
+            '_' => facts.off = true,
             '~' => {}
             other => panic!("the mark {other:?} of {text} is unknown"),
         }

@@ -55,6 +55,7 @@ pub struct Field {
     pub tag: u32,
     pub wrap: [u8; 2],
     pub required: bool,
+    pub off: bool,
     /// 0 omitted when empty, 1 pointer, 2 always written.
     pub presence: u8,
     /// JSON text.

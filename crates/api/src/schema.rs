@@ -161,6 +161,7 @@ impl Reader {
                 _ => Presence::Always,
             },
             required: self.flag(),
+            off: self.flag(),
             patch_merge: self.flag(),
             patch_retain_keys: self.flag(),
             map_type: match self.number() {

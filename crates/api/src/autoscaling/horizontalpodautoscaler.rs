@@ -166,6 +166,12 @@ fn validate_spec(spec: &At, group: Group, errors: &mut ErrorList) {
     for metric in spec.get("metrics").items() {
         validate_metric(&metric, errors);
     }
+    let tells_of_more_than_pods = |metric: At| matches!(metric.get("type").text(), "Object" | "External");
+    if min.is_set() && min.int() == 0 && !spec.get("metrics").items().any(tells_of_more_than_pods) {
+        errors.push(spec.get("metrics").forbidden(
+            "must specify at least one Object or External metric to support scaling to zero replicas",
+        ));
+    }
     if let Some(behavior) = spec.field("behavior") {
         for rules in ["scaleUp", "scaleDown"].iter().filter_map(|field| behavior.field(field)) {
             validate_rules(&rules, errors);

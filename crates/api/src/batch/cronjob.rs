@@ -55,6 +55,13 @@ impl Strategy for CronJob {
         }
     }
 
+    fn canonicalize(&self, obj: &mut Value) {
+        let template = object(obj, "spec").and_then(|spec| object(spec, "jobTemplate"));
+        if let Some(job) = template.and_then(|template| object(template, "spec")) {
+            job::canonicalize_spec(job);
+        }
+    }
+
     fn prepare_for_create(&self, obj: &mut Value) {
         obj["status"] = json!({});
         set_first_generation(obj);

@@ -12,7 +12,7 @@ use crate::columns::{
     AGE, NAME, age, column, count, format_label_selector, human_duration, name, since, wide,
 };
 use crate::core::pod;
-use crate::defaults::{Fill, each, fill, object, object_or_new};
+use crate::defaults::{Fill, each, fill, object, object_or_new, store_as_none};
 use crate::objectmeta;
 use crate::strategy::{Column, GarbagePolicy, Strategy, advance_generation, keep, set_first_generation};
 use crate::validation::{At, same_field};
@@ -45,6 +45,12 @@ impl Strategy for Job {
             default_spec(spec);
         }
         label_as_template(obj);
+    }
+
+    fn canonicalize(&self, obj: &mut Value) {
+        if let Some(spec) = object(obj, "spec") {
+            canonicalize_spec(spec);
+        }
     }
 
     fn prepare_for_create(&self, obj: &mut Value) {
@@ -171,10 +177,18 @@ pub fn default_template(spec: &mut Value) {
         pod::defaults::pod_template(template);
     }
     let Some(policy) = object(spec, "podFailurePolicy") else { return };
+    fill(policy, &[("rules", Fill::Null)]);
     for rule in each(policy, "rules") {
         for pattern in each(rule, "onPodConditions") {
             fill(pattern, &[("status", Fill::Text("True"))]);
         }
+    }
+}
+
+/// The protobuf that upstream stores cannot tell an empty list from none.
+pub fn canonicalize_spec(spec: &mut Value) {
+    if let Some(policy) = object(spec, "podFailurePolicy") {
+        store_as_none(policy, &["rules"]);
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::columns::{column, count, since, wide};
 use crate::conversion::convert;
-use crate::defaults::{Fill, fill};
+use crate::defaults::{Fill, fill, object};
 use crate::objectmeta;
 use crate::resource::{EVENTS, EVENTS_V1};
 use crate::strategy::{Column, GarbagePolicy, NameRule, Strategy};
@@ -88,6 +88,7 @@ impl Strategy for Event {
     fn default(&self, obj: &mut Value) {
         let times = ["eventTime", "firstTimestamp", "lastTimestamp"].map(|time| (time, Fill::Null));
         fill(obj, &times);
+        fill_series(obj);
         fill(obj, &[("source", Fill::Empty)]);
         fill(obj, &[("reportingComponent", Fill::Text("")), ("reportingInstance", Fill::Text(""))]);
     }
@@ -134,6 +135,12 @@ impl Strategy for Event {
     }
 }
 
+fn fill_series(obj: &mut Value) {
+    if let Some(series) = object(obj, "series") {
+        fill(series, &[("lastObservedTime", Fill::Null)]);
+    }
+}
+
 /// `events.k8s.io/v1`: the same events, held to stricter rules.
 pub struct EventV1;
 
@@ -141,6 +148,7 @@ impl Strategy for EventV1 {
     fn default(&self, obj: &mut Value) {
         let times = ["eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"];
         fill(obj, &times.map(|time| (time, Fill::Null)));
+        fill_series(obj);
         fill(obj, &[("deprecatedSource", Fill::Empty)]);
     }
 

@@ -13,7 +13,7 @@ use crate::columns::{AGE, NAME, NONE, UNKNOWN, age, column, items, name, wide};
 use crate::defaults::{Fill, fill, object, object_or_new};
 use crate::objectmeta::validate_label_name;
 use crate::strategy::{Column, Strategy, keep};
-use crate::validation::{At, ip, resource_quantity, same_field};
+use crate::validation::{At, ip, resource_quantity};
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
 const ROLE_LABEL: &str = "kubernetes.io/role";
@@ -84,26 +84,24 @@ impl Strategy for Node {
         let mut errors = ErrorList::new();
         taints(obj, &mut errors);
         resources(obj, &mut errors);
+        swap(obj, &mut errors);
+        declared_features(obj, &mut errors);
         pod_cidrs(&At::root(obj).at(&["spec", "podCIDRs"]), &mut errors);
         errors
     }
 
     fn validate_update(&self, obj: &Value, old: &Value) -> ErrorList {
         let mut errors = self.validate(obj);
-        unchanged_identity(obj, old, &mut errors);
+        errors.extend(self.validate_status_update(obj, old));
         errors
     }
 
+    /// `ValidateNodeUpdate`, to which an update of the whole node comes after `ValidateNode`.
     fn validate_status_update(&self, obj: &Value, old: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         resources(obj, &mut errors);
-        let mut seen = Vec::new();
-        for address in At::root(obj).at(&["status", "addresses"]).items() {
-            if seen.contains(&address.value) {
-                errors.push(address.duplicate());
-            }
-            seen.push(address.value);
-        }
+        declared_features(obj, &mut errors);
+        addresses(obj, &mut errors);
         unchanged_identity(obj, old, &mut errors);
         errors
     }
@@ -203,6 +201,60 @@ fn resources(obj: &Value, errors: &mut ErrorList) {
     }
 }
 
+/// Upstream reports this under `metadata`, too.
+fn swap(obj: &Value, errors: &mut ErrorList) {
+    let swap = At::root(obj).at(&["status", "nodeInfo", "swap"]);
+    let swap = swap.under(&Path::new("metadata").child("nodeSwapStatus"));
+    if let Some(capacity) = swap.get("capacity").set() {
+        capacity.check_positive(errors);
+    }
+}
+
+/// Segments like `MyFeature/mySubFeature`: letters and digits, the first beginning with a capital.
+fn is_feature_name(name: &str) -> bool {
+    let segment = |segment: &str| {
+        segment.starts_with(|c: char| c.is_ascii_alphabetic())
+            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    name.starts_with(|c: char| c.is_ascii_uppercase()) && name.split('/').all(segment)
+}
+
+fn declared_features(obj: &Value, errors: &mut ErrorList) {
+    let mut before = None;
+    for feature in At::root(obj).at(&["status", "declaredFeatures"]).items() {
+        let name = feature.text();
+        match before {
+            Some(before) if before == name => errors.push(feature.duplicate()),
+            Some(before) if before > name => {
+                errors.push(feature.invalid("list must be sorted alphabetically"));
+            }
+            _ => {}
+        }
+        if name.len() > names::DNS1123_SUBDOMAIN_MAX {
+            let max = names::DNS1123_SUBDOMAIN_MAX;
+            let detail = format!("invalid feature name {name:?}: must be no more than {max} characters");
+            errors.push(feature.invalid(detail));
+        } else if !is_feature_name(name) {
+            let detail = format!(
+                "invalid feature name {name:?}: must start with an UpperCamelCase segment, with subsequent segments separated by '/' \
+                 (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
+            );
+            errors.push(feature.invalid(detail));
+        }
+        before = Some(name);
+    }
+}
+
+fn addresses(obj: &Value, errors: &mut ErrorList) {
+    let mut seen = Vec::new();
+    for address in At::root(obj).at(&["status", "addresses"]).items() {
+        if seen.contains(&address.value) {
+            errors.push(address.duplicate());
+        }
+        seen.push(address.value);
+    }
+}
+
 fn pod_cidrs(cidrs: &At, errors: &mut ErrorList) {
     for cidr in cidrs.items() {
         ip::cidr(&cidr.path, cidr.text(), &[], errors);
@@ -214,16 +266,21 @@ fn pod_cidrs(cidrs: &At, errors: &mut ErrorList) {
 }
 
 /// What is given to a node once stays with it.
-fn unchanged_identity(obj: &Value, old: &Value, errors: &mut ErrorList) {
-    let (new, old) = (At::root(obj).get("spec"), At::root(old).get("spec"));
-    if !old.get("podCIDRs").is_empty() && !same_field(new.value, old.value, "podCIDRs") {
-        let detail = "node updates may not change podCIDR except from \"\" to valid";
-        errors.push(new.get("podCIDRs").forbidden(detail));
-    }
+fn unchanged_identity(obj: &Value, old_obj: &Value, errors: &mut ErrorList) {
+    let (new, old) = (At::root(obj).get("spec"), At::root(old_obj).get("spec"));
+    let cidrs = [&old, &new].map(|spec| spec.get("podCIDRs").texts());
+    let changed = match &cidrs {
+        [old, _] if old.is_empty() => 0,
+        [old, new] if old.len() != new.len() => 1,
+        [old, new] => old.iter().zip(new).filter(|(old, new)| old != new).count(),
+    };
+    let detail = "node updates may not change podCIDR except from \"\" to valid";
+    errors.extend((0..changed).map(|_| new.get("podCIDRs").forbidden(detail)));
     if !old.get("providerID").is_empty() && new.get("providerID").text() != old.get("providerID").text() {
         let detail = "node updates may not change providerID except from \"\" to valid";
         errors.push(new.get("providerID").forbidden(detail));
     }
+    taints(obj, errors);
     if new.get("externalID").text() != old.get("externalID").text() {
         errors.push(new.get("externalID").forbidden("may not be updated"));
     }
@@ -318,6 +375,35 @@ mod tests {
         expect_errors(
             &Node.validate_update(&new, &old),
             &["spec.podCIDRs: Forbidden", "spec.providerID: Forbidden"],
+        );
+    }
+
+    #[test]
+    fn features_are_declared_once_in_order_and_by_their_names() {
+        let check = |features: &[&str], expect: &[&str]| {
+            let obj = json!({"status": {"declaredFeatures": features}});
+            expect_errors(&Node.validate(&obj), expect);
+        };
+        check(&["A", "B/c", "Ba1/D"], &[]);
+        check(
+            &["B", "A", "A"],
+            &[
+                "status.declaredFeatures[1]: Invalid value: \"A\": list must be sorted alphabetically",
+                "status.declaredFeatures[2]: Duplicate value: \"A\"",
+            ],
+        );
+        for bad in ["a", "", "A/", "A//b", "A/1", "A-b"] {
+            check(
+                &[bad],
+                &[&format!("status.declaredFeatures[0]: Invalid value: \"{bad}\": invalid feature name")],
+            );
+        }
+        let long = "A".repeat(254);
+        check(
+            &[&long],
+            &[&format!(
+                "status.declaredFeatures[0]: Invalid value: \"{long}\": invalid feature name \"{long}\": must be no more than 253 characters"
+            )],
         );
     }
 

@@ -293,10 +293,15 @@ impl<'s> Seed<'_, 's> {
         }
     }
 
-    fn object<'de, A: MapAccess<'de>>(self, object: &'s Object, mut input: A) -> Result<Value, A::Error> {
+    /// None where there was nothing but fields of features that are off.
+    fn object<'de, A: MapAccess<'de>>(
+        self,
+        object: &'s Object,
+        mut input: A,
+    ) -> Result<Option<Value>, A::Error> {
         let owner = self.walk.schema[self.ty].short_name();
         let mut out = Map::new();
-        let mut seen = Seen::default();
+        let (mut seen, mut was_off) = (Seen::default(), false);
         while let Some(key) = input.next_key_seed(KeySeed(object))? {
             let (at, field) = match key {
                 Key::Known(at) => (at, &object.fields[at]),
@@ -314,13 +319,18 @@ impl<'s> Seed<'_, 's> {
                 self.walk.report_field("duplicate", &field.name);
             }
             let seed = Seed { walk: self.walk, ty: field.ty, owner };
-            match self.walk.in_field(object, field, || input.next_value_seed(seed))? {
+            let value = self.walk.in_field(object, field, || input.next_value_seed(seed))?;
+            if field.off {
+                was_off = true;
+                continue;
+            }
+            match value {
                 Some(value) if self.walk.keeps(field, &value) => out.insert(&*field.name, value),
                 None if self.walk.empties == Empties::Keep => out.insert(&*field.name, Value::Null),
                 _ => out.remove(field.name.as_ref()),
             };
         }
-        Ok(Value::Object(out))
+        Ok(Some(Value::Object(out)).filter(|value| !was_off || *value != Value::Object(Map::new())))
     }
 
     fn map<'de, A: MapAccess<'de>>(self, value: TypeId, mut input: A) -> Result<Value, A::Error> {
@@ -409,7 +419,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut input: A) -> Result<Option<Value>, A::Error> {
         match self.kind() {
-            TypeKind::Object(object) => self.object(object, input).map(Some),
+            TypeKind::Object(object) => self.object(object, input),
             TypeKind::Map(map) => self.map(map.value, input).map(Some),
             TypeKind::Union(union) => self.retyped(union.object).visit_map(input),
             TypeKind::Any => Value::deserialize(MapAccessDeserializer::new(input)).map(Some),

@@ -182,6 +182,8 @@ pub struct Field {
     /// Field numbers of the embedded messages that hold this field in protobuf while JSON has it inline; 0 for none.
     pub wrap: [u8; 2],
     pub required: bool,
+    /// Of a feature that is off: it is known, and what is given for it is not kept (upstream: `dropDisabledFields`).
+    pub off: bool,
     pub presence: Presence,
     pub default: Option<Literal>,
     /// Overrides the type's own.

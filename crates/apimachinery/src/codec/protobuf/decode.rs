@@ -76,6 +76,9 @@ impl Decoder<'_> {
         let mut reader = Reader::new(bytes);
         while let Some((tag, wire)) = reader.next()? {
             if let Some(field) = object.fields.iter().find(|f| f.tag == tag && f.wrap == wrap) {
+                if field.off {
+                    continue;
+                }
                 let before = out.remove(field.name.as_ref()).unwrap_or(Value::Null);
                 let value = self.value(field.ty, before, wire)?;
                 out.insert(&*field.name, value);

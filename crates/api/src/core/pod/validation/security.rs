@@ -12,7 +12,8 @@ use crate::validation::{At, unix_id};
 const SECCOMP_TYPES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
 const FS_GROUP_CHANGE_POLICIES: [&str; 2] = ["Always", "OnRootMismatch"];
 const SUPPLEMENTAL_GROUPS_POLICIES: [&str; 2] = ["Merge", "Strict"];
-const SELINUX_CHANGE_POLICIES: [&str; 2] = ["MountOption", "Recursive"];
+/// The feature SELinuxMount, which brings `MountOption`, is off by default in 1.36.
+const SELINUX_CHANGE_POLICIES: [&str; 1] = ["Recursive"];
 const PROC_MOUNTS: [&str; 2] = ["Default", "Unmasked"];
 const OPERATING_SYSTEMS: [&str; 2] = ["linux", "windows"];
 const SYSCTL_MAX: usize = 253;
